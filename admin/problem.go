@@ -1,0 +1,61 @@
+package admin
+
+import (
+	"fmt"
+	"net/http"
+)
+
+// Problem is an error with an HTTP status, written as application/problem+json (RFC 9457). Text says what to do.
+type Problem struct {
+	// Status is the HTTP status.
+	Status int `json:"status"`
+	// Title is the status in words.
+	Title string `json:"title"`
+	// Detail says what is wrong and what to do. It reaches the client: no secret belongs in it.
+	Detail string `json:"detail"`
+	// Field names the parameter or body field at fault, if one is.
+	Field string `json:"field,omitempty"`
+	// RetryAfter is in seconds; zero means none.
+	RetryAfter int `json:"-"`
+	// Cause goes to the log only.
+	Cause error `json:"-"`
+}
+
+func (p *Problem) Error() string { return "admin: " + p.Detail }
+
+// Unwrap returns the cause.
+func (p *Problem) Unwrap() error { return p.Cause }
+
+// Invalid is 400: the field or parameter is wrong in the way that the text says.
+func Invalid(field, format string, args ...any) *Problem {
+	p := problem(http.StatusBadRequest, format, args...)
+	p.Field = field
+	return p
+}
+
+// NotFound is 404: what the path names does not exist; nothing was changed.
+func NotFound(format string, args ...any) *Problem {
+	return problem(http.StatusNotFound, format, args...)
+}
+
+// Conflict is 409: the state does not allow it.
+func Conflict(format string, args ...any) *Problem {
+	return problem(http.StatusConflict, format, args...)
+}
+
+// Unavailable is 503: a server that it needs does not answer; cause goes to the log.
+func Unavailable(cause error, format string, args ...any) *Problem {
+	p := problem(http.StatusServiceUnavailable, format, args...)
+	p.Cause = cause
+	p.RetryAfter = 1
+	return p
+}
+
+// Unsupported is 501: this server or configuration cannot do it; the text says what would be needed.
+func Unsupported(format string, args ...any) *Problem {
+	return problem(http.StatusNotImplemented, format, args...)
+}
+
+func problem(status int, format string, args ...any) *Problem {
+	return &Problem{Status: status, Title: http.StatusText(status), Detail: fmt.Sprintf(format, args...)}
+}

@@ -1,0 +1,83 @@
+package metrics
+
+// Kind is a Prometheus metric type.
+type Kind int
+
+const (
+	// Counter only goes up.
+	Counter Kind = iota
+	// Gauge goes up and down.
+	Gauge
+	// Histogram counts observations by bucket.
+	Histogram
+)
+
+// Series is one row of the contract: everything that Prometheus knows of a metric. No other place in the module
+// types a metric's name.
+type Series struct {
+	// Name follows Prometheus's conventions, with the unit as suffix.
+	Name string
+	// Kind is the metric's type.
+	Kind Kind
+	// Labels are the label names, in the order in which values are given.
+	Labels []string
+	// Buckets are a histogram's upper bounds. Every latency threshold is one of them, with a finite one above.
+	Buckets []float64
+	// Help is one line for people.
+	Help string
+}
+
+var (
+	httpBuckets = []float64{.005, .01, .025, .05, .075, .1, .15, .2, .3, .5, .75, 1, 2.5, 5, 10}
+	dbBuckets   = []float64{.001, .005, .01, .05, .1, .25, .5, 1, 5, 10}
+	jobBuckets  = []float64{.05, .25, 1, 5, 10, 30, 60, 120, 300, 600}
+)
+
+// The HTTP series. Names equal what OpenTelemetry's http.server.request.duration becomes in Prometheus.
+var (
+	HTTPRequestDuration = Series{"http_server_request_duration_seconds", Histogram, []string{"route", "method", "code"}, httpBuckets, "Duration of HTTP requests by route pattern, method and class of status code."}
+	HTTPActiveRequests  = Series{"http_server_active_requests", Gauge, nil, nil, "HTTP requests being served now."}
+)
+
+// The database series. db is the name given in dbsplit.Options.
+var (
+	DBPoolAcquired    = Series{"db_pool_acquired_connections", Gauge, []string{"pool", "role"}, nil, "Connections of a pool in use now."}
+	DBPoolMax         = Series{"db_pool_max_connections", Gauge, []string{"pool", "role"}, nil, "Most connections that a pool may open."}
+	DBPoolWaiters     = Series{"db_pool_waiters", Gauge, []string{"pool", "role"}, nil, "Callers waiting for a connection now."}
+	DBPoolAcquireWait = Series{"db_pool_acquire_wait_seconds_total", Counter, []string{"pool", "role"}, nil, "Time that callers have waited for a connection."}
+	DBQueryDuration   = Series{"db_query_duration_seconds", Histogram, []string{"pool", "operation"}, dbBuckets, "Duration of queries until their rows are closed, by operation name, never by SQL text."}
+	DBReads           = Series{"db_reads_total", Counter, []string{"db", "node", "role", "reason"}, nil, "Reads by the node and role that served them, and why it was chosen."}
+	DBReplicaStale    = Series{"db_replica_staleness_seconds", Gauge, []string{"db", "node"}, nil, "Upper bound of a replica's staleness."}
+	DBNodeUp          = Series{"db_node_up", Gauge, []string{"db", "node", "role"}, nil, "1 when the node answered the monitor's last probe in that role."}
+	DBTokens          = Series{"db_tokens_total", Counter, []string{"db", "outcome"}, nil, "Consistency tokens captured and obeyed, by outcome."}
+	DBSize            = Series{"db_size_bytes", Gauge, []string{"datname"}, nil, "Size of a database on disk."}
+)
+
+// The cache series. cache is the view's name; server is a Redis node's address.
+var (
+	CacheRequests    = Series{"cache_requests_total", Counter, []string{"cache", "result"}, nil, "Cache look-ups by result: l1, l2, stale, negative or miss."}
+	CacheLoads       = Series{"cache_loads_total", Counter, []string{"cache", "outcome"}, nil, "Loader runs by outcome."}
+	CacheMemoryUsed  = Series{"cache_memory_used_bytes", Gauge, []string{"server"}, nil, "Memory that a Redis node counts against its maxmemory."}
+	CacheMemoryMax   = Series{"cache_memory_max_bytes", Gauge, []string{"server"}, nil, "A Redis node's maxmemory; absent when it has none."}
+	CacheEvicted     = Series{"cache_evicted_keys_total", Counter, []string{"server"}, nil, "Keys that a Redis node has evicted."}
+	CacheInvalidated = Series{"cache_invalidated_keys_total", Counter, []string{"cache"}, nil, "Keys removed by invalidation."}
+)
+
+// The queue series. Values of queue_tasks are the same on every instance: take max by queue, never sum.
+var (
+	QueueTasks          = Series{"queue_tasks", Gauge, []string{"queue", "state"}, nil, "Jobs in a queue by state, the same number on every instance."}
+	QueueOldestPending  = Series{"queue_oldest_pending_seconds", Gauge, []string{"queue"}, nil, "Age of the oldest job that waits."}
+	QueueEnqueued       = Series{"queue_enqueued_total", Counter, []string{"queue", "outcome"}, nil, "Jobs given to a queue by outcome."}
+	QueueDesiredWorkers = Series{"queue_desired_workers", Gauge, []string{"queue"}, nil, "Workers that the autoscaler asks for."}
+	QueueLimited        = Series{"queue_rate_limited_total", Counter, []string{"queue"}, nil, "Times that a worker waited for a queue's rate limit."}
+	JobDuration         = Series{"job_duration_seconds", Histogram, []string{"queue", "type", "outcome"}, jobBuckets, "Duration of jobs by queue, type and outcome: done, failed, requeued."}
+)
+
+// The session, read-only and process series.
+var (
+	SessionCommands  = Series{"session_store_operations_total", Counter, []string{"operation", "outcome"}, nil, "Session store operations by outcome."}
+	ReadOnlyEnabled  = Series{"readonly_enabled", Gauge, nil, nil, "1 while this instance refuses writes."}
+	ReadOnlyEpoch    = Series{"readonly_epoch", Gauge, nil, nil, "Epoch of the read-only state that this instance obeys."}
+	ReadOnlyRefused  = Series{"readonly_refused_total", Counter, []string{"surface"}, nil, "Writes refused by read-only mode: http, or check for those refused further down."}
+	BackgroundErrors = Series{"scaleaware_background_errors_total", Counter, []string{"package", "task"}, nil, "Failures of background work, each also logged."}
+)

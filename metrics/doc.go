@@ -1,0 +1,3 @@
+// Package metrics is the contract floor: one table of every series and threshold, from which instruments, rules and
+// reports are rendered.
+package metrics
