@@ -35,7 +35,7 @@ type Config struct {
 	StopSignal syscall.Signal
 }
 
-// A Process is a running server. It leads a process group of its own.
+// A Process is a running server. It leads a session of its own.
 type Process struct {
 	cfg     Config
 	home    *Home
@@ -74,7 +74,9 @@ func (h *Home) Start(ctx context.Context, cfg Config) (*Process, error) {
 	cmd.Dir = cfg.Dir
 	cmd.Env = append(os.Environ(), cfg.Env...)
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: h.user}
+	// A session, not only a process group: the kernel sends SIGHUP to a stopped
+	// group of a session whose last parent dies, before the watchdog looks.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Credential: h.user}
 
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -119,7 +121,7 @@ func (h *Home) Run(ctx context.Context, cfg Config) error {
 // Name is the configured one.
 func (p *Process) Name() string { return p.cfg.Name }
 
-// Pid is the process's id, and its group's.
+// Pid is the process's id.
 func (p *Process) Pid() int { return p.cmd.Process.Pid }
 
 // Done is closed when the process has ended and been reaped.

@@ -54,37 +54,44 @@ grow() {
 	done
 }
 
-# Waits until no member of $family runs, for $1 times 20 ms. Zombies do not run.
+# Tells whether process $1 runs. A zombie, which waits to be reaped, does not.
+runs() {
+	kill -0 "$1" || return 1
+	if [ -r "/proc/$1/stat" ]; then
+		read -r line <"/proc/$1/stat" || return 1
+		line=${line##*) }
+	else
+		line=$(ps -o state= -p "$1")
+	fi
+	case $line in Z* | '') return 1 ;; esac
+}
+
+# Waits until none of the processes given runs, or $1 times 20 ms have passed.
 ended() {
 	tries=$1
-	while :; do
-		running=
-		while read -r pid _ state; do
-			case $state in Z*) continue ;; esac
-			case $family in *" $pid "*) running=yes ;; esac
-		done <<-TABLE
-			$(table)
-		TABLE
-		[ -z "$running" ] && return 0
-		tries=$((tries - 1))
-		[ "$tries" -le 0 ] && return 1
-		sleep 0.02
+	shift
+	for pid; do
+		while runs "$pid"; do
+			tries=$((tries - 1))
+			[ "$tries" -gt 0 ] || return 1
+			sleep 0.02
+		done
 	done
 }
 
 if [ "$servers" != " " ]; then
-	family=" "
-	for s in $servers; do family="$family${s%%:*} "; done
-	leaders=$family
+	leaders=
+	for s in $servers; do leaders="$leaders ${s%%:*}"; done
+	family="$leaders "
 	grow
 	for pid in $family; do kill -CONT "$pid"; done
 	for s in $servers; do kill -"${s##*:}" "${s%%:*}"; done
-	if ! ended 100; then
+	ended 100 $leaders || {
 		for pid in $leaders; do kill -STOP "$pid"; done # so that it forks no more
 		grow
-		for pid in $family; do kill -KILL "$pid"; done
-		ended 250
-	fi
+	}
+	for pid in $family; do kill -KILL "$pid"; done
+	ended 250 $family
 fi 2>/dev/null
 
 # A killed postmaster leaves its System V segment behind; line 7 of its lock
