@@ -1,0 +1,190 @@
+package rediscluster
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+func TestKillPromotesTheReplicaWithItsData(t *testing.T) {
+	ctx, c := healthy(t)
+	master := must[*Node](t)(c.MasterFor(ctx, "key"))
+	replica := must[*Node](t)(c.ReplicaOf(ctx, master))
+	check(t, master.Client().Set(ctx, "key", "kept", 0).Err())
+	if n := master.Client().Wait(ctx, 1, 5*time.Second).Val(); n != 1 {
+		t.Fatalf("WAIT: %d replicas", n)
+	}
+	master.Kill()
+	if master.Running() {
+		t.Fatal("the killed node runs")
+	}
+	if got := must[*Node](t)(c.ReplicaOf(ctx, master)); got != replica {
+		t.Error("the replica of a dead master is not found")
+	}
+	check(t, c.WaitHealthy(ctx))
+	if now := must[*Node](t)(c.MasterFor(ctx, "key")); now != replica {
+		t.Fatalf("%s serves the key, want %s", now.name, replica.name)
+	}
+	if got := client(t, c).Get(ctx, "key").Val(); got != "kept" {
+		t.Errorf("GET = %q", got)
+	}
+	check(t, master.Start(ctx))
+	check(t, c.WaitHealthy(ctx))
+	if now := must[*Node](t)(c.ReplicaOf(ctx, replica)); now != master {
+		t.Error("the old master did not come back as a replica")
+	}
+	if got := master.Client().DBSize(ctx).Val(); got == 0 {
+		t.Error("the old master has not been filled")
+	}
+}
+
+func TestFreezeMakesACallTimeOut(t *testing.T) {
+	ctx, c := healthy(t)
+	master := must[*Node](t)(c.MasterFor(ctx, "key"))
+	check(t, master.Client().Set(ctx, "key", "v", 0).Err())
+	master.Freeze()
+	short, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+	defer cancel()
+	if err := master.Client().Get(short, "key").Err(); !errors.Is(err, context.DeadlineExceeded) && !os.IsTimeout(err) {
+		t.Errorf("GET on a frozen node: %v, want a timeout", err)
+	}
+	master.Thaw()
+	if got, err := master.Client().Get(ctx, "key").Result(); got != "v" {
+		t.Errorf("after Thaw %q, %v", got, err)
+	}
+}
+
+func TestFrozenMasterIsReplaced(t *testing.T) {
+	ctx, c := healthy(t)
+	master := must[*Node](t)(c.MasterFor(ctx, "key"))
+	replica := must[*Node](t)(c.ReplicaOf(ctx, master))
+	master.Freeze()
+	check(t, c.WaitHealthy(ctx))
+	if now := must[*Node](t)(c.MasterFor(ctx, "key")); now != replica {
+		t.Errorf("%s serves the key, want %s", now.name, replica.name)
+	}
+	master.Thaw()
+	check(t, c.WaitHealthy(ctx))
+	if now := must[*Node](t)(c.ReplicaOf(ctx, replica)); now != master {
+		t.Error("the thawed master did not step down")
+	}
+}
+
+func TestFailover(t *testing.T) {
+	for name, failover := range map[string]func(*Node, context.Context) error{
+		"planned": (*Node).Failover, "forced": (*Node).ForceFailover, "takeover": (*Node).Takeover,
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx, c := healthy(t)
+			rdb := client(t, c)
+			check(t, rdb.Set(ctx, "key", name, 0).Err())
+			master := must[*Node](t)(c.MasterFor(ctx, "key"))
+			if err := master.Failover(ctx); err == nil || !strings.Contains(err.Error(), "ReplicaOf") {
+				t.Errorf("failover of a master: %v", err)
+			}
+			replica := must[*Node](t)(c.ReplicaOf(ctx, master))
+			master.Client().Wait(ctx, 1, 5*time.Second)
+			check(t, failover(replica, ctx))
+			check(t, c.WaitHealthy(ctx))
+			if now := must[*Node](t)(c.MasterFor(ctx, "key")); now != replica {
+				t.Errorf("%s serves the key, want %s", now.name, replica.name)
+			}
+			if now := must[*Node](t)(c.ReplicaOf(ctx, replica)); now != master {
+				t.Error("the old master does not replicate the new one")
+			}
+			if got, err := rdb.Get(ctx, "key").Result(); got != name {
+				t.Errorf("GET = %q, %v", got, err)
+			}
+		})
+	}
+}
+
+func TestMaxMemory(t *testing.T) {
+	ctx, c := healthy(t)
+	rdb := client(t, c)
+	n := must[*Node](t)(c.MasterFor(ctx, "key"))
+	t.Cleanup(func() { check(t, n.SetMaxMemory(ctx, 0, "noeviction")) })
+
+	check(t, n.SetMaxMemory(ctx, 1, "noeviction"))
+	if err := rdb.Set(ctx, "key", "v", 0).Err(); err == nil || !strings.HasPrefix(err.Error(), "OOM") {
+		t.Errorf("SET over maxmemory: %v, want OOM", err)
+	}
+	check(t, n.SetMaxMemory(ctx, 0, ""))
+	for i := range 2000 {
+		check(t, n.Client().Set(ctx, "{key}"+strconv.Itoa(i), strings.Repeat("x", 1000), 0).Err())
+	}
+	used := must[map[string]map[string]string](t)(n.Client().InfoMap(ctx, "memory").Result())["Memory"]["used_memory"]
+	bytes := must[int64](t)(strconv.ParseInt(used, 10, 64))
+	check(t, n.SetMaxMemory(ctx, bytes-1_000_000, "allkeys-lru"))
+	check(t, rdb.Set(ctx, "key", "v", 0).Err())
+	if left := n.Client().DBSize(ctx).Val(); left >= 2000 {
+		t.Errorf("%d keys left, want some evicted", left)
+	}
+	if err := n.SetMaxMemory(ctx, 0, "nonsense"); err == nil {
+		t.Error("a nonsense policy was accepted")
+	}
+}
+
+func TestMigrateSlot(t *testing.T) {
+	ctx, c := healthy(t)
+	rdb := client(t, c)
+	check(t, c.Flush(ctx))
+	slot := must[int](t)(c.Slot(ctx, "{tag}"))
+	keys := make([]string, 250)
+	for i := range keys {
+		keys[i] = "{tag}" + strconv.Itoa(i)
+		check(t, rdb.Set(ctx, keys[i], i, 0).Err())
+	}
+	from := must[*Node](t)(c.MasterOf(ctx, slot))
+	var to *Node
+	for _, m := range must[[]*Node](t)(c.Masters(ctx)) {
+		if m != from {
+			to = m
+		}
+	}
+
+	m := must[*Migration](t)(c.BeginMigration(ctx, slot, to))
+	if moved := must[int](t)(m.Move(ctx, 100)); moved != 100 {
+		t.Fatalf("moved %d keys, want 100", moved)
+	}
+	if n := to.Client().DBSize(ctx).Val(); n != 100 {
+		t.Errorf("the target has %d keys, want 100", n)
+	}
+	asked := 0
+	for _, key := range keys {
+		if err := from.Client().Get(ctx, key).Err(); err != nil && strings.HasPrefix(err.Error(), "ASK ") {
+			asked++
+		}
+		check(t, rdb.Get(ctx, key).Err()) // the cluster client follows
+	}
+	if asked != 100 {
+		t.Errorf("%d keys are answered with ASK, want 100", asked)
+	}
+	if err := m.Finish(ctx); err == nil {
+		t.Error("Finish with keys left succeeded")
+	}
+
+	check(t, c.MigrateSlot(ctx, slot, to)) // carries on where we are
+	if now := must[*Node](t)(c.MasterFor(ctx, keys[0])); now != to {
+		t.Errorf("%s serves the slot, want %s", now.name, to.name)
+	}
+	if n := to.Client().ClusterCountKeysInSlot(ctx, slot).Val(); n != int64(len(keys)) {
+		t.Errorf("the target has %d keys of the slot, want %d", n, len(keys))
+	}
+	for i, key := range keys {
+		if got, err := rdb.Get(ctx, key).Result(); got != strconv.Itoa(i) {
+			t.Fatalf("GET %s = %q, %v", key, got, err)
+		}
+	}
+	if err := from.Client().Get(ctx, keys[0]).Err(); err == nil || !redis.HasErrorPrefix(err, "MOVED") {
+		t.Errorf("the old owner says %v, want MOVED", err)
+	}
+	check(t, c.MigrateSlot(ctx, slot, to)) // nothing to do
+	check(t, c.MigrateSlot(ctx, slot, from))
+}
