@@ -1,0 +1,42 @@
+SHELL := /bin/bash
+GO    ?= go
+# The race detector needs a C compiler; CI sets RACE=-race and so insists on it.
+RACE  ?= $(shell command -v gcc >/dev/null 2>&1 || command -v clang >/dev/null 2>&1 && echo -race)
+SOAK  ?= 10m
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check race bench soak golden
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: ## Run the whole platform on this machine; Ctrl-C leaves nothing behind
+	@scripts/install-servers postgres redis
+	@mkdir -p bin && $(GO) build -o bin/leadplatform ./examples/leadplatform
+	@exec bin/leadplatform
+
+test: ## Run every test against real servers, with the race detector
+	@scripts/install-servers postgres redis promtool
+	@[ -n "$(RACE)" ] || echo "no C compiler found: testing without the race detector"
+	SCALEAWARE_REQUIRE_SERVERS=1 $(GO) test $(RACE) -timeout 20m ./...
+
+check: ## Formatting, vet, staticcheck, arrows, file lengths, docs
+	@test -z "$$(gofmt -l .)" || { echo "not formatted:"; gofmt -l .; exit 1; }
+	$(GO) vet ./...
+	$(GO) tool -modfile=tools/go.mod staticcheck ./...
+	$(GO) test ./internal/arrows
+
+race: ## Run every test three times with the race detector, to find flaky ones
+	@scripts/install-servers postgres redis promtool
+	SCALEAWARE_REQUIRE_SERVERS=1 $(GO) test -race -count=3 -timeout 60m ./...
+
+bench: ## Run the benchmarks, six times each for benchstat
+	@scripts/install-servers postgres redis
+	SCALEAWARE_REQUIRE_SERVERS=1 $(GO) test -run '^$$' -bench . -benchmem -count 6 ./...
+
+soak: ## Break the running platform again and again for SOAK (default 10m)
+	@scripts/install-servers postgres redis
+	SCALEAWARE_REQUIRE_SERVERS=1 SCALEAWARE_SOAK=$(SOAK) $(GO) test -timeout 0 -v -run TestPlatformSoak ./examples/leadplatform
+
+golden: ## Write the golden files anew; read the difference before you commit it
+	$(GO) test ./metrics -run Golden -update

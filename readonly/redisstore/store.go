@@ -1,0 +1,154 @@
+package redisstore
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/scaleaware/scaleaware/readonly"
+)
+
+// Options configure a Store.
+type Options struct {
+	// Prefix begins every key and the channel. Services that share a Redis and must not share the switch need
+	// different ones. It must not contain braces. Zero means "scaleaware:".
+	Prefix string
+}
+
+// Store implements readonly.Store.
+type Store struct {
+	rdb                   redis.UniversalClient
+	state, acks, channels string
+}
+
+var _ readonly.Store = (*Store)(nil)
+
+// New returns a Store on rdb, which stays the caller's to close. Nothing is read yet.
+func New(rdb redis.UniversalClient, options *Options) (*Store, error) {
+	prefix := "scaleaware:"
+	if options != nil && options.Prefix != "" {
+		prefix = options.Prefix
+	}
+	if rdb == nil {
+		return nil, errors.New("redisstore: a Redis client is needed")
+	}
+	if strings.ContainsAny(prefix, "{}") {
+		return nil, fmt.Errorf("redisstore: Options.Prefix %q contains braces, which would change its slot; leave them out", prefix)
+	}
+	tag := prefix + "{readonly}:"
+	return &Store{rdb: rdb, state: tag + "state", acks: tag + "acks", channels: tag + "changed"}, nil
+}
+
+// saveScript keeps {epoch, blob} in a hash, because cjson would round epochs above 2^53.
+var saveScript = redis.NewScript(`
+local have = redis.call('HGET', KEYS[1], 'epoch')
+if have and (#have > #ARGV[1] or (#have == #ARGV[1] and have >= ARGV[1])) then
+  return redis.call('HGET', KEYS[1], 'state')
+end
+redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'state', ARGV[2])
+redis.call('PUBLISH', ARGV[3], ARGV[1])
+return ARGV[2]`)
+
+// Load implements readonly.Store.
+func (s *Store) Load(ctx context.Context) (readonly.State, error) {
+	blob, err := s.rdb.HGet(ctx, s.state, "state").Result()
+	if errors.Is(err, redis.Nil) {
+		return readonly.State{}, nil
+	}
+	if err != nil {
+		return readonly.State{}, err
+	}
+	return decode(blob)
+}
+
+// Save implements readonly.Store.
+func (s *Store) Save(ctx context.Context, state readonly.State) (readonly.State, error) {
+	blob, err := json.Marshal(state)
+	if err != nil {
+		return readonly.State{}, err
+	}
+	won, err := saveScript.Run(ctx, s.rdb, []string{s.state}, strconv.FormatUint(state.Epoch, 10), blob, s.channels).Text()
+	if err != nil {
+		return readonly.State{}, err
+	}
+	return decode(won)
+}
+
+func decode(blob string) (state readonly.State, err error) {
+	if err := json.Unmarshal([]byte(blob), &state); err != nil {
+		return readonly.State{}, fmt.Errorf("redisstore: the stored state is not ours, delete its key or choose another Options.Prefix: %w", err)
+	}
+	return state, nil
+}
+
+// Watch implements readonly.Store.
+func (s *Store) Watch(ctx context.Context, changed func()) error {
+	sub := s.rdb.Subscribe(ctx, s.channels)
+	defer sub.Close()
+	stop := context.AfterFunc(ctx, func() { sub.Close() })
+	defer stop()
+	for {
+		msg, err := sub.Receive(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("redisstore: subscription lost: %w", err)
+		}
+		switch msg.(type) {
+		case *redis.Subscription, *redis.Message:
+			changed()
+		}
+	}
+}
+
+// acknowledgeScript forgets, by the server's clock, instances that have fallen silent.
+var acknowledgeScript = redis.NewScript(`
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f', now + ARGV[2]) .. ' ' .. ARGV[3] .. ' ' .. ARGV[4])
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return 1`)
+
+var acknowledgedScript = redis.NewScript(`
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local all, living = redis.call('HGETALL', KEYS[1]), {}
+for i = 1, #all, 2 do
+  if tonumber(string.match(all[i + 1], '^%d+')) > now then
+    living[#living + 1] = all[i]
+    living[#living + 1] = all[i + 1]
+  else
+    redis.call('HDEL', KEYS[1], all[i])
+  end
+end
+return living`)
+
+// Acknowledge implements readonly.Store.
+func (s *Store) Acknowledge(ctx context.Context, instance string, ack readonly.Ack, ttl time.Duration) error {
+	return acknowledgeScript.Run(ctx, s.rdb, []string{s.acks}, instance, ttl.Milliseconds(), ack.Epoch, ack.InFlight).Err()
+}
+
+// Acknowledged implements readonly.Store.
+func (s *Store) Acknowledged(ctx context.Context) (map[string]readonly.Ack, error) {
+	fields, err := acknowledgedScript.Run(ctx, s.rdb, []string{s.acks}).StringSlice()
+	if err != nil {
+		return nil, err
+	}
+	acks := make(map[string]readonly.Ack, len(fields)/2)
+	for i := 0; i+1 < len(fields); i += 2 {
+		var until int64
+		var ack readonly.Ack
+		if _, err := fmt.Sscanf(fields[i+1], "%d %d %d", &until, &ack.Epoch, &ack.InFlight); err != nil {
+			return nil, fmt.Errorf("redisstore: the acknowledgement of %q is not ours: %w", fields[i], err)
+		}
+		acks[fields[i]] = ack
+	}
+	return acks, nil
+}

@@ -1,0 +1,97 @@
+package readonly
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// Store shares the state between instances. readonly/redisstore has one; every implementation passes readonly/storetest.
+type Store interface {
+	// Load returns the stored state, or the zero State when there is none.
+	Load(ctx context.Context) (State, error)
+	// Save stores s if its epoch is higher than the stored one, tells the watchers, and returns what is stored afterwards.
+	Save(ctx context.Context, s State) (State, error)
+	// Watch calls changed after each change until ctx ends, and once when it has begun to listen. It returns an
+	// error when it can no longer tell; the caller polls meanwhile.
+	Watch(ctx context.Context, changed func()) error
+	// Acknowledge notes, for ttl, that an instance obeys an epoch and has so many writes still in flight.
+	Acknowledge(ctx context.Context, instance string, ack Ack, ttl time.Duration) error
+	// Acknowledged returns what each living instance acknowledged last.
+	Acknowledged(ctx context.Context) (map[string]Ack, error)
+}
+
+// Ack is an instance's word that it obeys an epoch.
+type Ack struct {
+	// Epoch is the one obeyed.
+	Epoch uint64 `json:"epoch"`
+	// InFlight is the number of writing requests that began before and have not ended.
+	InFlight int64 `json:"in_flight"`
+}
+
+// NewMemory returns a Store for switches of one process.
+func NewMemory() Store {
+	return &memory{acks: map[string]timedAck{}, changed: make(chan struct{})}
+}
+
+type memory struct {
+	mu      sync.Mutex
+	state   State
+	acks    map[string]timedAck
+	changed chan struct{}
+}
+
+type timedAck struct {
+	Ack
+	until time.Time
+}
+
+func (m *memory) Load(context.Context) (State, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.state, nil
+}
+
+func (m *memory) Save(_ context.Context, s State) (State, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if s.Epoch > m.state.Epoch {
+		m.state = s
+		close(m.changed)
+		m.changed = make(chan struct{})
+	}
+	return m.state, nil
+}
+
+func (m *memory) Watch(ctx context.Context, changed func()) error {
+	for {
+		m.mu.Lock()
+		next := m.changed
+		m.mu.Unlock()
+		changed()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-next:
+		}
+	}
+}
+
+func (m *memory) Acknowledge(_ context.Context, instance string, ack Ack, ttl time.Duration) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.acks[instance] = timedAck{ack, time.Now().Add(ttl)}
+	return nil
+}
+
+func (m *memory) Acknowledged(context.Context) (map[string]Ack, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	acks := map[string]Ack{}
+	for instance, ack := range m.acks {
+		if time.Now().Before(ack.until) {
+			acks[instance] = ack.Ack
+		}
+	}
+	return acks, nil
+}

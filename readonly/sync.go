@@ -1,0 +1,117 @@
+package readonly
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// missedPolls is how many polls may fail before an instance counts as dead, and the store as lost.
+const missedPolls = 12
+
+type reach struct {
+	at  time.Time
+	err error
+}
+
+// Run keeps this instance in step with the store until ctx ends: a push at once, a poll whatever happens.
+func (s *Switch) Run(ctx context.Context) error {
+	wake := make(chan struct{}, 1)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.watch(ctx, wake) })
+	group.Go(func() error { return s.poll(ctx, wake) })
+	return group.Wait()
+}
+
+// Ready reports whether the store answered lately. It is nil in read-only mode.
+func (s *Switch) Ready(context.Context) error {
+	last := s.reached.Load()
+	switch {
+	case last == nil:
+		return errors.New("readonly: the store was not reached yet, is Run running?")
+	case last.err != nil:
+		return fmt.Errorf("readonly: the store does not answer, the last known state holds: %w", last.err)
+	case time.Since(last.at) > missedPolls*s.options.Poll:
+		return errors.New("readonly: the store was not read for a while, is Run running?")
+	}
+	return nil
+}
+
+func (s *Switch) watch(ctx context.Context, wake chan<- struct{}) error {
+	for ctx.Err() == nil {
+		err := s.store.Watch(ctx, func() {
+			select {
+			case wake <- struct{}{}:
+			default:
+			}
+		})
+		if err != nil && ctx.Err() == nil {
+			s.failed("watch", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(s.options.Poll):
+		}
+	}
+	return nil
+}
+
+func (s *Switch) poll(ctx context.Context, wake <-chan struct{}) error {
+	tick := time.NewTicker(s.options.Poll)
+	defer tick.Stop()
+	for {
+		s.refresh(ctx)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-wake:
+		case <-tick.C:
+		}
+	}
+}
+
+// refresh reads the store, obeys it, writes back what the store has lost, and acknowledges.
+func (s *Switch) refresh(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, missedPolls/2*s.options.Poll)
+	defer cancel()
+	stored, err := s.store.Load(ctx)
+	if err == nil {
+		s.adopt(stored)
+		if mine, _ := s.State(); mine.Epoch > stored.Epoch {
+			s.options.Logger.Warn("the store has lost the read-only state, writing it back", "epoch", mine.Epoch, "stored", stored.Epoch)
+			_, err = s.store.Save(ctx, mine)
+		}
+	}
+	if err == nil {
+		err = s.acknowledge(ctx)
+	}
+	if context.Cause(ctx) == context.Canceled {
+		return
+	}
+	if was := s.reached.Swap(&reach{time.Now(), err}); err != nil && (was == nil || was.err == nil) {
+		s.options.Logger.Error("read-only state cannot be read, keeping the last known", "error", err)
+	}
+	if err != nil {
+		s.failures.WithLabelValues("readonly", "poll").Inc()
+	}
+}
+
+func (s *Switch) acknowledge(ctx context.Context) error {
+	state, known := s.State()
+	if !known {
+		return nil
+	}
+	ack := Ack{Epoch: state.Epoch}
+	if state.refuses(time.Now()) {
+		ack.InFlight = s.inFlight.Load()
+	}
+	return s.store.Acknowledge(ctx, s.options.Instance, ack, missedPolls*s.options.Poll)
+}
+
+func (s *Switch) failed(task string, err error) {
+	s.failures.WithLabelValues("readonly", task).Inc()
+	s.options.Logger.Warn("background work failed, trying again", "package", "readonly", "task", task, "error", err)
+}
