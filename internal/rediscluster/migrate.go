@@ -82,6 +82,13 @@ func (m *Migration) Move(ctx context.Context, n int) (int, error) {
 
 // Finish gives the slot to the target and waits until all nodes know. Keys that have not been moved make it fail.
 func (m *Migration) Finish(ctx context.Context) error {
+	left, err := m.from.client.ClusterCountKeysInSlot(ctx, m.slot).Result()
+	if err != nil {
+		return fmt.Errorf("rediscluster: keys of slot %d: %w", m.slot, err)
+	}
+	if left > 0 {
+		return fmt.Errorf("rediscluster: slot %d has %d keys left on %s; Move them first", m.slot, left, m.from.name)
+	}
 	// The target first: were it the last, the slot would have no owner in between.
 	if err := m.set(ctx, m.to, "node", m.to.id); err != nil {
 		return err
