@@ -18,8 +18,9 @@ func (l LSN) String() string {
 	return fmt.Sprintf("%X/%X", uint32(l>>32), uint32(l))
 }
 
-// ParseLSN parses a position as PostgreSQL's pg_lsn prints it. Lower-case digits, leading zeros and signs are
-// refused, so that a position has one spelling.
+// ParseLSN parses a position as a PostgreSQL server prints it. Servers before 19 print no leading zeros; from 19 on
+// the part behind the slash is padded to eight digits, and both are taken. Lower-case digits, other leading zeros
+// and signs are refused.
 func ParseLSN(s string) (LSN, error) {
 	high, low, ok := strings.Cut(s, "/")
 	if !ok {
@@ -28,6 +29,11 @@ func ParseLSN(s string) (LSN, error) {
 	h, err := parseNumber(high, 16, 32)
 	if err != nil {
 		return 0, err
+	}
+	if len(low) == 8 {
+		if low = strings.TrimLeft(low, "0"); low == "" {
+			low = "0"
+		}
 	}
 	l, err := parseNumber(low, 16, 32)
 	if err != nil {
@@ -103,6 +109,9 @@ func ParseToken(s string) (Token, error) {
 	pos, err := ParseLSN(lsn)
 	if err != nil {
 		return Token{}, err
+	}
+	if pos.String() != lsn {
+		return Token{}, fmt.Errorf("%w: %q pads its position with zeros", ErrToken, clip(s))
 	}
 	if sys == 0 || tli == 0 {
 		return Token{}, fmt.Errorf("%w: %q names system or timeline 0, which no server has", ErrToken, clip(s))

@@ -13,6 +13,7 @@ import (
 const maxSystems = 4
 
 // Source tells a position that covers everything committed in its database before the call. dbsplit.DB is one.
+// A Source is compared with ==, so implement it on a pointer.
 type Source interface {
 	Position(ctx context.Context) (Token, error)
 }
@@ -26,13 +27,13 @@ type Watermark struct {
 	written Tokens
 	asOf    Tokens
 	pending []pendingWrites
+	changes uint64
 }
 
-// pendingWrites counts the writes noted for a source, so that a position asked for before the last of them
-// does not settle it.
+// pendingWrites remembers when a source was noted last, so that a position asked for before that does not settle it.
 type pendingWrites struct {
-	src   Source
-	count uint64
+	src Source
+	at  uint64
 }
 
 type watermarkKey struct{}
@@ -57,6 +58,7 @@ func (w *Watermark) Raise(t Token) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.changes++
 	w.written = raise(w.written, t)
 }
 
@@ -68,13 +70,14 @@ func (w *Watermark) RaiseFrom(src Source) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.changes++
 	for i := range w.pending {
 		if w.pending[i].src == src {
-			w.pending[i].count++
+			w.pending[i].at = w.changes
 			return
 		}
 	}
-	w.pending = append(w.pending, pendingWrites{src: src, count: 1})
+	w.pending = append(w.pending, pendingWrites{src: src, at: w.changes})
 }
 
 // Written returns the positions that later reads must have reached, one a database, asking the sources noted by
@@ -107,6 +110,17 @@ func (w *Watermark) settle(p pendingWrites, t Token) {
 	defer w.mu.Unlock()
 	w.written = raise(w.written, t)
 	w.pending = slices.DeleteFunc(w.pending, func(now pendingWrites) bool { return now == p })
+}
+
+// Changes counts the calls of Raise and RaiseFrom that asked for something. An edge that has carried the watermark
+// out compares it later, to know whether something was written since.
+func (w *Watermark) Changes() uint64 {
+	if w == nil {
+		return 0
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.changes
 }
 
 // Saw notes that a read was answered from position t.
@@ -173,11 +187,13 @@ func (ts Tokens) Covers(other Tokens) bool {
 	return true
 }
 
-// String returns the tokens joined with commas; empty for none.
+// String returns the tokens joined with commas; empty for none. Zero tokens are left out.
 func (ts Tokens) String() string {
-	texts := make([]string, len(ts))
-	for i, t := range ts {
-		texts[i] = t.String()
+	texts := make([]string, 0, len(ts))
+	for _, t := range ts {
+		if !t.IsZero() {
+			texts = append(texts, t.String())
+		}
 	}
 	return strings.Join(texts, ",")
 }
@@ -201,19 +217,21 @@ func ParseTokens(s string) (Tokens, error) {
 	return ts, nil
 }
 
-// raise drops the database that was raised longest ago when there are more than maxSystems.
+// raise keeps the database raised last at the end, and drops the first when there are more than maxSystems.
 func raise(ts Tokens, t Token) Tokens {
 	if t.IsZero() {
 		return ts
 	}
 	for i, have := range ts {
 		if have.System == t.System {
-			ts[i] = have.later(t)
-			return ts
+			if have.later(t) == have {
+				return ts
+			}
+			return append(slices.Delete(ts, i, i+1), t)
 		}
 	}
-	if len(ts) == maxSystems {
-		ts = append(ts[:0], ts[1:]...)
+	if len(ts) >= maxSystems {
+		ts = slices.Delete(ts, 0, len(ts)-maxSystems+1)
 	}
 	return append(ts, t)
 }
