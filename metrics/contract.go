@@ -37,6 +37,7 @@ var (
 var (
 	HTTPRequestDuration = Series{"http_server_request_duration_seconds", Histogram, []string{"route", "method", "code"}, httpBuckets, "Duration of HTTP requests by route pattern, method and class of status code."}
 	HTTPActiveRequests  = Series{"http_server_active_requests", Gauge, nil, nil, "HTTP requests being served now."}
+	HTTPRouteOverflow   = Series{"http_server_route_overflow_total", Counter, nil, nil, "Requests counted under _OTHER because the limit of routes was reached."}
 )
 
 // The database series. db is the name given in dbsplit.Options.
@@ -69,6 +70,7 @@ var (
 	QueueOldestPending  = Series{"queue_oldest_pending_seconds", Gauge, []string{"queue"}, nil, "Age of the oldest job that waits."}
 	QueueEnqueued       = Series{"queue_enqueued_total", Counter, []string{"queue", "outcome"}, nil, "Jobs given to a queue by outcome."}
 	QueueDesiredWorkers = Series{"queue_desired_workers", Gauge, []string{"queue"}, nil, "Workers that the autoscaler asks for."}
+	QueueWorkerSlots    = Series{"queue_worker_slots", Gauge, nil, nil, "Jobs that this worker process may run at the same time."}
 	QueueLimited        = Series{"queue_rate_limited_total", Counter, []string{"queue"}, nil, "Times that a worker waited for a queue's rate limit."}
 	JobDuration         = Series{"job_duration_seconds", Histogram, []string{"queue", "type", "outcome"}, jobBuckets, "Duration of jobs by queue, type and outcome: done, failed, requeued."}
 )

@@ -1,0 +1,97 @@
+package metrics
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// HTTP measures requests: rate, errors, duration, and how many are being served.
+type HTTP struct {
+	routes *routeTable
+	active prometheus.Gauge
+	pool   sync.Pool
+}
+
+// HTTPOptions are NewHTTP's options.
+type HTTPOptions struct {
+	// MaxRoutes is how many different routes are told apart; requests to further ones are counted under the
+	// route _OTHER. Zero means 1000.
+	MaxRoutes int
+}
+
+// NewHTTP makes the HTTP series in reg. A nil reg means counted, not exported.
+func NewHTTP(reg prometheus.Registerer, opts *HTTPOptions) (*HTTP, error) {
+	o := HTTPOptions{}
+	if opts != nil {
+		o = *opts
+	}
+	if o.MaxRoutes == 0 {
+		o.MaxRoutes = 1000
+	}
+	var errs []error
+	if o.MaxRoutes < 0 {
+		errs = append(errs, fmt.Errorf("metrics: HTTPOptions.MaxRoutes is %d, give a positive number or 0 for the default", o.MaxRoutes))
+	}
+	durations, err := NewHistogram(reg, HTTPRequestDuration)
+	errs = append(errs, err)
+	active, err := NewGauge(reg, HTTPActiveRequests)
+	errs = append(errs, err)
+	overflow, err := NewCounter(reg, HTTPRouteOverflow)
+	errs = append(errs, err)
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	h := &HTTP{
+		routes: newRouteTable(o.MaxRoutes, durations, overflow.WithLabelValues()),
+		active: active.WithLabelValues(),
+	}
+	h.pool.New = func() any { return newExchange(h.active) }
+	return h, nil
+}
+
+// Middleware measures what next serves. The route label is the pattern that the http.ServeMux matched, without its
+// method; "unmatched" when none did. Where next is not the mux itself, because other middleware stands between them,
+// wrap the mux with [Routes]: middleware that calls Request.WithContext hides the pattern from us otherwise.
+//
+// A panic counts as 5xx and goes on. A server error written after the client has gone away counts as 4xx. The code is
+// the final one: 1xx responses are passed on and not counted. A hijacked connection is measured until it is hijacked,
+// with code 1xx. The response writer given to next offers Flush, Hijack and ReadFrom where the original does, and the
+// rest through [http.ResponseController].
+func (h *HTTP) Middleware(next http.Handler) http.Handler {
+	_, direct := next.(*http.ServeMux)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		e := h.pool.Get().(*exchange)
+		wrapped := e.begin(w, r)
+		h.active.Inc()
+		if !direct {
+			// Its own allocation: goroutines that next leaves behind may hold the context for longer than we hold e.
+			e.place = new(place)
+			r = r.WithContext(context.WithValue(r.Context(), placeKey{}, e.place))
+		}
+		defer h.finish(e, r)
+		next.ServeHTTP(wrapped, r)
+		e.returned = true
+	})
+}
+
+// finish is deferred itself, so that recover works and the panicking frames stay on the stack.
+func (h *HTTP) finish(e *exchange, r *http.Request) {
+	thrown := recover()
+	if !e.hijacked {
+		h.active.Dec()
+	}
+	route := h.routes.get(e.route(r))
+	route.observe(r.Method, e.class(thrown, r), e.elapsed())
+	if thrown != nil {
+		panic(thrown)
+	}
+	if e.returned && !e.hijacked {
+		e.reset()
+		h.pool.Put(e)
+	}
+}

@@ -1,0 +1,156 @@
+package metrics
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// exchange is one request being served. It is the response writer that the handler gets, in one of three forms, so
+// that a type assertion to http.Flusher or http.Hijacker answers as it would without us.
+type exchange struct {
+	http.ResponseWriter
+	active   prometheus.Gauge
+	start    time.Time
+	took     time.Duration // until hijacked
+	entry    string        // the pattern of a mux around us
+	path     string
+	place    *place
+	own      place
+	code     int
+	hijacked bool
+	returned bool
+	flushing flushing
+	full     full
+}
+
+func newExchange(active prometheus.Gauge) *exchange {
+	e := &exchange{active: active}
+	e.flushing.exchange = e
+	e.full.exchange = e
+	return e
+}
+
+func (e *exchange) begin(w http.ResponseWriter, r *http.Request) http.ResponseWriter {
+	e.ResponseWriter = w
+	e.entry, e.path = r.Pattern, r.URL.Path
+	e.place = &e.own
+	e.start = time.Now()
+	if _, ok := w.(http.Flusher); !ok {
+		return e
+	}
+	_, hijacks := w.(http.Hijacker)
+	_, reads := w.(io.ReaderFrom)
+	if hijacks && reads {
+		return &e.full
+	}
+	return &e.flushing
+}
+
+// reset also makes a writer that is used after its request panic, as the standard library's does, instead of
+// reaching the next client.
+func (e *exchange) reset() {
+	e.ResponseWriter = nil
+	e.place = nil
+	e.own.set("", "")
+	e.entry, e.path, e.code, e.took = "", "", 0, 0
+	e.hijacked, e.returned = false, false
+}
+
+func (e *exchange) elapsed() time.Duration {
+	if e.hijacked {
+		return e.took
+	}
+	return time.Since(e.start)
+}
+
+// class is the code label's index: 1 for 1xx to 5 for 5xx.
+func (e *exchange) class(thrown any, r *http.Request) int {
+	if e.hijacked {
+		return 1
+	}
+	class := 2
+	if e.code != 0 {
+		class = e.code / 100
+	}
+	aborted := thrown == http.ErrAbortHandler
+	if !e.returned {
+		class = 5
+	}
+	// The client's going away is not our error; a genuine panic is, whoever listens.
+	if class == 5 && (e.returned || aborted) && r.Context().Err() == context.Canceled {
+		return 4
+	}
+	if class < 1 || class > 5 {
+		return 5
+	}
+	return class
+}
+
+func (e *exchange) measured() *exchange { return e }
+
+// Unwrap serves http.ResponseController.
+func (e *exchange) Unwrap() http.ResponseWriter { return e.ResponseWriter }
+
+// WriteHeader notes the final code.
+func (e *exchange) WriteHeader(code int) {
+	if e.code == 0 && (code >= 200 || code == http.StatusSwitchingProtocols) {
+		e.code = code
+	}
+	e.ResponseWriter.WriteHeader(code)
+}
+
+func (e *exchange) implicit() {
+	if e.code == 0 {
+		e.code = http.StatusOK
+	}
+}
+
+// Write writes to the client.
+func (e *exchange) Write(p []byte) (int, error) {
+	e.implicit()
+	return e.ResponseWriter.Write(p)
+}
+
+// WriteString spares io.WriteString a copy.
+func (e *exchange) WriteString(s string) (int, error) {
+	e.implicit()
+	return io.WriteString(e.ResponseWriter, s)
+}
+
+type flushing struct{ *exchange }
+
+// Flush sends what is buffered.
+func (f *flushing) Flush() {
+	f.implicit()
+	f.ResponseWriter.(http.Flusher).Flush()
+}
+
+type full struct{ *exchange }
+
+// Flush sends what is buffered.
+func (f *full) Flush() {
+	f.implicit()
+	f.ResponseWriter.(http.Flusher).Flush()
+}
+
+// ReadFrom keeps sendfile.
+func (f *full) ReadFrom(src io.Reader) (int64, error) {
+	f.implicit()
+	return f.ResponseWriter.(io.ReaderFrom).ReadFrom(src)
+}
+
+// Hijack hands the connection over. It is no longer a request being served.
+func (f *full) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := f.ResponseWriter.(http.Hijacker).Hijack()
+	if err == nil && !f.hijacked {
+		f.took, f.hijacked = time.Since(f.start), true
+		f.active.Dec()
+	}
+	return conn, rw, err
+}
