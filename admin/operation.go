@@ -44,9 +44,9 @@ type Operation struct {
 	Body any
 	// Reply is a zero value of what Do returns, for the contract. Zero means any JSON object.
 	Reply any
-	// Do does the work. Its result is written as JSON with status 200, or 202 for one made by Accepted. Errors
-	// made by this package's constructors keep their status; any other error is a 500 whose text goes to the log,
-	// not to the client. Do must obey Call.DryRun when the method is not GET.
+	// Do does the work. Its result is written as JSON with status 200, or 202 if it is a *Started. Errors made by
+	// this package's constructors keep their status; a passed deadline is a 504; any other error is a 500 whose text
+	// goes to the log, not to the client. Do must obey Call.DryRun when the method is not GET.
 	Do func(ctx context.Context, call *Call) (any, error)
 	// Handler serves the path instead of Do where the reply is not JSON, as for /metrics.
 	// Zero means Do.

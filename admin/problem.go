@@ -1,6 +1,8 @@
 package admin
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/http"
 )
@@ -58,4 +60,29 @@ func Unsupported(format string, args ...any) *Problem {
 
 func problem(status int, format string, args ...any) *Problem {
 	return &Problem{Status: status, Title: http.StatusText(status), Detail: fmt.Sprintf(format, args...)}
+}
+
+// panicError is what an operation panicked with, for the log.
+type panicError struct {
+	value any
+	stack []byte
+}
+
+func (e *panicError) Error() string { return fmt.Sprintf("admin: the operation panicked: %v", e.value) }
+
+// asProblem is what a client may know of err. An error that was not written for clients keeps its text to itself.
+func asProblem(err error) *Problem {
+	var p *Problem
+	switch {
+	case errors.As(err, &p):
+		if p == nil || p.Status < 400 || p.Status > 599 {
+			return problem(http.StatusInternalServerError, "the operation failed: the reason is in the service's log")
+		}
+		return p
+	case errors.Is(err, context.DeadlineExceeded):
+		return problem(http.StatusGatewayTimeout, "the operation did not end in time; part of it may be done: look before you repeat it")
+	case errors.Is(err, context.Canceled):
+		return problem(http.StatusServiceUnavailable, "the operation was cancelled: the service is stopping, or its caller left")
+	}
+	return problem(http.StatusInternalServerError, "the operation failed: the reason is in the service's log")
 }
