@@ -26,6 +26,9 @@ func (s *Server) settings() map[string]string {
 		"hot_standby":             "on",
 		"max_wal_senders":         slots,
 		"max_replication_slots":   slots,
+		// A base backup makes its slot after its checkpoint; another one's checkpoint
+		// between the two would remove the WAL that it starts from.
+		"wal_keep_size": "128MB",
 		// The default of 5 s would pass before a restored stream comes back.
 		"wal_retrieve_retry_interval": "100ms",
 		// In the data directory, where killed servers cannot leave it behind.
