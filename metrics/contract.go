@@ -58,6 +58,7 @@ var (
 var (
 	CacheRequests    = Series{"cache_requests_total", Counter, []string{"cache", "result"}, nil, "Cache look-ups by result: l1, l2, stale, negative or miss."}
 	CacheLoads       = Series{"cache_loads_total", Counter, []string{"cache", "outcome"}, nil, "Loader runs by outcome."}
+	CacheFills       = Series{"cache_fills_total", Counter, []string{"cache", "outcome"}, nil, "Values brought from the origin, by what became of storing them: stored, fenced by an invalidation, older than what is there, unleased, oversize or failed."}
 	CacheMemoryUsed  = Series{"cache_memory_used_bytes", Gauge, []string{"server"}, nil, "Memory that a Redis node counts against its maxmemory."}
 	CacheMemoryMax   = Series{"cache_memory_max_bytes", Gauge, []string{"server"}, nil, "A Redis node's maxmemory; absent when it has none."}
 	CacheEvicted     = Series{"cache_evicted_keys_total", Counter, []string{"server"}, nil, "Keys that a Redis node has evicted."}
@@ -83,3 +84,6 @@ var (
 	ReadOnlyRefused  = Series{"readonly_refused_total", Counter, []string{"surface"}, nil, "Writes refused by read-only mode: http, or check for those refused further down."}
 	BackgroundErrors = Series{"scaleaware_background_errors_total", Counter, []string{"package", "task"}, nil, "Failures of background work, each also logged."}
 )
+
+// processCPU is made by client_golang's process collector, not by us.
+var processCPU = Series{"process_cpu_seconds_total", Counter, nil, nil, "Total user and system CPU time spent in seconds."}
