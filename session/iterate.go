@@ -1,0 +1,77 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// All implements scs.IterableStore.
+func (s *Store) All() (map[string][]byte, error) { return s.AllCtx(context.Background()) }
+
+// AllCtx implements scs.IterableCtxStore, for scs's Iterate. It scans every master and reads every session; StoreTimeout
+// does not bound it.
+func (s *Store) AllCtx(ctx context.Context) (map[string][]byte, error) {
+	var mu sync.Mutex
+	all := map[string][]byte{}
+	scan := func(ctx context.Context, node *redis.Client) error {
+		found, err := s.scan(ctx, node)
+		mu.Lock()
+		defer mu.Unlock()
+		for token, b := range found {
+			all[token] = b
+		}
+		return err
+	}
+	var err error
+	switch c := s.rdb.(type) {
+	case *redis.ClusterClient:
+		err = c.ForEachMaster(ctx, scan)
+	case *redis.Ring:
+		err = c.ForEachShard(ctx, scan)
+	case *redis.Client:
+		err = scan(ctx, c)
+	default:
+		err = errors.New("this kind of Redis client cannot be scanned")
+	}
+	if err != nil {
+		return nil, s.failed("scan", err)
+	}
+	return all, nil
+}
+
+func (s *Store) scan(ctx context.Context, node *redis.Client) (map[string][]byte, error) {
+	found := map[string][]byte{}
+	for cursor := uint64(0); ; {
+		keys, next, err := node.Scan(ctx, cursor, s.opts.Prefix+"*", 500).Result()
+		if err != nil {
+			return nil, err
+		}
+		values := make([]*redis.StringCmd, len(keys))
+		// A key may move or end between the scan and the read: one that is not there any more is left out.
+		_, err = node.Pipelined(ctx, func(p redis.Pipeliner) error {
+			for i, key := range keys {
+				values[i] = p.Get(ctx, key)
+			}
+			return nil
+		})
+		if err != nil && ctx.Err() != nil {
+			return nil, err
+		}
+		for i, key := range keys {
+			token := strings.TrimPrefix(key, s.opts.Prefix)
+			b, err := values[i].Bytes()
+			if err == nil && wellFormed(token) {
+				found[token] = b
+			} else if err != nil && !errors.Is(err, redis.Nil) {
+				return nil, err
+			}
+		}
+		if cursor = next; cursor == 0 {
+			return found, nil
+		}
+	}
+}

@@ -1,0 +1,111 @@
+package session
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// StoreDown says what becomes of a request with a session cookie while the store does not answer.
+type StoreDown int
+
+const (
+	// Refuse answers 503 with Retry-After.
+	Refuse StoreDown = iota
+	// Anonymous serves the request as if it had no session. Nothing is stored and no cookie is touched, so that the
+	// client is logged in again when the store is back.
+	Anonymous
+)
+
+// Options adjust a Manager or a Store.
+type Options struct {
+	// Lifetime is how long a session lasts from its beginning or its last login. Zero means 24 hours.
+	Lifetime time.Duration
+	// IdleTimeout ends a session that was not used for so long. Each request then refreshes it in the command that
+	// reads it. Zero means that only Lifetime counts.
+	IdleTimeout time.Duration
+	// CookieName is the cookie's name as sent. A service that comes from scs keeps its name here to keep its users
+	// logged in. Zero means "__Host-session", which browsers accept over TLS only and never from a sibling domain;
+	// with Insecure, "session".
+	CookieName string
+	// Insecure sends the cookie over plain HTTP too, for development. Zero means TLS only.
+	Insecure bool
+	// Prefix begins every key. Zero means "scs:session:", as in scs/redisstore.
+	Prefix string
+	// OnStoreDown decides about requests with a cookie while the store does not answer. Zero means Refuse.
+	OnStoreDown StoreDown
+	// StoreTimeout bounds each call to the store, below the deadline that the request may have. Zero means 500 ms.
+	StoreTimeout time.Duration
+	// PositionTimeout bounds how long a response waits for the database position of what the request wrote. Zero
+	// means 250 ms.
+	PositionTimeout time.Duration
+	// Logger gets failures. Zero means nothing is logged.
+	Logger *slog.Logger
+	// Registerer gets the counter of store operations. Zero means counted, not exported.
+	Registerer prometheus.Registerer
+}
+
+func (o *Options) withDefaults() Options {
+	var out Options
+	if o != nil {
+		out = *o
+	}
+	if out.Lifetime == 0 {
+		out.Lifetime = 24 * time.Hour
+	}
+	if out.CookieName == "" {
+		out.CookieName = "__Host-session"
+		if out.Insecure {
+			out.CookieName = "session"
+		}
+	}
+	if out.Prefix == "" {
+		out.Prefix = "scs:session:"
+	}
+	if out.StoreTimeout == 0 {
+		out.StoreTimeout = 500 * time.Millisecond
+	}
+	if out.PositionTimeout == 0 {
+		out.PositionTimeout = 250 * time.Millisecond
+	}
+	if out.Logger == nil {
+		out.Logger = slog.New(slog.DiscardHandler)
+	}
+	return out
+}
+
+func (o *Options) validate() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf("session: Options."+format, args...)) }
+	if o.Lifetime < time.Second {
+		bad("Lifetime is %v, want a second or more", o.Lifetime)
+	}
+	if o.IdleTimeout < 0 || o.IdleTimeout > 0 && o.IdleTimeout < time.Second {
+		bad("IdleTimeout is %v, want 0 for none, or a second or more", o.IdleTimeout)
+	}
+	if o.StoreTimeout < 0 {
+		bad("StoreTimeout is %v, want 0 for the default or more", o.StoreTimeout)
+	}
+	if o.PositionTimeout < 0 {
+		bad("PositionTimeout is %v, want 0 for the default or more", o.PositionTimeout)
+	}
+	cookie := http.Cookie{Name: o.CookieName}
+	if err := cookie.Valid(); err != nil {
+		bad("CookieName %q is no cookie name, want letters, digits, - and _", o.CookieName)
+	}
+	if o.Insecure && (strings.HasPrefix(o.CookieName, "__Host-") || strings.HasPrefix(o.CookieName, "__Secure-")) {
+		bad("CookieName %q has a prefix that browsers refuse without TLS, drop the prefix or Insecure", o.CookieName)
+	}
+	if strings.ContainsAny(o.Prefix, "*?[]{}\\^\x00\r\n ") {
+		bad("Prefix %q has a space, a brace or a character of glob patterns, want plain text like app:session:", o.Prefix)
+	}
+	if o.OnStoreDown != Refuse && o.OnStoreDown != Anonymous {
+		bad("OnStoreDown is %d, want Refuse or Anonymous", o.OnStoreDown)
+	}
+	return errors.Join(errs...)
+}
