@@ -1,0 +1,102 @@
+package metrics
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// expression is the metric's value in PromQL. Where nothing happens it is NaN or empty, and both are silence.
+func (m KeyMetric) expression() string {
+	by := "" // " by (queue) "
+	if len(m.Scope) > 0 {
+		by = " by (" + strings.Join(m.Scope, ", ") + ") "
+	}
+	total := "sum" + by + "(rate(" + m.events("") + "[5m]))"
+	switch m.Statistic {
+	case Quantile:
+		le := strings.Join(append(m.Scope[:len(m.Scope):len(m.Scope)], "le"), ", ")
+		return fmt.Sprintf("histogram_quantile(%g, sum by (%s) (rate(%s_bucket[5m])))", m.Param, le, m.Series.Name)
+	case Share:
+		part := "sum" + by + "(rate(" + m.events(m.matcher()) + "[5m]))"
+		// A selection without a child yet is nothing of all, not unknown.
+		return fmt.Sprintf("(%s or 0 * %s) / (%s > 0)", part, total, total)
+	case OverPerMinute:
+		upTo := m.Series.Name + "_bucket{" + leMatcher(m.Param) + "}"
+		return fmt.Sprintf("60 * (%s - sum%s(rate(%s[5m])))", total, by, upTo)
+	case Rate:
+		return total
+	case RateOfOne:
+		return "max" + by + "(rate(" + m.events("") + "[5m]))"
+	case Largest:
+		return "max" + by + "(" + m.Series.Name + braces(m.matcher()) + ")"
+	case LargestRatio:
+		return fmt.Sprintf("max%s(%s / (%s > 0))", by, m.Series.Name, m.Of.Name)
+	case GrowthPerDay:
+		return fmt.Sprintf("86400 * deriv((max%s(%s))[6h:5m])", by, m.Series.Name)
+	}
+	panic("metrics: key metric " + m.ID + " has a statistic that is not in the table")
+}
+
+// events is the counter that counts what the metric is about.
+func (m KeyMetric) events(matcher string) string {
+	name := m.Series.Name
+	if m.Series.Kind == Histogram {
+		name += "_count"
+	}
+	return name + braces(matcher)
+}
+
+func (m KeyMetric) matcher() string {
+	if m.Label == "" {
+		return ""
+	}
+	op := "="
+	if m.Not {
+		op = "!="
+	}
+	return m.Label + op + strconv.Quote(m.Value)
+}
+
+func braces(matcher string) string {
+	if matcher == "" {
+		return ""
+	}
+	return "{" + matcher + "}"
+}
+
+// leMatcher matches both spellings of a whole bound: Prometheus 3 and OpenMetrics write le="30.0".
+func leMatcher(bound float64) string {
+	text := strconv.FormatFloat(bound, 'f', -1, 64)
+	if strings.Contains(text, ".") {
+		return "le=" + strconv.Quote(text)
+	}
+	return "le=~" + strconv.Quote(text+`|`+text+`\.0`)
+}
+
+// summary is the alert's text. Scope labels are rendered by label.
+func (m KeyMetric) summary(t Threshold, label func(name string) string) string {
+	text := fmt.Sprintf("%s is %s %s", m.Title, m.Op, m.Unit.format(t.Value))
+	for _, name := range m.Scope {
+		text += ", " + name + " " + label(name)
+	}
+	return text
+}
+
+func (u Unit) format(v float64) string {
+	number := func(v float64) string { return strconv.FormatFloat(v, 'g', 6, 64) }
+	switch u {
+	case Seconds:
+		if v < 1 {
+			return number(v*1000) + " ms"
+		}
+		return number(v) + " s"
+	case Ratio:
+		return number(v*100) + " %"
+	case PerSecond:
+		return number(v) + "/s"
+	case PerMinute:
+		return number(v) + "/min"
+	}
+	return number(v) + " " + string(u)
+}

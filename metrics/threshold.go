@@ -1,0 +1,137 @@
+package metrics
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+)
+
+// Level is what a value means.
+type Level int
+
+const (
+	// Unknown means that there is no value: nothing happened, or nothing measures it here.
+	Unknown Level = iota
+	// OK means inside both thresholds, or that the metric has none.
+	OK
+	// Warning means past the warning threshold.
+	Warning
+	// Critical means past the critical threshold.
+	Critical
+)
+
+var levelNames = [...]string{"unknown", "ok", "warning", "critical"}
+
+// String returns unknown, ok, warning or critical.
+func (l Level) String() string { return levelNames[l] }
+
+// MarshalText makes it a JSON string.
+func (l Level) MarshalText() ([]byte, error) { return []byte(l.String()), nil }
+
+// Op says on which side of a threshold the trouble is.
+type Op int
+
+const (
+	// Above means that more is worse. The threshold itself is still fine.
+	Above Op = iota
+	// Below means that less is worse. The threshold itself is still fine.
+	Below
+)
+
+// String returns above or below.
+func (o Op) String() string {
+	if o == Below {
+		return "below"
+	}
+	return "above"
+}
+
+// MarshalText makes it a JSON string.
+func (o Op) MarshalText() ([]byte, error) { return []byte(o.String()), nil }
+
+func (o Op) symbol() string {
+	if o == Below {
+		return "<"
+	}
+	return ">"
+}
+
+func (o Op) past(value, threshold float64) bool {
+	if o == Below {
+		return value < threshold
+	}
+	return value > threshold
+}
+
+// Threshold is one bound of a key metric.
+type Threshold struct {
+	// Severity is Warning or Critical.
+	Severity Level
+	// Value is in the metric's unit.
+	Value float64
+	// For is how long the value must be past the bound before the alert fires.
+	For time.Duration
+}
+
+// HasThresholds says whether the metric alerts.
+func (m KeyMetric) HasThresholds() bool { return m.WarningFor > 0 }
+
+// Thresholds returns the metric's bounds, the warning first, or nothing.
+func (m KeyMetric) Thresholds() []Threshold {
+	if !m.HasThresholds() {
+		return nil
+	}
+	return []Threshold{{Warning, m.Warning, m.WarningFor}, {Critical, m.Critical, m.CriticalFor}}
+}
+
+// Level says what a value of the metric means now, whatever it was before. NaN is Unknown.
+func (m KeyMetric) Level(value float64) Level {
+	switch {
+	case math.IsNaN(value):
+		return Unknown
+	case !m.HasThresholds():
+		return OK
+	case m.Op.past(value, m.Critical):
+		return Critical
+	case m.Op.past(value, m.Warning):
+		return Warning
+	}
+	return OK
+}
+
+// validate finds what would make an alert fire wrongly or never.
+func (m KeyMetric) validate() error {
+	var errs []error
+	fail := func(format string, args ...any) {
+		errs = append(errs, fmt.Errorf("metrics: key metric %s: "+format, append([]any{m.ID}, args...)...))
+	}
+	for _, label := range m.Scope {
+		if !slices.Contains(m.Series.Labels, label) {
+			fail("series %s has no label %s", m.Series.Name, label)
+		}
+	}
+	if m.Label != "" && !slices.Contains(m.Series.Labels, m.Label) {
+		fail("series %s has no label %s", m.Series.Name, m.Label)
+	}
+	bounds := []float64{}
+	switch m.Statistic {
+	case Quantile:
+		if m.HasThresholds() {
+			bounds = append(bounds, m.Warning, m.Critical)
+		}
+	case OverPerMinute:
+		bounds = append(bounds, m.Param)
+	}
+	for _, bound := range bounds {
+		// Without a boundary at the threshold a quantile errs both ways; without a finite one above, it ends there.
+		if i := slices.Index(m.Series.Buckets, bound); i < 0 || i == len(m.Series.Buckets)-1 {
+			fail("%g must be a bucket boundary of %s with a finite one above", bound, m.Series.Name)
+		}
+	}
+	if m.HasThresholds() && (m.CriticalFor <= 0 || !m.Op.past(m.Critical, m.Warning)) {
+		fail("critical must be past warning, and both last for some time")
+	}
+	return errors.Join(errs...)
+}
