@@ -72,12 +72,14 @@ func (b *Background) Start(id, key, actor string, work func(ctx context.Context,
 
 func (b *Background) finish(j *job, result any, err error) {
 	logged := j.end(result, err)
-	level := slog.LevelInfo
-	if logged != nil {
-		level = slog.LevelError
+	attrs := []slog.Attr{
+		slog.String("operation", j.operation), slog.String("id", j.id), slog.String("actor", j.actor), slog.Duration("duration", time.Since(j.began)),
 	}
-	b.log.LogAttrs(context.Background(), level, "background operation ended", slog.String("operation", j.operation),
-		slog.String("id", j.id), slog.String("actor", j.actor), slog.Duration("duration", time.Since(j.began)), slog.Any("error", logged))
+	if logged == nil {
+		b.log.LogAttrs(context.Background(), slog.LevelInfo, "background operation done", attrs...)
+	} else {
+		b.log.LogAttrs(context.Background(), slog.LevelError, "background operation failed", append(attrs, errorAttrs(logged)...)...)
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	delete(b.running, [2]string{j.operation, j.key})

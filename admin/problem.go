@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 )
 
@@ -85,4 +86,20 @@ func asProblem(err error) *Problem {
 		return problem(http.StatusServiceUnavailable, "the operation was cancelled: the service is stopping, or its caller left")
 	}
 	return problem(http.StatusInternalServerError, "the operation failed: the reason is in the service's log")
+}
+
+// errorAttrs is err for the log: with the cause that its text keeps from clients, and where it panicked.
+func errorAttrs(err error) []slog.Attr {
+	attrs := []slog.Attr{slog.Any("error", err)}
+	var p *Problem
+	if errors.As(err, &p) && p == nil {
+		return []slog.Attr{slog.String("error", "the operation returned a nil *admin.Problem as its error")}
+	} else if p != nil && p.Cause != nil {
+		attrs = append(attrs, slog.Any("cause", p.Cause))
+	}
+	var broken *panicError
+	if errors.As(err, &broken) {
+		attrs = append(attrs, slog.String("stack", string(broken.stack)))
+	}
+	return attrs
 }

@@ -30,6 +30,7 @@ func writeReply(w http.ResponseWriter, reply any) error {
 	status := http.StatusOK
 	if started, ok := reply.(*Started); ok && started != nil {
 		status = http.StatusAccepted
+		w.Header().Set("Location", started.Status)
 	}
 	writeJSON(w, "application/json", status, data)
 	return nil

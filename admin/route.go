@@ -125,15 +125,9 @@ func (h *Handler) report(r *http.Request, id string, err error, p *Problem) {
 	if p != nil && p.Status < 500 && p.Cause == nil {
 		return
 	}
-	attrs := []slog.Attr{slog.String("operation", id), slog.String("method", r.Method), slog.String("path", r.URL.EscapedPath()), slog.Any("error", err)}
+	attrs := append(errorAttrs(err), slog.String("operation", id), slog.String("method", r.Method), slog.String("path", r.URL.EscapedPath()))
 	if p != nil {
 		attrs = append(attrs, slog.Int("status", p.Status))
-		if p.Cause != nil {
-			attrs = append(attrs, slog.Any("cause", p.Cause))
-		}
-	}
-	if broken, ok := err.(*panicError); ok {
-		attrs = append(attrs, slog.String("stack", string(broken.stack)))
 	}
 	level := slog.LevelError
 	if p != nil && p.Status < 500 {
