@@ -1,0 +1,79 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// tellingClient passes on the errors of scripts: asynq keeps only their text, which cannot tell a refusal from a
+// lost answer.
+type tellingClient struct{ redis.UniversalClient }
+
+type errorKey struct{}
+
+// withErrorBox returns a context in which a tellingClient leaves the last script error.
+func withErrorBox(ctx context.Context) (context.Context, *error) {
+	box := new(error)
+	return context.WithValue(ctx, errorKey{}, box), box
+}
+
+func (c tellingClient) Eval(ctx context.Context, script string, keys []string, args ...any) *redis.Cmd {
+	return tell(ctx, c.UniversalClient.Eval(ctx, script, keys, args...))
+}
+
+func (c tellingClient) EvalSha(ctx context.Context, sha string, keys []string, args ...any) *redis.Cmd {
+	return tell(ctx, c.UniversalClient.EvalSha(ctx, sha, keys, args...))
+}
+
+func tell(ctx context.Context, cmd *redis.Cmd) *redis.Cmd {
+	if box, ok := ctx.Value(errorKey{}).(*error); ok {
+		*box = cmd.Err()
+	}
+	return cmd
+}
+
+// answered reports whether err is Redis's own answer, so that the command did nothing, rather than a lost one.
+func answered(err error) bool {
+	var reply redis.Error
+	return errors.As(err, &reply)
+}
+
+// passing reports whether Redis's answer means that the same command may succeed a little later.
+func passing(err error) bool {
+	for _, prefix := range []string{"LOADING", "CLUSTERDOWN", "READONLY", "MASTERDOWN", "TRYAGAIN", "BUSY"} {
+		if redis.HasErrorPrefix(err, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// notFound is what asynq's scripts answer when a job is not running any more.
+func notFound(err error) bool { return err != nil && strings.Contains(err.Error(), "NOT FOUND") }
+
+// warnUnbounded tells about a client whose calls ignore their deadlines, go-redis's default: with it a hung master
+// holds a call for seconds.
+func warnUnbounded(log *slog.Logger, rdb redis.UniversalClient) {
+	bounded := true
+	switch c := rdb.(type) {
+	case *redis.Client:
+		bounded = c.Options().ContextTimeoutEnabled
+	case *redis.ClusterClient:
+		bounded = c.Options().ContextTimeoutEnabled
+	}
+	if !bounded {
+		log.Warn("queue: the Redis client ignores context deadlines, set ContextTimeoutEnabled or use redisclient.Options")
+	}
+}
+
+func isNil(err error) bool { return errors.Is(err, redis.Nil) }
+
+// containsAttempt looks for a random header value in a stored message. It is 36 characters of randomness, so its
+// presence anywhere is proof enough.
+func containsAttempt(msg, attempt string) bool {
+	return attempt != "" && strings.Contains(msg, attempt)
+}

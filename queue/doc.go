@@ -1,0 +1,31 @@
+// Package queue runs jobs on priority queues in Redis, with limits that hold over the whole fleet. It is built on
+// asynq: its tools go on to work on these queues.
+//
+// # Promises
+//
+//   - A queue's Rate holds in any window, wherever it begins, over all processes, retries included. A job that
+//     has to wait for it stays where it is: no attempt and no time is used.
+//   - A queue with a backlog does not hold up another: each has a fetcher of its own and keeps half of its share, by
+//     weight, of a worker's slots.
+//   - A confirmed job runs at least once. It may run twice, when its worker dies or is cut off: handlers must bear
+//     that. The job of a dead worker is back at the head of its queue within about 20 seconds.
+//   - EnqueueTx's job exists if and only if the transaction commits, and its handler's reads see what that wrote.
+//   - Shutdown puts back what is not done, at the head of the queue and with no attempt counted. So does a worker that
+//     does not know a kind of job, for a later try.
+//
+// # Failure behaviour
+//
+// Enqueue repeats a call whose answer was lost under the same ID, and reports ErrUnconfirmed when it stays in doubt.
+// Redis replication is asynchronous: a master that dies can take jobs with it that it had confirmed in its last
+// moments, and a failover can forget limiter state, which allows at most Rate.Max extra starts once. A Redis that may
+// evict jobs is refused with ErrEvicting. While writes are off, Options.Gate's refusal is what Enqueue returns, and
+// stored jobs wait in place. While Redis is away, workers wait for it; a job that ends meanwhile is recorded when it
+// is back, if that happens within its 30 second lease. asynq keeps the last 9,999 failed jobs of a queue and deletes
+// older ones.
+//
+// # Use
+//
+// New declares the queues. Jobs enqueues with Enqueue and EnqueueTx; its Run samples metrics, relays the outbox and
+// applies scale rules. NewWorker and Handle make a Worker, whose Run works until its context ends and then drains.
+// Operations are the same verbs over HTTP: status, pause, resume, drain, retry-failed.
+package queue

@@ -1,0 +1,100 @@
+package queue
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"github.com/hibiken/asynq"
+
+	"github.com/scaleaware/scaleaware"
+)
+
+// handler runs one kind of job.
+type handler func(ctx context.Context, payload []byte) error
+
+// unknownDelay is how long a job of an unknown kind waits: long enough for a deployment to reach the worker that
+// knows it.
+const unknownDelay = 15 * time.Second
+
+// Handle registers what runs the jobs of type T. Its context carries a Watermark raised to the positions that the
+// enqueuer had, and is cancelled at the job's timeout, or with cause ErrShutdown when the worker has drained long
+// enough. An error or a panic is a failed attempt, retried later. Jobs run at least once. Handle panics when T's kind
+// is invalid or taken, or when the worker runs already.
+func Handle[T Job](w *Worker, run func(ctx context.Context, job T) error) {
+	var zero T
+	kind := zero.Kind()
+	switch {
+	case validateKind(kind) != nil:
+		panic(validateKind(kind).Error())
+	case w.handlers[kind] != nil:
+		panic(fmt.Sprintf("queue: kind %q has a handler already", kind))
+	case w.started.Load():
+		panic(fmt.Sprintf("queue: Handle for kind %q is called after Run", kind))
+	}
+	w.handlers[kind] = func(ctx context.Context, payload []byte) error {
+		job, err := open[T](payload)
+		if err != nil {
+			return fmt.Errorf("%w: %w", err, asynq.SkipRetry) // another attempt reads the same bytes
+		}
+		return run(ctx, job)
+	}
+}
+
+// process runs what f has fetched.
+func (w *Worker) process(f *fetcher) asynq.HandlerFunc {
+	return func(ctx context.Context, task *asynq.Task) error {
+		id, _ := asynq.GetTaskID(ctx)
+		t := f.begin(id)
+		defer f.end(id, t)
+		run, ok := w.handlers[task.Type()]
+		if !ok {
+			w.jobs.log.Warn("queue: no handler for this kind of job, it is tried again later", "queue", f.queue.Name, "kind", clip(task.Type()))
+			f.returnJob(id, unknownDelay)
+			w.observe(f.queue.Name, "unknown", "requeued", 0)
+			return fmt.Errorf("queue: this worker has no handler for kind %q", clip(task.Type()))
+		}
+		tokens, err := tokensIn(task.Headers())
+		if err != nil {
+			w.jobs.background("headers", err, "queue", f.queue.Name)
+		}
+		ctx, mark := scaleaware.WithWatermark(ctx)
+		for _, token := range tokens {
+			mark.Raise(token)
+		}
+		ctx, cancel := context.WithCancelCause(ctx)
+		defer cancel(nil)
+		defer context.AfterFunc(w.hard, func() { cancel(context.Cause(w.hard)) })()
+
+		start := time.Now()
+		err = w.protect(ctx, run, task, f.queue.Name)
+		took := time.Since(start)
+		switch {
+		case err == nil:
+			w.observe(f.queue.Name, task.Type(), "done", took)
+		case w.hard.Err() != nil:
+			f.returnJob(id, 0)
+			w.observe(f.queue.Name, task.Type(), "requeued", took)
+		default:
+			w.observe(f.queue.Name, task.Type(), "failed", took)
+		}
+		return err
+	}
+}
+
+// protect turns a panic into an error. Its stack goes to the log; the job keeps only the text.
+func (w *Worker) protect(ctx context.Context, run handler, task *asynq.Task, queue string) (err error) {
+	defer func() {
+		if x := recover(); x != nil {
+			w.jobs.log.Error("queue: a handler panicked", "queue", queue, "kind", task.Type(), "panic", x, "stack", string(debug.Stack()))
+			err = fmt.Errorf("queue: the handler of %q panicked: %v", task.Type(), x)
+		}
+	}()
+	return run(ctx, task.Payload())
+}
+
+func (w *Worker) observe(queue, kind, outcome string, took time.Duration) {
+	w.jobs.meters.duration.WithLabelValues(queue, kind, outcome).Observe(took.Seconds())
+	w.runs.add(queue, outcome, took)
+}

@@ -1,0 +1,34 @@
+package queue
+
+import (
+	"errors"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/scaleaware/scaleaware/metrics"
+)
+
+type meters struct {
+	tasks      *prometheus.GaugeVec
+	oldest     *prometheus.GaugeVec
+	desired    *prometheus.GaugeVec
+	slots      *prometheus.GaugeVec
+	enqueued   *prometheus.CounterVec
+	limited    *prometheus.CounterVec
+	duration   *prometheus.HistogramVec
+	background *prometheus.CounterVec
+}
+
+func newMeters(reg prometheus.Registerer) (*meters, error) {
+	m := new(meters)
+	errs := make([]error, 8)
+	m.tasks, errs[0] = metrics.NewGauge(reg, metrics.QueueTasks)
+	m.oldest, errs[1] = metrics.NewGauge(reg, metrics.QueueOldestPending)
+	m.desired, errs[2] = metrics.NewGauge(reg, metrics.QueueDesiredWorkers)
+	m.enqueued, errs[3] = metrics.NewCounter(reg, metrics.QueueEnqueued)
+	m.limited, errs[4] = metrics.NewCounter(reg, metrics.QueueLimited)
+	m.duration, errs[5] = metrics.NewHistogram(reg, metrics.JobDuration)
+	m.background, errs[6] = metrics.NewCounter(reg, metrics.BackgroundErrors)
+	m.slots, errs[7] = metrics.NewGauge(reg, metrics.QueueWorkerSlots)
+	return m, errors.Join(errs...)
+}

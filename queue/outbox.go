@@ -1,0 +1,77 @@
+package queue
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// OutboxSchema creates the outbox table. It may be run again. Put it into a migration, or call EnsureOutbox.
+const OutboxSchema = `
+CREATE TABLE IF NOT EXISTS scaleaware_outbox (
+	id         uuid PRIMARY KEY,
+	queue      text NOT NULL,
+	kind       text NOT NULL,
+	payload    bytea NOT NULL,
+	settings   jsonb NOT NULL,
+	created_at timestamptz NOT NULL DEFAULT now(),
+	due_at     timestamptz NOT NULL DEFAULT now(),
+	failures   int NOT NULL DEFAULT 0,
+	last_error text
+)`
+
+// Execer is the part of pgx.Tx that EnqueueTx needs.
+type Execer interface {
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+}
+
+// EnqueueTx stores job in the outbox table within the caller's transaction: it is enqueued if and only if that
+// commits, by the Run of any process that has Options.Outbox, with the positions that make its handler see what the
+// transaction wrote. An ID, if given, must be a UUID, as it is the row's. Redis is not needed.
+func (j *Jobs) EnqueueTx(ctx context.Context, tx Execer, job Job, opts ...Option) (Info, error) {
+	e, q, err := j.prepare(ctx, job, opts)
+	if err != nil {
+		return Info{Queue: q.Name}, err
+	}
+	if _, err := uuid.Parse(e.ID); err != nil {
+		return Info{Queue: q.Name}, fmt.Errorf("queue: EnqueueTx of job %q with ID %q: want a UUID, or no ID option", e.Kind, e.ID)
+	}
+	settings, err := json.Marshal(e.settings)
+	if err != nil {
+		return Info{Queue: q.Name}, fmt.Errorf("queue: encode the settings of job %q: %w", e.Kind, err)
+	}
+	_, err = tx.Exec(ctx, `INSERT INTO scaleaware_outbox (id, queue, kind, payload, settings) VALUES ($1::uuid, $2, $3, $4, $5::jsonb)`,
+		e.ID, q.Name, e.Kind, e.Payload, string(settings))
+	if err != nil {
+		return Info{Queue: q.Name}, fmt.Errorf("queue: put job %q into the outbox, whose table OutboxSchema or EnsureOutbox creates: %w", e.Kind, err)
+	}
+	return Info{ID: e.ID, Queue: q.Name}, nil
+}
+
+// EnsureOutbox creates the outbox table in Options.Outbox if it is missing. Several processes may call it at once.
+func (j *Jobs) EnsureOutbox(ctx context.Context) error {
+	if j.opts.Outbox == nil {
+		return errors.New("queue: EnsureOutbox needs Options.Outbox")
+	}
+	tx, err := j.opts.Outbox.Begin(ctx)
+	if err != nil {
+		return fmt.Errorf("queue: create the outbox table: %w", err)
+	}
+	defer tx.Rollback(context.WithoutCancel(ctx))
+	// CREATE TABLE IF NOT EXISTS alone fails when two sessions run it at the same moment.
+	_, err = tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtext('scaleaware_outbox'))`)
+	if err == nil {
+		_, err = tx.Exec(ctx, OutboxSchema)
+	}
+	if err == nil {
+		err = tx.Commit(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("queue: create the outbox table: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,130 @@
+package queue
+
+import (
+	"context"
+	"strconv"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+const (
+	// reapInterval and the stall timeout bound how long a dead worker's job waits.
+	reapInterval = 2 * time.Second
+	// maxStalls is how often a job that takes its worker down comes back at once. After that asynq's recoverer has it,
+	// which is slower and counts attempts, so that the job ends among the failed ones.
+	maxStalls = 3
+)
+
+// reaper gives the jobs of dead workers to living ones. asynq's own recovery takes 70s to 142s and counts an attempt.
+// A live worker extends its leases every 5s; a lease whose expiry has not moved for the stall timeout, as measured by
+// this process's own clock, has no live worker. So clocks of different hosts are never compared.
+type reaper struct {
+	f     *fetcher
+	stall time.Duration
+	seen  map[string]sighting
+	last  time.Time
+}
+
+type sighting struct {
+	score string // "" for a running job without a lease, as an evicted lease key leaves it (hibiken/asynq#1144)
+	since time.Time
+}
+
+func newReaper(f *fetcher, stall time.Duration) *reaper {
+	return &reaper{f: f, stall: stall, seen: make(map[string]sighting)}
+}
+
+func (r *reaper) run(ctx context.Context) {
+	for sleep(ctx, reapInterval) {
+		r.f.sweep(time.Now())
+		if err := r.look(ctx); err != nil && ctx.Err() == nil {
+			r.f.jobs.background("reap", err, "queue", r.f.queue.Name)
+		}
+	}
+}
+
+// look compares what runs with what ran at the last look.
+func (r *reaper) look(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, popTimeout)
+	defer cancel()
+	running, err := r.running(ctx)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	if now.Sub(r.last) > 3*reapInterval {
+		clear(r.seen) // nobody could extend a lease while Redis did not answer us
+	}
+	r.last = now
+	for id := range r.seen {
+		if _, ok := running[id]; !ok {
+			delete(r.seen, id)
+		}
+	}
+	for id, score := range running {
+		s, ok := r.seen[id]
+		switch {
+		case !ok || s.score != score || r.f.holds(id):
+			r.seen[id] = sighting{score: score, since: now}
+		case now.Sub(s.since) >= r.stall:
+			if err := r.reap(ctx, id, score); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// running returns the lease expiry of every running job, "" where there is none.
+func (r *reaper) running(ctx context.Context) (map[string]string, error) {
+	name := r.f.queue.Name
+	pipe := r.f.jobs.rdb.Pipeline()
+	active := pipe.LRange(ctx, asynqKey(name, "active"), 0, -1)
+	leases := pipe.ZRangeWithScores(ctx, asynqKey(name, "lease"), 0, -1)
+	if _, err := pipe.Exec(ctx); err != nil {
+		return nil, err
+	}
+	running := make(map[string]string, len(active.Val()))
+	for _, id := range active.Val() {
+		running[id] = ""
+	}
+	for _, z := range leases.Val() {
+		running[z.Member.(string)] = formatScore(z)
+	}
+	return running, nil
+}
+
+func formatScore(z redis.Z) string { return strconv.FormatFloat(z.Score, 'f', -1, 64) }
+
+// reapExpired returns jobs whose lease is over, as a fleet that was down for a while finds them when it starts.
+func (r *reaper) reapExpired(ctx context.Context) {
+	const skew = 10 * time.Second
+	ctx, cancel := context.WithTimeout(ctx, popTimeout)
+	defer cancel()
+	over := strconv.FormatInt(time.Now().Add(-skew).Unix(), 10)
+	zs, err := r.f.jobs.rdb.ZRangeByScoreWithScores(ctx, asynqKey(r.f.queue.Name, "lease"), &redis.ZRangeBy{Min: "-inf", Max: over}).Result()
+	for _, z := range zs {
+		if err == nil {
+			err = r.reap(ctx, z.Member.(string), formatScore(z))
+		}
+	}
+	if err != nil {
+		r.f.jobs.background("reap", err, "queue", r.f.queue.Name)
+	}
+}
+
+func (r *reaper) reap(ctx context.Context, id, score string) error {
+	name := r.f.queue.Name
+	n, err := reapScript.Run(ctx, r.f.jobs.rdb,
+		[]string{asynqKey(name, "active"), asynqKey(name, "lease"), asynqKey(name, "pending"), taskPrefix(name) + id},
+		id, score, time.Now().UnixNano(), maxStalls).Int()
+	if err != nil {
+		return err
+	}
+	delete(r.seen, id)
+	if n == 1 {
+		r.f.jobs.log.Warn("queue: a job's worker is gone, the job is back at the head of its queue", "queue", name, "id", id)
+	}
+	return nil
+}

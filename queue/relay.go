@@ -1,0 +1,156 @@
+package queue
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/scaleaware/scaleaware"
+)
+
+const relayBatch = 100
+
+// runRelay moves committed outbox rows into their queues. Any number of processes may do so at once.
+func (j *Jobs) runRelay(ctx context.Context) {
+	pause := j.opts.OutboxInterval
+	for sleep(ctx, pause) {
+		pause = j.opts.OutboxInterval
+		if j.opts.Gate != nil && j.opts.Gate.AllowWrite(ctx) != nil {
+			continue // rows cannot be deleted now; they keep
+		}
+		for {
+			n, err := j.relay(ctx)
+			if err != nil {
+				if ctx.Err() == nil {
+					j.background("outbox", err)
+					pause = max(pause, time.Second)
+				}
+				break
+			}
+			if n < relayBatch {
+				break
+			}
+		}
+	}
+}
+
+type outboxRow struct {
+	envelope
+	raw     string
+	problem error
+}
+
+// relay handles one batch: lock rows that nobody else has, enqueue them under their own IDs, delete them. Killed
+// between the last two, the rows come again and conflict with their own jobs, which changes nothing. Rows are found
+// by existence, never by "greater than the last": transactions do not commit in the order of their IDs.
+func (j *Jobs) relay(ctx context.Context) (int, error) {
+	tx, err := j.opts.Outbox.Begin(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("queue: relay the outbox: %w", err)
+	}
+	defer tx.Rollback(context.WithoutCancel(ctx))
+	rows, err := lockRows(ctx, tx)
+	if err != nil || len(rows) == 0 {
+		return 0, err
+	}
+	// Taken after the rows are visible, one position covers every transaction that wrote them.
+	tokens, err := j.position(ctx, tx)
+	if err != nil {
+		return 0, err
+	}
+	var stored []string
+	var failure error
+	for i := range rows {
+		row := &rows[i]
+		if row.problem == nil {
+			row.raise(tokens)
+			row.Retention = max(row.Retention, j.opts.OutboxRetention)
+			_, row.problem = j.store(ctx, &row.envelope, 2)
+			j.meters.enqueued.WithLabelValues(row.Queue, outcome(row.problem)).Inc()
+		}
+		switch {
+		case row.problem == nil, errors.Is(row.problem, ErrExists):
+			stored = append(stored, row.ID)
+		case errors.Is(row.problem, ErrUnconfirmed):
+			failure = row.problem // Redis is away: the rest can only wait
+		default:
+			if err := postpone(ctx, tx, row); err != nil {
+				return 0, err
+			}
+			j.background("outbox", row.problem, "id", row.ID)
+		}
+		if failure != nil {
+			break
+		}
+	}
+	if _, err := tx.Exec(ctx, `DELETE FROM scaleaware_outbox WHERE id = ANY($1::text[]::uuid[])`, stored); err != nil {
+		return 0, fmt.Errorf("queue: delete relayed outbox rows: %w", err)
+	}
+	if err := tx.Commit(ctx); err != nil {
+		return 0, fmt.Errorf("queue: delete relayed outbox rows: %w", err)
+	}
+	return len(rows), failure
+}
+
+func lockRows(ctx context.Context, tx pgx.Tx) ([]outboxRow, error) {
+	rows, err := tx.Query(ctx, `SELECT id::text, queue, kind, payload, settings::text FROM scaleaware_outbox
+		WHERE due_at <= now() ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED`, relayBatch)
+	if err != nil {
+		return nil, fmt.Errorf("queue: read the outbox, whose table OutboxSchema or EnsureOutbox creates: %w", err)
+	}
+	batch, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (outboxRow, error) {
+		var r outboxRow
+		var id, queue string
+		if err := row.Scan(&id, &queue, &r.Kind, &r.Payload, &r.raw); err != nil {
+			return r, err
+		}
+		r.problem = json.Unmarshal([]byte(r.raw), &r.settings)
+		r.ID, r.Queue = id, queue
+		if r.problem == nil && !validName(queue) {
+			r.problem = fmt.Errorf("queue: outbox row %s names queue %q, which no queue can be called", id, clip(queue))
+		}
+		return r, nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("queue: read the outbox: %w", err)
+	}
+	return batch, nil
+}
+
+// postpone keeps a row that cannot be enqueued out of the way of the others, ever longer.
+func postpone(ctx context.Context, tx pgx.Tx, row *outboxRow) error {
+	_, err := tx.Exec(ctx, `UPDATE scaleaware_outbox SET failures = failures + 1, last_error = $2,
+		due_at = now() + least(power(2, failures), 600) * interval '1 second' WHERE id = $1::uuid`, row.ID, row.problem.Error())
+	if err != nil {
+		return fmt.Errorf("queue: postpone outbox row %s: %w", row.ID, err)
+	}
+	return nil
+}
+
+// position returns where the database stands, from the outbox itself when it can tell.
+func (j *Jobs) position(ctx context.Context, tx pgx.Tx) (scaleaware.Tokens, error) {
+	if j.source != nil {
+		t, err := j.source.Position(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("queue: position of the outbox's database: %w", err)
+		}
+		return scaleaware.Tokens{t}, nil
+	}
+	var system, timeline, lsn string
+	// The WAL file's name begins with the timeline; pg_control_checkpoint shows an old one for a while after a
+	// promotion.
+	err := tx.QueryRow(ctx, `SELECT system_identifier::text, substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8), pg_current_wal_insert_lsn()::text
+		FROM pg_control_system()`).Scan(&system, &timeline, &lsn)
+	if err != nil {
+		return nil, fmt.Errorf("queue: position of the outbox's database: %w", err)
+	}
+	t, err := parsePosition(system, timeline, lsn)
+	if err != nil {
+		return nil, err
+	}
+	return scaleaware.Tokens{t}, nil
+}
