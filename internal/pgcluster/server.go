@@ -38,6 +38,9 @@ type Server struct {
 // cluster_name, and a replica's application_name and slot on its upstream.
 func (s *Server) Name() string { return s.name }
 
+// Dir is the data directory.
+func (s *Server) Dir() string { return s.dir }
+
 // Addr is host:port. It outlives restarts.
 func (s *Server) Addr() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.port)) }
 
