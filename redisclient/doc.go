@@ -16,7 +16,8 @@
 // seconds (one to get a connection, two to dial, two to read); a cluster client tries up to four times. Give every call a
 // deadline. A cluster client may execute a command twice when a connection breaks after the command was sent and before the
 // answer came; go-redis does so for every command, idempotent or not. A client for one server never does. While a
-// master is being replaced, calls to its slots fail and those to others go on.
+// master is being replaced, calls to its slots fail; those to others go on, except for the moment between detection and
+// promotion, when a cluster with cluster-require-full-coverage (which is the default) refuses all.
 //
 // [Options] and [ParseURL] return options that may be changed before they go to [New]. [New] rather than
 // redis.NewUniversalClient, because redis.UniversalOptions has no field for the reload interval. [Check] names the settings
