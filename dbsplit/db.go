@@ -1,0 +1,126 @@
+package dbsplit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/scaleaware/scaleaware"
+)
+
+// DB is a PostgreSQL primary with its replicas. It has the methods of *pgxpool.Pool, all on the primary, except that
+// transactions opened with pgx.ReadOnly go to a replica; Read gives the handle for replicas. It is safe for
+// concurrent use.
+type DB struct {
+	opts   Options
+	in     *instruments
+	nodes  []*node
+	opened time.Time
+	reader Reader // what Read returns when it is given no option
+
+	writer   atomic.Pointer[node]
+	maxConns atomic.Int32
+	snap     atomic.Pointer[snapshot]         // nil while Run is not running
+	system   atomic.Uint64                    // the cluster's identifier, 0 before it is known
+	latest   atomic.Pointer[scaleaware.Token] // the highest position of the primary that was seen
+	waiters  atomic.Int64                     // reads that wait for a replica to catch up
+	running  atomic.Bool
+	closed   atomic.Bool
+
+	resize  sync.Mutex // serialises replacing pools
+	retired sync.WaitGroup
+
+	monitor    monitor
+	statements statementHistory
+}
+
+// Open makes a DB of one cluster's servers. It connects when it is used and to keep MinConns open, so it succeeds
+// while servers are down; only mistakes in nodes and opts are errors, all of them joined. Nil opts are legal.
+//
+// Close it, after Run has returned. Without Run it is correct, but all reads go to the primary.
+func Open(ctx context.Context, nodes Nodes, opts *Options) (*DB, error) {
+	o := opts.withDefaults()
+	endpoints, err := nodes.parse()
+	if len(nodes.Replicas)+1 > maxNodes {
+		err = errors.Join(err, fmt.Errorf("dbsplit: Nodes names %d servers, want at most %d", len(nodes.Replicas)+1, maxNodes))
+	}
+	if err := errors.Join(err, o.validate(), ctx.Err()); err != nil {
+		return nil, err
+	}
+	in, err := newInstruments(o.Name, o.Registerer)
+	if err != nil {
+		return nil, fmt.Errorf("dbsplit: Options.Registerer: %w", err)
+	}
+	db := &DB{opts: o, in: in, opened: time.Now()}
+	db.reader = Reader{db: db, s: db.defaultRead()}
+	for i, e := range endpoints {
+		o.configure(e.config)
+		db.nodes = append(db.nodes, &node{endpoint: e, index: i, prompt: make(chan struct{}, 1)})
+	}
+	db.monitor.nodes = make([]standing, len(db.nodes))
+	primary := db.nodes[0]
+	db.writer.Store(primary)
+	db.maxConns.Store(primary.config.MaxConns)
+	if err := db.openPools(); err != nil {
+		db.Close()
+		return nil, err
+	}
+	db.samplePools()
+	return db, nil
+}
+
+func (db *DB) openPools() error {
+	db.resize.Lock()
+	defer db.resize.Unlock()
+	primary := db.nodes[0]
+	errs := []error{db.replaceWrites(primary, primary.config.MaxConns)}
+	for i, n := range db.nodes {
+		size := n.config.MaxConns
+		if i == 0 {
+			size = db.opts.primaryReads(len(db.nodes)-1, size)
+		}
+		p, err := db.newPool(n, false, size)
+		errs = append(errs, err)
+		if err == nil {
+			n.reads.Store(p)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Close closes all pools and waits until every connection has been given back, as pgxpool's Close does.
+func (db *DB) Close() {
+	db.closed.Store(true)
+	db.resize.Lock()
+	defer db.resize.Unlock()
+	for _, n := range db.nodes {
+		db.retire(n.reads.Load())
+		db.retire(n.writes.Load())
+	}
+	db.retired.Wait()
+}
+
+// Ready returns nil when writes have a primary to go to. Replicas that are down do not make it fail: Nodes tells
+// of them.
+func (db *DB) Ready(ctx context.Context) error {
+	if db.closed.Load() {
+		return ErrClosed
+	}
+	if s := db.snap.Load(); s != nil {
+		v := s.views[s.writer]
+		if v.up && v.role == rolePrimary {
+			return nil
+		}
+		if v.probed {
+			err := db.monitor.reason(s.writer)
+			return fmt.Errorf("dbsplit: primary %s does not take writes, bring it up or promote a replica: %w", db.nodes[s.writer].name, err)
+		}
+	}
+	if err := db.Ping(ctx); err != nil {
+		return fmt.Errorf("dbsplit: primary %s does not answer, bring it up or promote a replica: %w", db.writer.Load().name, err)
+	}
+	return nil
+}

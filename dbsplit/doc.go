@@ -1,0 +1,42 @@
+// Package dbsplit splits reads and writes over a PostgreSQL primary and its streaming replicas, and callers read
+// their own writes.
+//
+// # Promises
+//
+// In order of strength:
+//
+//   - A statement goes to a replica only when the program says so: through [DB.Read], or in a transaction opened with
+//     pgx.ReadOnly. No SQL text is ever guessed from. Everything else goes to the primary.
+//   - Reads under a context with a scaleaware.Watermark see everything that was committed under that watermark, in this
+//     process or in another one that carried it there: a replica that has not replayed it is not asked. This holds
+//     with synchronous_commit off, too.
+//   - A bound given with [MaxStaleness] is never broken. It is proven by comparing positions in the primary's log, not
+//     by clocks, and holds when a replica's stream is cut.
+//   - A session opened for reads is read-only, on the primary as well. A write sent there fails with [ErrWriteInRead],
+//     also after its replica was promoted.
+//   - A write is sent once. When its connection is lost before the answer, [ErrOutcomeUnknown] says so.
+//
+// # Failure
+//
+// A replica that is down, too stale, of another cluster, or not in recovery gets no reads; [DB.Nodes], the log and the
+// metrics say why, and it comes back by itself. A read whose node fails before the first row is sent to one other node,
+// once; so is one that a replica cancels because it conflicts with recovery. When no replica qualifies, reads go to the primary,
+// over a pool of their own, so that they cannot starve the writers.
+//
+// While the primary is down, writes fail and [DB.Ready] says so. Reads go on: the default bound [Options.MaxStaleness] then gives
+// way, since nobody can refresh the replicas, but the callers' own writes and bounds that they asked for do not: such
+// a read fails with [ErrNoNode] when no replica has what it needs.
+//
+// When a replica is promoted (it leaves recovery, on a higher timeline of the same cluster), writes move to it. A
+// server in recovery never gets a write. Positions from before a promotion cannot be compared by their numbers:
+// reads that carry one go to the primary until their caller's watermark has been renewed there.
+//
+// While [Options.Gate] refuses writes, transactions and COPY fail with its error before anything is sent, and single
+// statements run over a read-only session: reads work, and PostgreSQL itself refuses the rest.
+//
+// # Use
+//
+// [Open] takes connection strings; [DB.Run] watches the nodes, and all reads go to the primary unless it runs. The DB has the
+// methods of *pgxpool.Pool, so sqlc's queries and pgx's helpers take it, and [DB.Read] for reads. [DB.Operations] are
+// the runbook's database operations, for package admin.
+package dbsplit

@@ -1,0 +1,85 @@
+package dbsplit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// What callers branch on. All are found with errors.Is; the server's own error stays reachable with errors.As.
+var (
+	// ErrNoNode is returned by a read that no node may serve: the primary is down, and no replica is up that has
+	// what the read asks for.
+	ErrNoNode = errors.New("dbsplit: no node can serve this read")
+	// ErrOutcomeUnknown is returned by a write whose connection was lost after it was sent: it may have been
+	// committed. Nothing was sent again. Look for its effect before you repeat it, or make it idempotent.
+	ErrOutcomeUnknown = errors.New("dbsplit: outcome of the write is unknown, check for its effect before you send it again")
+	// ErrWriteInRead is returned when a statement sent through Read tried to write. Nothing was written. Send it
+	// through the DB itself.
+	ErrWriteInRead = errors.New("dbsplit: a statement sent through Read tried to write, send it through the DB instead")
+	// ErrNotPrimary is returned by a write when the server that should be the primary is in recovery. Nothing was
+	// written. The pool moves as soon as the monitor finds the promoted server.
+	ErrNotPrimary = errors.New("dbsplit: the primary's address is answered by a standby, wait for the failover to end or correct Nodes.Primary")
+	// ErrClosed is returned after Close.
+	ErrClosed = errors.New("dbsplit: the DB is closed")
+)
+
+// SQLSTATEs that routing knows.
+const (
+	stateReadOnly          = "25006" // read_only_sql_transaction
+	stateSerialization     = "40001" // on a standby: conflict with recovery
+	stateUndefinedTable    = "42P01"
+	statePrivilege         = "42501"
+	stateLockNotAvailable  = "55P03"
+	stateNotInPrerequisite = "55000"
+)
+
+func sqlState(err error) string {
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return pgErr.Code
+	}
+	return ""
+}
+
+// lost reports whether err took the connection with it. closed is the connection's own opinion.
+func lost(err error, closed bool) bool {
+	if err == nil {
+		return false
+	}
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok {
+		return closed
+	}
+	// Severity is localised, SeverityUnlocalized is not.
+	return pgErr.SeverityUnlocalized == "FATAL" || pgErr.SeverityUnlocalized == "PANIC"
+}
+
+// readRetry says whether a read that failed before its first row may be sent to another node, once. A conflict
+// with recovery is told from an application's serialization failure by where it happened: messages are localised.
+func readRetry(ctx context.Context, err error, closed, onReplica bool) bool {
+	if err == nil || ctx.Err() != nil {
+		return false
+	}
+	return lost(err, closed) || onReplica && sqlState(err) == stateSerialization
+}
+
+// writeError explains what a failed write means. sent is false when no byte of it can have left.
+func writeError(err error, closed, sent bool) error {
+	if err == nil {
+		return nil
+	}
+	if sent && lost(err, closed) && !pgconn.SafeToRetry(err) {
+		return fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
+	}
+	return err
+}
+
+// readError explains what a failed read means.
+func readError(err error) error {
+	if sqlState(err) == stateReadOnly {
+		return fmt.Errorf("%w: %w", ErrWriteInRead, err)
+	}
+	return err
+}

@@ -1,0 +1,119 @@
+package dbsplit
+
+import (
+	"context"
+	"time"
+)
+
+const (
+	poolSampleInterval = time.Second
+	sizeSampleInterval = time.Minute
+)
+
+// measure keeps the gauges until ctx ends.
+func (db *DB) measure(ctx context.Context) {
+	pools := time.NewTicker(poolSampleInterval)
+	defer pools.Stop()
+	sizes := time.NewTicker(sizeSampleInterval)
+	defer sizes.Stop()
+	waited := make(map[*pool]time.Duration)
+	db.sampleSize(ctx)
+	for {
+		db.samplePools()
+		db.sampleWaits(waited)
+		db.sampleStaleness()
+		select {
+		case <-ctx.Done():
+			return
+		case <-pools.C:
+		case <-sizes.C:
+			db.sampleSize(ctx)
+		}
+	}
+}
+
+// poolRoles are the values of the label role of the pool series.
+const (
+	poolPrimary      = "primary"
+	poolPrimaryReads = "primary-reads"
+	poolReplica      = "replica"
+)
+
+// eachPool calls f for the pools in use.
+func (db *DB) eachPool(f func(n *node, role string, p *pool)) {
+	writer := db.writer.Load()
+	for _, n := range db.nodes {
+		if p := n.writes.Load(); p != nil {
+			f(n, poolPrimary, p)
+		}
+		role := poolReplica
+		if n == writer {
+			role = poolPrimaryReads
+		}
+		if p := n.reads.Load(); p != nil {
+			f(n, role, p)
+		}
+	}
+}
+
+func (db *DB) samplePools() {
+	type sum struct{ acquired, most, waiting int64 }
+	sums := make(map[string]sum)
+	db.eachPool(func(_ *node, role string, p *pool) {
+		stat := p.Stat()
+		s := sums[role]
+		s.acquired += int64(stat.AcquiredConns())
+		s.most += int64(stat.MaxConns())
+		s.waiting += p.tracer.waiting.Load()
+		sums[role] = s
+	})
+	for role, s := range sums {
+		db.in.acquired.WithLabelValues(db.opts.Name, role).Set(float64(s.acquired))
+		db.in.max.WithLabelValues(db.opts.Name, role).Set(float64(s.most))
+		db.in.waiters.WithLabelValues(db.opts.Name, role).Set(float64(s.waiting))
+	}
+}
+
+func (db *DB) sampleWaits(before map[*pool]time.Duration) {
+	current := make(map[*pool]time.Duration, len(before))
+	db.eachPool(func(_ *node, role string, p *pool) {
+		total := p.Stat().EmptyAcquireWaitTime()
+		db.in.wait.WithLabelValues(db.opts.Name, role).Add(max(0, total-before[p]).Seconds())
+		current[p] = total
+	})
+	clear(before)
+	for p, total := range current {
+		before[p] = total
+	}
+}
+
+func (db *DB) sampleStaleness() {
+	for _, n := range db.Nodes() {
+		if n.Staleness >= 0 {
+			db.in.stale.WithLabelValues(db.opts.Name, n.Name).Set(n.Staleness.Seconds())
+		} else {
+			db.in.stale.DeleteLabelValues(db.opts.Name, n.Name)
+		}
+	}
+}
+
+func (db *DB) sampleSize(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, db.opts.ProbeTimeout)
+	defer cancel()
+	c, err := db.acquireRead(ctx, db.writer.Load())
+	if err != nil {
+		return // the monitor reports a primary that is down
+	}
+	defer c.Release()
+	var name string
+	var size int64
+	err = c.QueryRow(ctx, "-- name: dbsplit_size\nselect current_database(), pg_database_size(current_database())").Scan(&name, &size)
+	if err != nil {
+		if ctx.Err() == nil {
+			db.in.failed("size")
+			db.opts.Logger.Warn("dbsplit: cannot measure the database's size", "db", db.opts.Name, "error", err)
+		}
+		return
+	}
+	db.in.size.WithLabelValues(name).Set(float64(size))
+}

@@ -1,0 +1,120 @@
+package dbsplit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Gate decides whether this process may write now. *readonly.Switch is one. It is asked before every statement on
+// the primary, so it must be fast; its error reaches the caller, wrapped.
+type Gate interface {
+	AllowWrite(ctx context.Context) error
+}
+
+// Options are the optional settings of a DB.
+type Options struct {
+	// Name labels this DB's metrics and its sessions (application_name). Zero means "db".
+	Name string
+
+	// MinConns is how many connections each pool keeps open. Zero means the connection string's pool_min_conns,
+	// or none.
+	MinConns int32
+	// MaxConns is the most connections of the primary's pool, and of each replica's. Zero means the connection
+	// string's pool_max_conns, or pgxpool's default: the greater of 4 and the number of CPUs.
+	MaxConns int32
+	// PrimaryReadConns is the most connections that reads which no replica can serve may take from the primary. They have
+	// a pool of their own there, so that a lost replica does not starve the writers. Zero means half of the
+	// primary's MaxConns, at least 2; all of it when there are no replicas.
+	PrimaryReadConns int32
+
+	// MaxStaleness is how stale a replica may be while the primary can serve reads instead. When the primary cannot,
+	// staler replicas serve reads that did not themselves ask for a bound. Zero means 10 s.
+	MaxStaleness time.Duration
+	// WaitForReplica is how long a read waits for a replica to replay what its caller has written before it goes to the
+	// primary. Zero means 20 ms; negative means no wait.
+	WaitForReplica time.Duration
+
+	// ProbeInterval is how often the monitor samples each node. Zero means 250 ms.
+	ProbeInterval time.Duration
+	// ProbeTimeout is when a node that does not answer a probe counts as down. Zero means 1 s.
+	ProbeTimeout time.Duration
+	// ConnectTimeout bounds each attempt to connect. Zero means the connection string's connect_timeout, or 2 s.
+	ConnectTimeout time.Duration
+
+	// Gate is asked before every write. Zero means that writes are always allowed.
+	Gate Gate
+	// AfterConnect prepares a new pool connection, for example by registering types. Zero means nothing.
+	AfterConnect func(context.Context, *pgx.Conn) error
+	// Tracer is composed with the DB's own; the further tracer interfaces of pgx and pgxpool are found on it.
+	// Zero means none.
+	Tracer pgx.QueryTracer
+	// Logger gets changes of nodes and failures of background work. Zero means that nothing is logged.
+	Logger *slog.Logger
+	// Registerer gets the metrics. Zero means counted, not exported.
+	Registerer prometheus.Registerer
+}
+
+func (o *Options) withDefaults() Options {
+	var c Options
+	if o != nil {
+		c = *o
+	}
+	if c.Name == "" {
+		c.Name = "db"
+	}
+	if c.MaxStaleness == 0 {
+		c.MaxStaleness = 10 * time.Second
+	}
+	if c.WaitForReplica == 0 {
+		c.WaitForReplica = 20 * time.Millisecond
+	}
+	if c.ProbeInterval == 0 {
+		c.ProbeInterval = 250 * time.Millisecond
+	}
+	if c.ProbeTimeout == 0 {
+		c.ProbeTimeout = time.Second
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+func (o *Options) validate() error {
+	var errs []error
+	bad := func(format string, args ...any) {
+		errs = append(errs, fmt.Errorf("dbsplit: Options."+format, args...))
+	}
+	if o.MinConns < 0 {
+		bad("MinConns is %d, want 0 or more", o.MinConns)
+	}
+	if o.MaxConns < 0 {
+		bad("MaxConns is %d, want 1 or more, or 0 for the default", o.MaxConns)
+	}
+	if o.MaxConns > 0 && o.MinConns > o.MaxConns {
+		bad("MinConns is %d, want at most MaxConns, which is %d", o.MinConns, o.MaxConns)
+	}
+	if o.PrimaryReadConns < 0 {
+		bad("PrimaryReadConns is %d, want 1 or more, or 0 for the default", o.PrimaryReadConns)
+	}
+	for _, d := range []struct {
+		name  string
+		value time.Duration
+	}{
+		{"MaxStaleness", o.MaxStaleness},
+		{"ProbeInterval", o.ProbeInterval},
+		{"ProbeTimeout", o.ProbeTimeout},
+		{"ConnectTimeout", o.ConnectTimeout},
+	} {
+		if d.value < 0 {
+			bad("%s is %v, want a positive duration, or 0 for the default", d.name, d.value)
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,157 @@
+package dbsplit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/multitracer"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+const (
+	defaultConnectTimeout = 2 * time.Second
+	// pingTimeout bounds the check of an idle connection, which pgxpool would let hang in Acquire.
+	pingTimeout = time.Second
+)
+
+// configure adapts what the connection string says to the options, once for each node.
+func (o *Options) configure(c *pgxpool.Config) {
+	if o.MaxConns > 0 {
+		c.MaxConns = o.MaxConns
+	}
+	if o.MinConns > 0 {
+		c.MinConns = o.MinConns
+	}
+	switch {
+	case o.ConnectTimeout > 0:
+		c.ConnConfig.ConnectTimeout = o.ConnectTimeout
+	case c.ConnConfig.ConnectTimeout <= 0:
+		c.ConnConfig.ConnectTimeout = defaultConnectTimeout
+	}
+	if c.PingTimeout <= 0 {
+		c.PingTimeout = pingTimeout
+	}
+	if c.ConnConfig.RuntimeParams["application_name"] == "" {
+		c.ConnConfig.RuntimeParams["application_name"] = o.Name
+	}
+}
+
+// primaryReads is the size of the pool that shields the primary from readers.
+func (o *Options) primaryReads(replicas int, maxConns int32) int32 {
+	switch {
+	case o.PrimaryReadConns > 0:
+		return o.PrimaryReadConns
+	case replicas == 0:
+		return maxConns
+	default:
+		return max(2, (maxConns+1)/2)
+	}
+}
+
+// newPool starts a pool. It connects when it is used, and in the background for MinConns.
+func (db *DB) newPool(n *node, writes bool, maxConns int32) (*pool, error) {
+	c := n.config.Copy()
+	c.MaxConns = maxConns
+	c.MinConns = min(c.MinConns, maxConns)
+	t := &tracer{db: db, writes: writes}
+	if own := db.opts.Tracer; own != nil {
+		c.ConnConfig.Tracer = multitracer.New(t, own)
+	} else {
+		c.ConnConfig.Tracer = t
+	}
+	c.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
+		newConnState(conn)
+		if db.opts.AfterConnect != nil {
+			return db.opts.AfterConnect(ctx, conn)
+		}
+		return nil
+	}
+	if writes {
+		refuseStandbys(c)
+	} else {
+		c.ConnConfig.RuntimeParams["default_transaction_read_only"] = "on"
+	}
+	p, err := pgxpool.NewWithConfig(context.Background(), c)
+	if err != nil {
+		return nil, fmt.Errorf("dbsplit: pool for %s: %w", n.name, err)
+	}
+	return &pool{Pool: p, tracer: t}, nil
+}
+
+// refuseStandbys keeps the writing pool off servers in recovery. Servers since PostgreSQL 14 report the fact by
+// themselves, so asking costs nothing; without it a pool stays pinned to a demoted server for as long as
+// that answers.
+func refuseStandbys(c *pgxpool.Config) {
+	before := c.ConnConfig.ValidateConnect
+	c.ConnConfig.ValidateConnect = func(ctx context.Context, conn *pgconn.PgConn) error {
+		if before != nil {
+			if err := before(ctx, conn); err != nil {
+				return err
+			}
+		}
+		if inRecovery(conn) {
+			return ErrNotPrimary
+		}
+		return nil
+	}
+	c.PrepareConn = func(_ context.Context, conn *pgx.Conn) (bool, error) {
+		st := stateOf(conn)
+		return (st == nil || !st.doomed) && !inRecovery(conn.PgConn()), nil
+	}
+}
+
+func inRecovery(conn *pgconn.PgConn) bool { return conn.ParameterStatus("in_hot_standby") == "on" }
+
+// Resize changes, while in use, the most connections of the writing pool and of each replica's, and in proportion those
+// that reads may take from the primary. It counts for this process only. Statements under way keep their old
+// connections; until they end, both pools together may hold more than maxConns.
+func (db *DB) Resize(ctx context.Context, maxConns int32) error {
+	if maxConns < 1 {
+		return fmt.Errorf("dbsplit: Resize to %d, want 1 or more connections", maxConns)
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	db.resize.Lock()
+	defer db.resize.Unlock()
+	if db.closed.Load() {
+		return ErrClosed
+	}
+	var errs []error
+	db.maxConns.Store(maxConns)
+	for _, n := range db.nodes {
+		size := maxConns
+		if n == db.writer.Load() {
+			errs = append(errs, db.replaceWrites(n, maxConns))
+			size = db.opts.primaryReads(len(db.nodes)-1, maxConns)
+		}
+		p, err := db.newPool(n, false, size)
+		errs = append(errs, err)
+		if err == nil {
+			db.retire(n.reads.Swap(p))
+		}
+	}
+	db.samplePools()
+	db.opts.Logger.Info("dbsplit: pools resized", "db", db.opts.Name, "max", maxConns)
+	return errors.Join(errs...)
+}
+
+// replaceWrites gives n a new pool for writes. db.resize is held.
+func (db *DB) replaceWrites(n *node, maxConns int32) error {
+	p, err := db.newPool(n, true, maxConns)
+	if err == nil {
+		db.retire(n.writes.Swap(p))
+	}
+	return err
+}
+
+// retire closes a pool when its last connection is given back.
+func (db *DB) retire(p *pool) {
+	if p != nil {
+		db.retired.Go(p.Close)
+	}
+}

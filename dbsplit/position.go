@@ -1,0 +1,56 @@
+package dbsplit
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/scaleaware/scaleaware"
+)
+
+var _ scaleaware.Source = (*DB)(nil)
+
+// Position returns a token that covers everything committed before the call. It is the position at which the primary
+// would insert into its log, not the one up to which the log was flushed: with synchronous_commit off a commit is
+// visible before it is flushed.
+func (db *DB) Position(ctx context.Context) (scaleaware.Token, error) {
+	ctx, cancel := context.WithTimeout(ctx, db.opts.ProbeTimeout)
+	defer cancel()
+	n := db.writer.Load()
+	c, err := db.acquireRead(ctx, n)
+	if err != nil {
+		return scaleaware.Token{}, fmt.Errorf("dbsplit: position of %s: %w", n.name, err)
+	}
+	defer c.Release()
+	p, err := probe(ctx, c)
+	if err != nil {
+		return scaleaware.Token{}, err
+	}
+	if p.recovering {
+		return scaleaware.Token{}, ErrNotPrimary
+	}
+	db.system.CompareAndSwap(0, p.at.System)
+	db.sighted(p.at)
+	db.in.token("captured")
+	return p.at, nil
+}
+
+// sighted remembers a position of the primary if it is the highest so far.
+func (db *DB) sighted(t scaleaware.Token) {
+	for {
+		old := db.latest.Load()
+		if old != nil && old.System == t.System && (old.Timeline > t.Timeline || old.Timeline == t.Timeline && old.LSN >= t.LSN) {
+			return
+		}
+		if db.latest.CompareAndSwap(old, &t) {
+			return
+		}
+	}
+}
+
+// asOf is a position that a read sent to the primary from now on is sure to see.
+func (db *DB) asOf() scaleaware.Token {
+	if t := db.latest.Load(); t != nil {
+		return *t
+	}
+	return scaleaware.Token{}
+}

@@ -1,0 +1,273 @@
+package dbsplit
+
+import (
+	"context"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// QueryRow reads at most one row. The statement is sent when the row is scanned.
+func (r *Reader) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
+	return &readRow{r: r, ctx: ctx, sql: sql, args: args}
+}
+
+type readRow struct {
+	r    *Reader
+	ctx  context.Context //nolint:containedctx // of the one call that the row stands for, as pgx keeps it
+	sql  string
+	args []any
+}
+
+// Scan sends the statement, to another node once more if the first one fails, and scans the row.
+func (row *readRow) Scan(dest ...any) error {
+	var not uint64
+	var failed error
+	for {
+		l, err := row.r.lease(row.ctx, &not)
+		if err != nil {
+			return after(failed, err)
+		}
+		again := false
+		err = l.use(func() error {
+			err := l.conn.QueryRow(row.ctx, row.sql, row.args...).Scan(dest...)
+			again = l.again(row.ctx, err, &not)
+			return err
+		})
+		if !again {
+			return readError(err)
+		}
+		failed = err
+	}
+}
+
+// use runs one whole statement on l and gives the connection back, also when a Scanner panics.
+func (l *lease) use(f func() error) (err error) {
+	defer func() { l.give(err) }()
+	err = f()
+	if err == nil {
+		l.node.load.answer(l.begun, l.db.now())
+	}
+	return err
+}
+
+// Exec runs a statement that returns no rows, over a read-only session.
+func (r *Reader) Exec(ctx context.Context, sql string, arguments ...any) (tag pgconn.CommandTag, err error) {
+	var not uint64
+	var failed error
+	for {
+		l, err := r.lease(ctx, &not)
+		if err != nil {
+			return pgconn.CommandTag{}, after(failed, err)
+		}
+		again := false
+		err = l.use(func() error {
+			var err error
+			tag, err = l.conn.Exec(ctx, sql, arguments...)
+			again = l.again(ctx, err, &not)
+			return err
+		})
+		if !again {
+			return tag, readError(err)
+		}
+		failed = err
+	}
+}
+
+// Query reads rows. Until the first row, a failed node is replaced by another one, once.
+func (r *Reader) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	rows := &readRows{r: r, ctx: ctx, sql: sql, args: args}
+	if err := rows.send(nil); err != nil {
+		return errRows{err: err}, err
+	}
+	return rows, nil
+}
+
+type readRows struct {
+	pgx.Rows
+	r       *Reader
+	ctx     context.Context //nolint:containedctx // of the one call that the rows stand for, as pgx keeps it
+	sql     string
+	args    []any
+	lease   lease
+	not     uint64
+	started bool
+	done    bool
+	err     error
+}
+
+// send sends the statement to a node that has not failed it yet.
+func (r *readRows) send(failed error) error {
+	for {
+		l, err := r.r.lease(r.ctx, &r.not)
+		if err != nil {
+			return after(failed, err)
+		}
+		rows, err := l.conn.Query(r.ctx, r.sql, r.args...)
+		if err == nil {
+			r.Rows, r.lease = rows, l
+			return nil
+		}
+		again := l.again(r.ctx, err, &r.not)
+		l.give(err)
+		if !again {
+			return readError(err)
+		}
+		failed = err
+	}
+}
+
+func (r *readRows) Next() bool {
+	for !r.done {
+		if r.Rows.Next() {
+			r.start()
+			return true
+		}
+		err := r.Rows.Err()
+		if r.started || !r.lease.again(r.ctx, err, &r.not) {
+			r.Close()
+			return false
+		}
+		r.lease.give(err)
+		if err := r.send(err); err != nil {
+			r.done, r.err = true, err
+		}
+	}
+	return false
+}
+
+// start notes the first answer: the time that the caller then takes for the rows says nothing about the node.
+func (r *readRows) start() {
+	if !r.started {
+		r.started = true
+		r.lease.node.load.answer(r.lease.begun, r.lease.db.now())
+	}
+}
+
+func (r *readRows) Close() {
+	if r.done {
+		return
+	}
+	r.done = true
+	r.Rows.Close()
+	err := r.Rows.Err()
+	if err == nil {
+		r.start()
+	}
+	r.err = readError(err)
+	r.lease.give(err)
+}
+
+func (r *readRows) Err() error {
+	if r.done {
+		return r.err
+	}
+	return r.Rows.Err()
+}
+
+func (r *readRows) Scan(dest ...any) error {
+	err := r.Rows.Scan(dest...)
+	if err != nil {
+		r.Close()
+	}
+	return err
+}
+
+func (r *readRows) Values() ([]any, error) {
+	values, err := r.Rows.Values()
+	if err != nil {
+		r.Close()
+	}
+	return values, err
+}
+
+// Begin opens a read-only transaction: all its statements see one node.
+func (r *Reader) Begin(ctx context.Context) (pgx.Tx, error) {
+	return r.BeginTx(ctx, pgx.TxOptions{})
+}
+
+// BeginTx opens a read-only transaction. A serializable one goes to the primary, since a standby has none.
+func (r *Reader) BeginTx(ctx context.Context, txOptions pgx.TxOptions) (pgx.Tx, error) {
+	if txOptions.AccessMode == pgx.ReadWrite {
+		return nil, errReadWrite
+	}
+	txOptions.AccessMode = pgx.ReadOnly
+	if txOptions.IsoLevel == pgx.Serializable {
+		r = &Reader{db: r.db, s: r.s}
+		r.s.primary = true
+	}
+	var not uint64
+	var failed error
+	for {
+		l, err := r.lease(ctx, &not)
+		if err != nil {
+			return nil, after(failed, err)
+		}
+		tx, err := l.conn.BeginTx(ctx, txOptions)
+		if err == nil {
+			l.node.load.answer(l.begun, r.db.now())
+			return &readTx{Tx: tx, lease: l}, nil
+		}
+		again := l.again(ctx, err, &not)
+		l.give(err)
+		if !again {
+			return nil, err
+		}
+		failed = err
+	}
+}
+
+// SendBatch sends a batch of reads. It is not repeated elsewhere when its node fails.
+func (r *Reader) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
+	var not uint64
+	l, err := r.lease(ctx, &not)
+	if err != nil {
+		return pgx.FailedBatchResults(b, err)
+	}
+	results := &readBatch{BatchResults: l.conn.SendBatch(ctx, b), lease: l}
+	if tx := results.BatchResults.Tx(); tx != nil {
+		results.tx = &readTx{Tx: tx, lease: l}
+	}
+	return results
+}
+
+type readBatch struct {
+	pgx.BatchResults
+	lease  lease
+	tx     *readTx
+	closed bool
+	err    error
+}
+
+func (b *readBatch) Close() error {
+	if b.closed {
+		return b.err
+	}
+	b.closed = true
+	err := b.BatchResults.Close()
+	b.err = readError(err)
+	if b.tx == nil {
+		b.lease.node.load.answer(b.lease.begun, b.lease.db.now())
+		b.lease.give(err)
+	}
+	return b.err
+}
+
+func (b *readBatch) Tx() pgx.Tx {
+	if b.tx == nil {
+		return nil
+	}
+	return b.tx
+}
+
+// CopyFrom is there because sqlc's interface has it. PostgreSQL refuses it with ErrWriteInRead.
+func (r *Reader) CopyFrom(ctx context.Context, tableName pgx.Identifier, columnNames []string, rowSrc pgx.CopyFromSource) (int64, error) {
+	var not uint64
+	l, err := r.lease(ctx, &not)
+	if err != nil {
+		return 0, err
+	}
+	n, err := l.conn.CopyFrom(ctx, tableName, columnNames, rowSrc)
+	l.give(err)
+	return n, readError(err)
+}

@@ -1,0 +1,3 @@
+package dbsplit
+
+type statementHistory struct{}

@@ -1,0 +1,120 @@
+package dbsplit
+
+import (
+	"errors"
+	"maps"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/scaleaware/scaleaware/metrics"
+)
+
+// maxOperations bounds the label values that callers' statement names can make.
+const maxOperations = 200
+
+// instruments are this DB's metrics.
+type instruments struct {
+	name       string
+	acquired   *prometheus.GaugeVec
+	max        *prometheus.GaugeVec
+	waiters    *prometheus.GaugeVec
+	wait       *prometheus.CounterVec
+	queries    *prometheus.HistogramVec
+	reads      *prometheus.CounterVec
+	stale      *prometheus.GaugeVec
+	up         *prometheus.GaugeVec
+	tokens     *prometheus.CounterVec
+	size       *prometheus.GaugeVec
+	background *prometheus.CounterVec
+
+	mu         sync.Mutex // for writing operations
+	operations atomic.Pointer[map[string]prometheus.Observer]
+}
+
+func newInstruments(name string, reg prometheus.Registerer) (*instruments, error) {
+	var errs []error
+	counter := func(s metrics.Series) *prometheus.CounterVec {
+		c, err := metrics.NewCounter(reg, s)
+		errs = append(errs, err)
+		return c
+	}
+	gauge := func(s metrics.Series) *prometheus.GaugeVec {
+		g, err := metrics.NewGauge(reg, s)
+		errs = append(errs, err)
+		return g
+	}
+	queries, err := metrics.NewHistogram(reg, metrics.DBQueryDuration)
+	errs = append(errs, err)
+	in := &instruments{
+		name:       name,
+		acquired:   gauge(metrics.DBPoolAcquired),
+		max:        gauge(metrics.DBPoolMax),
+		waiters:    gauge(metrics.DBPoolWaiters),
+		wait:       counter(metrics.DBPoolAcquireWait),
+		queries:    queries,
+		reads:      counter(metrics.DBReads),
+		stale:      gauge(metrics.DBReplicaStale),
+		up:         gauge(metrics.DBNodeUp),
+		tokens:     counter(metrics.DBTokens),
+		size:       gauge(metrics.DBSize),
+		background: counter(metrics.BackgroundErrors),
+	}
+	in.operations.Store(new(map[string]prometheus.Observer))
+	return in, errors.Join(errs...)
+}
+
+func (in *instruments) token(outcome string) { in.tokens.WithLabelValues(in.name, outcome).Inc() }
+
+func (in *instruments) failed(task string) { in.background.WithLabelValues("dbsplit", task).Inc() }
+
+// operation returns the histogram of a statement's operation, or nil for statements that only open or undo
+// transactions. It allocates on the first use of a name only.
+func (in *instruments) operation(sql, otherwise string) prometheus.Observer {
+	name := operationName(sql, otherwise)
+	if name == "" {
+		return nil
+	}
+	if o, ok := (*in.operations.Load())[name]; ok {
+		return o
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	known := *in.operations.Load()
+	if len(known) >= maxOperations {
+		name = "other"
+	}
+	if o, ok := known[name]; ok {
+		return o
+	}
+	o := in.queries.WithLabelValues(in.name, strings.Clone(name))
+	grown := maps.Clone(known)
+	grown[strings.Clone(name)] = o
+	in.operations.Store(&grown)
+	return o
+}
+
+// operationName is the name in a leading comment of the form that sqlc writes, "-- name: GetLead :one", which is
+// text from the program, never from its users. What pgx itself sends for transactions is recognised by its spelling.
+func operationName(sql, otherwise string) string {
+	const mark = "-- name: "
+	if rest, ok := strings.CutPrefix(sql, mark); ok {
+		end := strings.IndexFunc(rest, func(r rune) bool {
+			return !(r == '_' || r >= '0' && r <= '9' || r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z')
+		})
+		if end > 0 && end <= 64 && (rest[end] == ' ' || rest[end] == '\n') {
+			return rest[:end]
+		}
+		return otherwise
+	}
+	switch {
+	case sql == "commit":
+		return "commit"
+	case strings.HasPrefix(sql, "begin"), sql == "rollback", strings.HasPrefix(sql, "savepoint "),
+		strings.HasPrefix(sql, "release savepoint "), strings.HasPrefix(sql, "rollback to savepoint "):
+		return ""
+	}
+	return otherwise
+}

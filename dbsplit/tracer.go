@@ -1,0 +1,124 @@
+package dbsplit
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/scaleaware/scaleaware"
+)
+
+// tracer watches one pool. On the pool that writes it marks the callers' watermarks: every way to send a statement,
+// also through an acquired connection, a transaction, a batch or COPY, ends in one of its hooks before the caller gets
+// the result.
+type tracer struct {
+	db      *DB
+	writes  bool
+	waiting atomic.Int64
+}
+
+const connStateKey = "dbsplit"
+
+// connState belongs to one connection, which serves one caller at a time.
+type connState struct {
+	begun     time.Time
+	operation prometheus.Observer
+	holder    *scaleaware.Watermark // of the context that acquired the connection
+	doomed    bool                  // must not be used again
+}
+
+func newConnState(conn *pgx.Conn) *connState {
+	st := new(connState)
+	conn.PgConn().CustomData()[connStateKey] = st
+	return st
+}
+
+func stateOf(conn *pgx.Conn) *connState {
+	if conn == nil {
+		return nil
+	}
+	st, _ := conn.PgConn().CustomData()[connStateKey].(*connState)
+	return st
+}
+
+func (t *tracer) begin(conn *pgx.Conn, sql, otherwise string) {
+	if st := stateOf(conn); st != nil {
+		st.begun, st.operation = time.Now(), t.db.in.operation(sql, otherwise)
+	}
+}
+
+func (t *tracer) end(ctx context.Context, conn *pgx.Conn, err error) {
+	st := stateOf(conn)
+	if st == nil {
+		return
+	}
+	if st.operation != nil {
+		st.operation.Observe(time.Since(st.begun).Seconds())
+		st.operation = nil
+	}
+	if !t.writes {
+		return
+	}
+	// Inside a transaction nothing is committed yet, and a position taken now would be too low.
+	if pg := conn.PgConn(); pg.TxStatus() == 'I' || pg.IsClosed() {
+		scaleaware.WatermarkFrom(ctx).RaiseFrom(t.db)
+	}
+	if sqlState(err) == stateReadOnly {
+		st.doomed = true
+		t.db.wake(t.db.writer.Load())
+	}
+}
+
+func (t *tracer) TraceQueryStart(ctx context.Context, conn *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
+	t.begin(conn, data.SQL, "query")
+	return ctx
+}
+
+func (t *tracer) TraceQueryEnd(ctx context.Context, conn *pgx.Conn, data pgx.TraceQueryEndData) {
+	t.end(ctx, conn, data.Err)
+}
+
+func (t *tracer) TraceBatchStart(ctx context.Context, conn *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
+	t.begin(conn, "", "batch")
+	return ctx
+}
+
+func (t *tracer) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
+
+func (t *tracer) TraceBatchEnd(ctx context.Context, conn *pgx.Conn, data pgx.TraceBatchEndData) {
+	t.end(ctx, conn, data.Err)
+}
+
+func (t *tracer) TraceCopyFromStart(ctx context.Context, conn *pgx.Conn, _ pgx.TraceCopyFromStartData) context.Context {
+	t.begin(conn, "", "copy")
+	return ctx
+}
+
+func (t *tracer) TraceCopyFromEnd(ctx context.Context, conn *pgx.Conn, data pgx.TraceCopyFromEndData) {
+	t.end(ctx, conn, data.Err)
+}
+
+func (t *tracer) TraceAcquireStart(ctx context.Context, _ *pgxpool.Pool, _ pgxpool.TraceAcquireStartData) context.Context {
+	t.waiting.Add(1)
+	return ctx
+}
+
+func (t *tracer) TraceAcquireEnd(ctx context.Context, _ *pgxpool.Pool, data pgxpool.TraceAcquireEndData) {
+	t.waiting.Add(-1)
+	if st := stateOf(data.Conn); st != nil && t.writes {
+		st.holder = scaleaware.WatermarkFrom(ctx)
+	}
+}
+
+// TraceRelease marks once more: the statements may have run under another context than the one that acquired, or below
+// pgx, where no tracer sees them.
+func (t *tracer) TraceRelease(_ *pgxpool.Pool, data pgxpool.TraceReleaseData) {
+	if st := stateOf(data.Conn); st != nil && t.writes {
+		st.holder.RaiseFrom(t.db)
+		st.holder = nil
+	}
+}

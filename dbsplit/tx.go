@@ -1,0 +1,137 @@
+package dbsplit
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/scaleaware/scaleaware"
+)
+
+// rollbackTimeout bounds the rollback after a caller's context has ended.
+const rollbackTimeout = 5 * time.Second
+
+// Begin opens a transaction on the primary.
+func (db *DB) Begin(ctx context.Context) (pgx.Tx, error) { return db.BeginTx(ctx, pgx.TxOptions{}) }
+
+// BeginTx opens a transaction: on a replica when its access mode is pgx.ReadOnly, as Read does, and otherwise on the
+// primary.
+func (db *DB) BeginTx(ctx context.Context, txOptions pgx.TxOptions) (pgx.Tx, error) {
+	if txOptions.AccessMode == pgx.ReadOnly {
+		return db.reader.BeginTx(ctx, txOptions)
+	}
+	if err := db.allow(ctx); err != nil {
+		return nil, refusal(err)
+	}
+	conn, err := db.acquireWrite(ctx)
+	if err != nil {
+		return nil, err
+	}
+	w := scaleaware.WatermarkFrom(ctx)
+	w.Saw(db.asOf())
+	tx, err := conn.BeginTx(ctx, txOptions)
+	if err != nil {
+		conn.Release()
+		return nil, err
+	}
+	return &writeTx{Tx: tx, statement: statement{conn: conn}, db: db, watermark: w}, nil
+}
+
+// InTx runs f in a transaction on the primary and commits it, or rolls it back when f returns an error or panics. An
+// error from f is returned as it is.
+func (db *DB) InTx(ctx context.Context, f func(tx pgx.Tx) error) error {
+	tx, err := db.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	return inTx(ctx, tx, f)
+}
+
+// InReadTx runs f in a read-only transaction on a replica, chosen as Read does: all its statements see the same node.
+func (db *DB) InReadTx(ctx context.Context, f func(tx pgx.Tx) error, opts ...ReadOption) error {
+	tx, err := db.Read(opts...).Begin(ctx)
+	if err != nil {
+		return err
+	}
+	return inTx(ctx, tx, f)
+}
+
+func inTx(ctx context.Context, tx pgx.Tx, f func(tx pgx.Tx) error) error {
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)
+		defer cancel()
+		_ = tx.Rollback(ctx) // a failed rollback closes the connection, which rolls back as well; after commit it does nothing
+	}()
+	if err := f(tx); err != nil {
+		return err
+	}
+	return tx.Commit(ctx)
+}
+
+// writeTx is a transaction on the primary.
+type writeTx struct {
+	pgx.Tx
+	statement
+	db        *DB
+	watermark *scaleaware.Watermark
+	ended     bool
+}
+
+// Commit commits. An error that wraps ErrOutcomeUnknown means that the connection was lost before the answer came.
+func (tx *writeTx) Commit(ctx context.Context) error {
+	if tx.ended {
+		return pgx.ErrTxClosed
+	}
+	alive := !tx.conn.Conn().IsClosed()
+	err := tx.Tx.Commit(ctx)
+	if alive {
+		err = tx.explain(err)
+	}
+	tx.watermark.RaiseFrom(tx.db)
+	tx.end()
+	return err
+}
+
+// Rollback rolls back, or does nothing after Commit.
+func (tx *writeTx) Rollback(ctx context.Context) error {
+	if tx.ended {
+		return pgx.ErrTxClosed
+	}
+	err := tx.Tx.Rollback(ctx)
+	tx.end()
+	return err
+}
+
+func (tx *writeTx) end() {
+	tx.ended = true
+	tx.conn.Release()
+}
+
+// readTx is a read-only transaction on any node.
+type readTx struct {
+	pgx.Tx
+	lease lease
+	ended bool
+}
+
+func (tx *readTx) Commit(ctx context.Context) error {
+	return tx.end(func() error { return tx.Tx.Commit(ctx) })
+}
+
+func (tx *readTx) Rollback(ctx context.Context) error {
+	return tx.end(func() error { return tx.Tx.Rollback(ctx) })
+}
+
+func (tx *readTx) end(how func() error) error {
+	if tx.ended {
+		return pgx.ErrTxClosed
+	}
+	tx.ended = true
+	err := how()
+	tx.lease.give(err)
+	return err
+}
+
+var errReadWrite = errors.New("dbsplit: Read opens read-only transactions only, open this one on the DB")

@@ -1,0 +1,173 @@
+package dbsplit
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/scaleaware/scaleaware"
+)
+
+// statement is one top-level statement, or batch, on the primary.
+type statement struct {
+	conn    *pgxpool.Conn
+	refused error // the gate's, if it refuses writes
+}
+
+// begin takes a connection for a top-level statement. While the gate refuses writes it is a read-only one: nobody
+// but PostgreSQL knows whether a statement writes, so reads go on and writes are refused there.
+func (db *DB) begin(ctx context.Context) (statement, error) {
+	s := statement{refused: db.allow(ctx)}
+	var err error
+	if s.refused == nil {
+		s.conn, err = db.acquireWrite(ctx)
+	} else {
+		s.conn, err = db.acquireRead(ctx, db.writer.Load())
+	}
+	scaleaware.WatermarkFrom(ctx).Saw(db.asOf())
+	return s, err
+}
+
+func (db *DB) allow(ctx context.Context) error {
+	if db.opts.Gate == nil {
+		return nil
+	}
+	return db.opts.Gate.AllowWrite(ctx)
+}
+
+// explain says what an error of the statement means.
+func (s statement) explain(err error) error {
+	if err == nil {
+		return nil
+	}
+	if sqlState(err) == stateReadOnly {
+		switch {
+		case s.refused != nil:
+			return fmt.Errorf("dbsplit: write refused: %w (%w)", s.refused, err)
+		case inRecovery(s.conn.Conn().PgConn()):
+			return fmt.Errorf("%w: %w", ErrNotPrimary, err)
+		}
+	}
+	return writeError(err, s.conn.Conn().IsClosed(), s.refused == nil)
+}
+
+// Exec runs a statement on the primary.
+func (db *DB) Exec(ctx context.Context, sql string, arguments ...any) (pgconn.CommandTag, error) {
+	s, err := db.begin(ctx)
+	if err != nil {
+		return pgconn.CommandTag{}, err
+	}
+	defer s.conn.Release()
+	tag, err := s.conn.Exec(ctx, sql, arguments...)
+	return tag, s.explain(err)
+}
+
+// Query runs a statement on the primary. As with pgx, the error may be left to the rows.
+func (db *DB) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	s, err := db.begin(ctx)
+	if err != nil {
+		return errRows{err: err}, err
+	}
+	rows, err := s.conn.Query(ctx, sql, args...)
+	if err != nil {
+		err = s.explain(err)
+		s.conn.Release()
+		return errRows{err: err}, err
+	}
+	return &writeRows{Rows: rows, statement: s, owned: true}, nil
+}
+
+// QueryRow runs a statement on the primary that returns at most one row.
+func (db *DB) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
+	s, err := db.begin(ctx)
+	if err != nil {
+		return errRow{err: err}
+	}
+	return &writeRow{row: s.conn.QueryRow(ctx, sql, args...), statement: s, owned: true}
+}
+
+// SendBatch sends a batch to the primary. Its statements are one transaction, unless it says otherwise.
+func (db *DB) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
+	s, err := db.begin(ctx)
+	if err != nil {
+		return pgx.FailedBatchResults(b, err)
+	}
+	results := &writeBatch{BatchResults: s.conn.SendBatch(ctx, b), statement: s}
+	if tx := results.BatchResults.Tx(); tx != nil {
+		results.tx = &writeTx{Tx: tx, statement: s, db: db, watermark: scaleaware.WatermarkFrom(ctx)}
+	}
+	return results
+}
+
+// CopyFrom copies rows into a table of the primary.
+func (db *DB) CopyFrom(ctx context.Context, tableName pgx.Identifier, columnNames []string, rowSrc pgx.CopyFromSource) (int64, error) {
+	if err := db.allow(ctx); err != nil {
+		return 0, refusal(err)
+	}
+	conn, err := db.acquireWrite(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Release()
+	n, err := conn.CopyFrom(ctx, tableName, columnNames, rowSrc)
+	return n, statement{conn: conn}.explain(err)
+}
+
+func refusal(gate error) error { return fmt.Errorf("dbsplit: write refused: %w", gate) }
+
+// Ping checks that the primary answers.
+func (db *DB) Ping(ctx context.Context) error {
+	s, err := db.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer s.conn.Release()
+	return s.conn.Ping(ctx)
+}
+
+// Acquire returns a connection to the primary, which the caller must Release. While the gate refuses writes it is
+// a read-only one.
+func (db *DB) Acquire(ctx context.Context) (*pgxpool.Conn, error) {
+	s, err := db.begin(ctx)
+	return s.conn, err
+}
+
+// AcquireFunc calls f with a connection from Acquire and releases it.
+func (db *DB) AcquireFunc(ctx context.Context, f func(*pgxpool.Conn) error) error {
+	conn, err := db.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Release()
+	return f(conn)
+}
+
+// AcquireAllIdle returns the idle connections of the writing pool.
+func (db *DB) AcquireAllIdle(ctx context.Context) []*pgxpool.Conn {
+	if p := db.writer.Load().writes.Load(); p != nil {
+		return p.AcquireAllIdle(ctx)
+	}
+	return nil
+}
+
+// Stat returns the statistics of the writing pool.
+func (db *DB) Stat() *pgxpool.Stat { return db.writes().Stat() }
+
+// Config returns a copy of the writing pool's configuration. It holds the password.
+func (db *DB) Config() *pgxpool.Config { return db.writes().Config() }
+
+// Reset closes the connections of all pools: idle ones now, the others when they are given back.
+func (db *DB) Reset() {
+	db.eachPool(func(_ *node, _ string, p *pool) { p.Reset() })
+}
+
+func (db *DB) writes() *pool {
+	for {
+		if p := db.writer.Load().writes.Load(); p != nil {
+			return p
+		}
+	}
+}

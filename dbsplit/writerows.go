@@ -1,0 +1,139 @@
+package dbsplit
+
+import (
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
+)
+
+// writeRows are the rows of a statement on the primary.
+type writeRows struct {
+	pgx.Rows
+	statement
+	owned bool // the connection is released with the rows
+	done  bool
+	err   error
+}
+
+func (r *writeRows) Close() {
+	if r.done {
+		return
+	}
+	r.done = true
+	r.Rows.Close()
+	r.err = r.explain(r.Rows.Err())
+	if r.owned {
+		r.conn.Release()
+	}
+}
+
+func (r *writeRows) Err() error {
+	if r.done {
+		return r.err
+	}
+	return r.Rows.Err()
+}
+
+func (r *writeRows) Next() bool {
+	if r.done {
+		return false
+	}
+	if r.Rows.Next() {
+		return true
+	}
+	r.Close()
+	return false
+}
+
+func (r *writeRows) Scan(dest ...any) error {
+	err := r.Rows.Scan(dest...)
+	if err != nil {
+		r.Close()
+	}
+	return err
+}
+
+func (r *writeRows) Values() ([]any, error) {
+	values, err := r.Rows.Values()
+	if err != nil {
+		r.Close()
+	}
+	return values, err
+}
+
+// writeRow is the row of a statement on the primary.
+type writeRow struct {
+	row pgx.Row
+	statement
+	owned bool
+}
+
+func (r *writeRow) Scan(dest ...any) error {
+	if r.owned {
+		defer r.conn.Release() // also when a Scanner panics
+	}
+	return r.explain(r.row.Scan(dest...))
+}
+
+// writeBatch are the results of a batch on the primary.
+type writeBatch struct {
+	pgx.BatchResults
+	statement
+	tx     *writeTx // owns the connection when the batch began a transaction
+	closed bool
+	err    error
+}
+
+func (b *writeBatch) Exec() (pgconn.CommandTag, error) {
+	tag, err := b.BatchResults.Exec()
+	return tag, b.explain(err)
+}
+
+func (b *writeBatch) Query() (pgx.Rows, error) {
+	rows, err := b.BatchResults.Query()
+	if err != nil {
+		return rows, b.explain(err)
+	}
+	return &writeRows{Rows: rows, statement: b.statement}, nil
+}
+
+func (b *writeBatch) QueryRow() pgx.Row {
+	return &writeRow{row: b.BatchResults.QueryRow(), statement: b.statement}
+}
+
+func (b *writeBatch) Close() error {
+	if b.closed {
+		return b.err
+	}
+	b.closed = true
+	b.err = b.explain(b.BatchResults.Close())
+	if b.tx == nil {
+		b.conn.Release()
+	}
+	return b.err
+}
+
+func (b *writeBatch) Tx() pgx.Tx {
+	if b.tx == nil {
+		return nil
+	}
+	return b.tx
+}
+
+// errRows are rows of a statement that was never sent.
+type errRows struct{ err error }
+
+func (errRows) Close()                                       {}
+func (r errRows) Err() error                                 { return r.err }
+func (errRows) CommandTag() pgconn.CommandTag                { return pgconn.CommandTag{} }
+func (errRows) FieldDescriptions() []pgconn.FieldDescription { return nil }
+func (errRows) Next() bool                                   { return false }
+func (r errRows) Scan(...any) error                          { return r.err }
+func (r errRows) Values() ([]any, error)                     { return nil, r.err }
+func (errRows) RawValues() [][]byte                          { return nil }
+func (errRows) Conn() *pgx.Conn                              { return nil }
+func (errRows) TypeMap() *pgtype.Map                         { return nil }
+
+type errRow struct{ err error }
+
+func (r errRow) Scan(...any) error { return r.err }
