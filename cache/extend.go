@@ -1,0 +1,196 @@
+package cache
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/scaleaware/scaleaware/redisclient"
+)
+
+const (
+	// extensionLife ends an extension for new entries when nobody takes it back.
+	extensionLife = 24 * time.Hour
+	// restoreGrace is what RestoreTTLs leaves to entries that are past their own end.
+	restoreGrace = 10 * time.Second
+	maxFactor    = 100
+	maxBy        = 7 * 24 * time.Hour
+)
+
+// Extension lengthens the life of entries while the origin is in trouble: an entry with a lifetime of L ends Factor*L + By
+// after it was stored. Asking twice does nothing more.
+type Extension struct {
+	// Factor multiplies each entry's lifetime, 1 to 100. Zero means 2, or 1 when By is set.
+	Factor float64 `json:"factor"`
+	// By is added to it, up to a week. Zero means nothing.
+	By time.Duration `json:"by"`
+	// Pattern says which entries, in view:key form. Zero means "*".
+	Pattern string `json:"pattern"`
+	// Pause is waited between steps of some hundred keys, to go easy on Redis. Zero means none.
+	Pause time.Duration `json:"-"`
+	// DryRun counts and changes nothing. Zero means do it.
+	DryRun bool `json:"-"`
+}
+
+func (x Extension) withDefaults() Extension {
+	if x.Pattern == "" {
+		x.Pattern = "*"
+	}
+	if x.Factor == 0 {
+		x.Factor = 2
+		if x.By != 0 {
+			x.Factor = 1
+		}
+	}
+	return x
+}
+
+func (x Extension) validate(prefix string) error {
+	errs := []error{checkPattern(x.Pattern, prefix)}
+	if !(x.Factor >= 1 && x.Factor <= maxFactor) { // also NaN
+		errs = append(errs, fmt.Errorf("%w: factor is %v, give 1 to %d: a TTL is never shortened", ErrExtension, x.Factor, maxFactor))
+	}
+	if x.By < 0 || x.By > maxBy {
+		errs = append(errs, fmt.Errorf("%w: by is %v, give a duration from 0 to %v", ErrExtension, x.By, maxBy))
+	}
+	if x.Factor == 1 && x.By == 0 {
+		errs = append(errs, fmt.Errorf("%w: factor 1 and by 0 extend nothing, give one of them", ErrExtension))
+	}
+	return errors.Join(errs...)
+}
+
+// stretch returns the extended lifetime.
+func (x Extension) stretch(own time.Duration) time.Duration {
+	return time.Duration(math.Min(x.Factor*float64(own), math.MaxInt64/2)) + x.By
+}
+
+// ExtendTTLs lengthens the TTLs of entries on all masters, and of those stored from now on, until RestoreTTLs, for a day
+// at most; running stores of other processes follow within a second. A new extension takes the place of the last one for
+// new entries. TTLs are never shortened, keys without TTL get none, keys that are not entries are left alone. An error
+// wraps ErrPattern or ErrExtension, with nothing done, or ErrIncomplete.
+func (s *Store) ExtendTTLs(ctx context.Context, x Extension) (Report, error) {
+	x = x.withDefaults()
+	report := Report{Pattern: x.Pattern, DryRun: x.DryRun}
+	if err := x.validate(s.opts.Prefix); err != nil {
+		return report, err
+	}
+	if !x.DryRun {
+		if err := s.announce(ctx, x); err != nil {
+			return report, err
+		}
+	}
+	s.preload(ctx, extendScript)
+	err := s.sweep(ctx, &report, x.Pause, s.scripted(extendScript, x.Factor-1, x.By.Milliseconds(), flag(x.DryRun)))
+	s.opts.Logger.InfoContext(ctx, "cache: extended TTLs", "pattern", x.Pattern, "factor", x.Factor, "by", x.By,
+		"dry_run", x.DryRun, "extended", report.Changed, "complete", report.Complete)
+	return report, err
+}
+
+// RestoreTTLs takes extensions back: new entries get their own TTL again and the others end when they would have ended;
+// those already past that end within ten seconds. Entries that other processes store within a second of the call may
+// keep the extended TTL.
+func (s *Store) RestoreTTLs(ctx context.Context) (Report, error) { return s.restore(ctx, false) }
+
+func (s *Store) restore(ctx context.Context, dryRun bool) (Report, error) {
+	report := Report{Pattern: "*", DryRun: dryRun}
+	if !dryRun {
+		rctx, cancel := context.WithTimeout(ctx, s.stepTimeout())
+		defer cancel()
+		if err := s.rdb.Unlink(rctx, s.extensionKey()).Err(); err != nil {
+			return report, fmt.Errorf("%w: the extension could not be taken back, call again: %w", ErrIncomplete, err)
+		}
+		s.extension.Store(nil)
+	}
+	s.preload(ctx, restoreScript)
+	err := s.sweep(ctx, &report, 0, s.scripted(restoreScript, restoreGrace.Milliseconds(), flag(dryRun)))
+	s.opts.Logger.InfoContext(ctx, "cache: restored TTLs", "dry_run", dryRun, "restored", report.Changed, "complete", report.Complete)
+	return report, err
+}
+
+func (s *Store) extensionKey() string { return s.opts.Prefix + metaMark + "ttl" }
+
+// announce makes new entries of all processes follow the extension.
+func (s *Store) announce(ctx context.Context, x Extension) error {
+	text, err := json.Marshal(x)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.stepTimeout())
+	defer cancel()
+	if err := s.rdb.Set(ctx, s.extensionKey(), text, extensionLife).Err(); err != nil {
+		return fmt.Errorf("%w, nothing was done: %w", ErrIncomplete, err)
+	}
+	s.extension.Store(&x)
+	return nil
+}
+
+// follow learns of extensions that other processes made or took back.
+func (s *Store) follow(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout)
+	defer cancel()
+	text, err := s.rdb.Get(ctx, s.extensionKey()).Bytes()
+	if errors.Is(err, redis.Nil) {
+		s.extension.Store(nil)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var x Extension
+	if err := json.Unmarshal(text, &x); err != nil {
+		return fmt.Errorf("cache: TTL extension of another version, ignored: %w", err)
+	}
+	if err := x.validate(s.opts.Prefix); err != nil {
+		return err
+	}
+	s.extension.Store(&x)
+	return nil
+}
+
+// preload saves the first batch of each node from being refused; a failure costs only that.
+func (s *Store) preload(ctx context.Context, script *redis.Script) {
+	ctx, cancel := context.WithTimeout(ctx, s.stepTimeout())
+	defer cancel()
+	_ = redisclient.EachMaster(ctx, s.rdb, func(ctx context.Context, node *redis.Client) error {
+		return script.Load(ctx, node).Err()
+	})
+}
+
+// scripted applies a script to each key. Its answer is 1 for changed and -1 for what is no entry.
+func (s *Store) scripted(script *redis.Script, args ...any) change {
+	return func(ctx context.Context, pipe redis.Pipeliner, keys []string) func() (int64, int64, error) {
+		commands := make([]*redis.Cmd, len(keys))
+		for i, key := range keys {
+			commands[i] = pipe.EvalSha(ctx, script.Hash(), []string{key}, args...)
+		}
+		return func() (changed, skipped int64, err error) {
+			var errs []error
+			for i, cmd := range commands {
+				if redis.HasErrorPrefix(cmd.Err(), "NOSCRIPT") {
+					cmd = script.Run(ctx, s.rdb, []string{keys[i]}, args...)
+				}
+				switch n, err := cmd.Int64(); {
+				case err != nil:
+					errs = append(errs, err)
+				case n < 0:
+					skipped++
+				default:
+					changed += n
+				}
+			}
+			return changed, skipped, firstOf(errs)
+		}
+	}
+}
+
+func flag(on bool) int {
+	if on {
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,108 @@
+package cache
+
+import (
+	"encoding/binary"
+	"errors"
+
+	"github.com/scaleaware/scaleaware"
+)
+
+// Every value in Redis begins with this header, big-endian, at offsets that the scripts know:
+//
+//	 0 magic, version, kind, flags, codec, number of as-of tokens (one byte each)
+//	 6 length of the whole header (2)
+//	 8 generation: the fill's owner (8)
+//	16 start of the fill by the node's clock, microseconds (8)
+//	24 soft expiry, Unix milliseconds, 0 for none (8)
+//	32 hard expiry by the node's clock, Unix milliseconds: when the entry ends without a TTL extension (8)
+//	40 schema of the Go type (8)
+//	48 as-of tokens: system (8), timeline (4), position (8) each
+//
+// then whatever a later version adds before the header's end, and the payload. A reader that meets a flag that it does
+// not know treats the value as a miss: additions that must be understood take a flag.
+const (
+	wireMagic   = 0xCA
+	wireVersion = 1
+	headerSize  = 48
+	tokenSize   = 20
+	maxTokens   = 4
+	knownFlags  = 0
+)
+
+// kind says what stands in an entry's place.
+type kind byte
+
+const (
+	kindValue    kind = 'V'
+	kindNegative kind = 'N' // the origin said that there is no such value
+	kindLease    kind = 'L' // a fill may land here; its as-of tokens are the least that the fill must have
+)
+
+// generation is the identity of one lease. It is random, because an identity that is used twice lets a fill from
+// before a delete land after it.
+type generation uint64
+
+type header struct {
+	kind   kind
+	codec  byte
+	gen    generation
+	start  uint64
+	soft   int64
+	hard   int64
+	schema uint64
+	asOf   scaleaware.Tokens
+}
+
+var errWire = errors.New("cache: value is not of a form that this version reads")
+
+// appendHeader writes h. It keeps at most maxTokens tokens, which is all that a watermark holds.
+func appendHeader(b []byte, h header) []byte {
+	asOf := h.asOf[:min(len(h.asOf), maxTokens)]
+	size := headerSize + tokenSize*len(asOf)
+	b = append(b, wireMagic, wireVersion, byte(h.kind), 0, h.codec, byte(len(asOf)))
+	b = binary.BigEndian.AppendUint16(b, uint16(size))
+	b = binary.BigEndian.AppendUint64(b, uint64(h.gen))
+	b = binary.BigEndian.AppendUint64(b, h.start)
+	b = binary.BigEndian.AppendUint64(b, uint64(h.soft))
+	b = binary.BigEndian.AppendUint64(b, uint64(h.hard))
+	b = binary.BigEndian.AppendUint64(b, h.schema)
+	for _, t := range asOf {
+		b = binary.BigEndian.AppendUint64(b, t.System)
+		b = binary.BigEndian.AppendUint32(b, t.Timeline)
+		b = binary.BigEndian.AppendUint64(b, uint64(t.LSN))
+	}
+	return b
+}
+
+// parseHeader splits raw into its header and payload. The payload shares raw's memory.
+func parseHeader(raw []byte) (header, []byte, error) {
+	if len(raw) < headerSize || raw[0] != wireMagic || raw[1] != wireVersion || raw[3]&^knownFlags != 0 {
+		return header{}, nil, errWire
+	}
+	h := header{kind: kind(raw[2]), codec: raw[4]}
+	tokens, size := int(raw[5]), int(binary.BigEndian.Uint16(raw[6:]))
+	if tokens > maxTokens || size < headerSize+tokens*tokenSize || size > len(raw) {
+		return header{}, nil, errWire
+	}
+	if h.kind != kindValue && h.kind != kindNegative && h.kind != kindLease {
+		return header{}, nil, errWire
+	}
+	h.gen = generation(binary.BigEndian.Uint64(raw[8:]))
+	h.start = binary.BigEndian.Uint64(raw[16:])
+	h.soft = int64(binary.BigEndian.Uint64(raw[24:]))
+	h.hard = int64(binary.BigEndian.Uint64(raw[32:]))
+	h.schema = binary.BigEndian.Uint64(raw[40:])
+	for i := range tokens {
+		at := raw[headerSize+i*tokenSize:]
+		t := scaleaware.Token{
+			System:   binary.BigEndian.Uint64(at),
+			Timeline: binary.BigEndian.Uint32(at[8:]),
+			LSN:      scaleaware.LSN(binary.BigEndian.Uint64(at[12:])),
+		}
+		if t.System == 0 || t.Timeline == 0 || !h.asOf.For(t.System).IsZero() {
+			return header{}, nil, errWire
+		}
+		h.asOf = append(h.asOf, t)
+	}
+	return h, raw[size:], nil
+}

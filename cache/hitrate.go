@@ -1,0 +1,133 @@
+package cache
+
+import (
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// result is how a look-up ended.
+type result int
+
+const (
+	resultL2 result = iota // in Redis
+	resultNegative
+	resultMiss
+	results
+)
+
+var resultNames = [results]string{"l2", "negative", "miss"}
+
+// HitRate is the share of look-ups that the cache answered, seen from this process: a Redis server's own counters
+// also count sessions, queues and scripts.
+type HitRate struct {
+	// Scope says whose look-ups were counted: always "process". Ask Prometheus for the fleet.
+	Scope string `json:"scope"`
+	// WindowSeconds is how far back the report looks.
+	WindowSeconds float64 `json:"window_seconds"`
+	// Total is over all views.
+	Total Hits `json:"total"`
+	// Views is by view.
+	Views map[string]Hits `json:"views"`
+}
+
+// Hits are the look-ups of one view in the window.
+type Hits struct {
+	// Lookups is the number of look-ups, one a key.
+	Lookups int64 `json:"lookups"`
+	// ByResult splits them: l2 (found in Redis), negative (the origin has no such value, known from the cache), miss.
+	ByResult map[string]int64 `json:"by_result"`
+	// Rate is hits, negative ones included, by look-ups. Nil when there were none.
+	Rate *float64 `json:"rate"`
+}
+
+const windowSlots = 10
+
+// window counts results over the last span, in slots that are cleared when their time comes again.
+type window struct {
+	slot  time.Duration
+	mu    sync.Mutex // clearing only
+	slots [windowSlots]windowSlot
+}
+
+type windowSlot struct {
+	epoch  atomic.Int64
+	counts [results]atomic.Int64
+}
+
+func newWindow(span time.Duration) *window { return &window{slot: span / windowSlots} }
+
+func (w *window) add(now time.Time, r result) {
+	epoch := now.UnixNano() / int64(w.slot)
+	s := &w.slots[epoch%windowSlots]
+	if s.epoch.Load() != epoch {
+		w.clear(s, epoch)
+	}
+	s.counts[r].Add(1)
+}
+
+func (w *window) clear(s *windowSlot, epoch int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if s.epoch.Load() == epoch {
+		return
+	}
+	for i := range s.counts {
+		s.counts[i].Store(0)
+	}
+	s.epoch.Store(epoch)
+}
+
+func (w *window) sum(now time.Time) (counts [results]int64) {
+	epoch := now.UnixNano() / int64(w.slot)
+	for i := range w.slots {
+		if s := &w.slots[i]; s.epoch.Load() > epoch-windowSlots {
+			for r := range counts {
+				counts[r] += s.counts[r].Load()
+			}
+		}
+	}
+	return counts
+}
+
+func hitsOf(counts [results]int64) Hits {
+	h := Hits{ByResult: make(map[string]int64, results)}
+	for r, n := range counts {
+		h.ByResult[resultNames[r]] = n
+		h.Lookups += n
+	}
+	if h.Lookups > 0 {
+		rate := float64(h.Lookups-counts[resultMiss]) / float64(h.Lookups)
+		h.Rate = &rate
+	}
+	return h
+}
+
+// HitRate reports the look-ups of this process in the last Options.Window.
+func (s *Store) HitRate() HitRate {
+	report := HitRate{Scope: "process", WindowSeconds: s.opts.Window.Seconds(), Views: map[string]Hits{}}
+	now := time.Now()
+	var total [results]int64
+	for _, v := range s.declared() {
+		counts := v.window.sum(now)
+		report.Views[v.name] = hitsOf(counts)
+		for r, n := range counts {
+			total[r] += n
+		}
+	}
+	report.Total = hitsOf(total)
+	return report
+}
+
+func (s *Store) declared() []*viewState {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	views := make([]*viewState, 0, len(s.views))
+	for _, v := range s.views {
+		views = append(views, v)
+	}
+	slices.SortFunc(views, func(a, b *viewState) int { return strings.Compare(a.name, b.name) })
+	return views
+}

@@ -1,0 +1,58 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/scaleaware/scaleaware/metrics"
+)
+
+// instruments are the store's series and its log.
+type instruments struct {
+	requests, loads, fills, invalidated, evicted, background *prometheus.CounterVec
+	memoryUsed, memoryMax                                    *prometheus.GaugeVec
+
+	log     *slog.Logger
+	lastLog atomic.Int64 // Unix nanoseconds of the last throttled record
+	muted   atomic.Int64 // throttled records since
+}
+
+func newInstruments(o Options) (*instruments, error) {
+	in := &instruments{log: o.Logger}
+	var errs []error
+	counter := func(to **prometheus.CounterVec, s metrics.Series) {
+		c, err := metrics.NewCounter(o.Registerer, s)
+		*to, errs = c, append(errs, err)
+	}
+	gauge := func(to **prometheus.GaugeVec, s metrics.Series) {
+		g, err := metrics.NewGauge(o.Registerer, s)
+		*to, errs = g, append(errs, err)
+	}
+	counter(&in.requests, metrics.CacheRequests)
+	counter(&in.loads, metrics.CacheLoads)
+	counter(&in.fills, metrics.CacheFills)
+	counter(&in.invalidated, metrics.CacheInvalidated)
+	counter(&in.evicted, metrics.CacheEvicted)
+	counter(&in.background, metrics.BackgroundErrors)
+	gauge(&in.memoryUsed, metrics.CacheMemoryUsed)
+	gauge(&in.memoryMax, metrics.CacheMemoryMax)
+	return in, errors.Join(errs...)
+}
+
+// failed counts a failure that no caller gets as an error, and logs it at most once a second: during an outage every
+// request has one.
+func (in *instruments) failed(ctx context.Context, task string, err error, attrs ...any) {
+	in.background.WithLabelValues("cache", task).Inc()
+	now, last := time.Now().UnixNano(), in.lastLog.Load()
+	if now-last < int64(time.Second) || !in.lastLog.CompareAndSwap(last, now) {
+		in.muted.Add(1)
+		return
+	}
+	attrs = append(attrs, "task", task, "error", err, "muted", in.muted.Swap(0))
+	in.log.WarnContext(ctx, "cache: degraded", attrs...)
+}

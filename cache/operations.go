@@ -1,0 +1,144 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/scaleaware/scaleaware/admin"
+)
+
+const operationsPath = "/api/v1/performance/cache/"
+
+type invalidateBody struct {
+	// Pattern is in view:key form, "*" for everything.
+	Pattern string `json:"pattern"`
+}
+
+type extendBody struct {
+	// Factor multiplies lifetimes; zero means 2, or 1 with By.
+	Factor float64 `json:"factor,omitempty"`
+	// By is added to them, such as "10m".
+	By string `json:"by,omitempty"`
+	// Pattern is in view:key form; empty means "*".
+	Pattern string `json:"pattern,omitempty"`
+}
+
+// Operations returns the cache's operations for admin.New.
+func (s *Store) Operations() []admin.Operation {
+	return []admin.Operation{
+		{
+			Method: http.MethodPost, Path: operationsPath + "invalidate", ID: "cache.invalidate", Role: admin.Operator,
+			Summary: "Remove cache entries by pattern, in this cache's own prefix only.",
+			Body:    invalidateBody{}, Reply: Report{}, Do: s.doInvalidate,
+		},
+		{
+			Method: http.MethodPost, Path: operationsPath + "warm", ID: "cache.warm", Role: admin.Operator,
+			Summary: "Load the declared sets into the cache; entries that are there are left alone.",
+			Params: []admin.Param{
+				{Name: "wait", In: "query", Type: "boolean", Description: "Answer when it is done, with the report, instead of 202 at once."},
+				{Name: "set", In: "query", Type: "string", Description: "Names of sets, separated by commas. All, if not given."},
+			},
+			Do: s.doWarm,
+		},
+		{
+			Method: http.MethodGet, Path: operationsPath + "hit-rate", ID: "cache.hit-rate",
+			Summary: "Hit rate of this process by view and level, over a window.",
+			Reply:   HitRate{},
+			Do:      func(context.Context, *admin.Call) (any, error) { return s.HitRate(), nil },
+		},
+		{
+			Method: http.MethodPost, Path: operationsPath + "extend-ttls", ID: "cache.extend-ttls", Role: admin.Operator,
+			Summary: "Lengthen the TTLs of entries, present and new, until taken back; twice as long if not said otherwise.",
+			Body:    extendBody{}, Reply: Report{}, Do: s.doExtend,
+		},
+		{
+			Method: http.MethodDelete, Path: operationsPath + "extend-ttls", ID: "cache.restore-ttls", Role: admin.Operator,
+			Summary: "Take TTL extensions back.",
+			Reply:   Report{},
+			Do: func(ctx context.Context, call *admin.Call) (any, error) {
+				report, err := s.restore(ctx, call.DryRun)
+				return report, problem(report, err)
+			},
+		},
+	}
+}
+
+func (s *Store) doInvalidate(ctx context.Context, call *admin.Call) (any, error) {
+	report, err := s.invalidate(ctx, admin.Body[invalidateBody](call).Pattern, call.DryRun)
+	return report, problem(report, err)
+}
+
+func (s *Store) doExtend(ctx context.Context, call *admin.Call) (any, error) {
+	body := admin.Body[extendBody](call)
+	x := Extension{Factor: body.Factor, Pattern: body.Pattern, DryRun: call.DryRun}
+	if body.By != "" {
+		by, err := time.ParseDuration(body.By)
+		if err != nil {
+			return nil, admin.Invalid("by", "by is %q, give a duration such as \"10m\"", clip(body.By))
+		}
+		x.By = by
+	}
+	report, err := s.ExtendTTLs(ctx, x)
+	return report, problem(report, err)
+}
+
+func (s *Store) doWarm(ctx context.Context, call *admin.Call) (any, error) {
+	var names []string
+	if list := call.Query("set"); list != "" {
+		names = strings.Split(list, ",")
+	}
+	if _, err := s.warmSets(names); err != nil {
+		return nil, admin.Invalid("set", "%s", text(err))
+	}
+	warm := func(ctx context.Context, progress func(WarmReport)) (any, error) {
+		report, err := s.WarmWith(ctx, Warming{Sets: names, DryRun: call.DryRun, Progress: progress})
+		if err != nil {
+			return report, admin.Unavailable(err, "warming is not complete, warm again, it goes on where it was: %s", text(err))
+		}
+		return report, nil
+	}
+	if wait := call.Request.URL.Query(); call.DryRun || wait.Has("wait") && wait.Get("wait") != "false" {
+		return warm(ctx, nil)
+	}
+	return call.Background.Start("cache.warm", s.opts.Prefix+strings.Join(names, ","), call.Actor,
+		func(ctx context.Context, progress admin.Progress) (any, error) {
+			return warm(ctx, func(r WarmReport) { progress(r) })
+		})
+}
+
+// problem gives a sweep's error the status that it deserves.
+func problem(report Report, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, ErrPattern):
+		return admin.Invalid("pattern", "%s", text(err))
+	case errors.Is(err, ErrExtension):
+		field := "factor"
+		if strings.Contains(err.Error(), "by is") {
+			field = "by"
+		}
+		return admin.Invalid(field, "%s", text(err))
+	default:
+		return admin.Unavailable(err, "the cache was swept in part only: %d keys changed, %d seen; call again. Nodes that failed: %s",
+			report.Changed, report.Scanned, failedNodes(report))
+	}
+}
+
+func failedNodes(report Report) string {
+	var addrs []string
+	for addr, n := range report.Nodes {
+		if n.Error != "" {
+			addrs = append(addrs, addr)
+		}
+	}
+	if len(addrs) == 0 {
+		return "those that could not be asked, see the log"
+	}
+	return strings.Join(addrs, ", ")
+}
+
+func text(err error) string { return strings.TrimPrefix(err.Error(), "cache: ") }

@@ -1,0 +1,113 @@
+package cache
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/robfig/cron/v3"
+)
+
+// Options tune a Store.
+type Options struct {
+	// Prefix begins every key. It is the store's whole territory: pattern "*" means Prefix + "*". At most 64 bytes,
+	// ending in a colon, without glob characters and braces. Zero means "app:".
+	Prefix string
+	// RedisTimeout bounds each call to Redis on behalf of one caller. Sweeps have it for each of their steps, at least
+	// a second. Zero means 250 ms.
+	RedisTimeout time.Duration
+	// LoadTimeout bounds a loader, whatever becomes of its callers. Zero means 10 s.
+	LoadTimeout time.Duration
+	// MaxLoads is how many loaders run at a time in this process. Zero means 64.
+	MaxLoads int
+	// LoadWait is how long a load waits for its turn before it is refused with ErrShed. Zero means 1 s; negative
+	// refuses at once.
+	LoadWait time.Duration
+	// MaxValueBytes is the largest encoded value that is stored; a larger one is returned and not stored. Zero means
+	// 1 MiB.
+	MaxValueBytes int
+	// Window is the time that HitRate looks back. Zero means 5 minutes.
+	Window time.Duration
+	// WarmSchedule is when Run warms all declared sets, once for all processes, as a cron specification such as
+	// "0 */6 * * *". Zero means never.
+	WarmSchedule string
+	// Logger gets background failures and what was refused. Zero means that nothing is logged.
+	Logger *slog.Logger
+	// Registerer gets the store's series. Zero means counted, not exported.
+	Registerer prometheus.Registerer
+}
+
+const (
+	defaultPrefix  = "app:"
+	maxPrefixBytes = 64
+	maxKeyBytes    = 1024
+)
+
+// foreign are the prefixes of those who may share the Redis: queues, sessions, flags.
+var foreign = []string{"asynq:", "scs:", "scaleaware:"}
+
+func (o Options) withDefaults() Options {
+	o.Prefix = cmp.Or(o.Prefix, defaultPrefix)
+	o.RedisTimeout = cmp.Or(o.RedisTimeout, 250*time.Millisecond)
+	o.LoadTimeout = cmp.Or(o.LoadTimeout, 10*time.Second)
+	o.MaxLoads = cmp.Or(o.MaxLoads, 64)
+	o.LoadWait = cmp.Or(o.LoadWait, time.Second)
+	o.MaxValueBytes = cmp.Or(o.MaxValueBytes, 1<<20)
+	o.Window = cmp.Or(o.Window, 5*time.Minute)
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return o
+}
+
+func (o Options) validate() error {
+	errs := []error{checkPrefix(o.Prefix)}
+	positive := func(name string, ok bool) {
+		if !ok {
+			errs = append(errs, fmt.Errorf("cache: Options.%s is negative, leave it zero for its default", name))
+		}
+	}
+	positive("RedisTimeout", o.RedisTimeout > 0)
+	positive("LoadTimeout", o.LoadTimeout > 0)
+	positive("MaxLoads", o.MaxLoads > 0)
+	positive("MaxValueBytes", o.MaxValueBytes > 0)
+	positive("Window", o.Window > 0)
+	if o.Window > 0 && o.Window < windowSlots*time.Second {
+		errs = append(errs, fmt.Errorf("cache: Options.Window is %v, give at least %v", o.Window, windowSlots*time.Second))
+	}
+	if o.MaxValueBytes > 64<<20 {
+		errs = append(errs, fmt.Errorf("cache: Options.MaxValueBytes is %d, give at most 64 MiB: larger values block Redis", o.MaxValueBytes))
+	}
+	if o.WarmSchedule != "" {
+		if _, err := cron.ParseStandard(o.WarmSchedule); err != nil {
+			errs = append(errs, fmt.Errorf("cache: Options.WarmSchedule %q, want a form such as \"0 */6 * * *\": %w", o.WarmSchedule, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func checkPrefix(prefix string) error {
+	const option = "cache: Options.Prefix"
+	switch {
+	case len(prefix) > maxPrefixBytes:
+		return fmt.Errorf("%s has %d bytes, give at most %d", option, len(prefix), maxPrefixBytes)
+	case strings.ContainsAny(prefix, `*?[]\{}`):
+		return fmt.Errorf("%s %q: leave out glob characters and braces, they would reach other keys or pin all keys to one slot", option, prefix)
+	case strings.ContainsFunc(prefix, isControl):
+		return fmt.Errorf("%s %q: leave out control characters and blanks", option, prefix)
+	case len(prefix) < 2 || !strings.HasSuffix(prefix, ":"):
+		return fmt.Errorf("%s %q: end it with a colon, such as \"app:\", so that no other prefix begins with it", option, prefix)
+	}
+	for _, f := range foreign {
+		if strings.HasPrefix(prefix, f) || strings.HasPrefix(f, prefix) {
+			return fmt.Errorf("%s %q covers keys of others (%s*), choose one of your own, such as \"app:\"", option, prefix, f)
+		}
+	}
+	return nil
+}
+
+func isControl(r rune) bool { return r <= ' ' || r == 0x7f }

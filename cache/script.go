@@ -1,0 +1,114 @@
+package cache
+
+import "github.com/redis/go-redis/v9"
+
+// Each script touches one key, so it runs on the node that owns the slot, on one node and on a cluster alike. Offsets
+// are those of header.go, counted from 1. Two-part numbers are compared in parts, because a Lua number holds 53 bits.
+// Strings are never compared with <, which asks the server's locale.
+
+// beginScript leaves a lease where nothing is and returns what now stands there with the fill's start in microseconds.
+// KEYS: entry. ARGV: lease, its TTL in ms, SHA-1 of a value found to be unusable (or empty).
+var beginScript = redis.NewScript(`
+local t = redis.call('TIME')
+local now = t[1] * 1000000 + t[2]
+local cur = redis.pcall('GET', KEYS[1])
+if type(cur) == 'table' then
+  if not string.find(cur.err, 'WRONGTYPE', 1, true) then return cur end
+  redis.call('UNLINK', KEYS[1])
+  cur = false
+end
+if cur and ARGV[3] ~= '' and redis.sha1hex(cur) == ARGV[3] then
+  redis.call('UNLINK', KEYS[1])
+  cur = false
+end
+if not cur then
+  cur = string.sub(ARGV[1], 1, 16) .. struct.pack('>I8', now) .. string.sub(ARGV[1], 25)
+  redis.call('SET', KEYS[1], cur, 'PX', ARGV[2])
+  return {cur, now}
+end
+if #cur >= 48 and string.sub(cur, 1, 2) == '\202\001' then
+  if string.sub(cur, 3, 3) == 'L' then
+    redis.call('PEXPIRE', KEYS[1], ARGV[2])
+  end
+  now = math.max(now, struct.unpack('>I8', cur, 17) + 1)
+end
+return {cur, now}
+`)
+
+// storeScript lands a fill if its lease still stands and what stands there is not newer. It returns 'stored',
+// 'fenced' or 'older'.
+// KEYS: entry. ARGV: header and payload, TTL in ms, physical TTL in ms.
+var storeScript = redis.NewScript(`
+local cur = redis.pcall('GET', KEYS[1])
+local new = ARGV[1]
+if type(cur) ~= 'string' or #cur < 48 or string.sub(cur, 1, 2) ~= '\202\001'
+  or string.sub(cur, 9, 16) ~= string.sub(new, 9, 16) then
+  return 'fenced'
+end
+local have, give = string.byte(cur, 6), string.byte(new, 6)
+for i = 0, have - 1 do
+  local system, tl, hi, lo = struct.unpack('>c8I4I4I4', cur, 49 + i * 20)
+  local covered = false
+  for j = 0, give - 1 do
+    local s, t, h, l = struct.unpack('>c8I4I4I4', new, 49 + j * 20)
+    if s == system then
+      covered = t > tl or (t == tl and (h > hi or (h == hi and l >= lo)))
+    end
+  end
+  if not covered then return 'older' end
+end
+if have == 0 and string.sub(cur, 3, 3) ~= 'L' and struct.unpack('>I8', new, 17) < struct.unpack('>I8', cur, 17) then
+  return 'older'
+end
+local t = redis.call('TIME')
+local hard = t[1] * 1000 + math.floor(t[2] / 1000) + ARGV[2]
+redis.call('SET', KEYS[1], string.sub(new, 1, 32) .. struct.pack('>I8', hard) .. string.sub(new, 41), 'PX', ARGV[3])
+return 'stored'
+`)
+
+// putScript stores a value that the caller gave, over whatever is there. Arguments as storeScript's.
+var putScript = redis.NewScript(`
+local t = redis.call('TIME')
+local now = t[1] * 1000000 + t[2]
+local hard = math.floor(now / 1000) + ARGV[2]
+local new = ARGV[1]
+redis.call('SET', KEYS[1], string.sub(new, 1, 16) .. struct.pack('>I8', now) .. string.sub(new, 25, 32)
+  .. struct.pack('>I8', hard) .. string.sub(new, 41), 'PX', ARGV[3])
+return 'stored'
+`)
+
+// extendScript moves the physical end of one entry to its own end plus (factor-1) times its lifetime, plus a duration,
+// so that doing it twice does nothing more. Leases are left alone. It returns 1 when the TTL grew (or would), 0 when
+// not, -1 for what is not an entry.
+// KEYS: entry. ARGV: factor-1, added ms, 1 to only count.
+var extendScript = redis.NewScript(`
+local h = redis.pcall('GETRANGE', KEYS[1], 0, 47)
+if type(h) ~= 'string' or #h < 48 or string.sub(h, 1, 2) ~= '\202\001' or string.sub(h, 3, 3) == 'L' then return -1 end
+local start, soft, hard = struct.unpack('>I8I8I8', h, 17)
+local life = math.max(0, hard - math.floor(start / 1000))
+local target = math.floor(hard + ARGV[1] * life + ARGV[2])
+if ARGV[3] == '1' then
+  local at = redis.call('PEXPIRETIME', KEYS[1])
+  if at > 0 and target > at then return 1 end
+  return 0
+end
+return redis.call('PEXPIREAT', KEYS[1], string.format('%.0f', target), 'GT')
+`)
+
+// restoreScript moves the physical end of one entry back to its own end. Entries that are past it get a little time,
+// so that the undo does not send all their readers to the origin at once. It returns 1 when the TTL shrank (or would),
+// 0 when not, -1 for what is not an entry.
+// KEYS: entry. ARGV: ms for entries past their end, 1 to only count.
+var restoreScript = redis.NewScript(`
+local h = redis.pcall('GETRANGE', KEYS[1], 0, 47)
+if type(h) ~= 'string' or #h < 48 or string.sub(h, 1, 2) ~= '\202\001' or string.sub(h, 3, 3) == 'L' then return -1 end
+local hard = struct.unpack('>I8', h, 33)
+local left = redis.call('PTTL', KEYS[1])
+if left <= 0 then return 0 end
+local t = redis.call('TIME')
+local want = hard - (t[1] * 1000 + math.floor(t[2] / 1000))
+if want <= 0 then want = tonumber(ARGV[1]) end
+if want >= left then return 0 end
+if ARGV[2] == '1' then return 1 end
+return redis.call('PEXPIRE', KEYS[1], string.format('%.0f', want))
+`)

@@ -1,0 +1,233 @@
+package cache
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// WarmSet is a set of keys of a view that are worth loading before anybody asks.
+type WarmSet[V any] struct {
+	// Name identifies the set, by the rules of view names.
+	Name string
+	// Keys returns the keys, anew for each warming.
+	Keys func(ctx context.Context) ([]string, error)
+	// Load gets the value of one of them, as in View.Load.
+	Load Loader[V]
+	// Priority orders sets: higher ones are warmed first. Zero means last but for negative ones.
+	Priority int
+	// Concurrency is how many keys are loaded at a time; Options.MaxLoads holds besides. Zero means 8.
+	Concurrency int
+}
+
+// warmSet is a WarmSet whose type is forgotten.
+type warmSet struct {
+	name     string
+	priority int
+	run      func(ctx context.Context, dryRun bool, progress func(update func(*WarmSetReport)))
+}
+
+// Warming says what to warm and how.
+type Warming struct {
+	// Sets names the sets. Zero means all.
+	Sets []string
+	// Progress is called with the state so far, after some keys at a time, one call at a time. Zero means never.
+	Progress func(WarmReport)
+	// DryRun counts and loads nothing. Zero means do it.
+	DryRun bool
+}
+
+// WarmReport says what a warming did.
+type WarmReport struct {
+	// DryRun says that nothing was loaded; Loaded counts what would have been.
+	DryRun bool `json:"dry_run"`
+	// Complete says that no key of any set failed.
+	Complete bool `json:"complete"`
+	// Sets is in the order of work.
+	Sets []WarmSetReport `json:"sets"`
+}
+
+// WarmSetReport is one set's part of a WarmReport.
+type WarmSetReport struct {
+	Name string `json:"name"`
+	// Keys is how many keys the set has.
+	Keys int `json:"keys"`
+	// Current is how many were in the cache already.
+	Current int `json:"current"`
+	// Loaded is how many were brought from the origin.
+	Loaded int `json:"loaded"`
+	// NotFound is how many the origin does not have.
+	NotFound int `json:"not_found"`
+	// Failed is how many could not be looked up or loaded.
+	Failed int `json:"failed"`
+	// Error is the first failure.
+	Error string `json:"error,omitempty"`
+	// Seconds is how long it took.
+	Seconds float64 `json:"seconds"`
+}
+
+const warmBatch = 100
+
+// DeclareWarm adds a set to what Store.Warm warms. A mistake is returned, and again by Store.Ready.
+func (v *View[V]) DeclareWarm(set WarmSet[V]) error {
+	var errs []error
+	if v.err != nil {
+		errs = append(errs, v.err)
+	}
+	if !viewName.MatchString(set.Name) {
+		errs = append(errs, fmt.Errorf("cache: WarmSet.Name %q, give 1 to 64 letters, digits, dots, dashes or underscores", clip(set.Name)))
+	}
+	if set.Keys == nil || set.Load == nil {
+		errs = append(errs, fmt.Errorf("cache: WarmSet %q needs both Keys and Load", clip(set.Name)))
+	}
+	if set.Concurrency < 0 {
+		errs = append(errs, fmt.Errorf("cache: WarmSet %q has a negative Concurrency, leave it zero for 8", clip(set.Name)))
+	}
+	set.Concurrency = cmp.Or(set.Concurrency, 8)
+	s := v.store
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sets[set.Name] != nil {
+		errs = append(errs, fmt.Errorf("cache: WarmSet %q is declared twice, give this one another name", clip(set.Name)))
+	}
+	if err := errors.Join(errs...); err != nil {
+		s.broken = append(s.broken, err)
+		return err
+	}
+	s.sets[set.Name] = &warmSet{name: set.Name, priority: set.Priority, run: func(ctx context.Context, dryRun bool, progress func(func(*WarmSetReport))) {
+		v.warm(ctx, set, dryRun, progress)
+	}}
+	return nil
+}
+
+// Warm loads what is not in the cache of the named sets, or of all. Entries that are there are left alone, so a warming
+// that was cut short goes on where it was. The error is of unknown names, before anything is done, or joins what failed;
+// the report is right beside it.
+func (s *Store) Warm(ctx context.Context, names ...string) (WarmReport, error) {
+	return s.WarmWith(ctx, Warming{Sets: names})
+}
+
+// WarmWith is Warm with progress and dry run.
+func (s *Store) WarmWith(ctx context.Context, w Warming) (WarmReport, error) {
+	sets, err := s.warmSets(w.Sets)
+	report := WarmReport{DryRun: w.DryRun}
+	if err != nil {
+		return report, err
+	}
+	var errs []error
+	for _, set := range sets {
+		if err := ctx.Err(); err != nil {
+			errs = append(errs, fmt.Errorf("cache: warming ended before set %s: %w", set.name, err))
+			break
+		}
+		began := time.Now()
+		report.Sets = append(report.Sets, WarmSetReport{Name: set.name})
+		var mu sync.Mutex
+		set.run(ctx, w.DryRun, func(update func(*WarmSetReport)) {
+			mu.Lock()
+			defer mu.Unlock()
+			mine := &report.Sets[len(report.Sets)-1]
+			update(mine)
+			mine.Seconds = time.Since(began).Seconds()
+			if w.Progress != nil {
+				w.Progress(WarmReport{DryRun: w.DryRun, Sets: slices.Clone(report.Sets)})
+			}
+		})
+		if mine := report.Sets[len(report.Sets)-1]; mine.Error != "" {
+			errs = append(errs, fmt.Errorf("cache: warm set %s: %d of %d keys failed, warm again: %s", set.name, mine.Failed, mine.Keys, mine.Error))
+		}
+	}
+	report.Complete = len(errs) == 0
+	s.opts.Logger.InfoContext(ctx, "cache: warmed", "sets", len(report.Sets), "dry_run", w.DryRun, "complete", report.Complete)
+	return report, errors.Join(errs...)
+}
+
+func (s *Store) warmSets(names []string) ([]*warmSet, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var sets []*warmSet
+	if len(names) == 0 {
+		for _, set := range s.sets {
+			sets = append(sets, set)
+		}
+	}
+	for _, name := range names {
+		set := s.sets[name]
+		if set == nil {
+			return nil, fmt.Errorf("%w: %q, declare it with View.DeclareWarm", ErrUnknownSet, clip(name))
+		}
+		if !slices.Contains(sets, set) {
+			sets = append(sets, set)
+		}
+	}
+	slices.SortFunc(sets, func(a, b *warmSet) int {
+		return cmp.Or(cmp.Compare(b.priority, a.priority), strings.Compare(a.name, b.name))
+	})
+	return sets, nil
+}
+
+// warm works through one set.
+func (v *View[V]) warm(ctx context.Context, set WarmSet[V], dryRun bool, progress func(func(*WarmSetReport))) {
+	ids, err := set.Keys(ctx)
+	if err != nil {
+		progress(func(r *WarmSetReport) { r.Error = "keys: " + err.Error() })
+		return
+	}
+	slices.Sort(ids)
+	ids = slices.Compact(ids)
+	progress(func(r *WarmSetReport) { r.Keys = len(ids) })
+	for batch := range slices.Chunk(ids, warmBatch) {
+		if ctx.Err() != nil {
+			progress(func(r *WarmSetReport) { r.Error = ctx.Err().Error() })
+			return
+		}
+		missing, failed := v.missingOf(ctx, batch)
+		var mu sync.Mutex
+		tally := WarmSetReport{Current: len(batch) - len(missing) - len(failed), Failed: len(failed)}
+		for _, err := range failed {
+			tally.Error = err.Error()
+			break
+		}
+		var group errgroup.Group
+		group.SetLimit(set.Concurrency)
+		for id, e := range missing {
+			group.Go(func() error {
+				var err error
+				if !dryRun {
+					_, err = v.share(ctx, &fill{key: v.prefix + id, id: id, seen: e}, set.Load)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				tally.add(err)
+				return nil
+			})
+		}
+		_ = group.Wait()
+		progress(func(r *WarmSetReport) {
+			r.Current += tally.Current
+			r.Loaded += tally.Loaded
+			r.NotFound += tally.NotFound
+			r.Failed += tally.Failed
+			r.Error = cmp.Or(r.Error, tally.Error)
+		})
+	}
+}
+
+func (r *WarmSetReport) add(err error) {
+	switch {
+	case err == nil:
+		r.Loaded++
+	case errors.Is(err, ErrNotFound):
+		r.NotFound++
+	default:
+		r.Failed++
+		r.Error = cmp.Or(r.Error, err.Error())
+	}
+}
