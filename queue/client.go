@@ -3,7 +3,6 @@ package queue
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"strings"
 
 	"github.com/redis/go-redis/v9"
@@ -54,21 +53,6 @@ func passing(err error) bool {
 
 // notFound is what asynq's scripts answer when a job is not running any more.
 func notFound(err error) bool { return err != nil && strings.Contains(err.Error(), "NOT FOUND") }
-
-// warnUnbounded tells about a client whose calls ignore their deadlines, go-redis's default: with it a hung master
-// holds a call for seconds.
-func warnUnbounded(log *slog.Logger, rdb redis.UniversalClient) {
-	bounded := true
-	switch c := rdb.(type) {
-	case *redis.Client:
-		bounded = c.Options().ContextTimeoutEnabled
-	case *redis.ClusterClient:
-		bounded = c.Options().ContextTimeoutEnabled
-	}
-	if !bounded {
-		log.Warn("queue: the Redis client ignores context deadlines, set ContextTimeoutEnabled or use redisclient.Options")
-	}
-}
 
 func isNil(err error) bool { return errors.Is(err, redis.Nil) }
 

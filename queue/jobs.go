@@ -13,6 +13,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/scaleaware/scaleaware"
+	"github.com/scaleaware/scaleaware/redisclient"
 )
 
 // Gate says whether writes are allowed now. It is asked before each enqueue and each fetch, so it must answer from
@@ -105,7 +106,9 @@ func New(rdb redis.UniversalClient, queues []Queue, o *Options) (*Jobs, error) {
 	if src, ok := opts.Outbox.(scaleaware.Source); ok {
 		j.source = src
 	}
-	warnUnbounded(j.log, rdb)
+	for _, warning := range redisclient.Check(rdb) {
+		j.log.Warn("queue: the Redis client will hurt when Redis fails: " + warning)
+	}
 	return j, nil
 }
 

@@ -108,3 +108,10 @@ func (s *slots) busy() int {
 	}
 	return n
 }
+
+// size returns the number of slots.
+func (s *slots) size() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.target
+}

@@ -142,7 +142,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	if err := w.awaitRedis(ctx); err != nil || ctx.Err() != nil {
 		return err
 	}
-	w.jobs.meters.slots.WithLabelValues().Set(float64(w.opts.Concurrency))
+	w.jobs.meters.slots.WithLabelValues().Set(float64(w.slots.size()))
 	fatal, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	fetchers := make([]*fetcher, len(w.queues))
