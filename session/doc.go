@@ -19,11 +19,10 @@
 // # Failures
 //
 // When Redis does not answer within [Options.StoreTimeout], requests without a session cookie go on; those with one are
-// refused with 503, or served as anonymous, as [Options.OnStoreDown] says. A client without ContextTimeoutEnabled does
-// not obey deadlines; New warns about one. A failover of Redis can lose the writes of its last moments, log-outs
-// included, since its replication is asynchronous.
-// Data that cannot be decoded is counted, and its owner gets a new session.
-// What a handler puts into the session after the response has begun is lost, counted and logged.
+// refused with 503, or served as anonymous, as [Options.OnStoreDown] says. A client that redisclient.New did not make may
+// wait longer; New logs what is wrong with it. A failover of Redis can lose the writes of its last moments, log-outs
+// included, since its replication is asynchronous. Data that cannot be decoded is counted, and its owner gets a new
+// session. What a handler puts into the session after the response has begun is lost, counted and logged.
 //
 // # Use
 //

@@ -13,6 +13,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/scaleaware/scaleaware/metrics"
+	"github.com/scaleaware/scaleaware/redisclient"
 )
 
 // mergeTries bounds how often a commit gives way to another writer of the same session.
@@ -71,8 +72,8 @@ func NewStore(rdb redis.UniversalClient, opts *Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !obeysDeadlines(rdb) {
-		o.Logger.Warn("session: the Redis client ignores deadlines, so a hung server blocks requests: set ContextTimeoutEnabled, as redisclient.Options does")
+	for _, warning := range redisclient.Check(rdb) {
+		o.Logger.Warn("session: the Redis client will hurt when Redis fails", "problem", warning)
 	}
 	return &Store{rdb: rdb, opts: o, commands: commands, codec: scs.GobCodec{}}, nil
 }
@@ -245,18 +246,4 @@ func detached(ctx context.Context, timeout time.Duration) (context.Context, cont
 		end = d
 	}
 	return context.WithDeadline(context.WithoutCancel(ctx), end)
-}
-
-// obeysDeadlines is true for clients whose options it cannot see.
-func obeysDeadlines(rdb redis.UniversalClient) bool {
-	switch c := rdb.(type) {
-	case *redis.Client:
-		return c.Options().ContextTimeoutEnabled
-	case *redis.ClusterClient:
-		return c.Options().ContextTimeoutEnabled
-	case *redis.Ring:
-		return c.Options().ContextTimeoutEnabled
-	default:
-		return true
-	}
 }
