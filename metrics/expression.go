@@ -76,7 +76,7 @@ func leMatcher(bound float64) string {
 
 // summary is the alert's text. Scope labels are rendered by label.
 func (m KeyMetric) summary(t Threshold, label func(name string) string) string {
-	text := fmt.Sprintf("%s is %s %s", m.Title, m.Op, m.Unit.format(t.Value))
+	text := fmt.Sprintf("%s %s %s", m.Title, m.Op, m.Unit.format(t.Value))
 	for _, name := range m.Scope {
 		text += ", " + name + " " + label(name)
 	}

@@ -1,0 +1,93 @@
+package metrics
+
+import (
+	"math"
+	"strings"
+	"testing"
+)
+
+func TestLevel(t *testing.T) {
+	nan := math.NaN()
+	// By metric: fine, fine at the very threshold, warning, warning at the very threshold, critical.
+	for id, values := range map[string][5]float64{
+		"api_latency_p95":     {.1, .2, .201, .5, .501},
+		"api_latency_p99":     {.1, .5, .501, 1, 1.01},
+		"api_error_rate":      {0, .001, .0011, .01, .011},
+		"db_pool_utilization": {.5, .8, .81, .9, .91},
+		"db_query_time":       {.01, .1, .101, .5, .501},
+		"db_slow_queries":     {0, 10, 10.1, 50, 50.1},
+		"cache_hit_rate":      {1, .8, .79, .6, .59},
+		"cache_memory":        {.1, .8, .81, .9, .91},
+		"cache_evictions":     {0, 10, 10.1, 50, 50.1},
+		"queue_depth":         {0, 1000, 1001, 5000, 5001},
+		"job_time":            {1, 30, 30.1, 60, 60.1},
+		"job_failed_rate":     {0, .01, .011, .05, .051},
+	} {
+		m := metric(t, id)
+		for i, want := range []Level{OK, OK, Warning, Warning, Critical} {
+			if got := m.Level(values[i]); got != want {
+				t.Errorf("%s %v is %v, want %v", id, values[i], got, want)
+			}
+		}
+		if got := m.Level(nan); got != Unknown {
+			t.Errorf("%s NaN is %v, want unknown", id, got)
+		}
+	}
+	if got := metric(t, "api_throughput").Level(1e9); got != OK {
+		t.Errorf("a metric without thresholds is %v, want ok", got)
+	}
+}
+
+func metric(t testing.TB, id string) KeyMetric {
+	t.Helper()
+	for _, m := range KeyMetrics() {
+		if m.ID == id {
+			return m
+		}
+	}
+	t.Fatalf("no key metric %s", id)
+	return KeyMetric{}
+}
+
+func TestKeyMetricsAreValid(t *testing.T) {
+	for _, m := range KeyMetrics() {
+		if err := m.validate(); err != nil {
+			t.Error(err)
+		}
+		if m.HasThresholds() && m.Step == "" {
+			t.Errorf("%s alerts and says not what to do", m.ID)
+		}
+	}
+}
+
+func TestValidate(t *testing.T) {
+	for name, test := range map[string]struct {
+		id     string
+		change func(*KeyMetric)
+		want   string
+	}{
+		"no boundary at the threshold": {"api_latency_p95", func(m *KeyMetric) { m.Warning = .25 }, "0.25 must be a bucket boundary"},
+		"none above":                   {"job_time", func(m *KeyMetric) { m.Critical = 600 }, "600 must be a bucket boundary"},
+		"no boundary at the bound":     {"db_slow_queries", func(m *KeyMetric) { m.Param = .2 }, "0.2 must be a bucket boundary"},
+		"wrong way round":              {"cache_hit_rate", func(m *KeyMetric) { m.Critical = .9 }, "critical must be past warning"},
+		"fires at once":                {"queue_depth", func(m *KeyMetric) { m.CriticalFor = 0 }, "critical must be past warning"},
+		"unknown scope":                {"queue_depth", func(m *KeyMetric) { m.Scope = []string{"route"} }, "no label route"},
+		"unknown label":                {"api_error_rate", func(m *KeyMetric) { m.Label = "status" }, "no label status"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := metric(t, test.id)
+			test.change(&m)
+			if err := m.validate(); err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("validate: %v, want %q", err, test.want)
+			}
+		})
+	}
+}
+
+func BenchmarkLevel(b *testing.B) {
+	m := metric(b, "api_latency_p95")
+	b.ReportAllocs()
+	for b.Loop() {
+		m.Level(.3)
+	}
+}
