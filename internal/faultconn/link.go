@@ -14,8 +14,8 @@ type link struct {
 	mu       sync.Mutex
 	server   *net.TCPConn // nil until dialled
 	ended    bool
-	isolated bool // one side is closed and the other must not learn of it
-	holed    bool // bytes were dropped
+	isolated Direction // leads to the side that is closed without the other's knowing; 0: none is
+	holed    bool      // bytes were dropped
 }
 
 func (l *link) run(target string) {
@@ -60,7 +60,7 @@ func (l *link) linger() {
 func (l *link) attach(server *net.TCPConn) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.ended || l.isolated {
+	if l.ended || l.isolated != 0 {
 		return false
 	}
 	l.server = server
@@ -125,10 +125,10 @@ func (l *link) finish(dir Direction) {
 func (l *link) isolate(dir Direction) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.ended || l.isolated {
+	if l.ended || l.isolated != 0 {
 		return
 	}
-	l.isolated, l.holed = true, true
+	l.isolated, l.holed = dir, true
 	switch {
 	case dir == ToClient:
 		l.client.Close()
@@ -145,10 +145,7 @@ func (l *link) fail(dir Direction) {
 		l.isolate(dir)
 		return
 	}
-	l.mu.Lock()
-	isolated := l.isolated
-	l.mu.Unlock()
-	if !isolated {
+	if l.closed() == 0 {
 		l.reset()
 	}
 }
@@ -159,7 +156,8 @@ func (l *link) hole() {
 	l.holed = true
 }
 
-func (l *link) silent() bool {
+// closed is the direction that leads to the closed side of an isolated link, else 0.
+func (l *link) closed() Direction {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.isolated

@@ -80,9 +80,8 @@ func (p *pump) write() {
 
 // finish passes the end of the stream on: FIN as FIN, anything else as RST.
 func (p *pump) finish(it item) {
-	if p.link.silent() {
-		// The open side of an isolated link has left by itself, or the closed side reports its own closing.
-		if !errors.Is(it.end, net.ErrClosed) {
+	if closed := p.link.closed(); closed != 0 {
+		if closed == p.dir { // the other side is closed, and ours has left by itself
 			p.link.reset()
 		}
 		return
@@ -101,7 +100,7 @@ func (p *pump) finish(it item) {
 func (p *pump) await(it item) (int, bool) {
 	for {
 		f, changed := p.link.proxy.conditions.get(p.dir)
-		if f.drop || p.link.silent() {
+		if f.drop || p.link.closed() != 0 {
 			p.link.hole()
 			return 0, false
 		}

@@ -123,6 +123,38 @@ func TestBlackholeSwallowsTheEnd(t *testing.T) {
 	}
 }
 
+func TestBlackholeSwallowsTheResetThatAServersWriteMeets(t *testing.T) {
+	p, e := startProxy(t)
+	conn := dial(t, p)
+	wantEcho(t, conn, "a")
+	server := <-e.conns
+	defer server.Close()
+	p.Blackhole(faultconn.ToServer)
+	conn.SetLinger(0)
+	conn.Close()
+	for range 5 { // the proxy's own write fails from the second on
+		send(t, server, "anybody there?")
+		e.wantOpen(t)
+	}
+	p.Heal()
+	e.wantEnd(t, syscall.ECONNRESET)
+}
+
+func TestBlackholeOfBothEndsStaysSilent(t *testing.T) {
+	p, e := startProxy(t)
+	conn := dial(t, p)
+	wantEcho(t, conn, "a")
+	server := <-e.conns
+	defer server.Close()
+	p.Blackhole(faultconn.Both)
+	conn.CloseWrite()
+	server.(*net.TCPConn).CloseWrite()
+	wantQuiet(t, conn)
+	e.wantOpen(t)
+	p.Heal()
+	wantEnd(t, conn, syscall.ECONNRESET)
+}
+
 func TestCut(t *testing.T) {
 	p, e := startProxy(t)
 	conn := dial(t, p)
@@ -158,6 +190,8 @@ func TestHalfOpenKeepsTheClient(t *testing.T) {
 	p, e := startProxy(t)
 	conn := dial(t, p)
 	wantEcho(t, conn, "a")
+	unused := dial(t, p)
+	wantEcho(t, unused, "a")
 	p.HalfOpen()
 	e.wantEnd(t, nil)
 	send(t, conn, "into the void")
@@ -165,6 +199,7 @@ func TestHalfOpenKeepsTheClient(t *testing.T) {
 	wantEcho(t, dial(t, p), "b") // new connections are well
 	p.Heal()
 	wantEnd(t, conn, syscall.ECONNRESET)
+	wantEnd(t, unused, syscall.ECONNRESET)
 }
 
 func TestOrphanKeepsTheServer(t *testing.T) {
