@@ -166,7 +166,9 @@ func TestBackgroundIsBounded(t *testing.T) {
 	var refused *httptest.ResponseRecorder = serve(h, request("POST", "/start/held64", ""))
 	wantProblem(t, refused, 503, "64")
 	close(release)
-	eventually(t, "all are done", func() bool { return ask(t, h, held).State == "done" && serve(h, request("POST", "/start/quick", "")).Code == 202 })
+	eventually(t, "all are done", func() bool {
+		return ask(t, h, held).State == "done" && serve(h, request("POST", "/start/quick", "")).Code == 202
+	})
 	for range 300 {
 		s := start(t, h, "quick")
 		eventually(t, "quick is done", func() bool { return ask(t, h, s).State == "done" })

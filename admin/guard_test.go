@@ -46,7 +46,9 @@ func TestEveryRouteAsksForTheToken(t *testing.T) {
 			"none": func(*http.Request) {}, "wrong": bearing("wrong-secret-0123456789"), "empty": header("Authorization", "Bearer "), "no scheme": header("Authorization", operatorSecret),
 			"basic": func(r *http.Request) { r.SetBasicAuth("ops", operatorSecret) }, "in the query": func(r *http.Request) { r.URL.RawQuery = "token=" + operatorSecret },
 			"prefix": bearing(operatorSecret[:20]), "longer": bearing(operatorSecret + "x"),
-			"two headers": func(r *http.Request) { r.Header["Authorization"] = []string{"Bearer " + operatorSecret, "Bearer " + operatorSecret} },
+			"two headers": func(r *http.Request) {
+				r.Header["Authorization"] = []string{"Bearer " + operatorSecret, "Bearer " + operatorSecret}
+			},
 		} {
 			w := serve(h, request(method, path, "", change))
 			if public[path] {

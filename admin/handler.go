@@ -40,12 +40,15 @@ func New(operations []Operation, options *Options) (*Handler, error) {
 	errs := []error{opts.validate()}
 
 	health := newHealth(opts.Checks, opts.CheckTimeout)
-	page := &console{title: opts.Title, handler: h}
+	page, err := newConsole(opts.Title, h, health)
+	if err != nil {
+		return nil, err
+	}
 	document := &document{title: opts.Title, handler: h}
 	for _, op := range slices.Concat(health.operations(), page.operations()) {
 		errs = append(errs, h.mount(op, true))
 	}
-	builtin := slices.Concat(h.background.operations(), h.journal.operations(), document.operations())
+	builtin := slices.Concat(page.guardedOperations(), h.background.operations(), h.journal.operations(), document.operations())
 	if opts.Metrics != nil {
 		errs = append(errs, h.mount(Operation{
 			Method: http.MethodGet, Path: "/metrics", ID: "admin.metrics", Summary: "Prometheus exposition.", Handler: opts.Metrics,

@@ -39,7 +39,7 @@ func TestReadiness(t *testing.T) {
 		"/readyz?exclude=database,odd":             {200, `{"status":"degraded","degraded":["cache"],"excluded":["database","odd"]}`},
 		"/readyz?exclude=database&exclude=odd":     {200, `{"status":"degraded","degraded":["cache"],"excluded":["database","odd"]}`},
 		"/readyz?exclude=cache,odd,database,other": {200, `{"status":"ok","excluded":["database","cache","odd"]}`},
-		"/health": {503, `{"status":"unavailable"}`},
+		"/health":                                  {503, `{"status":"unavailable"}`},
 	} {
 		w := serve(h, request("GET", target, "", func(r *http.Request) { r.RemoteAddr, r.Host = "10.0.0.9:1", "api-1" }))
 		if w.Code != want.code || strings.TrimSpace(w.Body.String()) != want.answer {

@@ -1,0 +1,150 @@
+package admin
+
+import (
+	"bytes"
+	"encoding/json"
+	"sync"
+	"time"
+)
+
+// consoleReplies are the parts of the operations' replies that the page shows. This package knows operations by their
+// paths only, so a field that is missing or new does no harm.
+type consoleReplies struct {
+	Dashboard   *dashboardReply
+	Bottlenecks *bottlenecksReply
+	Jobs        *jobsReply
+	Cache       *cacheReply
+	Database    *databaseReply
+	ReadOnly    *readOnlyReply
+	Audit       *auditReply
+	Operations  *operationList
+	Health      healthReply
+
+	mu     sync.Mutex
+	failed map[string]string
+}
+
+func (r *consoleReplies) fail(path string, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.failed == nil {
+		r.failed = map[string]string{}
+	}
+	r.failed[path] = asProblem(err).Detail
+}
+
+type dashboardReply struct {
+	Alerts    []alertReply
+	Metrics   []metricReply
+	Instance  string
+	Instances []string
+	Scope     string
+	Degraded  string
+	Warming   bool
+}
+
+type alertReply struct {
+	Labels      map[string]string
+	Annotations map[string]string
+	State       string
+	ActiveAt    time.Time
+	Value       float64
+	Threshold   float64
+	Unit        string
+}
+
+type metricReply struct {
+	ID       string
+	Title    string
+	Labels   map[string]string
+	Value    *float64
+	Unit     string
+	Op       string
+	Warning  *float64
+	Critical *float64
+	State    string
+}
+
+type bottlenecksReply struct {
+	Verdict   string
+	Resources []struct {
+		Title       string
+		Labels      map[string]string
+		Utilization *float64
+		Ceiling     *float64 `json:"ceiling_per_second"`
+		State       string
+		Status      string
+		Step        string
+	}
+}
+
+type jobsReply struct {
+	Queues []struct {
+		Queue          string
+		Waiting        int
+		Active         int
+		Delayed        int
+		Retrying       int
+		Failed         int
+		Parked         int
+		OldestSeconds  *float64 `json:"oldest_waiting_seconds"`
+		RunP95Seconds  *float64 `json:"run_p95_seconds"`
+		Paused         bool
+		DesiredWorkers *int `json:"desired_workers"`
+		RateLimit      *struct {
+			Max        float64
+			PerSeconds float64 `json:"per_seconds"`
+		} `json:"rate_limit"`
+	}
+}
+
+type cacheReply struct {
+	WindowSeconds float64 `json:"window_seconds"`
+	Total         cacheHits
+	Views         map[string]cacheHits
+}
+
+type cacheHits struct {
+	Lookups  int64
+	ByResult map[string]int64 `json:"by_result"`
+	Rate     *float64
+}
+
+// databaseReply takes a list of nodes, bare or named.
+type databaseReply struct{ Nodes []nodeReply }
+
+type nodeReply struct {
+	Name      string
+	Role      string
+	Up        bool
+	LSN       string
+	Staleness *int64 `json:"staleness_ns"`
+	Inflight  int64
+	Latency   int64 `json:"latency_ns"`
+	Advice    string
+}
+
+func (d *databaseReply) UnmarshalJSON(data []byte) error {
+	if bytes.HasPrefix(bytes.TrimSpace(data), []byte("[")) {
+		return json.Unmarshal(data, &d.Nodes)
+	}
+	var named struct{ Nodes, Replicas []nodeReply }
+	err := json.Unmarshal(data, &named)
+	d.Nodes = append(named.Nodes, named.Replicas...)
+	return err
+}
+
+type readOnlyReply struct {
+	Enabled      bool
+	Reason       string
+	Actor        string
+	Since        time.Time
+	Until        time.Time
+	Epoch        uint64
+	Incident     bool
+	Phase        string
+	Instances    int
+	Acknowledged int
+	Missing      []string
+	InFlight     int64 `json:"in_flight"`
+}
