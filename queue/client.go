@@ -8,31 +8,41 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// tellingClient passes on the errors of scripts: asynq keeps only their text, which cannot tell a refusal from a
-// lost answer.
+// tellingClient passes on the errors of an enqueue's commands: asynq keeps only their text, which cannot tell a
+// refusal from a lost answer.
 type tellingClient struct{ redis.UniversalClient }
 
 type errorKey struct{}
 
-// withErrorBox returns a context in which a tellingClient leaves the last script error.
+// withErrorBox returns a context in which a tellingClient leaves the last command's error.
 func withErrorBox(ctx context.Context) (context.Context, *error) {
 	box := new(error)
 	return context.WithValue(ctx, errorKey{}, box), box
 }
 
 func (c tellingClient) Eval(ctx context.Context, script string, keys []string, args ...any) *redis.Cmd {
-	return tell(ctx, c.UniversalClient.Eval(ctx, script, keys, args...))
+	cmd := c.UniversalClient.Eval(ctx, script, keys, args...)
+	tell(ctx, cmd.Err())
+	return cmd
 }
 
 func (c tellingClient) EvalSha(ctx context.Context, sha string, keys []string, args ...any) *redis.Cmd {
-	return tell(ctx, c.UniversalClient.EvalSha(ctx, sha, keys, args...))
+	cmd := c.UniversalClient.EvalSha(ctx, sha, keys, args...)
+	tell(ctx, cmd.Err())
+	return cmd
 }
 
-func tell(ctx context.Context, cmd *redis.Cmd) *redis.Cmd {
-	if box, ok := ctx.Value(errorKey{}).(*error); ok {
-		*box = cmd.Err()
-	}
+// SAdd makes a new queue known, before its first job.
+func (c tellingClient) SAdd(ctx context.Context, key string, members ...any) *redis.IntCmd {
+	cmd := c.UniversalClient.SAdd(ctx, key, members...)
+	tell(ctx, cmd.Err())
 	return cmd
+}
+
+func tell(ctx context.Context, err error) {
+	if box, ok := ctx.Value(errorKey{}).(*error); ok {
+		*box = err
+	}
 }
 
 // answered reports whether err is Redis's own answer, so that the command did nothing, rather than a lost one.

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -156,4 +157,11 @@ func (l *ledger) check(t *testing.T, n int, exactly bool) {
 		t.Errorf("of %d jobs lost %d (%s), run more than once %d (%s), different jobs seen %d",
 			n, len(lost), clip(strings.Join(lost, " ")), len(twice), clip(strings.Join(twice, " ")), len(l.runs))
 	}
+}
+
+func asUnconfirmed(err error) (*UnconfirmedError, bool) {
+	if !errors.Is(err, ErrUnconfirmed) {
+		return nil, false
+	}
+	return errors.AsType[*UnconfirmedError](err)
 }

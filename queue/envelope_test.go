@@ -1,0 +1,122 @@
+package queue
+
+import (
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/scaleaware/scaleaware"
+)
+
+func FuzzHeaders(f *testing.F) {
+	f.Add("tenant", "a", "7:2:0/1267")
+	f.Add("scaleaware-tokens", "x", "")
+	f.Add("", "", "7:2:0/1267,7:2:0/1268")
+	f.Add("a{b}", strings.Repeat("x", 5000), "18446744073709551615:4294967295:FFFFFFFF/FFFFFFFF")
+	f.Fuzz(func(t *testing.T, name, value, tokens string) {
+		err := validateHeaders(map[string]string{name: value})
+		if err == nil && (strings.HasPrefix(name, headerPrefix) || len(value) > 4096 || name == "") {
+			t.Errorf("header %q with %d bytes was accepted", name, len(value))
+		}
+		parsed, err := tokensIn(map[string]string{headerTokens: tokens})
+		if err != nil {
+			return
+		}
+		e := &envelope{}
+		e.raise(parsed)
+		again, err := tokensIn(e.Headers)
+		if err != nil || again.String() != parsed.String() {
+			t.Errorf("%q came back as %q, %v", tokens, again, err)
+		}
+	})
+}
+
+func FuzzName(f *testing.F) {
+	for _, name := range []string{"critical", "low-priority", "", "a{b}", "a b", "ä", "../x", strings.Repeat("x", 65)} {
+		f.Add(name)
+	}
+	f.Fuzz(func(t *testing.T, name string) {
+		if !validName(name) {
+			return
+		}
+		if len(name) > 64 || strings.ContainsAny(name, "{}:*?[]\\ \x00\n\"'/") {
+			t.Errorf("%q was accepted", name)
+		}
+		if key := asynqKey(name, "pending"); strings.Count(key, "{") != 1 || strings.Count(key, "}") != 1 {
+			t.Errorf("key %q has another hash tag", key)
+		}
+	})
+}
+
+func FuzzPayload(f *testing.F) {
+	f.Add([]byte(`{"n":1}`))
+	f.Add([]byte(`{"n":"1"}`))
+	f.Add([]byte(nil))
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		if _, err := open[note](payload); err != nil && !strings.HasPrefix(err.Error(), "queue: ") {
+			t.Errorf("error %q does not say whose it is", err)
+		}
+	})
+}
+
+func FuzzPosition(f *testing.F) {
+	f.Add("7551234567890123456", "00000001", "0/2000018")
+	f.Add("x", "", "")
+	f.Fuzz(func(t *testing.T, system, timeline, lsn string) {
+		token, err := parsePosition(system, timeline, lsn)
+		if err != nil {
+			return
+		}
+		if at, _ := scaleaware.ParseLSN(lsn); token.LSN > at || at-token.LSN > 24 {
+			t.Errorf("position %s became %s", lsn, token.LSN)
+		}
+	})
+}
+
+func TestSealRefusesMistakes(t *testing.T) {
+	t.Parallel()
+	for name, opts := range map[string][]Option{
+		"braces in the ID":    {ID("a{b}")},
+		"negative MaxRetry":   {MaxRetry(-1)},
+		"a taken header":      {Header("scaleaware-tokens", "1:1:0/0")},
+		"a fraction":          {Timeout(time.Millisecond)},
+		"a negative time":     {Retention(-time.Second)},
+		"a header with space": {Header("a b", "x")},
+	} {
+		if _, err := seal(note{}, opts); err == nil || !strings.HasPrefix(err.Error(), "queue: ") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := seal(nil, nil); err == nil {
+		t.Error("a nil job was accepted")
+	}
+	if _, err := seal(note{Text: strings.Repeat("x", maxPayload)}, nil); err == nil {
+		t.Error("a huge payload was accepted")
+	}
+}
+
+// TestQuantiles compares what the buckets say with what is exact.
+func TestQuantiles(t *testing.T) {
+	t.Parallel()
+	for name, at := range map[string]func(i int) time.Duration{
+		"uniform": func(i int) time.Duration { return time.Duration(i+1) * 60 * time.Millisecond },
+		"exponential": func(i int) time.Duration {
+			return time.Duration(math.Pow(1.01, float64(i)) * float64(5*time.Millisecond))
+		},
+		"constant": func(int) time.Duration { return 31 * time.Second },
+	} {
+		counts := &runCounts{buckets: map[int]int64{}}
+		for i := range 1000 {
+			counts.buckets[durationBucket(at(i))]++
+		}
+		got, ok := counts.quantile(0.95)
+		exact := at(949).Seconds()
+		if !ok || math.Abs(got-exact) > 0.026*exact {
+			t.Errorf("%s: p95 = %v, %v, exact %v", name, got, ok, exact)
+		}
+	}
+	if _, ok := (&runCounts{}).quantile(0.95); ok {
+		t.Error("there is a quantile of nothing")
+	}
+}

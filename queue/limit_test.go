@@ -1,0 +1,203 @@
+package queue
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// starts collects the limiter's stamps by queue.
+type starts struct {
+	mu     sync.Mutex
+	stamps map[string][]int64
+}
+
+func (s *starts) add(queue string, stamp int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stamps == nil {
+		s.stamps = make(map[string][]int64)
+	}
+	s.stamps[queue] = append(s.stamps[queue], stamp)
+}
+
+// worst returns the most starts in any half-open window of a second, and the mean rate after the first window.
+func (s *starts) worst(queue string) (most int, mean float64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := slices.Clone(s.stamps[queue])
+	slices.Sort(all)
+	for first, i := 0, 0; i < len(all); i++ {
+		for all[i]-all[first] >= 1_000_000 {
+			first++
+		}
+		most = max(most, i-first+1)
+	}
+	if n := len(all); n > 1 {
+		later := 0
+		for _, at := range all {
+			if at-all[0] >= 1_000_000 {
+				later++
+			}
+		}
+		if span := float64(all[n-1]-all[0])/1e6 - 1; span > 0 {
+			mean = float64(later) / span
+		}
+	}
+	return most, mean
+}
+
+// TestLimitsHoldTogether runs the three limits of the runbook on one backlog each, with two workers here and one
+// in a process of its own.
+func TestLimitsHoldTogether(t *testing.T) {
+	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+		queues := []Queue{
+			{Name: fresh("critical"), Rate: Rate{Max: 1000, Per: time.Second}, Weight: 6},
+			{Name: fresh("normal"), Rate: Rate{Max: 100, Per: time.Second}, Weight: 3},
+			{Name: fresh("low"), Rate: Rate{Max: 10, Per: time.Second}},
+		}
+		j := newJobs(t, rdb, nil, queues...)
+		const run = 4 * time.Second
+		for _, q := range queues {
+			fill(t, j, q.Name, 6*q.Rate.Max)
+		}
+		var seen starts
+		var addrs []string
+		if t.Name() == "TestLimitsHoldTogether/cluster" {
+			addrs = cluster.Get(t).Addrs()
+		} else {
+			addrs = single.Get(t).Addrs()
+		}
+		other := startChild(t, childConfig{Addrs: addrs, Queues: queues}, func(what string, n int64) {
+			if what != "run" {
+				seen.add(what, n)
+			}
+		})
+		var stops []func()
+		for range 2 {
+			w := newWorker(t, j, &WorkerOptions{Concurrency: 20})
+			w.onStart = seen.add
+			Handle(w, func(ctx context.Context, job note) error { return nil })
+			stops = append(stops, start(t, w))
+		}
+		sleep(t.Context(), run)
+		for _, stop := range stops {
+			stop()
+		}
+		other.stop()
+		for _, q := range queues {
+			most, mean := seen.worst(q.Name)
+			t.Logf("%s: worst second %d, mean %.1f/s", q.Name, most, mean)
+			if most > q.Rate.Max {
+				t.Errorf("%s: %d starts in a second, the limit is %d", q.Name, most, q.Rate.Max)
+			}
+			// Two cores under -race with other packages: a generous floor, enough to notice a limiter that starves.
+			if mean < 0.5*float64(q.Rate.Max) {
+				t.Errorf("%s: only %.1f starts a second with a backlog, the limit is %d", q.Name, mean, q.Rate.Max)
+			}
+			if s := status(t, j, q.Name); s.Retrying != 0 || s.Failed != 0 || s.Active != 0 {
+				t.Errorf("%s: waiting for the limit cost something: %+v", q.Name, s)
+			}
+		}
+	})
+}
+
+// fill enqueues n jobs at once, many producers at a time.
+func fill(t *testing.T, j *Jobs, queue string, n int) {
+	t.Helper()
+	var wg sync.WaitGroup
+	for p := range 8 {
+		wg.Go(func() {
+			for i := p; i < n; i += 8 {
+				if _, err := j.Enqueue(context.Background(), note{N: i}, On(queue), MaxRetry(0)); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// TestCriticalIsNotHeldUp lets a low queue fill every slot that it can get, with jobs that never end.
+func TestCriticalIsNotHeldUp(t *testing.T) {
+	t.Parallel()
+	critical, low := fresh("critical"), fresh("low")
+	j := newJobs(t, client(t, single.Get(t).Addrs()), nil, Queue{Name: critical, Weight: 6}, Queue{Name: low})
+	enqueue(t, j, low, 40)
+	w := newWorker(t, j, &WorkerOptions{Concurrency: 10, DrainTimeout: time.Millisecond})
+	var done ledger
+	low1 := make(chan struct{})
+	Handle(w, func(ctx context.Context, job note) error {
+		if job.Text == "" {
+			<-low1
+			return nil
+		}
+		done.add(job.N)
+		return nil
+	})
+	start(t, w)
+	eventually(t, 5*time.Second, "low jobs hold all but the slots that are kept", func() bool { return w.Busy() == 6 })
+	for i := range 200 {
+		if _, err := j.Enqueue(t.Context(), note{N: i, Text: "critical"}, On(critical)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, 5*time.Second, "all critical jobs are done", func() bool { return done.n.Load() == 200 })
+	done.check(t, 200, true)
+	close(low1)
+}
+
+func TestAdmit(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name     string
+		target   int
+		weights  []int
+		inflight []int
+		q        int
+		want     bool
+	}{
+		{"idle", 10, []int{6, 1}, []int{0, 0}, 1, true},
+		{"low leaves what is kept for critical", 10, []int{6, 1}, []int{0, 6}, 1, false},
+		{"critical uses what is kept", 10, []int{6, 1}, []int{0, 6}, 0, true},
+		{"critical leaves one for low", 10, []int{6, 1}, []int{9, 0}, 0, false},
+		{"low gets its one", 10, []int{6, 1}, []int{9, 0}, 1, true},
+		{"full", 10, []int{6, 1}, []int{9, 1}, 0, false},
+		{"fewer slots than queues: first come", 1, []int{6, 1}, []int{0, 0}, 1, true},
+		{"fewer slots than queues: full", 1, []int{6, 1}, []int{0, 1}, 0, false},
+		{"none", 0, []int{6, 1}, []int{0, 0}, 0, false},
+		{"shrunk below what runs", 2, []int{1, 1}, []int{3, 0}, 1, false},
+	} {
+		if got := admit(c.target, reserves(c.target, c.weights), c.inflight, c.q); got != c.want {
+			t.Errorf("%s: admit = %v with %v kept", c.name, got, reserves(c.target, c.weights))
+		}
+	}
+	for _, weights := range [][]int{{1}, {100, 1, 1, 1, 1}, {1, 1, 1}, {6, 3, 1, 1}} {
+		for target := range 60 {
+			kept, sum := reserves(target, weights), 0
+			for _, k := range kept {
+				sum += k
+				if target >= len(weights) && k < 1 {
+					t.Errorf("reserves(%d, %v) = %v: a queue may starve", target, weights, kept)
+				}
+			}
+			if sum > target {
+				t.Errorf("reserves(%d, %v) = %v: more than there are", target, weights, kept)
+			}
+		}
+	}
+}
+
+func BenchmarkAdmit(b *testing.B) {
+	weights, inflight := []int{6, 3, 1, 1}, []int{10, 4, 2, 0}
+	kept := reserves(50, weights)
+	b.ReportAllocs()
+	for b.Loop() {
+		admit(50, kept, inflight, 2)
+	}
+}

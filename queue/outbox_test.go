@@ -1,0 +1,174 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/scaleaware/scaleaware"
+)
+
+func pool(t *testing.T) *pgxpool.Pool {
+	t.Helper()
+	c := database.Get(t)
+	p, err := pgxpool.New(t.Context(), c.Primary().URL(c.Database(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	return p
+}
+
+func rows(t *testing.T, db *pgxpool.Pool) (n int) {
+	t.Helper()
+	if err := db.QueryRow(t.Context(), `SELECT count(*) FROM scaleaware_outbox`).Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// dying is an outbox whose relay is killed: every third transaction loses its backend right before the commit, when
+// the jobs are in Redis and the rows not yet deleted.
+type dying struct {
+	*pgxpool.Pool
+	n, kills atomic.Int64
+}
+
+func (d *dying) Begin(ctx context.Context) (pgx.Tx, error) {
+	tx, err := d.Pool.Begin(ctx)
+	return &dyingTx{Tx: tx, d: d}, err
+}
+
+type dyingTx struct {
+	pgx.Tx
+	d *dying
+}
+
+func (tx *dyingTx) Commit(ctx context.Context) error {
+	if tx.d.n.Add(1)%3 == 1 {
+		tx.d.kills.Add(1)
+		_, err := tx.Tx.Exec(ctx, `SELECT pg_terminate_backend(pg_backend_pid())`)
+		return err
+	}
+	return tx.Tx.Commit(ctx)
+}
+
+func TestOutboxIsExactAcrossRelayDeaths(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+		db := pool(t)
+		q := fresh("outbox")
+		outbox := &dying{Pool: db}
+		opts := &Options{Outbox: outbox, OutboxInterval: 5 * time.Millisecond}
+		j := newJobs(t, rdb, &Options{Outbox: db}, Queue{Name: q})
+		for range 2 {
+			if err := j.EnsureOutbox(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		const n = 300
+		var want []int
+		for i := range n {
+			tx, err := db.Begin(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := j.EnqueueTx(t.Context(), tx, note{N: i}); err != nil {
+				t.Fatal(err)
+			}
+			if i%2 == 0 {
+				err = tx.Rollback(t.Context())
+			} else {
+				want = append(want, i)
+				err = tx.Commit(t.Context())
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		var done ledger
+		w := newWorker(t, j, nil)
+		Handle(w, func(ctx context.Context, job note) error {
+			if job.N%2 == 0 {
+				t.Errorf("job %d of a rolled-back transaction ran", job.N)
+			}
+			if tokens, err := scaleaware.WatermarkFrom(ctx).Written(ctx); len(tokens) != 1 || err != nil {
+				t.Errorf("tokens = %v, %v; want the database's", tokens, err)
+			}
+			done.add((job.N - 1) / 2)
+			return nil
+		})
+		start(t, w)
+		for range 2 { // two relays that die all the time
+			start(t, newJobs(t, rdb, opts, Queue{Name: q}))
+		}
+		eventually(t, 30*time.Second, "the outbox is empty and all is done", func() bool {
+			s := status(t, j, q)
+			return rows(t, db) == 0 && s.Waiting == 0 && s.Active == 0
+		})
+		done.check(t, len(want), true)
+		if outbox.kills.Load() == 0 {
+			t.Error("no relay died, the test proves nothing")
+		}
+	})
+}
+
+// TestOutboxWaitsForRedis commits while Redis does not answer.
+func TestOutboxWaitsForRedis(t *testing.T) {
+	t.Parallel()
+	db := pool(t)
+	proxy, rdb := proxied(t, 200*time.Millisecond)
+	q := fresh("outbox")
+	gate := new(switchGate)
+	j := newJobs(t, rdb, &Options{Outbox: db, OutboxInterval: 5 * time.Millisecond, Gate: gate}, Queue{Name: q})
+	if err := j.EnsureOutbox(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	proxy.Refuse()
+	proxy.Reset()
+	if _, err := j.EnqueueTx(t.Context(), db, note{}); err != nil {
+		t.Fatalf("EnqueueTx needs Redis: %v", err)
+	}
+	// A row that can never be enqueued must not hold up the others.
+	if _, err := db.Exec(t.Context(), `INSERT INTO scaleaware_outbox (id, queue, kind, payload, settings) VALUES ('00000000-0000-0000-0000-000000000000', 'a{b}', 'x', '', '{}')`); err != nil {
+		t.Fatal(err)
+	}
+	gate.closed.Store(true)
+	start(t, j)
+	proxy.Heal()
+	direct := newJobs(t, client(t, single.Get(t).Addrs()), nil, Queue{Name: q})
+	if s := status(t, direct, q); s.Waiting != 0 || rows(t, db) != 2 {
+		t.Errorf("the relay wrote in read-only mode: %+v", s)
+	}
+	gate.closed.Store(false)
+	eventually(t, 15*time.Second, "the job is in its queue", func() bool { return status(t, direct, q).Waiting == 1 && rows(t, db) == 1 })
+	var problem string
+	if err := db.QueryRow(t.Context(), `SELECT last_error FROM scaleaware_outbox WHERE failures > 0 AND due_at > now()`).Scan(&problem); err != nil || !strings.Contains(problem, "a{b}") {
+		t.Errorf("the bad row says %q, %v", problem, err)
+	}
+}
+
+func TestOutboxMistakes(t *testing.T) {
+	t.Parallel()
+	db := pool(t)
+	j := newJobs(t, client(t, []string{"127.0.0.1:1"}), nil, Queue{Name: "q"})
+	if err := j.EnsureOutbox(t.Context()); err == nil {
+		t.Error("EnsureOutbox without Options.Outbox returned nil")
+	}
+	if _, err := j.EnqueueTx(t.Context(), db, note{}); err == nil || !strings.Contains(err.Error(), "EnsureOutbox") {
+		t.Errorf("EnqueueTx without the table = %v, want what to do", err)
+	}
+	if _, err := j.EnqueueTx(t.Context(), db, note{}, ID("x")); err == nil || !strings.Contains(err.Error(), "UUID") {
+		t.Errorf("EnqueueTx with an ID = %v", err)
+	}
+	if _, err := j.EnqueueTx(t.Context(), db, note{}, On("other")); !errors.Is(err, ErrUnknownQueue) {
+		t.Errorf("EnqueueTx on another queue = %v", err)
+	}
+}

@@ -1,0 +1,179 @@
+package queue
+
+import (
+	"context"
+	"net"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/scaleaware/scaleaware/internal/faultconn"
+	"github.com/scaleaware/scaleaware/redisclient"
+)
+
+// TestKilledWorkerLosesNothing kills a worker process in the middle of its jobs, which are on their last attempt.
+func TestKilledWorkerLosesNothing(t *testing.T) {
+	t.Parallel()
+	rdb := client(t, cluster.Get(t).Addrs())
+	q := Queue{Name: fresh("kill")}
+	j := newJobs(t, rdb, nil, q)
+	const n = 50
+	fill(t, j, q.Name, n)
+	var held atomic.Int64
+	doomed := startChild(t, childConfig{Addrs: cluster.Get(t).Addrs(), Queues: []Queue{q}, Hold: true}, func(what string, _ int64) {
+		if what == "run" {
+			held.Add(1)
+		}
+	})
+	eventually(t, 20*time.Second, "the doomed worker holds 20 jobs", func() bool { return held.Load() == 20 })
+	w := newWorker(t, j, nil)
+	var done ledger
+	Handle(w, func(_ context.Context, job note) error { done.add(job.N); return nil })
+	start(t, w)
+	eventually(t, 10*time.Second, "the others are done", func() bool { return done.n.Load() == n-20 })
+	doomed.kill()
+	killed := time.Now()
+	eventually(t, 25*time.Second, "all are done", func() bool { return done.n.Load() == n })
+	t.Logf("back after %v", time.Since(killed))
+	if took := time.Since(killed); took > 20*time.Second {
+		t.Errorf("the dead worker's jobs were back after %v, want 20s at most", took)
+	}
+	done.check(t, n, true)
+	if s := status(t, j, q.Name); s.Failed != 0 || s.Retrying != 0 {
+		t.Errorf("a kill burned attempts: %+v", s)
+	}
+}
+
+// TestOrphansComeBack deletes leases, as an evicting Redis would, and makes one that nobody extends.
+func TestOrphansComeBack(t *testing.T) {
+	t.Parallel()
+	rdb := client(t, single.Get(t).Addrs())
+	q := fresh("orphan")
+	j := newJobs(t, rdb, nil, Queue{Name: q})
+	enqueue(t, j, q, 2, MaxRetry(0))
+	ctx := t.Context()
+	orphan := rdb.RPopLPush(ctx, asynqKey(q, "pending"), asynqKey(q, "active")).Val()
+	stalled := rdb.RPopLPush(ctx, asynqKey(q, "pending"), asynqKey(q, "active")).Val()
+	rdb.ZAdd(ctx, asynqKey(q, "lease"), redis.Z{Score: float64(time.Now().Add(time.Hour).Unix()), Member: stalled})
+	rdb.LPush(ctx, asynqKey(q, "active"), "ghost") // whose hash is gone
+	r := newReaper(newFetcher(j, j.queues[0], 0, newSlots(1, []int{1}), time.Millisecond, nil), 50*time.Millisecond)
+	eventually(t, 5*time.Second, "both are back", func() bool {
+		if err := r.look(ctx); err != nil {
+			t.Fatal(err)
+		}
+		s := status(t, j, q)
+		return s.Active == 0 && s.Waiting == 2 && s.OldestSeconds != nil
+	})
+	if orphan == stalled || rdb.HGet(ctx, taskPrefix(q)+orphan, "stalls").Val() != "1" {
+		t.Error("the stall was not counted")
+	}
+	// A lease that moves is alive, however old it looks.
+	id := rdb.RPopLPush(ctx, asynqKey(q, "pending"), asynqKey(q, "active")).Val()
+	for i := range 30 {
+		rdb.ZAdd(ctx, asynqKey(q, "lease"), redis.Z{Score: float64(i), Member: id})
+		if err := r.look(ctx); err != nil {
+			t.Fatal(err)
+		}
+		sleep(ctx, 5*time.Millisecond)
+	}
+	if s := status(t, j, q); s.Active != 1 {
+		t.Errorf("a living worker's job was taken: %+v", s)
+	}
+	// One that takes its workers down again and again is left to asynq, which counts attempts.
+	rdb.HSet(ctx, taskPrefix(q)+id, "stalls", maxStalls)
+	for range 30 {
+		if err := r.look(ctx); err != nil {
+			t.Fatal(err)
+		}
+		sleep(ctx, 5*time.Millisecond)
+	}
+	if s := status(t, j, q); s.Active != 1 {
+		t.Errorf("a poisonous job went back without an attempt counted: %+v", s)
+	}
+}
+
+// proxied is a client whose connections go through a proxy that the test can break.
+func proxied(t *testing.T, readTimeout time.Duration) (*faultconn.Proxy, redis.UniversalClient) {
+	t.Helper()
+	proxy, err := faultconn.New(single.Get(t).Addrs()[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { proxy.Close() })
+	o := redisclient.Options(proxy.Addr())
+	o.ReadTimeout = readTimeout
+	o.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, addr)
+	}
+	rdb := redisclient.New(o)
+	t.Cleanup(func() { rdb.Close() })
+	return proxy, rdb
+}
+
+// TestLostAnswersAddNothingTwice loses the answer to a stored enqueue.
+func TestLostAnswersAddNothingTwice(t *testing.T) {
+	t.Parallel()
+	proxy, rdb := proxied(t, 100*time.Millisecond)
+	q := fresh("lost")
+	j := newJobs(t, rdb, nil, Queue{Name: q})
+	direct := newJobs(t, client(t, single.Get(t).Addrs()), nil, Queue{Name: q})
+	enqueue(t, j, q, 1) // the connection and the script are there
+	proxy.Blackhole(faultconn.ToClient)
+	healed := make(chan struct{})
+	go func() {
+		defer close(healed)
+		for stored := 0; stored != 2 && sleep(t.Context(), time.Millisecond); { // and its answer is lost
+			if s, err := direct.readDepth(t.Context(), q); err == nil {
+				stored = s.Waiting
+			}
+		}
+		proxy.Heal()
+	}()
+	if _, err := j.Enqueue(t.Context(), note{N: 1}, On(q), ID("mine")); err != nil {
+		t.Errorf("Enqueue = %v, want the second try to find our own copy", err)
+	}
+	<-healed
+	if _, err := j.Enqueue(t.Context(), note{N: 1}, On(q), ID("mine")); err == nil {
+		t.Error("a second job with the same ID was accepted")
+	}
+	if s := status(t, direct, q); s.Waiting != 2 {
+		t.Errorf("%d jobs, want 2", s.Waiting)
+	}
+
+	proxy.Blackhole(faultconn.ToClient)
+	_, err := j.Enqueue(t.Context(), note{N: 2}, On(q), ID("doubtful"))
+	proxy.Heal()
+	if doubt, ok := asUnconfirmed(err); !ok || doubt.ID != "doubtful" || doubt.Queue != q {
+		t.Fatalf("Enqueue = %v, want ErrUnconfirmed", err)
+	}
+}
+
+// TestBlipsDoNotRunJobsTwice resets connections while jobs are fetched and finished.
+func TestBlipsDoNotRunJobsTwice(t *testing.T) {
+	t.Parallel()
+	proxy, rdb := proxied(t, 300*time.Millisecond)
+	q := fresh("blip")
+	direct := newJobs(t, client(t, single.Get(t).Addrs()), nil, Queue{Name: q})
+	const n = 2000
+	fill(t, direct, q, n)
+	w := newWorker(t, newJobs(t, rdb, nil, Queue{Name: q}), &WorkerOptions{Concurrency: 20})
+	var done ledger
+	Handle(w, func(_ context.Context, job note) error {
+		done.add(job.N)
+		if job.N%100 == 50 {
+			proxy.Reset()
+		}
+		return nil
+	})
+	start(t, w)
+	eventually(t, 30*time.Second, "all are done", func() bool {
+		s := status(t, direct, q)
+		return s.Waiting == 0 && s.Active == 0 && done.n.Load() >= n
+	})
+	done.check(t, n, true)
+	if s := status(t, direct, q); s.Failed != 0 || s.Retrying != 0 {
+		t.Errorf("blips burned attempts: %+v", s)
+	}
+}
