@@ -14,7 +14,7 @@ import (
 )
 
 // SnapshotStore shares the instances' small snapshots, so that any of them can report on all. It is used by one
-// goroutine; a call gets at most one interval's time.
+// goroutine; both calls of a tick together get half an interval's time.
 type SnapshotStore interface {
 	// Put stores this instance's snapshot, to vanish after ttl.
 	Put(ctx context.Context, instance string, blob []byte, ttl time.Duration) error
@@ -159,7 +159,7 @@ func (e *evaluation) tick(ctx context.Context, now time.Time) {
 
 // share gives our snapshot to the others and takes theirs.
 func (e *evaluation) share(ctx context.Context, own *reading) (map[string]*reading, error) {
-	ctx, cancel := context.WithTimeout(ctx, e.opts.Interval)
+	ctx, cancel := context.WithTimeout(ctx, e.opts.Interval/2)
 	defer cancel()
 	blob, err := own.encode()
 	if err != nil {

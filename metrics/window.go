@@ -94,6 +94,17 @@ func (w *window) increase(instance, id string, width int) map[string][]float64 {
 	return total
 }
 
+// scale corrects for the age of what another instance has stored: of two readings up to an interval old each, the time
+// between them is not the time between our frames.
+func (w *window) scale(instance string) float64 {
+	first, last := w.frames[0].readings[instance], w.newest().readings[instance]
+	if first == nil || last == nil || first.Started != last.Started || last.At <= first.At {
+		return 1
+	}
+	own := time.Duration(last.At-first.At) * time.Millisecond
+	return min(2, max(.5, float64(w.elapsed())/float64(own)))
+}
+
 // values computes a metric by scope. A scope without a value is absent, or NaN.
 func (w *window) values(m KeyMetric, only string) map[string]float64 {
 	out := map[string]float64{}
@@ -110,6 +121,10 @@ func (w *window) values(m KeyMetric, only string) map[string]float64 {
 	seconds := w.elapsed().Seconds()
 	sums := map[string][]float64{}
 	for _, name := range w.instances(only) {
+		scale := 1.0
+		if m.Statistic != Quantile && m.Statistic != Share { // those are the same at any scale, and stay exact
+			scale = w.scale(name)
+		}
 		for scope, numbers := range w.increase(name, m.ID, m.width()) {
 			sum := sums[scope]
 			if sum == nil {
@@ -118,9 +133,9 @@ func (w *window) values(m KeyMetric, only string) map[string]float64 {
 			}
 			for i, n := range numbers {
 				if m.Statistic == RateOfOne {
-					sum[i] = max(sum[i], n)
+					sum[i] = max(sum[i], n*scale)
 				} else {
-					sum[i] += n
+					sum[i] += n * scale
 				}
 			}
 		}
