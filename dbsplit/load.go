@@ -13,17 +13,17 @@ type load struct {
 	suspect  atomic.Bool  // a read lost its connection since the last successful probe
 }
 
+// minLatency is where averages begin, and below which nodes are alike.
+const minLatency = int64(500 * time.Microsecond)
+
 func (l *load) begin() { l.inflight.Add(1) }
 
-// end notes an answer that took the time since begun. Both times count from when the DB was opened.
 func (l *load) end() { l.inflight.Add(-1) }
 
+// answer notes an answer to what was sent at begun. Both times count from when the DB was opened.
 func (l *load) answer(begun, now time.Duration) {
-	took := int64(now - begun)
-	if old := l.latency.Load(); old > 0 {
-		took = old + (took-old)/8
-	}
-	l.latency.Store(max(1, took)) // a lost update of two at once costs one sample
+	old := max(l.latency.Load(), minLatency)
+	l.latency.Store(old + (int64(now-begun)-old)/8) // a lost update of two at once costs one sample
 	l.answered.Store(int64(now))
 }
 
@@ -34,5 +34,5 @@ func (l *load) cost(now time.Duration) int64 {
 	if idle := now - time.Duration(l.answered.Load()); idle >= time.Second {
 		average >>= min(uint64(idle/time.Second), 62)
 	}
-	return (l.inflight.Load() + 1) * max(1, average)
+	return (l.inflight.Load() + 1) * max(minLatency, average)
 }

@@ -82,10 +82,11 @@ func (r *Reader) lease(ctx context.Context, not *uint64) (lease, error) {
 		if err != nil {
 			return lease{}, after(failed, err)
 		}
-		l := lease{db: r.db, node: n, begun: r.db.now(), onReplica: onReplica}
+		l := lease{db: r.db, node: n, onReplica: onReplica}
 		n.load.begin()
 		l.conn, err = r.db.acquireRead(ctx, n)
 		if err == nil {
+			l.begun = r.db.now() // connecting says nothing about the node, and waiting is in inflight
 			r.db.served(n, onReplica, because)
 			return l, nil
 		}

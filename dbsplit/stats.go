@@ -62,7 +62,7 @@ func newInstruments(name string, reg prometheus.Registerer) (*instruments, error
 		size:       gauge(metrics.DBSize),
 		background: counter(metrics.BackgroundErrors),
 	}
-	in.operations.Store(new(map[string]prometheus.Observer))
+	in.operations.Store(&map[string]prometheus.Observer{})
 	return in, errors.Join(errs...)
 }
 

@@ -1,0 +1,172 @@
+package dbsplit
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/scaleaware/scaleaware"
+)
+
+const system = 7
+
+func at(timeline uint32, lsn scaleaware.LSN) scaleaware.Token {
+	return scaleaware.Token{System: system, Timeline: timeline, LSN: lsn}
+}
+
+func primaryAt(lsn scaleaware.LSN) view {
+	return view{role: rolePrimary, probed: true, up: true, at: at(2, lsn), load: new(load)}
+}
+
+func replicaAt(lsn scaleaware.LSN, fresh time.Duration) view {
+	return view{role: roleReplica, probed: true, up: true, at: at(2, lsn), fresh: fresh, bounded: true, load: new(load)}
+}
+
+func with(v view, change func(*view)) view {
+	change(&v)
+	return v
+}
+
+func TestRoute(t *testing.T) {
+	down := func(v *view) { v.up = false }
+	unbounded := func(v *view) { v.bounded = false }
+	suspect := func(v *view) { v.load.suspect.Store(true) }
+	stranger := func(v *view) { v.role = roleStranger }
+	rival := func(v *view) { v.role = roleRival }
+	older := func(v *view) { v.at.Timeline = 1 }
+	const now = 100 * time.Second
+	good := replicaAt(50, now-time.Second)
+	stale := replicaAt(50, now-20*time.Second)
+	primary := primaryAt(60)
+	for name, test := range map[string]struct {
+		views  []view
+		demand demand
+		want   choice
+	}{
+		"a fresh replica":                        {[]view{primary, good}, demand{}, choice{1, becauseReplica, false}},
+		"the only fresh one":                     {[]view{primary, stale, good}, demand{}, choice{2, becauseReplica, false}},
+		"no replicas":                            {[]view{primary}, demand{}, choice{0, becauseNoReplica, false}},
+		"the primary is asked for":               {[]view{primary, good}, demand{primary: true}, choice{0, becauseAsked, false}},
+		"the primary is asked for and down":      {[]view{with(primary, down), good}, demand{primary: true}, choice{1, becauseReplica, false}},
+		"a replica that has the token":           {[]view{primary, good}, demand{token: at(2, 50)}, choice{1, becauseReplica, false}},
+		"a replica behind the token":             {[]view{primary, good}, demand{token: at(2, 51)}, choice{0, becauseBehind, false}},
+		"a replica worth waiting for":            {[]view{primary, good}, demand{token: at(2, 51), wait: true}, choice{nobody, 0, true}},
+		"a stale replica is not waited for":      {[]view{primary, stale}, demand{token: at(2, 51), wait: true}, choice{0, becauseNoReplica, false}},
+		"all stale":                              {[]view{primary, stale}, demand{}, choice{0, becauseStale, false}},
+		"all down":                               {[]view{primary, with(good, down)}, demand{}, choice{0, becauseNoReplica, false}},
+		"suspect":                                {[]view{primary, with(replicaAt(50, now), suspect)}, demand{}, choice{0, becauseNoReplica, false}},
+		"another cluster":                        {[]view{primary, with(good, stranger)}, demand{}, choice{0, becauseNoReplica, false}},
+		"not in recovery":                        {[]view{primary, with(good, rival)}, demand{}, choice{0, becauseNoReplica, false}},
+		"unknown staleness":                      {[]view{primary, with(good, unbounded)}, demand{}, choice{0, becauseStale, false}},
+		"a token from before the promotion":      {[]view{primary, with(good, older)}, demand{token: at(1, 10), wait: true}, choice{0, becauseOldTimeline, false}},
+		"a replica on the older timeline":        {[]view{primary, with(good, older)}, demand{token: at(2, 10)}, choice{0, becauseBehind, false}},
+		"primary down, stale":                    {[]view{with(primary, down), stale}, demand{}, choice{1, becausePrimaryDown, false}},
+		"primary down, stale, a bound asked for": {[]view{with(primary, down), stale}, demand{strict: true}, choice{nobody, 0, false}},
+		"primary down, fresh, a bound asked for": {[]view{with(primary, down), good}, demand{strict: true}, choice{1, becauseReplica, false}},
+		"primary down, behind the token":         {[]view{with(primary, down), good}, demand{token: at(2, 51)}, choice{nobody, 0, false}},
+		"primary down, has the token, stale":     {[]view{with(primary, down), stale}, demand{token: at(2, 50)}, choice{1, becausePrimaryDown, false}},
+		"primary never seen":                     {[]view{{probed: true, load: new(load)}, with(good, unbounded)}, demand{}, choice{1, becauseUnbounded, false}},
+		"primary not probed yet":                 {[]view{{load: new(load)}, with(good, unbounded)}, demand{}, choice{0, becauseStale, false}},
+		"primary in recovery":                    {[]view{with(primary, func(v *view) { v.role = roleReplica }), with(good, down)}, demand{}, choice{0, becauseUnbounded, false}},
+		"nobody":                                 {[]view{with(primary, down), with(good, down)}, demand{}, choice{nobody, 0, false}},
+		"again, elsewhere":                       {[]view{primary, good, good}, demand{not: 1 << 1}, choice{2, becauseRetry, false}},
+		"again, on the primary":                  {[]view{primary, good}, demand{not: 1 << 1}, choice{0, becauseRetry, false}},
+		"again, the primary had failed":          {[]view{primary, stale}, demand{not: 1 << 0}, choice{1, becausePrimaryDown, false}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := test.demand
+			d.now, d.bound = now, 10*time.Second
+			if got := route(&snapshot{views: test.views}, d); got != test.want {
+				t.Errorf("got %+v, want %+v", got, test.want)
+			}
+		})
+	}
+}
+
+// Two random choices spread over all equal replicas, and away from a slow one.
+func TestRouteBalances(t *testing.T) {
+	const now = time.Second
+	s := &snapshot{views: []view{primaryAt(60), replicaAt(60, now), replicaAt(60, now), replicaAt(60, now)}}
+	count := func() (n [4]int) {
+		random := uint64(1)
+		for range 30000 {
+			random = random*6364136223846793005 + 1442695040888963407
+			n[route(s, demand{bound: time.Minute, now: now, random: random ^ random>>29}).node]++
+		}
+		return n
+	}
+	equal := count()
+	for i, n := range equal[1:] {
+		if n < 9000 || n > 11000 {
+			t.Errorf("replica %d of 3 equal ones got %d of 30000 reads", i, n)
+		}
+	}
+	s.views[1].load.answer(0, 20*time.Millisecond)
+	if n := count(); n[1] > 200 {
+		t.Errorf("the slow replica got %d of 30000 reads", n[1])
+	}
+	s.views[1].load.answered.Store(0)
+	if c := s.views[1].load.cost(40 * time.Second); c != minLatency {
+		t.Errorf("an old slow answer still costs %d", c)
+	}
+}
+
+func TestElect(t *testing.T) {
+	node := func(recovering bool, timeline uint32) standing {
+		return standing{up: true, probed: true, position: position{recovering: recovering, at: at(timeline, 1)}}
+	}
+	stranger := node(false, 9)
+	stranger.at.System++
+	dead := node(false, 1)
+	dead.up = false
+	for name, test := range map[string]struct {
+		nodes   []standing
+		current int
+		system  uint64
+		want    int
+	}{
+		"all well":                                    {[]standing{node(false, 1), node(true, 1)}, 0, system, 0},
+		"promoted, the old one is dead":               {[]standing{dead, node(false, 2)}, 0, system, 1},
+		"promoted, the old one lives":                 {[]standing{node(false, 1), node(false, 2)}, 0, system, 1},
+		"promoted, the old one follows":               {[]standing{node(true, 2), node(false, 2)}, 0, system, 1},
+		"the old one comes back":                      {[]standing{node(false, 1), node(false, 2)}, 1, system, 1},
+		"the primary is dead":                         {[]standing{dead, node(true, 1)}, 0, system, 0},
+		"another cluster":                             {[]standing{dead, stranger}, 0, system, 0},
+		"the same timeline twice":                     {[]standing{node(false, 2), node(false, 2)}, 1, system, 1},
+		"no guess between two":                        {[]standing{dead, node(false, 2), node(false, 2)}, 0, system, 0},
+		"the later of two":                            {[]standing{dead, node(false, 2), node(false, 3)}, 0, system, 2},
+		"never seen the primary: no witness":          {[]standing{{probed: true}, node(false, 2)}, 0, 0, 0},
+		"never seen the primary: a replica witnesses": {[]standing{{probed: true}, node(false, 2), node(true, 2)}, 0, 0, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := elect(test.nodes, test.current, test.system); got != test.want {
+				t.Errorf("elected %d, want %d", got, test.want)
+			}
+		})
+	}
+}
+
+func BenchmarkRoute(b *testing.B) {
+	for _, replicas := range []int{2, 8} {
+		s := &snapshot{views: []view{primaryAt(60)}}
+		for range replicas {
+			s.views = append(s.views, replicaAt(60, time.Second))
+		}
+		for name, token := range map[string]scaleaware.Token{"none": {}, "token": at(2, 50)} {
+			b.Run(fmt.Sprintf("replicas=%d/token=%s", replicas, name), func(b *testing.B) {
+				b.ReportAllocs()
+				for i := range b.N {
+					route(s, demand{token: token, bound: time.Minute, now: 2 * time.Second, random: uint64(i) * 0x9e3779b97f4a7c15})
+				}
+			})
+		}
+	}
+}
+
+func TestRouteAllocatesNothing(t *testing.T) {
+	s := &snapshot{views: []view{primaryAt(60), replicaAt(60, 0), replicaAt(60, 0)}}
+	d := demand{token: at(2, 50), bound: time.Minute, now: time.Second, random: 99}
+	if n := testing.AllocsPerRun(100, func() { route(s, d) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}

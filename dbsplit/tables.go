@@ -1,0 +1,132 @@
+package dbsplit
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/scaleaware/scaleaware/admin"
+)
+
+// relation is a table that was found by the name which a person gave.
+type relation struct {
+	schema, name string
+	oid          uint32
+	kind         string // r, p (partitioned) or m (materialised view)
+	owned        bool   // the session's role may maintain it
+}
+
+func (r relation) String() string { return pgx.Identifier{r.schema, r.name}.Sanitize() }
+
+type querier interface {
+	Exec(ctx context.Context, sql string, arguments ...any) (pgconn.CommandTag, error)
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+// A table is looked up by parameters, never by pasting the name into SQL. Of two tables whose names differ in case
+// only, the one spelled as given wins.
+const findTableSQL = `-- name: dbsplit_find_table
+select n.nspname, c.relname, c.oid, c.relkind::text,
+	pg_has_role(c.relowner, 'USAGE') or pg_has_role((select datdba from pg_database where datname = current_database()), 'USAGE')
+from pg_class c join pg_namespace n on n.oid = c.relnamespace
+where c.relkind in ('r', 'p', 'm') and c.relname = any($1)
+	and case when $2::text[] is null then pg_table_is_visible(c.oid) else n.nspname = any($2) end
+order by c.relname = ($1::text[])[1] desc, $2::text[] is not null and n.nspname = ($2::text[])[1] desc
+limit 1`
+
+// findTable looks up Lead, "Lead", schema.table and the like. Its errors are for the caller of an operation.
+func findTable(ctx context.Context, q querier, given string) (relation, error) {
+	parts, err := splitName(given)
+	if err != nil {
+		return relation{}, admin.Invalid("table", "%q is not the name of a table: %v", given, err)
+	}
+	var schemas []string
+	if len(parts) == 2 {
+		schemas = parts[0].spellings()
+	}
+	var r relation
+	err = q.QueryRow(ctx, findTableSQL, parts[len(parts)-1].spellings(), schemas).Scan(&r.schema, &r.name, &r.oid, &r.kind, &r.owned)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return relation{}, admin.NotFound("there is no table %s in this database's search path: give it as schema.table", given)
+	case err != nil:
+		return relation{}, unavailable(err)
+	case strings.HasPrefix(r.schema, "pg_") || r.schema == "information_schema":
+		return relation{}, admin.Invalid("table", "%s is a system table: PostgreSQL maintains those itself", given)
+	}
+	return r, nil
+}
+
+// word is one part of a name.
+type word struct {
+	text   string
+	quoted bool
+}
+
+// spellings returns the names that are meant, the likelier first: PostgreSQL folds what is not quoted, people
+// do not.
+func (w word) spellings() []string {
+	if folded := strings.ToLower(w.text); !w.quoted && folded != w.text {
+		return []string{w.text, folded}
+	}
+	return []string{w.text}
+}
+
+// maxNameBytes is the longest name that PostgreSQL keeps.
+const maxNameBytes = 63
+
+func splitName(given string) ([]word, error) {
+	var words []word
+	for rest := given; ; {
+		w, tail, err := nextWord(rest)
+		if err != nil {
+			return nil, err
+		}
+		words = append(words, w)
+		if tail == "" {
+			break
+		}
+		if tail[0] != '.' || len(words) == 2 {
+			return nil, errors.New("want table or schema.table, each part plain or in double quotes")
+		}
+		rest = tail[1:]
+	}
+	for _, w := range words {
+		if w.text == "" || len(w.text) > maxNameBytes || strings.ContainsRune(w.text, 0) {
+			return nil, errors.New("each part has 1 to 63 bytes")
+		}
+	}
+	return words, nil
+}
+
+func nextWord(s string) (w word, rest string, err error) {
+	if !strings.HasPrefix(s, `"`) {
+		i := strings.IndexAny(s, `."`)
+		if i < 0 {
+			i = len(s)
+		}
+		return word{text: s[:i]}, s[i:], nil
+	}
+	var text strings.Builder
+	for s = s[1:]; ; {
+		i := strings.IndexByte(s, '"')
+		if i < 0 {
+			return word{}, "", errors.New("the closing double quote is missing")
+		}
+		text.WriteString(s[:i])
+		s = s[i+1:]
+		if !strings.HasPrefix(s, `"`) {
+			return word{text.String(), true}, s, nil
+		}
+		text.WriteByte('"')
+		s = s[1:]
+	}
+}
+
+func unavailable(err error) error {
+	return admin.Unavailable(err, "the database does not answer as it should: see this service's log, and GET the replication status")
+}
