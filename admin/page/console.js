@@ -51,8 +51,10 @@
       }
       const known = points.filter((v) => !Number.isNaN(v));
       if (known.length < 2) continue;
-      const top = Math.max(...known), low = Math.min(...known, 0), span = top - low || 1;
-      const y = (v) => 28 - 26 * (v - low) / span;
+      const most = Math.max(...known), least = Math.min(...known);
+      const margin = Math.max((most - least) * 0.25, Math.abs(most) * 0.1) || 1; // a small wobble is no mountain
+      const low = least >= 0 ? Math.max(0, least - margin) : least - margin, span = most + margin - low;
+      const y = (v) => 29 - 28 * (v - low) / span;
       const line = [];
       points.forEach((v, i) => { if (!Number.isNaN(v)) line.push((100 * i / (points.length - 1)).toFixed(1) + "," + y(v).toFixed(1)); });
       const make = (name, list) => {
