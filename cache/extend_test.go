@@ -1,0 +1,126 @@
+package cache
+
+import (
+	"errors"
+	"math"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/redis/go-redis/v9"
+)
+
+func TestExtendAndRestore(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := testContext(t)
+		s := newStore(t, rdb, nil)
+		leads := Of[lead](s, "lead", TTL(time.Hour), Jitter(0))
+		fillStore(t, ctx, leads, 700)
+		raw := rdb.Get(ctx, leads.prefix+"0").Val()
+		longer, forever, lease := leads.prefix+"longer", leads.prefix+"forever", leads.prefix+"lease"
+		for _, err := range []error{
+			rdb.Set(ctx, longer, raw, 48*time.Hour).Err(),
+			rdb.Set(ctx, forever, raw, 0).Err(),
+			rdb.Set(ctx, lease, appendHeader(nil, header{kind: kindLease}), time.Minute).Err(),
+			rdb.Set(ctx, s.opts.Prefix+"foreign", "value of another program", time.Minute).Err(),
+		} {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		strangers(t, ctx, s)
+		before := snapshot(t, ctx, s)
+		near := func(what string, got, want time.Duration) {
+			t.Helper()
+			if got > want+time.Second || got < want-time.Minute {
+				t.Errorf("%s: TTL %v, want %v", what, got, want)
+			}
+		}
+		untouched := func() {
+			t.Helper()
+			near("lease", rdb.PTTL(ctx, lease).Val(), time.Minute)
+			near("foreign value", rdb.PTTL(ctx, s.opts.Prefix+"foreign").Val(), time.Minute)
+			if got := rdb.PTTL(ctx, forever).Val(); got != -1 {
+				t.Errorf("a key without TTL got one: %v", got)
+			}
+			if diff := cmp.Diff(before, snapshot(t, ctx, s)); diff != "" {
+				t.Errorf("strangers changed: %s", diff)
+			}
+		}
+
+		dry, err := s.ExtendTTLs(ctx, Extension{DryRun: true})
+		if err != nil || dry.Changed != 700 || dry.Skipped != 2 {
+			t.Errorf("dry run: %+v, %v", dry, err)
+		}
+		near("after a dry run", rdb.PTTL(ctx, leads.prefix+"0").Val(), time.Hour)
+
+		for _, round := range []struct {
+			name    string
+			changed int64
+		}{{"first", 700}, {"again", 0}} {
+			report, err := s.ExtendTTLs(ctx, Extension{})
+			if err != nil || report.Changed != round.changed || !report.Complete {
+				t.Errorf("%s: %+v, %v", round.name, report, err)
+			}
+			near("extended", rdb.PTTL(ctx, leads.prefix+"0").Val(), 2*time.Hour)
+			near("longer before", rdb.PTTL(ctx, longer).Val(), 48*time.Hour)
+			untouched()
+		}
+
+		// New entries follow, in this process and, once it has heard of it, in others.
+		there := sibling(t, s)
+		if err := there.follow(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Of[lead](there, "lead", TTL(time.Hour), Jitter(0)).Load(ctx, "new", loads(lead{})); err != nil {
+			t.Fatal(err)
+		}
+		near("new", rdb.PTTL(ctx, leads.prefix+"new").Val(), 2*time.Hour)
+
+		if report, err := s.restore(ctx, true); err != nil || report.Changed != 702 {
+			t.Errorf("dry restore: %+v, %v", report, err)
+		}
+		report, err := s.RestoreTTLs(ctx)
+		if err != nil || report.Changed != 702 {
+			t.Errorf("restore: %+v, %v", report, err)
+		}
+		near("restored", rdb.PTTL(ctx, leads.prefix+"0").Val(), time.Hour)
+		near("new, restored", rdb.PTTL(ctx, leads.prefix+"new").Val(), time.Hour)
+		untouched()
+		if err := there.follow(ctx); err != nil || there.extension.Load() != nil {
+			t.Errorf("the other process keeps extending: %v", err)
+		}
+	})
+}
+
+// An entry past its own end does not vanish with the undo, it gets a little time.
+func TestRestoreLeavesTimeToThosePastTheirEnd(t *testing.T) {
+	ctx := testContext(t)
+	rdb := client(t, one.Get(t))
+	s := newStore(t, rdb, nil)
+	leads := Of[lead](s, "lead")
+	raw := appendHeader(nil, header{kind: kindValue, hard: time.Now().Add(-time.Hour).UnixMilli()})
+	if err := rdb.Set(ctx, leads.prefix+"1", raw, time.Hour).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if report, err := s.RestoreTTLs(ctx); err != nil || report.Changed != 1 {
+		t.Errorf("%+v, %v", report, err)
+	}
+	if got := rdb.PTTL(ctx, leads.prefix+"1").Val(); got <= 0 || got > restoreGrace {
+		t.Errorf("TTL %v", got)
+	}
+}
+
+func TestExtensionRefused(t *testing.T) {
+	rdb := lazy() // refused before anything is asked
+	defer rdb.Close()
+	s := newStore(t, rdb, nil)
+	for _, x := range []Extension{{Factor: 0.5}, {Factor: -1}, {Factor: 101}, {Factor: math.NaN()}, {Factor: math.Inf(1)}, {By: -1}, {By: 8 * 24 * time.Hour}, {Factor: 1}} {
+		if _, err := s.ExtendTTLs(t.Context(), x); !errors.Is(err, ErrExtension) {
+			t.Errorf("%+v: %v", x, err)
+		}
+	}
+	if _, err := s.ExtendTTLs(t.Context(), Extension{Pattern: "scs:*"}); !errors.Is(err, ErrPattern) {
+		t.Errorf("got %v", err)
+	}
+}

@@ -1,0 +1,150 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// A fill that began before an invalidation never lands, whoever invalidates and however.
+func TestFillBeforeInvalidationNeverLands(t *testing.T) {
+	for name, invalidate := range map[string]func(ctx context.Context, here, there *Store) error{
+		"delete here":  func(ctx context.Context, here, _ *Store) error { return Of[lead](here, "lead").Delete(ctx, "1") },
+		"delete there": func(ctx context.Context, _, there *Store) error { return Of[lead](there, "lead").Delete(ctx, "1") },
+		"delete by one who wrote": func(ctx context.Context, _, there *Store) error {
+			return Of[lead](there, "lead").Delete(wrote(ctx, at(10)), "1")
+		},
+		"pattern here":  func(ctx context.Context, here, _ *Store) error { _, err := here.Invalidate(ctx, "lead:*"); return err },
+		"pattern there": func(ctx context.Context, _, there *Store) error { _, err := there.Invalidate(ctx, "*"); return err },
+		"eviction of the lease": func(ctx context.Context, here, _ *Store) error {
+			return here.rdb.Del(ctx, here.opts.Prefix+"lead:1").Err()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			both(t, func(t *testing.T, rdb redis.UniversalClient) {
+				ctx := testContext(t)
+				here := newStore(t, rdb, nil)
+				there := sibling(t, here)
+				leads, g := Of[lead](here, "lead"), newGate()
+				slow := background(ctx, leads, "1", g.load)
+				<-g.entered
+				if err := invalidate(ctx, here, there); err != nil {
+					t.Fatal(err)
+				}
+				g.release <- lead{Score: 1} // the old value, read before the invalidation
+				if got := <-slow; got.err != nil || got.lead.Score != 1 {
+					t.Fatalf("the caller from before: %+v", got)
+				}
+				if _, err := leads.Get(ctx, "1"); !errors.Is(err, ErrMiss) {
+					t.Fatalf("the old value landed: %v", err)
+				}
+				l, err := Of[lead](there, "lead").Load(ctx, "1", loads(lead{Score: 2}, at(10)))
+				wantScore(t, l, err, 2)
+			})
+		})
+	}
+}
+
+// The lease of one process must not serve a fill of the same process from before a delete: its identity is used once.
+func TestLeaseIsNotReusedAroundDelete(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := testContext(t)
+		leads := Of[lead](newStore(t, rdb, nil), "lead")
+		before, after := newGate(), newGate()
+		old := background(ctx, leads, "1", before.load)
+		<-before.entered
+		if err := leads.Delete(ctx, "1"); err != nil {
+			t.Fatal(err)
+		}
+		fresh := background(ctx, leads, "1", after.load)
+		<-after.entered // not shared with the one from before, and its lease stands
+		before.release <- lead{Score: 1}
+		if got := <-old; got.lead.Score != 1 {
+			t.Fatalf("%+v", got)
+		}
+		if _, err := leads.Get(ctx, "1"); !errors.Is(err, ErrMiss) {
+			t.Fatalf("the fill from before the delete landed under the new lease: %v", err)
+		}
+		after.release <- lead{Score: 2}
+		if got := <-fresh; got.lead.Score != 2 {
+			t.Fatalf("%+v", got)
+		}
+		l, err := leads.Get(ctx, "1")
+		wantScore(t, l, err, 2)
+	})
+}
+
+func TestSetIsNotOverwrittenByRunningLoad(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := testContext(t)
+		leads, g := Of[lead](newStore(t, rdb, nil), "lead"), newGate()
+		slow := background(ctx, leads, "1", g.load)
+		<-g.entered
+		if err := leads.Set(ctx, "1", lead{Score: 9}); err != nil {
+			t.Fatal(err)
+		}
+		g.release <- lead{Score: 1}
+		<-slow
+		l, err := leads.Get(ctx, "1")
+		wantScore(t, l, err, 9)
+	})
+}
+
+// Two processes load under one lease; the one that read the older state ends last.
+func TestOlderFillDoesNotReplaceNewer(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := testContext(t)
+		here := newStore(t, rdb, nil)
+		a, b := Of[lead](here, "lead"), Of[lead](sibling(t, here), "lead")
+		g := newGate()
+		g.saw = append(g.saw, at(5))
+		slow := background(ctx, a, "1", g.load)
+		<-g.entered
+		l, err := b.Load(ctx, "1", loads(lead{Score: 2}, at(6)))
+		wantScore(t, l, err, 2)
+		g.release <- lead{Score: 1}
+		<-slow
+		l, err = a.Get(ctx, "1")
+		wantScore(t, l, err, 2)
+	})
+}
+
+// Without positions the later start counts as newer.
+func TestEarlierFillOfUnknownAgeDoesNotReplaceLater(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := testContext(t)
+		here := newStore(t, rdb, nil)
+		a, b := Of[lead](here, "lead"), Of[lead](sibling(t, here), "lead")
+		g := newGate()
+		slow := background(ctx, a, "1", g.load)
+		<-g.entered
+		l, err := b.Load(ctx, "1", loads(lead{Score: 2}))
+		wantScore(t, l, err, 2)
+		g.release <- lead{Score: 1}
+		<-slow
+		l, err = a.Get(ctx, "1")
+		wantScore(t, l, err, 2)
+	})
+}
+
+// After a delete by one who wrote, a load that a lagging replica answered is refused, and loads are told what to wait for.
+func TestDeleteLeavesWhatLoadsMustHaveSeen(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := testContext(t)
+		leads := Of[lead](newStore(t, rdb, nil), "lead")
+		if err := leads.Delete(wrote(ctx, at(10)), "1"); err != nil {
+			t.Fatal(err)
+		}
+		l, err := leads.Load(ctx, "1", loads(lead{Score: 1}, at(9)))
+		wantScore(t, l, err, 1)
+		if _, err := leads.Get(ctx, "1"); !errors.Is(err, ErrMiss) {
+			t.Fatalf("a load as of 9 landed after a delete at 10: %v", err)
+		}
+		l, err = leads.Load(ctx, "1", obedient(lead{Score: 2}))
+		wantScore(t, l, err, 2)
+		l, err = leads.Get(wrote(ctx, at(10)), "1")
+		wantScore(t, l, err, 2)
+	})
+}

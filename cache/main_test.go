@@ -1,0 +1,156 @@
+package cache
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"go.uber.org/goleak"
+
+	"github.com/scaleaware/scaleaware"
+	"github.com/scaleaware/scaleaware/internal/rediscluster"
+	"github.com/scaleaware/scaleaware/redisclient"
+)
+
+var (
+	six = rediscluster.NewShared(nil)
+	one = rediscluster.NewShared(&rediscluster.Options{Nodes: 1})
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(one.Around(six.Around(m))) }
+
+type lead struct {
+	ID    string
+	Score int64
+}
+
+// both runs a test on a cluster and on a single server.
+func both(t *testing.T, test func(t *testing.T, rdb redis.UniversalClient)) {
+	t.Helper()
+	t.Run("cluster", func(t *testing.T) { test(t, client(t, six.Get(t))) })
+	t.Run("single", func(t *testing.T) { test(t, client(t, one.Get(t))) })
+}
+
+func client(tb testing.TB, c *rediscluster.Cluster) redis.UniversalClient {
+	tb.Helper()
+	rdb := redisclient.New(redisclient.Options(c.Addrs()...))
+	tb.Cleanup(func() { rdb.Close() })
+	return rdb
+}
+
+var prefixes atomic.Int64
+
+func newPrefix() string { return fmt.Sprintf("t%d:", prefixes.Add(1)) }
+
+// newStore is patient with Redis: a busy machine is not the fault under test.
+func newStore(tb testing.TB, rdb redis.UniversalClient, set func(*Options)) *Store {
+	tb.Helper()
+	o := &Options{Prefix: newPrefix(), RedisTimeout: 5 * time.Second}
+	if set != nil {
+		set(o)
+	}
+	s, err := New(rdb, o)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return s
+}
+
+// sibling is the same cache in another process.
+func sibling(tb testing.TB, s *Store) *Store {
+	tb.Helper()
+	return newStore(tb, s.rdb, func(o *Options) { *o = s.opts })
+}
+
+func testContext(tb testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), 40*time.Second)
+	tb.Cleanup(cancel)
+	return ctx
+}
+
+// gate is a loader that stops inside until it is let go.
+type gate struct {
+	entered chan string
+	release chan lead
+	calls   atomic.Int64
+	saw     scaleaware.Tokens // what its reads saw
+}
+
+func newGate() *gate {
+	return &gate{entered: make(chan string, 64), release: make(chan lead)}
+}
+
+func (g *gate) load(ctx context.Context, id string) (lead, error) {
+	g.calls.Add(1)
+	for _, t := range g.saw {
+		scaleaware.WatermarkFrom(ctx).Saw(t)
+	}
+	g.entered <- id
+	select {
+	case l := <-g.release:
+		return l, nil
+	case <-ctx.Done():
+		return lead{}, ctx.Err()
+	}
+}
+
+// loads is a loader that answers at once, as of some position.
+func loads(l lead, saw ...scaleaware.Token) Loader[lead] {
+	return func(ctx context.Context, id string) (lead, error) {
+		for _, t := range saw {
+			scaleaware.WatermarkFrom(ctx).Saw(t)
+		}
+		l.ID = id
+		return l, nil
+	}
+}
+
+func at(lsn scaleaware.LSN) scaleaware.Token {
+	return scaleaware.Token{System: 7, Timeline: 1, LSN: lsn}
+}
+
+// wrote is the context of a caller that has written up to a position.
+func wrote(ctx context.Context, t scaleaware.Token) context.Context {
+	ctx, w := scaleaware.WithWatermark(ctx)
+	w.Raise(t)
+	return ctx
+}
+
+type outcome struct {
+	lead lead
+	err  error
+}
+
+// background loads in another goroutine and hands the outcome over.
+func background(ctx context.Context, v *View[lead], id string, load Loader[lead]) <-chan outcome {
+	done := make(chan outcome, 1)
+	go func() {
+		l, err := v.Load(ctx, id, load)
+		done <- outcome{l, err}
+	}()
+	return done
+}
+
+func eventually(tb testing.TB, what string, ok func() bool) {
+	tb.Helper()
+	for end := time.Now().Add(20 * time.Second); !ok(); {
+		if time.Now().After(end) {
+			tb.Fatalf("not in time: %s", what)
+		}
+		select {
+		case <-tb.Context().Done():
+			tb.Fatal(tb.Context().Err())
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+func wantScore(tb testing.TB, l lead, err error, score int64) {
+	tb.Helper()
+	if err != nil || l.Score != score {
+		tb.Fatalf("got %+v, %v; want score %d", l, err, score)
+	}
+}
