@@ -7,6 +7,8 @@ import (
 	"sync"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/scaleaware/scaleaware/redisclient"
 )
 
 // All implements scs.IterableStore.
@@ -26,17 +28,7 @@ func (s *Store) AllCtx(ctx context.Context) (map[string][]byte, error) {
 		}
 		return err
 	}
-	var err error
-	switch c := s.rdb.(type) {
-	case *redis.ClusterClient:
-		err = c.ForEachMaster(ctx, scan)
-	case *redis.Ring:
-		err = c.ForEachShard(ctx, scan)
-	case *redis.Client:
-		err = scan(ctx, c)
-	default:
-		err = errors.New("this kind of Redis client cannot be scanned")
-	}
+	err := redisclient.EachMaster(ctx, s.rdb, scan)
 	if err != nil {
 		return nil, s.failed("scan", err)
 	}
