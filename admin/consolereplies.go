@@ -116,7 +116,7 @@ type databaseReply struct{ Nodes []nodeReply }
 type nodeReply struct {
 	Name      string
 	Role      string
-	Up        bool
+	Up        *bool
 	LSN       string
 	Staleness *int64 `json:"staleness_ns"`
 	Inflight  int64
