@@ -1,3 +1,44 @@
-// Package metrics is the contract floor: one table of every series and threshold, from which instruments, rules and
-// reports are rendered.
+// Package metrics is the contract between what a service measures and what its operators see.
+//
+// One table has every series, and one every key metric of the runbook with its thresholds. Instruments, Prometheus
+// rules, alerts, the capacity report and the ranking of bottlenecks are all made of them, so that they agree. No other
+// place in the module names a metric.
+//
+// # Promises
+//
+//   - A latency threshold is a bucket boundary with a finite one above it: p95 is past 200 ms exactly when fewer than
+//     95 % of requests took 200 ms or less, without an error of interpolation.
+//   - Every rule selects series that exist, and every alert has been seen to fire, just past its threshold and not
+//     before its time, by the real promtool. The runbook's own rules load unchanged and fire.
+//   - What is not known is reported as unknown: a metric without traffic is null, a bottleneck without enough
+//     observations says "not enough data", an evaluation that has stopped is not reported at all.
+//   - Paths, methods and hosts that clients invent add no series.
+//   - A panicking handler counts as an error.
+//
+// # When things fail
+//
+// A collector that fails hides only its own series. Without the [SnapshotStore], a [Capacity] reports on its own
+// instance and says so in the field degraded. An instance that vanishes is left out when its snapshot expires, and what
+// it counted stays in the window for as long as the window lasts. Failures in the background are counted in
+// scaleaware_background_errors_total, and logged when they begin and when they end.
+//
+// Two differences from Prometheus are intended: a failed scrape does not reset an alert here, since there is none;
+// and a counter that appears counts from zero, where Prometheus misses its first increase.
+//
+// # Use
+//
+// Each package takes a Registerer in its options; give all of them one registry. Then:
+//
+//	httpMetrics, err := metrics.NewHTTP(registry, nil)
+//	handler := httpMetrics.Middleware(mux)
+//	capacity, err := metrics.NewCapacity(registry, &metrics.CapacityOptions{Store: store}) // redisfleet has the store
+//	group.Go(func() error { return capacity.Run(ctx) })
+//	ops, err := admin.New(capacity.Operations(), …)                                        // with metrics.Handler(registry)
+//
+// Every process runs a Capacity on the same store, so that any management listener reports on all of them.
+//
+// To read the contract: a [Series] is a variable such as [HTTPRequestDuration], with name, labels and buckets;
+// [KeyMetrics] says what is made of them and what it means. For Prometheus, write the rules to a file:
+//
+//	go run github.com/scaleaware/scaleaware/metrics/cmd/scaleaware-rules > scaleaware.rules.yml
 package metrics
