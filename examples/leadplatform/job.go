@@ -1,0 +1,86 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"hash/crc32"
+	"log/slog"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// The queues and the limits of the runbook.
+const (
+	queueLeads    = "lead-processing"
+	queueCritical = "critical"
+	queueNormal   = "normal"
+	queueLow      = "low-priority"
+)
+
+// ScoreLead computes a lead's score.
+type ScoreLead struct {
+	ID string `json:"id"`
+}
+
+// NotifyAgent tells an agent of a new lead.
+type NotifyAgent struct {
+	LeadID string `json:"leadId"`
+}
+
+// SyncCRM sends a changed lead to the customer relations system.
+type SyncCRM struct {
+	LeadID   string `json:"leadId"`
+	Revision int    `json:"revision"`
+}
+
+// SendDigest mails a summary that nobody waits for.
+type SendDigest struct {
+	User string `json:"user"`
+}
+
+// Kind and Queue tell package queue what a job is called and where it goes.
+
+func (ScoreLead) Kind() string    { return "lead:score" }
+func (ScoreLead) Queue() string   { return queueLeads }
+func (NotifyAgent) Kind() string  { return "agent:notify" }
+func (NotifyAgent) Queue() string { return queueCritical }
+func (SyncCRM) Kind() string      { return "crm:sync" }
+func (SyncCRM) Queue() string     { return queueNormal }
+func (SendDigest) Kind() string   { return "digest:send" }
+func (SendDigest) Queue() string  { return queueLow }
+
+// score handles ScoreLead. Jobs run at least once, so it may run twice for a lead and must do no harm then.
+func (s *Service) score(ctx context.Context, job ScoreLead) error {
+	// On a replica, which has the row: the job brought the position of the transaction that wrote it.
+	lead, err := getLead(ctx, s.db.Read(), job.ID)
+	if err != nil {
+		return err
+	}
+	points := int(crc32.ChecksumIEEE([]byte(lead.Email+lead.Product))%100) + 1
+	err = s.db.InTx(ctx, func(tx pgx.Tx) error {
+		return errors.Join(setScore(ctx, tx, job.ID, points), recordEvent(ctx, tx, job.ID, "scored"))
+	})
+	if err == nil {
+		s.forget(ctx, job.ID)
+	}
+	return err
+}
+
+func (s *Service) notify(ctx context.Context, job NotifyAgent) error {
+	_, err := getLead(ctx, s.db.Read(), job.LeadID)
+	return err
+}
+
+// sync refuses to send a revision older than the one that the job is about.
+func (s *Service) sync(ctx context.Context, job SyncCRM) error {
+	lead, err := getLead(ctx, s.db.Read(), job.LeadID)
+	if err == nil && lead.Revision < job.Revision {
+		err = errors.New("read an older revision than the one that was written")
+	}
+	return err
+}
+
+func (s *Service) digest(_ context.Context, job SendDigest) error {
+	s.log.Log(context.Background(), slog.LevelDebug, "digest sent", "user", job.User)
+	return nil
+}

@@ -1,0 +1,55 @@
+package main
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/scaleaware/scaleaware/queue"
+)
+
+//go:embed schema.sql
+var schema string
+
+// migrationLock lets one migration run at a time, whoever starts it.
+const migrationLock = 7_411_000_001
+
+// migrate brings the database to the shape that this version needs. It may be run again at any time.
+func migrate(ctx context.Context, primaryURL string) (err error) {
+	conn, err := pgx.Connect(ctx, primaryURL)
+	if err != nil {
+		return fmt.Errorf("migration needs the primary: %w", err)
+	}
+	defer func() { err = errors.Join(err, conn.Close(context.WithoutCancel(ctx))) }()
+	tx, err := conn.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback(context.WithoutCancel(ctx))
+	statements := append([]string{
+		fmt.Sprintf(`SELECT pg_advisory_xact_lock(%d)`, migrationLock), schema, queue.OutboxSchema,
+	}, partitions(time.Now().UTC())...)
+	for _, sql := range statements {
+		if _, err := tx.Exec(ctx, sql); err != nil {
+			return fmt.Errorf("migration: %w", err)
+		}
+	}
+	return tx.Commit(ctx)
+}
+
+// partitions gives "Event" this month and the next; the operation partitions/Event makes the coming ones.
+func partitions(now time.Time) []string {
+	var out []string
+	month := time.Date(now.Year(), now.Month(), 1, 0, 0, 0, 0, time.UTC)
+	for range 2 {
+		next := month.AddDate(0, 1, 0)
+		out = append(out, fmt.Sprintf(`CREATE TABLE IF NOT EXISTS "Event_%s" PARTITION OF "Event" FOR VALUES FROM ('%s') TO ('%s')`,
+			month.Format("2006_01"), month.Format("2006-01-02 15:04:05Z07:00"), next.Format("2006-01-02 15:04:05Z07:00")))
+		month = next
+	}
+	return out
+}

@@ -1,0 +1,235 @@
+package main_test
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestPlatform drives the program from outside, as its users do. The parts build on one running platform, in order.
+func TestPlatform(t *testing.T) {
+	p := start(t, "-rate", "10", "-clients", "4")
+	t.Run("a client reads its own writes on every instance", func(t *testing.T) { readYourWrites(t, p) })
+	t.Run("bad input changes nothing", func(t *testing.T) { badInput(t, p) })
+	t.Run("read-only mode holds on every instance", func(t *testing.T) { readOnlyMode(t, p) })
+	t.Run("every curl of the runbook works", func(t *testing.T) { runbook(t, p) })
+	t.Run("faults under load lose nothing", func(t *testing.T) { faults(t, p) })
+	t.Run("an interrupt leaves nothing behind", func(t *testing.T) { cleanExit(t, p) })
+}
+
+// readYourWrites: 1,000 leads, each read at once on the next instance, with replay paused half of the time.
+func readYourWrites(t *testing.T, p *platform) {
+	const writes, period = 1000, 100
+	s := p.state(t)
+	apis := s.apis()
+	c := newClient(t, apis[0], "ryw")
+	defer pauseReplay(t, s, false)
+	misses := 0
+	for n := range writes {
+		if n%period == 0 {
+			pauseReplay(t, s, n/period%2 == 1)
+		}
+		here, there := apis[n%len(apis)], apis[(n+1)%len(apis)]
+		created, status := c.create(here)
+		if status != http.StatusCreated {
+			t.Fatalf("create %d: status %d", n, status)
+		}
+		if got, status := c.get(there, created.ID); status != http.StatusOK || got.ID != created.ID {
+			misses++
+		}
+		if n%10 != 0 {
+			continue
+		}
+		// An update must be seen as well, although the cache has the lead now.
+		if status, body := c.do("PUT", there+"/api/v1/leads/"+created.ID, map[string]string{"product": "life"}); status != http.StatusOK {
+			t.Fatalf("update %d: %d %s", n, status, body)
+		}
+		if got, status := c.get(here, created.ID); status != http.StatusOK || got.Product != "life" {
+			misses++
+		}
+	}
+	if misses > 0 {
+		t.Errorf("%d of %d reads missed the client's own write", misses, writes+writes/10)
+	}
+	replicas, all := reads(t, p)
+	t.Logf("%.0f of %.0f reads were served by replicas", replicas, all)
+	if replicas == 0 {
+		t.Error("no read was served by a replica: the test proves nothing")
+	}
+}
+
+func badInput(t *testing.T, p *platform) {
+	s := p.state(t)
+	c := newClient(t, s.API, "clumsy")
+	before := query(t, s.Primary, `SELECT count(*)::text FROM "Lead" WHERE email LIKE 'clumsy%'`)
+	for _, body := range []any{
+		"not an object", map[string]string{"name": "x"}, map[string]string{"name": "x", "email": "clumsy@example.com", "product": "home", "admin": "true"},
+		map[string]string{"name": strings.Repeat("x", 1<<20), "email": "clumsy@example.com", "product": "home"},
+	} {
+		if status, reply := c.do("POST", s.API+"/api/v1/leads", body); status/100 != 4 || !strings.Contains(string(reply), "detail") {
+			t.Errorf("status %d: %.100s", status, reply)
+		}
+	}
+	if after := query(t, s.Primary, `SELECT count(*)::text FROM "Lead" WHERE email LIKE 'clumsy%'`); after != before {
+		t.Errorf("%s leads before, %s after", before, after)
+	}
+	for _, c := range []struct {
+		method, path, body, names string
+		want                      int
+	}{
+		{"POST", "/api/v1/performance/jobs/no-such-queue/pause", "", "no-such-queue", 404},
+		{"GET", "/api/v1/performance/jobs/no-such-queue", "", "no-such-queue", 404},
+		{"POST", "/api/v1/performance/database/optimize-table/NoSuchTable", "", "NoSuchTable", 404},
+		{"POST", "/api/v1/performance/cache/invalidate", "{", "", 400},
+		{"POST", "/api/v1/performance/cache/invalidate", `{"patern":"*"}`, "patern", 400},
+		{"POST", "/api/v1/performance/cache/invalidate", `{"pattern":"` + strings.Repeat("x", 1<<20) + `"}`, "", 413},
+		{"POST", "/api/v1/admin/read-only-mode", `{"until":"2001-01-01T00:00:00Z"}`, "until", 400},
+		{"GET", "/api/v1/nothing", "", "", 404},
+	} {
+		status, header, reply := send(t, c.method, s.Admin+c.path, c.body)
+		if status != c.want || header.Get("Content-Type") != "application/problem+json" || !strings.Contains(string(reply), c.names) {
+			t.Errorf("%s %s: %d %.200s, want %d naming %q", c.method, c.path, status, reply, c.want, c.names)
+		}
+	}
+}
+
+func readOnlyMode(t *testing.T, p *platform) {
+	s := p.state(t)
+	c := newClient(t, s.API, "writer")
+	kept, status := c.create(s.API)
+	if status != http.StatusCreated {
+		t.Fatalf("create: %d", status)
+	}
+	type report struct {
+		Enabled                 bool
+		Phase                   string
+		Instances, Acknowledged int
+	}
+	on := call[report](t, "POST", s.Admin+"/api/v1/admin/read-only-mode", `{"reason":"test"}`)
+	if !on.Enabled || on.Phase != "drained" || on.Instances != 6 || on.Acknowledged != 6 {
+		t.Fatalf("enable: %+v; want three API instances, two workers and the platform itself", on)
+	}
+	count := func() string { return query(t, s.Primary, `SELECT count(*)::text FROM "Lead"`) }
+	before := count()
+	for _, api := range s.apis() {
+		for range 20 {
+			if _, status := c.create(api); status != http.StatusServiceUnavailable {
+				t.Errorf("%s: create in read-only mode is %d", api, status)
+			}
+			if status, _ := c.do("PUT", api+"/api/v1/leads/"+kept.ID, map[string]string{"product": "auto"}); status != http.StatusServiceUnavailable {
+				t.Errorf("%s: update in read-only mode is %d", api, status)
+			}
+			if _, status := c.get(api, kept.ID); status != http.StatusOK {
+				t.Errorf("%s: a read in read-only mode is %d", api, status)
+			}
+		}
+		// Sessions live in Redis, not in the database: people can still log in.
+		newClient(t, api, "late")
+	}
+	if after := count(); after != before {
+		t.Errorf("%s leads when read-only mode began, %s when it ended", before, after)
+	}
+	off := call[report](t, "DELETE", s.Admin+"/api/v1/admin/read-only-mode", "")
+	if off.Enabled || off.Acknowledged != 6 {
+		t.Fatalf("disable: %+v", off)
+	}
+	for _, api := range s.apis() {
+		if _, status := c.create(api); status != http.StatusCreated {
+			t.Errorf("%s: create after read-only mode is %d", api, status)
+		}
+	}
+}
+
+// faults kills one of each kind under load and then counts what was promised.
+func faults(t *testing.T, p *platform) {
+	s := p.state(t)
+	load := startLoad(t, s.API, 6)
+	under := func(fault string, inject func()) {
+		began := load.count()
+		inject()
+		eventually(t, 60*time.Second, "60 more leads are acknowledged after: "+fault, func() bool { return load.count() >= began+60 })
+		t.Logf("%s: %d leads acknowledged, %d attempts refused or unanswered so far", fault, load.count(), load.failed.Load())
+	}
+	api, worker := s.pid(t, "api-2"), s.pid(t, "worker-1")
+	under("no fault", func() {})
+	under("one API instance killed", func() { kill(t, api) })
+	under("one worker killed", func() { kill(t, worker) })
+	under("one replica killed", func() { kill(t, postmaster(t, s.Replicas[1])) })
+	under("the Redis master of the jobs killed", func() { killRedisMaster(t, s, "asynq:{lead-processing}:pending") })
+	acknowledged := load.stop()
+
+	stored := query(t, s.Primary, `SELECT count(*)::text FROM "Lead" WHERE id = ANY($1::uuid[])`, acknowledged)
+	if stored != itoa(len(acknowledged)) {
+		t.Errorf("%d leads were acknowledged, %s are there", len(acknowledged), stored)
+	}
+	// Each lead's job came with its transaction; a lead without a score is a lost job.
+	eventually(t, 90*time.Second, "every lead is scored", func() bool {
+		return query(t, s.Primary, `SELECT count(*)::text FROM "Lead" WHERE score IS NULL AND email NOT LIKE 'lead%'`) == "0"
+	})
+	eventually(t, 30*time.Second, "what was killed runs again", func() bool {
+		now := p.state(t)
+		return now.allUp() && now.pid(t, "api-2") != api && now.pid(t, "worker-1") != worker
+	})
+	for _, base := range p.state(t).apis() {
+		for _, c := range load.clients {
+			if status, body := c.do("GET", base+"/api/v1/me", nil); status != http.StatusOK || !strings.Contains(string(body), `"`+c.user+`"`) {
+				t.Errorf("%s: %s was logged out by the faults: %d %s", base, c.user, status, body)
+			}
+		}
+	}
+}
+
+func cleanExit(t *testing.T, p *platform) {
+	s := p.state(t)
+	pids := []int{postmaster(t, s.Primary), postmaster(t, s.Replicas[0])}
+	directory := query(t, s.Primary, "SHOW data_directory")
+	for _, process := range s.Processes {
+		pids = append(pids, process.PID)
+	}
+	p.signal(syscall.SIGINT)
+	select {
+	case <-p.done:
+	case <-time.After(60 * time.Second):
+		t.Fatal("still running a minute after the interrupt")
+	}
+	if p.err != nil {
+		t.Errorf("exit: %v", p.err)
+	}
+	for _, pid := range pids {
+		if !gone(pid) {
+			t.Errorf("process %d is still there", pid)
+		}
+	}
+	if _, err := os.Stat(directory); !os.IsNotExist(err) {
+		t.Errorf("%s is still there: %v", directory, err)
+	}
+}
+
+// TestKilledPlatformLeavesNothing kills the program in a way that no handler can see.
+func TestKilledPlatformLeavesNothing(t *testing.T) {
+	p := start(t, "-rate", "0")
+	s := p.state(t)
+	pids := []int{postmaster(t, s.Primary)}
+	for _, process := range s.Processes {
+		pids = append(pids, process.PID)
+	}
+	for _, addr := range s.Redis {
+		pids = append(pids, redisPID(t, addr))
+	}
+	directory := query(t, s.Primary, "SHOW data_directory")
+	p.signal(syscall.SIGKILL)
+	<-p.done
+	eventually(t, 60*time.Second, fmt.Sprintf("processes %v and %s gone", pids, directory), func() bool {
+		for _, pid := range pids {
+			if !gone(pid) {
+				return false
+			}
+		}
+		_, err := os.Stat(directory)
+		return os.IsNotExist(err)
+	})
+}

@@ -1,0 +1,193 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/redis/go-redis/v9"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/scaleaware/scaleaware"
+	"github.com/scaleaware/scaleaware/admin"
+	"github.com/scaleaware/scaleaware/cache"
+	"github.com/scaleaware/scaleaware/dbsplit"
+	"github.com/scaleaware/scaleaware/metrics"
+	"github.com/scaleaware/scaleaware/metrics/redisfleet"
+	"github.com/scaleaware/scaleaware/queue"
+	"github.com/scaleaware/scaleaware/readonly"
+	"github.com/scaleaware/scaleaware/readonly/redisstore"
+	"github.com/scaleaware/scaleaware/redisclient"
+	"github.com/scaleaware/scaleaware/session"
+)
+
+// Service is what API instances, workers and the management process have in common: every package, wired once.
+type Service struct {
+	name     string
+	log      *slog.Logger
+	registry *prometheus.Registry
+
+	rdb      redis.UniversalClient
+	db       *dbsplit.DB
+	store    *cache.Store
+	leads    *cache.View[Lead]
+	jobs     *queue.Jobs
+	sessions *session.Manager
+	carrier  *scaleaware.Carrier
+	mode     *readonly.Switch
+	incident *readonly.Incident
+	http     *metrics.HTTP
+	capacity *metrics.Capacity
+}
+
+// queues are the runbook's, with its limits, and one without for the work that users wait for.
+var queues = []queue.Queue{
+	{Name: queueCritical, Weight: 6, Rate: queue.Rate{Max: 1000, Per: time.Second}},
+	{Name: queueLeads, Weight: 3},
+	{Name: queueNormal, Weight: 2, Rate: queue.Rate{Max: 100, Per: time.Second}},
+	{Name: queueLow, Weight: 1, Rate: queue.Rate{Max: 10, Per: time.Second}},
+}
+
+// OpenService wires a service. It fails on wrong configuration only: servers that are down heal later.
+func OpenService(ctx context.Context, name string, c Config, log *slog.Logger) (_ *Service, err error) {
+	s := &Service{name: name, log: log, registry: prometheus.NewRegistry()}
+	defer func() {
+		if err != nil {
+			s.Close()
+		}
+	}()
+	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+
+	redisOptions := redisclient.Options(c.RedisAddrs...)
+	if c.RedisURL != "" {
+		if redisOptions, err = redisclient.ParseURL(c.RedisURL); err != nil {
+			return nil, err
+		}
+	}
+	s.rdb = redisclient.New(redisOptions)
+
+	flag, err := redisstore.New(s.rdb, nil)
+	if err != nil {
+		return nil, err
+	}
+	s.mode, err = readonly.New(flag, &readonly.Options{Instance: name, Exempt: []string{"POST /login", "POST /logout"}, Logger: log, Registerer: s.registry})
+	if err != nil {
+		return nil, err
+	}
+	s.db, err = dbsplit.Open(ctx, dbsplit.Nodes{Primary: c.PrimaryURL, Replicas: c.ReplicaURLs}, &dbsplit.Options{
+		MinConns: c.PoolMin, MaxConns: c.PoolMax, Gate: s.mode, Logger: log, Registerer: s.registry,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.store, err = cache.New(s.rdb, &cache.Options{Prefix: "app:", WarmSchedule: "0 */6 * * *", Logger: log, Registerer: s.registry})
+	if err != nil {
+		return nil, err
+	}
+	s.leads = cache.Of[Lead](s.store, "lead", cache.TTL(10*time.Minute))
+	s.jobs, err = queue.New(s.rdb, queues, &queue.Options{Gate: s.mode, Outbox: s.db, Logger: log, Registerer: s.registry})
+	if err != nil {
+		return nil, err
+	}
+	// Insecure because the demo speaks plain HTTP on loopback. A real service leaves it out.
+	s.sessions, err = session.New(s.rdb, &session.Options{Insecure: true, Logger: log, Registerer: s.registry})
+	if err != nil {
+		return nil, err
+	}
+	signer, err := scaleaware.NewSigner(c.SessionSecrets, nil)
+	if err != nil {
+		return nil, fmt.Errorf("SESSION_SECRET: %w", err)
+	}
+	if s.carrier, err = scaleaware.NewCarrier(signer, &scaleaware.CarrierOptions{Insecure: true, Logger: log}); err != nil {
+		return nil, err
+	}
+	if s.http, err = metrics.NewHTTP(s.registry, nil); err != nil {
+		return nil, err
+	}
+	fleet, err := redisfleet.New(s.rdb, nil)
+	if err != nil {
+		return nil, err
+	}
+	if s.capacity, err = metrics.NewCapacity(s.registry, &metrics.CapacityOptions{Instance: name, Store: fleet, Logger: log, Registerer: s.registry}); err != nil {
+		return nil, err
+	}
+	s.incident, err = readonly.NewIncident(s.mode, s.extendTTLs(), s.pauseLow())
+	return s, errors.Join(err, s.declareWarmSet())
+}
+
+// extendTTLs and pauseLow are the runbook's other immediate actions, next to read-only mode.
+func (s *Service) extendTTLs() readonly.Step {
+	return readonly.Step{
+		Name: "extend cache TTLs",
+		Do:   func(ctx context.Context) (any, error) { return s.store.ExtendTTLs(ctx, cache.Extension{Factor: 2}) },
+		Undo: func(ctx context.Context) (any, error) { return s.store.RestoreTTLs(ctx) },
+	}
+}
+
+func (s *Service) pauseLow() readonly.Step {
+	return readonly.Step{
+		Name: "pause " + queueLow,
+		Do: func(ctx context.Context) (any, error) {
+			changed, err := s.jobs.Pause(ctx, queueLow)
+			return map[string]bool{"changed": changed}, err
+		},
+		Undo: func(ctx context.Context) (any, error) {
+			changed, _, err := s.jobs.Resume(ctx, queueLow)
+			return map[string]bool{"changed": changed}, err
+		},
+	}
+}
+
+// Close closes what OpenService opened, after Run has returned.
+func (s *Service) Close() {
+	if s.db != nil {
+		s.db.Close()
+	}
+	if s.rdb != nil {
+		s.rdb.Close()
+	}
+}
+
+// Run owns the background work of every package until ctx ends.
+func (s *Service) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for _, run := range []func(context.Context) error{s.mode.Run, s.db.Run, s.store.Run, s.jobs.Run, s.capacity.Run} {
+		group.Go(func() error { return run(ctx) })
+	}
+	return group.Wait()
+}
+
+// Handler is the API behind every middleware, outermost first.
+func (s *Service) Handler() http.Handler {
+	return s.http.Middleware(s.carrier.Middleware(s.sessions.Middleware(s.mode.Middleware(metrics.Routes(s.routes())))))
+}
+
+// Admin is the management listener's handler.
+func (s *Service) Admin(c Config) (*admin.Handler, error) {
+	options := &admin.Options{
+		Title: "leadplatform " + s.name,
+		// The demo's listener is on loopback. With ADMIN_TOKEN set, the token is needed.
+		AllowInsecureLoopback: true,
+		Metrics:               metrics.Handler(s.registry),
+		Checks: []admin.Check{
+			{Name: "database", Ready: s.db.Ready},
+			{Name: "cache", Ready: s.store.Ready, Optional: true},
+			{Name: "queue", Ready: s.jobs.Ready, Optional: true},
+			{Name: "sessions", Ready: s.sessions.Ready},
+			{Name: "read-only", Ready: s.mode.Ready, Optional: true},
+		},
+		Logger: s.log,
+	}
+	if c.AdminToken != "" {
+		options.Tokens = []admin.Token{{Name: "admin", Role: admin.Operator, Secret: c.AdminToken}}
+	}
+	return admin.New(slices.Concat(
+		s.db.Operations(), s.store.Operations(), s.jobs.Operations(), s.mode.Operations(), s.incident.Operations(), s.capacity.Operations(),
+	), options)
+}
