@@ -74,6 +74,7 @@ var malformed = map[string]string{
 	"redis://user:" + canary + "#x@h:1":                          "percent-encode",
 	"redis://user:" + canary + "?x@h:1":                          "percent-encode",
 	"redis://user:x/" + canary + "@h:1":                          "percent-encode",
+	"redis://" + canary + ":1?client_name=x@h:1":                 "behind its hosts", // else the user would be the host
 	"redis://user:%zz" + canary + "@h:1":                         "write %25",
 	"redis://user:" + canary + "%@h:1":                           "write %25",
 	"redis://user:" + canary:                                     "port of host 1",
