@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 func TestBottlenecks(t *testing.T) {
@@ -46,6 +48,45 @@ func TestBottlenecks(t *testing.T) {
 		near("the workers' ceiling", workers.Ceiling, 1000)
 		if !strings.HasPrefix(b.Verdict, "Connection pool utilization app limits first, at about ") || pool.Step == "" || len(pool.Evidence) == 0 {
 			t.Errorf("verdict %q, pool %+v", b.Verdict, pool)
+		}
+	})
+}
+
+func TestBottlenecksOfOneProcess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		cpu := prometheus.NewCounter(prometheus.CounterOpts{Name: processCPU.Name, Help: processCPU.Help})
+		f.reg.MustRegister(cpu)
+		active := must(NewGauge(f.reg, HTTPActiveRequests))
+		used, limit := must(NewGauge(f.reg, CacheMemoryUsed)), must(NewGauge(f.reg, CacheMemoryMax))
+		cpu.Add(1e6) // before: not ours to report
+		c := must(NewCapacity(f.reg, &CapacityOptions{Instance: "a"}))
+		r := &running{f, c, nil}
+		e := newEvaluation(c)
+		e.collector.cores = 4
+		for second := range 400 {
+			cpu.Add(3)
+			r.requests(60, .01, "2xx")
+			active.WithLabelValues().Set(12)
+			used.WithLabelValues("r1").Set(85)
+			limit.WithLabelValues("r1").Set(100)
+			if second%5 == 0 {
+				e.tick(t.Context(), epoch.Add(time.Duration(second)*time.Second))
+			}
+		}
+		b := e.report.Load().bottlenecks
+		got := ""
+		for _, r := range b.Resources {
+			got += r.ID + " " + r.State.String() + " " + r.Status[:2] + "; "
+		}
+		if want := "cpu warning ok; cache_memory warning ok; http_requests unknown no; "; got != want {
+			t.Fatalf("resources %s\n want %s", got, want)
+		}
+		if c := b.Resources[0]; math.Abs(*c.Utilization-.75) > .001 || math.Abs(*c.Ceiling-80) > .1 {
+			t.Errorf("CPU at %v with a ceiling of %v, want .75 and 60/.75", *c.Utilization, *c.Ceiling)
+		}
+		if b.Resources[1].Ceiling != nil || math.Abs(*b.Resources[1].Utilization-.85) > .001 {
+			t.Errorf("cache memory: %+v", b.Resources[1])
 		}
 	})
 }

@@ -324,6 +324,21 @@ func TestHTTPRouteLimit(t *testing.T) {
 	}
 }
 
+func TestHTTPClientsAddNoSeries(t *testing.T) {
+	h, reg := newHTTP(t, nil)
+	mux := http.NewServeMux()
+	mux.HandleFunc("/leads/{id}", ok)
+	handler := h.Middleware(mux)
+	for i := range 20_000 {
+		r := httptest.NewRequest(fmt.Sprintf("M%d", i), fmt.Sprintf("http://host%d/%d/%d", i, i, i), nil)
+		handler.ServeHTTP(httptest.NewRecorder(), r)
+	}
+	get(handler, "GET", "/leads/1")
+	if diff := cmp.Diff([]string{"/leads/{id} GET 2xx ×1", "unmatched _OTHER 4xx ×20000"}, served(t, reg)); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestNewHTTPRefusesNonsense(t *testing.T) {
 	if _, err := metrics.NewHTTP(nil, &metrics.HTTPOptions{MaxRoutes: -1}); err == nil || !strings.Contains(err.Error(), "MaxRoutes") {
 		t.Errorf("MaxRoutes -1 gave %v", err)
