@@ -1,6 +1,204 @@
 package dbsplit
 
-import "github.com/scaleaware/scaleaware/admin"
+import (
+	"context"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/scaleaware/scaleaware/admin"
+)
+
+const (
+	operationsPath = "/api/v1/performance/database/"
+
+	defaultWindow      = 10 * time.Minute
+	defaultLimit       = 20
+	maxLimit           = 500
+	defaultMonthsAhead = 3
+	maxPool            = 10_000
+)
+
+// PoolRequest is the body of the pool operation.
+type PoolRequest struct {
+	// Max is the most connections, as in Resize.
+	Max int32 `json:"max"`
+}
+
+// PoolReport lists this process's pools.
+type PoolReport struct {
+	// Scope says whose pools were changed.
+	Scope string      `json:"scope"`
+	Pools []PoolState `json:"pools"`
+}
+
+// PoolState is one pool.
+type PoolState struct {
+	Node     string `json:"node"`
+	Role     string `json:"role"`
+	Max      int32  `json:"max"`
+	Acquired int32  `json:"acquired"`
+	Idle     int32  `json:"idle"`
+}
+
+// CancelReply is the answer of cancel-long-running.
+type CancelReply struct {
+	// Count is how many statements were cancelled or sessions terminated.
+	Count int            `json:"count"`
+	Nodes []CancelReport `json:"nodes"`
+}
 
 // Operations returns the database operations for the management listener.
-func (db *DB) Operations() []admin.Operation { return nil }
+func (db *DB) Operations() []admin.Operation {
+	table := admin.Param{Name: "table", In: "path", Type: "string", Description: `The table's name: Lead, "Lead" or schema.table.`}
+	query := func(name, kind, description string) admin.Param {
+		return admin.Param{Name: name, In: "query", Type: kind, Description: description}
+	}
+	return []admin.Operation{{
+		Method: http.MethodGet, Path: operationsPath + "slow-queries", ID: "database.slow-queries",
+		Summary: "The costliest statements on each node and over all, since an earlier call; nothing is reset.",
+		Params: []admin.Param{
+			query("window", "duration", "How far back to compare with an earlier call; 10m when absent."),
+			query("limit", "integer", "How many statements; 20 when absent, at most 500."),
+		},
+		Reply: SlowQueriesReport{}, Do: db.slowQueriesOperation,
+	}, {
+		Method: http.MethodGet, Path: operationsPath + "replication", ID: "database.replication",
+		Summary: "Nodes with role and staleness, and the primary's streams.", Reply: ReplicationReport{},
+		Do: func(ctx context.Context, _ *admin.Call) (any, error) { return db.Replication(ctx) },
+	}, {
+		Method: http.MethodPost, Path: operationsPath + "optimize-table/{table}", ID: "database.optimize-table", Role: admin.Operator,
+		Summary: "VACUUM (ANALYZE) a table in the background.",
+		Params:  []admin.Param{table, query("reindex", "boolean", "Also rebuild its indexes without blocking writes.")},
+		Reply:   admin.Started{}, Do: db.optimizeOperation,
+	}, {
+		Method: http.MethodPost, Path: operationsPath + "cancel-long-running", ID: "database.cancel-long-running", Role: admin.Operator,
+		Summary: "Cancel old statements of client sessions in this database, on every node; never replication.",
+		Params: []admin.Param{
+			query("older_than", "duration", "How long a statement must have run; 5m when absent."),
+			query("terminate", "boolean", "End the sessions instead of the statements."),
+		},
+		Reply: CancelReply{}, Do: db.cancelOperation,
+	}, {
+		Method: http.MethodPost, Path: operationsPath + "pool", ID: "database.pool", Role: admin.Operator,
+		Summary: "Change the most connections of this instance's pools, while in use.",
+		Body:    PoolRequest{}, Reply: PoolReport{}, Do: db.poolOperation,
+	}, {
+		Method: http.MethodGet, Path: operationsPath + "partitions/{table}", ID: "database.partitions",
+		Summary: "The partitions of a table that is partitioned by time, with gaps and rows in the default one.",
+		Params:  []admin.Param{table}, Reply: PartitionReport{},
+		Do: func(ctx context.Context, c *admin.Call) (any, error) { return db.Partitions(ctx, c.Path("table")) },
+	}, {
+		Method: http.MethodPost, Path: operationsPath + "partitions/{table}", ID: "database.ensure-partitions", Role: admin.Operator,
+		Summary: "Make the missing partitions of this and the coming months, with the parent's indexes.",
+		Params:  []admin.Param{table, query("months", "integer", "How many months ahead; 3 when absent.")},
+		Reply:   PartitionReport{}, Do: db.ensurePartitionsOperation,
+	}}
+}
+
+func (db *DB) slowQueriesOperation(ctx context.Context, c *admin.Call) (any, error) {
+	window, err := durationQuery(c, "window", defaultWindow)
+	if err != nil {
+		return nil, err
+	}
+	limit, err := intQuery(c, "limit", defaultLimit, 1, maxLimit)
+	if err != nil {
+		return nil, err
+	}
+	return db.SlowQueries(ctx, window, limit)
+}
+
+func (db *DB) optimizeOperation(ctx context.Context, c *admin.Call) (any, error) {
+	opts := OptimizeOptions{Reindex: boolQuery(c, "reindex")}
+	r, plan, err := db.planOptimize(ctx, c.Path("table"), opts)
+	if err != nil {
+		return nil, err
+	}
+	if c.DryRun {
+		return plan, nil
+	}
+	return c.Background.Start("database.optimize-table", r.String(), c.Actor, func(ctx context.Context, progress admin.Progress) (any, error) {
+		progress(plan)
+		return db.OptimizeTable(ctx, r.String(), opts)
+	})
+}
+
+func (db *DB) cancelOperation(ctx context.Context, c *admin.Call) (any, error) {
+	age, err := durationQuery(c, "older_than", defaultOlderThan)
+	if err != nil {
+		return nil, err
+	}
+	if age <= 0 {
+		return nil, admin.Invalid("older_than", "%v is no age: give 1s or more", age)
+	}
+	reports, err := db.CancelLongRunning(ctx, CancelOptions{OlderThan: age, Terminate: boolQuery(c, "terminate"), DryRun: c.DryRun})
+	if err != nil {
+		return nil, err
+	}
+	reply := CancelReply{Nodes: reports}
+	for _, r := range reports {
+		for _, s := range r.Statements {
+			if s.Result == "cancelled" || s.Result == "terminated" {
+				reply.Count++
+			}
+		}
+	}
+	return reply, nil
+}
+
+func (db *DB) poolOperation(ctx context.Context, c *admin.Call) (any, error) {
+	most := admin.Body[PoolRequest](c).Max
+	if most < 1 || most > maxPool {
+		return nil, admin.Invalid("max", "%d connections: give 1 to %d, as in {\"max\": 50}", most, maxPool)
+	}
+	if !c.DryRun {
+		if err := db.Resize(ctx, most); err != nil {
+			return nil, unavailable(err)
+		}
+	}
+	report := PoolReport{Scope: "this instance only, until it restarts", Pools: []PoolState{}}
+	db.eachPool(func(n *node, role string, p *pool) {
+		s := p.Stat()
+		report.Pools = append(report.Pools, PoolState{n.name, role, s.MaxConns(), s.AcquiredConns(), s.IdleConns()})
+	})
+	return report, nil
+}
+
+func (db *DB) ensurePartitionsOperation(ctx context.Context, c *admin.Call) (any, error) {
+	months, err := intQuery(c, "months", defaultMonthsAhead, 0, maxMonthsAhead)
+	if err != nil {
+		return nil, err
+	}
+	return db.EnsurePartitions(ctx, c.Path("table"), months, c.DryRun)
+}
+
+// The operations' inputs have been checked against Params, except for their ranges.
+
+func durationQuery(c *admin.Call, name string, otherwise time.Duration) (time.Duration, error) {
+	text := c.Query(name)
+	if text == "" {
+		return otherwise, nil
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		return 0, admin.Invalid(name, "want a duration like 10m")
+	}
+	return d, nil
+}
+
+func intQuery(c *admin.Call, name string, otherwise, least, most int) (int, error) {
+	text := c.Query(name)
+	if text == "" {
+		return otherwise, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < least || n > most {
+		return 0, admin.Invalid(name, "want a number from %d to %d", least, most)
+	}
+	return n, nil
+}
+
+func boolQuery(c *admin.Call, name string) bool {
+	b, _ := strconv.ParseBool(c.Query(name)) // absent is false
+	return b
+}
