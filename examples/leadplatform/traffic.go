@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Traffic is a steady stream of clients with a Zipf-like taste for few leads. Most only read; every fourth is an agent
+// Traffic is a steady stream of clients with a Zipf-like taste for few leads. Most only read; every sixth is an agent
 // who writes, too, reads at once what it wrote, through the load balancer, and counts it when that fails.
 type Traffic struct {
 	base    string
@@ -29,10 +29,10 @@ type Traffic struct {
 
 // Shares of the mix in percent, the first two of agents only; the rest are reads of one lead.
 const (
-	shareCreate = 12
-	shareUpdate = 8
+	shareCreate = 10
+	shareUpdate = 6
 	shareList   = 8
-	agentEvery  = 4
+	agentEvery  = 6
 )
 
 // NewTraffic returns clients of base that make rate requests a second together.
