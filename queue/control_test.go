@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/scaleaware/scaleaware/admin"
@@ -108,16 +109,19 @@ func TestRetryFailedInSteps(t *testing.T) {
 	rdb := client(t, single.Get(t).Addrs())
 	j := newJobs(t, rdb, nil, Queue{Name: q})
 	const n = 1100
-	fill(t, j, q, n)
-	w := newWorker(t, j, &WorkerOptions{Concurrency: 40})
+	fill(t, j, q, n, MaxRetry(1))
+	w := newWorker(t, j, &WorkerOptions{Concurrency: 40, RetryDelay: func(int, error) time.Duration { return 0 }})
 	var mu sync.Mutex
 	runs := map[int]int{}
 	Handle(w, func(ctx context.Context, job note) error {
 		mu.Lock()
 		defer mu.Unlock()
 		runs[job.N]++
-		if runs[job.N] == 1 {
-			return errors.New("first")
+		if runs[job.N] <= 2 {
+			return errors.New("not yet")
+		}
+		if n, _ := asynq.GetRetryCount(ctx); n != 0 {
+			t.Errorf("job %d has used %d attempts after retry-failed", job.N, n)
 		}
 		return nil
 	})

@@ -107,13 +107,13 @@ func TestLimitsHoldTogether(t *testing.T) {
 }
 
 // fill enqueues n jobs at once, many producers at a time.
-func fill(t *testing.T, j *Jobs, queue string, n int) {
+func fill(t *testing.T, j *Jobs, queue string, n int, opts ...Option) {
 	t.Helper()
 	var wg sync.WaitGroup
 	for p := range 8 {
 		wg.Go(func() {
 			for i := p; i < n; i += 8 {
-				if _, err := j.Enqueue(context.Background(), note{N: i}, On(queue), MaxRetry(0)); err != nil {
+				if _, err := j.Enqueue(context.Background(), note{N: i}, append([]Option{On(queue), MaxRetry(0)}, opts...)...); err != nil {
 					t.Error(err)
 					return
 				}

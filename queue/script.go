@@ -134,7 +134,7 @@ return {
 }`)
 
 // retryScript gives up to n failed jobs, the oldest first, a fresh set of attempts at the end of the queue. The two
-// bytes are protobuf's "field 7 (retried) is 0": of a scalar field that occurs twice the last one counts, so the
+// bytes are protobuf's "field 6 (retried) is 0": of a scalar field that occurs twice the last one counts, so the
 // message needs no decoding.
 //
 // KEYS: archived, pending; ARGV: task key prefix, n, now in ns
@@ -147,7 +147,7 @@ for _, id in ipairs(ids) do
 	local key = ARGV[1] .. id
 	local msg = redis.call("HGET", key, "msg")
 	if msg then
-		redis.call("HSET", key, "msg", msg .. "\56\0", "state", "pending", "pending_since", ARGV[3])
+		redis.call("HSET", key, "msg", msg .. "\48\0", "state", "pending", "pending_since", ARGV[3])
 		redis.call("HDEL", key, "stalls")
 		redis.call("LPUSH", KEYS[2], id)
 		moved = moved + 1
