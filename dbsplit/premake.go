@@ -33,7 +33,7 @@ func (db *DB) EnsurePartitions(ctx context.Context, table string, monthsAhead in
 	if monthsAhead < 0 || monthsAhead > maxMonthsAhead {
 		return nil, admin.Invalid("months", "%d months ahead: give 0 to %d", monthsAhead, maxMonthsAhead)
 	}
-	s, err := db.connect(ctx, "partitions", attachLockTimeout)
+	s, err := db.connect(ctx, "partitions", maintenanceLockTimeout)
 	if err != nil {
 		return nil, unavailable(err)
 	}
@@ -124,6 +124,7 @@ func (r *PartitionReport) make(ctx context.Context, s *session, m month) error {
 	child, key := r.child(m), pgx.Identifier{r.Key}.Sanitize()
 	from, to := r.literals(m)
 	statements := []string{
+		fmt.Sprintf("set local lock_timeout = %d", attachLockTimeout.Milliseconds()),
 		fmt.Sprintf("create table %s (like %s including all excluding identity)", child, r.parent),
 		fmt.Sprintf("alter table %s add constraint scaleaware_bounds check (%s is not null and %s >= %s and %s < %s)", child, key, key, from, key, to),
 		fmt.Sprintf("alter table %s attach partition %s for values from (%s) to (%s)", r.parent, child, from, to),

@@ -127,6 +127,10 @@ func nextWord(s string) (w word, rest string, err error) {
 	}
 }
 
+// unavailable is for errors that the caller of an operation cannot be told more about, except that a lock was in the way.
 func unavailable(err error) error {
+	if sqlState(err) == stateLockNotAvailable {
+		return admin.Conflict("another transaction holds a lock on the table for longer than %v: end it, or try again later", maintenanceLockTimeout)
+	}
 	return admin.Unavailable(err, "the database does not answer as it should: see this service's log, and GET the replication status")
 }
