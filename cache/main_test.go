@@ -103,8 +103,7 @@ func loads(l lead, saw ...scaleaware.Token) Loader[lead] {
 		for _, t := range saw {
 			scaleaware.WatermarkFrom(ctx).Saw(t)
 		}
-		l.ID = id
-		return l, nil
+		return lead{ID: id, Score: l.Score}, nil
 	}
 }
 

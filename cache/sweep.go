@@ -98,8 +98,9 @@ func (s *Store) visit(ctx context.Context, report *Report, l layout, addrs []str
 		mu   sync.Mutex
 		errs []error
 	)
+	sofar := maps.Clone(report.Nodes)
 	for _, addr := range addrs {
-		mine := report.Nodes[addr]
+		mine := sofar[addr]
 		wg.Go(func() {
 			err := s.sweepNode(ctx, l[addr].node, report.Pattern, pause, do, &mine)
 			mine.Passes++

@@ -1,0 +1,53 @@
+package cache
+
+import (
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/redis/go-redis/v9"
+)
+
+func TestParseInfo(t *testing.T) {
+	got := parseInfo("# Server\r\nrun_id:abc\r\n# Memory\r\nused_memory:1000\r\nmem_not_counted_for_evict:100\r\nmaxmemory:5000\r\n# Stats\r\nevicted_keys:7\r\n")
+	if want := (info{runID: "abc", used: 900, max: 5000, evicted: 7}); got != want {
+		t.Errorf("got %+v", got)
+	}
+}
+
+func TestEvictions(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		was, now info
+		known    bool
+		want     float64
+	}{
+		{"first sample", info{}, info{runID: "a", evicted: 100}, false, 0},
+		{"grew", info{runID: "a", evicted: 100}, info{runID: "a", evicted: 130}, true, 30},
+		{"restarted", info{runID: "a", evicted: 100}, info{runID: "b", evicted: 130}, true, 130},
+		{"reset", info{runID: "a", evicted: 100}, info{runID: "a", evicted: 5}, true, 5},
+	} {
+		if got := evictions(c.was, c.now, c.known); got != c.want {
+			t.Errorf("%s: %v", c.name, got)
+		}
+	}
+}
+
+func TestSampleReachesEveryMaster(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := testContext(t)
+		s := newStore(t, rdb, nil)
+		if err := newSampler(s).sample(ctx); err != nil {
+			t.Fatal(err)
+		}
+		l, err := s.layout(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := testutil.CollectAndCount(s.in.memoryUsed); n != len(l) {
+			t.Errorf("%d servers sampled of %d", n, len(l))
+		}
+		if n := testutil.CollectAndCount(s.in.memoryMax); n != 0 {
+			t.Errorf("a limit was made up for %d servers that have none", n)
+		}
+	})
+}

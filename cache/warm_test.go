@@ -1,0 +1,127 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+func numbers(n int) func(context.Context) ([]string, error) {
+	return func(context.Context) ([]string, error) {
+		var ids []string
+		for i := range n {
+			ids = append(ids, fmt.Sprint(i))
+		}
+		return append(ids, "0"), nil // twice the same
+	}
+}
+
+func TestWarmReportsAndGoesOn(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := testContext(t)
+		s := newStore(t, rdb, nil)
+		leads, events := Of[lead](s, "lead"), Of[lead](s, "event")
+		var calls, now, most atomic.Int64
+		away := errors.New("origin is away")
+		failing := atomic.Bool{}
+		failing.Store(true)
+		load := func(_ context.Context, id string) (lead, error) {
+			n := now.Add(1)
+			defer now.Add(-1)
+			for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+			}
+			calls.Add(1)
+			switch {
+			case id == "13":
+				return lead{}, ErrNotFound
+			case id == "14" && failing.Load():
+				return lead{}, away
+			}
+			return lead{ID: id}, nil
+		}
+		var order []string
+		var mu sync.Mutex
+		for _, err := range []error{
+			leads.DeclareWarm(WarmSet[lead]{Name: "low", Keys: numbers(250), Load: load, Concurrency: 3}),
+			events.DeclareWarm(WarmSet[lead]{Name: "high", Priority: 9, Keys: func(context.Context) ([]string, error) {
+				mu.Lock()
+				defer mu.Unlock()
+				order = append(order, "high")
+				return nil, nil
+			}, Load: load}),
+		} {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i := range 10 {
+			if err := leads.Set(ctx, fmt.Sprint(i), lead{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		dry, err := s.WarmWith(ctx, Warming{DryRun: true})
+		if err != nil || calls.Load() != 0 || dry.Sets[1].Loaded != 240 {
+			t.Errorf("dry run: %+v, %v", dry, err)
+		}
+		steps := 0
+		report, err := s.WarmWith(ctx, Warming{Progress: func(WarmReport) { steps++ }})
+		if err == nil || report.Complete || len(report.Sets) != 2 || report.Sets[0].Name != "high" || !slices.Contains(order, "high") {
+			t.Fatalf("%+v, %v", report, err)
+		}
+		got := report.Sets[1]
+		got.Seconds = 0
+		want := WarmSetReport{Name: "low", Keys: 250, Current: 10, Loaded: 238, NotFound: 1, Failed: 1, Error: away.Error()}
+		if got != want || steps < 4 || most.Load() > 3 {
+			t.Errorf("got %+v, %d steps, %d at a time", got, steps, most.Load())
+		}
+		failing.Store(false)
+		calls.Store(0)
+		report, err = s.Warm(ctx, "low")
+		if err != nil || !report.Complete || calls.Load() != 2 || report.Sets[0].Current != 248 {
+			t.Errorf("second run: %+v, %d loads, %v", report, calls.Load(), err)
+		}
+		if h := s.HitRate(); h.Total.Lookups != 0 {
+			t.Errorf("warming counts as look-ups: %+v", h)
+		}
+	})
+}
+
+// Of all processes whose schedule comes due, one warms.
+func TestScheduledWarmingRunsOnceForAll(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := testContext(t)
+		first := newStore(t, rdb, nil)
+		stores := []*Store{first, sibling(t, first), sibling(t, first)}
+		var runs atomic.Int64
+		for _, s := range stores {
+			err := Of[lead](s, "lead").DeclareWarm(WarmSet[lead]{Name: "hot", Load: loads(lead{}), Keys: func(context.Context) ([]string, error) {
+				runs.Add(1)
+				return []string{"1"}, nil
+			}})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i, tick := range []time.Time{time.Unix(1700000000, 0), time.Unix(1700021600, 0)} {
+			var wg sync.WaitGroup
+			for _, s := range stores {
+				wg.Go(func() {
+					if err := s.warmOnce(ctx, tick); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			wg.Wait()
+			if n := runs.Load(); n != int64(i+1) {
+				t.Errorf("%d runs after %d ticks", n, i+1)
+			}
+		}
+	})
+}
