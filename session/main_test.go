@@ -2,11 +2,13 @@ package session
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/cookiejar"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -49,12 +51,23 @@ func onEach(t *testing.T, test func(t *testing.T, rdb redis.UniversalClient)) {
 	}
 }
 
+var (
+	prefixes sync.Map // by test, so that its managers share their sessions, and repeated runs do not
+	runs     atomic.Int64
+)
+
+func prefix(t testing.TB) string {
+	name := fmt.Sprintf("%s:%d:", strings.NewReplacer("/", ":", " ", "").Replace(t.Name()), runs.Add(1))
+	p, _ := prefixes.LoadOrStore(t, name)
+	return p.(string)
+}
+
 // manager makes one with the test's own keys, over plain HTTP.
 func manager(t testing.TB, rdb redis.UniversalClient, opts Options) *Manager {
 	t.Helper()
 	opts.Insecure = true
 	if opts.Prefix == "" {
-		opts.Prefix = strings.NewReplacer("/", ":", " ", "").Replace(t.Name()) + ":"
+		opts.Prefix = prefix(t)
 	}
 	m, err := New(rdb, &opts)
 	if err != nil {

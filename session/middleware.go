@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"net/http"
 
 	"github.com/scaleaware/scaleaware"
@@ -20,7 +21,11 @@ func (m *Manager) Middleware(next http.Handler) http.Handler {
 		w.Header().Add("Vary", "Cookie")
 		q, err := m.begin(r)
 		if err != nil {
-			m.opts.Logger.WarnContext(r.Context(), "session: refused a request, its session cannot be read", "error", err)
+			level := slog.LevelWarn
+			if r.Context().Err() != nil {
+				level = slog.LevelDebug // the client has gone
+			}
+			m.opts.Logger.Log(r.Context(), level, "session: refused a request, its session cannot be read", "error", err)
 			problem(w, http.StatusServiceUnavailable, "The session cannot be read at the moment. Try again.")
 			return
 		}

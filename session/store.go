@@ -17,7 +17,7 @@ import (
 )
 
 // mergeTries bounds how often a commit gives way to another writer of the same session.
-const mergeTries = 32
+const mergeTries = 64
 
 // tombstone is how long a destroyed token refuses to be written, even by a writer that has not loaded it.
 const tombstone = time.Minute

@@ -105,12 +105,13 @@ func TestUnknownPositionIsNotFatal(t *testing.T) {
 
 func TestClientThatHangsUpStillFindsItsWrite(t *testing.T) {
 	a := serve(t, manager(t, client(t, cluster), Options{}))
+	db := &source{func(ctx context.Context) (scaleaware.Token, error) { return at(7), ctx.Err() }}
 	g := newGate()
 	ended := make(chan struct{})
 	a.on("write", func(_ http.ResponseWriter, r *http.Request) string {
 		g.pass()
 		<-r.Context().Done()
-		scaleaware.WatermarkFrom(r.Context()).Raise(at(7))
+		scaleaware.WatermarkFrom(r.Context()).RaiseFrom(db)
 		close(ended)
 		return "nobody listens"
 	})
