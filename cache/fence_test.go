@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/scaleaware/scaleaware"
 )
 
 // A fill that began before an invalidation never lands, whoever invalidates and however.
@@ -146,5 +148,27 @@ func TestDeleteLeavesWhatLoadsMustHaveSeen(t *testing.T) {
 		wantScore(t, l, err, 2)
 		l, err = leads.Get(wrote(ctx, at(10)), "1")
 		wantScore(t, l, err, 2)
+	})
+}
+
+// A delete by one who knows less does not take back what an earlier one said.
+func TestDeletesAddUp(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := testContext(t)
+		leads := Of[lead](newStore(t, rdb, nil), "lead")
+		other := scaleaware.Token{System: 9, Timeline: 1, LSN: 3}
+		for _, by := range []context.Context{wrote(ctx, at(10)), wrote(ctx, at(1<<40)), wrote(ctx, at(8)), wrote(ctx, other), ctx} {
+			if err := leads.Delete(by, "1"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		raw, err := rdb.Get(ctx, leads.prefix+"1").Bytes()
+		if err != nil {
+			t.Fatal(err)
+		}
+		h, payload, err := parseHeader(raw)
+		if err != nil || h.kind != kindLease || len(payload) != 0 || len(h.asOf) != 2 || h.asOf.For(7) != at(1<<40) || h.asOf.For(9) != other {
+			t.Errorf("%+v, %v", h, err)
+		}
 	})
 }

@@ -109,7 +109,7 @@ func (v *View[V]) account(ctx context.Context, e entry) {
 		r = resultNegative
 	}
 	v.window.add(time.Now(), r)
-	v.store.in.requests.WithLabelValues(v.name, resultNames[r]).Inc()
+	v.looked[r].Inc()
 	if e.down && ctx.Err() == nil {
 		v.store.in.failed(ctx, "read", e.err, "view", v.name)
 	}
@@ -170,6 +170,9 @@ func (e entry) missErr() error {
 // node is asked once. The error is a KeyErrors with the keys that could not be looked up; the map is right beside it.
 func (v *View[V]) GetMany(ctx context.Context, ids []string) (map[string]V, error) {
 	found, failed := make(map[string]V, len(ids)), make(KeyErrors)
+	if v.err != nil {
+		return found, v.err
+	}
 	need, err := v.need(ctx)
 	if err != nil { // it is not known what the caller wrote, so nothing is new enough for it
 		for range ids {

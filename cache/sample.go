@@ -28,7 +28,9 @@ type info struct {
 func newSampler(s *Store) *sampler { return &sampler{store: s, last: map[string]info{}} }
 
 func (m *sampler) sample(ctx context.Context) error {
-	return redisclient.EachMaster(ctx, m.store.rdb, func(ctx context.Context, node *redis.Client) error {
+	var mu sync.Mutex
+	masters := map[string]bool{}
+	err := redisclient.EachMaster(ctx, m.store.rdb, func(ctx context.Context, node *redis.Client) error {
 		ctx, cancel := context.WithTimeout(ctx, m.store.stepTimeout())
 		defer cancel()
 		text, err := node.Info(ctx).Result()
@@ -36,8 +38,28 @@ func (m *sampler) sample(ctx context.Context) error {
 			return err
 		}
 		m.record(node.Options().Addr, parseInfo(text))
+		mu.Lock()
+		defer mu.Unlock()
+		masters[node.Options().Addr] = true
 		return nil
 	})
+	if err == nil {
+		m.forget(masters)
+	}
+	return err
+}
+
+// forget drops the series of servers that are no masters any more.
+func (m *sampler) forget(masters map[string]bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for server := range m.last {
+		if !masters[server] {
+			delete(m.last, server)
+			m.store.in.memoryUsed.DeleteLabelValues(server)
+			m.store.in.memoryMax.DeleteLabelValues(server)
+		}
+	}
 }
 
 func (m *sampler) record(server string, now info) {

@@ -39,7 +39,7 @@ return {cur, now}
 // 'fenced' or 'older'.
 // KEYS: entry. ARGV: header and payload, TTL in ms, physical TTL in ms.
 var storeScript = redis.NewScript(`
-local cur = redis.pcall('GET', KEYS[1])
+local cur = redis.pcall('GETRANGE', KEYS[1], 0, 127)
 local new = ARGV[1]
 if type(cur) ~= 'string' or #cur < 48 or string.sub(cur, 1, 2) ~= '\202\001'
   or string.sub(cur, 9, 16) ~= string.sub(new, 9, 16) then
@@ -75,6 +75,38 @@ local new = ARGV[1]
 redis.call('SET', KEYS[1], string.sub(new, 1, 16) .. struct.pack('>I8', now) .. string.sub(new, 25, 32)
   .. struct.pack('>I8', hard) .. string.sub(new, 41), 'PX', ARGV[3])
 return 'stored'
+`)
+
+// deleteScript removes an entry and leaves a lease that says what loads must have seen, if anything: the tokens given and
+// those that an earlier delete left there. It returns 1 when a value was there, 0 when not.
+// KEYS: entry. ARGV: lease, its TTL in ms.
+var deleteScript = redis.NewScript(`
+local cur = redis.pcall('GETRANGE', KEYS[1], 0, 127)
+local new = ARGV[1]
+local tokens, order = {}, {}
+local function add(from)
+  for i = 0, string.byte(from, 6) - 1 do
+    local system, tl, hi, lo = struct.unpack('>c8I4I4I4', from, 49 + i * 20)
+    local was = tokens[system]
+    if not was and #order < 4 then order[#order + 1] = system end
+    if not was or tl > was.tl or (tl == was.tl and (hi > was.hi or (hi == was.hi and lo > was.lo))) then
+      tokens[system] = {tl = tl, hi = hi, lo = lo, text = string.sub(from, 49 + i * 20, 68 + i * 20)}
+    end
+  end
+end
+add(new)
+local lease = type(cur) == 'string' and #cur >= 48 and string.sub(cur, 1, 3) == '\202\001L'
+if lease then add(cur) end
+if #order == 0 then
+  redis.call('UNLINK', KEYS[1])
+else
+  local text = ''
+  for _, system in ipairs(order) do text = text .. tokens[system].text end
+  redis.call('SET', KEYS[1], string.sub(new, 1, 5) .. string.char(#order) .. struct.pack('>I2', 48 + #text)
+    .. string.sub(new, 9, 48) .. text, 'PX', ARGV[2])
+end
+if lease or cur == '' then return 0 end
+return 1
 `)
 
 // extendScript moves the physical end of one entry to its own end plus (factor-1) times its lifetime, plus a duration,

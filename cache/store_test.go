@@ -77,7 +77,8 @@ func TestViewMistakesAreReturnedByEachCall(t *testing.T) {
 	} {
 		_, getErr := v.Get(ctx, "1")
 		_, loadErr := v.Load(ctx, "1", loads(lead{}))
-		if v.Err() == nil || getErr == nil || loadErr == nil || v.Set(ctx, "1", lead{}) == nil || v.Delete(ctx, "1") == nil {
+		_, manyErr := v.GetMany(ctx, []string{"1"})
+		if v.Err() == nil || manyErr == nil || getErr == nil || loadErr == nil || v.Set(ctx, "1", lead{}) == nil || v.Delete(ctx, "1") == nil {
 			t.Errorf("%s: accepted", name)
 		}
 		if err := s.Ready(ctx); err == nil || !strings.Contains(err.Error(), v.Err().Error()) {

@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/scaleaware/scaleaware"
 )
 
@@ -26,6 +28,7 @@ type viewState struct {
 	typ    reflect.Type
 	schema uint64
 	window *window
+	looked [results]prometheus.Counter
 	forget func() // drops all running flights
 	view   any    // the *View[V] itself
 	err    error  // what is wrong with the declaration
@@ -91,6 +94,9 @@ func Of[V any](s *Store, name string, options ...ViewOption) *View[V] {
 	if v.err != nil {
 		s.broken = append(s.broken, v.err)
 		return v
+	}
+	for r, label := range resultNames {
+		v.looked[r] = s.in.requests.WithLabelValues(name, label)
 	}
 	s.views[name] = v.viewState
 	return v

@@ -38,39 +38,48 @@ func (v *View[V]) Set(ctx context.Context, id string, value V) error {
 }
 
 // Delete removes entries. Loads that began before it, in any process, will not store what they read, and callers that
-// come after it do not share them. When the caller's context carries what it wrote, then for as long as a load may
-// last nothing older than that is stored either, whichever replica it was read from. The error is a KeyErrors: what
-// it names may be served until its TTL ends, so call again.
+// come after it do not share them. When the caller's context carries what it wrote, nothing older than that is stored
+// for as long as a load may last, whichever replica it was read from, unless an Invalidate passes over the key. The
+// error is a KeyErrors: what it names may be served until its TTL ends, so call again.
 func (v *View[V]) Delete(ctx context.Context, ids ...string) error {
+	if v.err != nil {
+		return v.err
+	}
 	failed := make(KeyErrors)
 	floor, _ := v.need(ctx) // an unknown position leaves a plain delete
 	rctx, cancel := context.WithTimeout(ctx, v.store.opts.RedisTimeout)
 	defer cancel()
-	pipe := v.store.rdb.Pipeline()
-	commands := make(map[string]redis.Cmder, len(ids))
+	pipe, ttl := v.store.rdb.Pipeline(), v.store.leaseTTL().Milliseconds()
+	type command struct {
+		key   string
+		lease []byte
+		reply *redis.Cmd
+	}
+	commands := make(map[string]command, len(ids))
 	for _, id := range ids {
 		key, err := v.key(id)
 		if err != nil {
 			failed[id] = err
 			continue
 		}
-		if len(floor) == 0 {
-			commands[id] = pipe.Unlink(rctx, key)
-			continue
-		}
 		lease := appendHeader(nil, header{kind: kindLease, gen: generation(rand.Uint64()), asOf: floor})
-		commands[id] = pipe.Set(rctx, key, lease, v.store.leaseTTL())
+		commands[id] = command{key, lease, pipe.EvalSha(rctx, deleteScript.Hash(), []string{key}, lease, ttl)}
 	}
 	if len(commands) > 0 {
 		_, _ = pipe.Exec(rctx) // each command has its own error
 	}
-	for id, cmd := range commands {
-		v.flights.forget(v.prefix + id)
-		if err := cmd.Err(); err != nil {
+	removed := v.store.in.invalidated.WithLabelValues(v.name)
+	for id, c := range commands {
+		if redis.HasErrorPrefix(c.reply.Err(), "NOSCRIPT") {
+			c.reply = deleteScript.Run(rctx, v.store.rdb, []string{c.key}, c.lease, ttl)
+		}
+		v.flights.forget(c.key)
+		n, err := c.reply.Int64()
+		if err != nil {
 			failed[id] = fmt.Errorf("cache: delete in view %s, the entry may be served until its TTL ends; retry: %w", v.name, err)
 			continue
 		}
-		v.store.in.invalidated.WithLabelValues(v.name).Inc()
+		removed.Add(float64(n))
 	}
 	return failed.orNil()
 }
