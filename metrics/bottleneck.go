@@ -133,7 +133,7 @@ func (w *window) shares(id string, m KeyMetric, only string) []Resource {
 		for _, f := range w.frames {
 			busiest, known := 0.0, false
 			for name, r := range f.readings {
-				if p := r.Points[m.ID][scope]; len(p) == 1 && (only == "" || name == only) {
+				if p := r.Points[m.ID][scope]; p != nil && (only == "" || name == only) {
 					busiest, known = max(busiest, p[0]), true
 				}
 			}
@@ -155,7 +155,7 @@ func (w *window) cpu(only string) []Resource {
 	busiest, at, seconds := 0.0, "", w.elapsed().Seconds()
 	for _, name := range w.instances(only) {
 		r := w.newest().readings[name]
-		if r == nil || len(r.Points[pointCPU][""]) != 2 || seconds == 0 {
+		if r == nil || r.Points[pointCPU][""] == nil || seconds == 0 {
 			continue
 		}
 		used := w.increase(name, pointCPU, 2)[""]
@@ -182,7 +182,7 @@ func (w *window) workers(only string) []Resource {
 		if sum := w.increase(name, pointWorkers, 2)[""]; sum != nil {
 			worked += sum[0]
 		}
-		if r := w.newest().readings[name]; r != nil && len(r.Points[pointWorkers][""]) == 2 {
+		if r := w.newest().readings[name]; r != nil && r.Points[pointWorkers][""] != nil {
 			slots += r.Points[pointWorkers][""][1]
 		}
 	}
@@ -200,7 +200,7 @@ func (w *window) workers(only string) []Resource {
 func (w *window) active(only string) []Resource {
 	active, known := 0.0, false
 	for name, r := range w.newest().readings {
-		if p := r.Points[pointActive][""]; len(p) == 1 && (only == "" || name == only) {
+		if p := r.Points[pointActive][""]; p != nil && (only == "" || name == only) {
 			active, known = active+p[0], true
 		}
 	}

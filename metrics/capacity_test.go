@@ -145,6 +145,33 @@ func TestCapacityAlertsOverTime(t *testing.T) {
 	})
 }
 
+func TestCapacityMeasures(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := run(t, &CapacityOptions{Instance: "a"})
+		defer r.stop()
+		r.evicted.WithLabelValues("r1").Add(1e6)
+		pass(330, func() {
+			r.queries.WithLabelValues("app", "get").Observe(.1) // not over 100 ms
+			r.queries.WithLabelValues("app", "list").Observe(.2)
+			r.lookups.WithLabelValues("lead", "l1").Add(2)
+			r.lookups.WithLabelValues("lead", "l2").Add(5)
+			r.lookups.WithLabelValues("lead", "miss").Add(3)
+			r.evicted.WithLabelValues("r1").Add(20)
+			r.jobs.WithLabelValues("normal", "score", "failed").Observe(45)
+			r.jobs.WithLabelValues("normal", "score", "done").Observe(45)
+			r.size.WithLabelValues("leads").Set(5e9)
+		})
+		d := r.Dashboard()
+		for id, want := range map[string]float64{
+			"db_slow_queries": 60, "cache_hit_rate": .7, "cache_evictions": 20, "job_failed_rate": .5, "job_time": 58.5, "db_size": 5e9,
+		} {
+			if m := d.measurement(id, ""); *m.Value < want*.99 || *m.Value > want*1.01 {
+				t.Errorf("%s is %v, want %v", id, *m.Value, want)
+			}
+		}
+	})
+}
+
 func TestCapacityBeforeRun(t *testing.T) {
 	c := must(NewCapacity(prometheus.NewRegistry(), nil))
 	text, err := json.Marshal(c.Dashboard())

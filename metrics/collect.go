@@ -117,14 +117,10 @@ func (m KeyMetric) readGauge(out points, f, of *dto.MetricFamily) {
 			continue
 		}
 		if m.Statistic == LargestRatio {
-			divisor := divisors[childKey(child)]
-			if divisor <= 0 {
-				continue // no limit is no utilization
-			}
-			value /= divisor
+			value /= divisors[childKey(child)]
 		}
 		if !(value >= 0) || math.IsInf(value, 1) {
-			continue
+			continue // a limit of 0 is none, and no utilization
 		}
 		p := out.at(m.ID, m.scopeOf(child), 1)
 		p[0] = max(p[0], value)

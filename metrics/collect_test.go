@@ -12,6 +12,7 @@ type fixture struct {
 	reg      *prometheus.Registry
 	http     *prometheus.HistogramVec
 	jobs     *prometheus.HistogramVec
+	queries  *prometheus.HistogramVec
 	lookups  *prometheus.CounterVec
 	evicted  *prometheus.CounterVec
 	acquired *prometheus.GaugeVec
@@ -26,6 +27,7 @@ func newFixture(t testing.TB) *fixture {
 	f := &fixture{reg: prometheus.NewRegistry()}
 	f.http = must(NewHistogram(f.reg, HTTPRequestDuration))
 	f.jobs = must(NewHistogram(f.reg, JobDuration))
+	f.queries = must(NewHistogram(f.reg, DBQueryDuration))
 	f.lookups = must(NewCounter(f.reg, CacheRequests))
 	f.evicted = must(NewCounter(f.reg, CacheEvicted))
 	f.acquired = must(NewGauge(f.reg, DBPoolAcquired))

@@ -67,9 +67,6 @@ func (w *window) increase(instance, id string, width int) map[string][]float64 {
 		}
 		fresh := before == nil && now.age() < f.at.Sub(w.frames[0].at) || before != nil && now.Started != before.Started
 		for scope, numbers := range now.Points[id] {
-			if len(numbers) != width {
-				continue
-			}
 			sum := total[scope]
 			if sum == nil {
 				sum = make([]float64, width)
@@ -111,7 +108,7 @@ func (w *window) values(m KeyMetric, only string) map[string]float64 {
 	if m.gauge() {
 		for name, r := range w.newest().readings {
 			for scope, numbers := range r.Points[m.ID] {
-				if (only == "" || name == only) && len(numbers) == 1 {
+				if only == "" || name == only {
 					out[scope] = max(out[scope], numbers[0])
 				}
 			}

@@ -22,6 +22,7 @@ func TestBucketQuantile(t *testing.T) {
 		"in the first bucket":     {.5, []float64{100, 100, 100, 100}, .05},
 		"above the last boundary": {.95, []float64{0, 0, 0, 100}, .5},
 		"empty buckets between":   {.95, []float64{10, 10, 100, 100}, .2 + .3*85/90},
+		"at one, the rest far":    {.95, []float64{0, 95, 95, 100}, .2},
 		"nothing":                 {.95, []float64{0, 0, 0, 0}, math.NaN()},
 	} {
 		got := bucketQuantile(test.q, bounds, test.counts)
@@ -122,6 +123,18 @@ func TestWindowTakesTheLargestOfWhatEachInstanceSees(t *testing.T) {
 	}
 	if diff := cmp.Diff(map[string]float64{"r1": 20}, w.values(metric(t, "cache_evictions"), "")); diff != "" {
 		t.Errorf("evictions of one server, seen by two: %s", diff)
+	}
+}
+
+// What others have stored is up to an interval old: 100 requests between readings 10 s apart are 10 a second, although
+// our frames are 20 s apart.
+func TestWindowCorrectsForTheAgeOfSnapshots(t *testing.T) {
+	w := windowOf(time.Minute,
+		map[string]at{"a": {-100, 0, 0, 0}},
+		map[string]at{"a": {-100, 5, 50, 0}},
+		map[string]at{"a": {-100, 10, 100, 0}})
+	if got := w.values(metric(t, "api_throughput"), "")[""]; math.Abs(got-10) > 1e-9 {
+		t.Errorf("throughput %v, want 10", got)
 	}
 }
 
