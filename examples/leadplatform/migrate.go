@@ -38,7 +38,14 @@ func migrate(ctx context.Context, primaryURL string) (err error) {
 			return fmt.Errorf("migration: %w", err)
 		}
 	}
-	return tx.Commit(ctx)
+	if err := tx.Commit(ctx); err != nil {
+		return fmt.Errorf("migration: %w", err)
+	}
+	// For the slow-queries operation. Not every server has it; the operation then says what is missing.
+	if _, err := conn.Exec(ctx, `CREATE EXTENSION IF NOT EXISTS pg_stat_statements`); err != nil {
+		fmt.Println("without pg_stat_statements there is no list of slow queries:", err)
+	}
+	return nil
 }
 
 // partitions gives "Event" this month and the next; the operation partitions/Event makes the coming ones.

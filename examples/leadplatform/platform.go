@@ -67,7 +67,7 @@ func runPlatform(ctx context.Context, c Config, o platformOptions, log *slog.Log
 	fleet := NewFleet(c, log)
 	base := "http://" + front.Addr().String()
 	traffic := NewTraffic(base, o.clients, o.rate)
-	state := &State{API: base, Admin: "http://" + management.Addr().String(), path: o.state, fleet: fleet, config: c}
+	state := &State{API: base, Admin: "http://" + management.Addr().String(), path: o.state, fleet: fleet, config: c, ownServers: servers.postgres != nil}
 	fleet.Changed = func() {
 		balancer.Set(fleet.APIAddrs())
 		if err := state.Write(); err != nil {

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"strconv"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -104,11 +103,4 @@ func listen(variable, addr string) (net.Listener, error) {
 		return nil, fmt.Errorf("cannot listen on %s, set %s to another (a port of 0 lets the system choose): %w", addr, variable, err)
 	}
 	return listener, nil
-}
-
-func port(addr string) string {
-	if tcp, err := net.ResolveTCPAddr("tcp", addr); err == nil {
-		return strconv.Itoa(tcp.Port)
-	}
-	return ""
 }

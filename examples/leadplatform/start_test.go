@@ -19,7 +19,7 @@ import (
 // binary is the program under test, built once as a user would, with the race detector when the tests have it.
 var binary string
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(built{m}) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(ownRedis.Around(ownPostgres.Around(built{m}))) }
 
 type built struct{ m *testing.M }
 

@@ -18,10 +18,11 @@ type State struct {
 	Replicas  []string  `json:"replicas"`
 	Redis     []string  `json:"redis"`
 
-	mu     sync.Mutex
-	path   string
-	fleet  *Fleet
-	config Config
+	mu         sync.Mutex
+	path       string
+	fleet      *Fleet
+	config     Config
+	ownServers bool
 }
 
 // Process is one API instance or worker; without a process id it is down at the moment.
@@ -73,13 +74,10 @@ func (s *State) Welcome() string {
 	fmt.Fprintf(&b, "\n  console     %s/\n  API         %s  (load balancer over %d instances)\n\n", s.Admin, s.API, apiInstances)
 	fmt.Fprintf(&b, "  try         curl -s %s/api/v1/performance/capacity/dashboard | jq .alerts\n", s.Admin)
 	fmt.Fprintf(&b, "              curl -X POST %s/api/v1/admin/read-only-mode\n              curl -X DELETE %s/api/v1/admin/read-only-mode\n", s.Admin, s.Admin)
-	fmt.Fprintf(&b, "  primary     psql %q\n  redis       redis-cli -c -p %s\n\n  Ctrl-C stops everything and leaves nothing behind.\n\n", s.config.PrimaryURL, port(s.redisAddr()))
-	return b.String()
-}
-
-func (s *State) redisAddr() string {
-	if len(s.config.RedisAddrs) > 0 {
-		return s.config.RedisAddrs[0]
+	if s.ownServers { // those of the environment may come with a password
+		fmt.Fprintf(&b, "  servers     export DATABASE_URL_PRIMARY='%s'\n              export DATABASE_URL_REPLICA='%s'\n              export REDIS_ADDRS='%s'\n\n",
+			s.config.PrimaryURL, strings.Join(s.config.ReplicaURLs, ","), strings.Join(s.config.RedisAddrs, ","))
 	}
-	return ""
+	b.WriteString("  Ctrl-C stops everything and leaves nothing behind.\n\n")
+	return b.String()
 }
