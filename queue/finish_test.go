@@ -21,26 +21,27 @@ func TestFinishSurvivesBlips(t *testing.T) {
 			proxy, rdb := proxied(t, 200*time.Millisecond)
 			q := fresh("finish")
 			direct := newJobs(t, client(t, single.Get(t).Addrs()), nil, Queue{Name: q})
-			enqueue(t, direct, q, 1, MaxRetry(0))
+			enqueue(t, direct, q, 2, MaxRetry(0)) // the first makes Redis know the scripts
 			var log lines
-			w := newWorker(t, newJobs(t, rdb, &Options{Logger: slog.New(slog.NewTextHandler(&log, nil))}, Queue{Name: q}), nil)
+			w := newWorker(t, newJobs(t, rdb, &Options{Logger: slog.New(slog.NewTextHandler(&log, nil))}, Queue{Name: q}), &WorkerOptions{Concurrency: 1})
 			var done ledger
 			returned := make(chan struct{})
 			Handle(w, func(_ context.Context, job note) error {
 				done.add(job.N)
-				if done.n.Load() == 1 {
+				if job.N == 1 {
 					proxy.Blackhole(dir)
 					close(returned)
 				}
 				return nil
 			})
-			start(t, w)
+			stop := start(t, w)
 			<-returned
 			sleep(t.Context(), 300*time.Millisecond) // longer than the read timeout: the fault has done its work
 			proxy.Heal()
 			// Sooner than the reaper acts, so it is not the reaper who has cleaned up.
 			eventually(t, 8*time.Second, "the job is gone", func() bool { s := status(t, direct, q); return s.Active == 0 && s.Waiting == 0 })
-			done.check(t, 1, true)
+			stop()
+			done.check(t, 2, true)
 			if text := log.String(); strings.Contains(text, "NOT FOUND") {
 				t.Errorf("a recorded end looked like a failure: %s", text)
 			}

@@ -61,7 +61,7 @@ func TestLimitsHoldTogether(t *testing.T) {
 			{Name: fresh("low"), Rate: Rate{Max: 10, Per: time.Second}},
 		}
 		j := newJobs(t, rdb, nil, queues...)
-		const run = 4 * time.Second
+		const run = 3 * time.Second
 		for _, q := range queues {
 			fill(t, j, q.Name, 6*q.Rate.Max)
 		}
@@ -95,8 +95,8 @@ func TestLimitsHoldTogether(t *testing.T) {
 			if most > q.Rate.Max {
 				t.Errorf("%s: %d starts in a second, the limit is %d", q.Name, most, q.Rate.Max)
 			}
-			// Two cores under -race with other packages: a generous floor, enough to notice a limiter that starves.
-			if mean < 0.5*float64(q.Rate.Max) {
+			// The two lower limits are what bounds them, on any machine; the highest may be more than a busy one can do.
+			if floor := 0.9 * min(float64(q.Rate.Max), 100); mean < floor {
 				t.Errorf("%s: only %.1f starts a second with a backlog, the limit is %d", q.Name, mean, q.Rate.Max)
 			}
 			if s := status(t, j, q.Name); s.Retrying != 0 || s.Failed != 0 || s.Active != 0 {
@@ -150,6 +150,37 @@ func TestCriticalIsNotHeldUp(t *testing.T) {
 	eventually(t, 5*time.Second, "all critical jobs are done", func() bool { return done.n.Load() == 200 })
 	done.check(t, 200, true)
 	close(low1)
+}
+
+// TestLimitSurvivesClockSteps puts starts into the future, as a clock that was set back leaves them.
+func TestLimitSurvivesClockSteps(t *testing.T) {
+	t.Parallel()
+	rdb := client(t, single.Get(t).Addrs())
+	for name, c := range map[string]struct{ ahead, least, most time.Duration }{
+		"an hour": {time.Hour, 0, 2 * time.Second},
+		"a bit":   {700 * time.Millisecond, time.Second, 6 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			q := fresh("clock")
+			j := newJobs(t, rdb, nil, Queue{Name: q, Rate: Rate{Max: 1, Per: time.Second}})
+			now, err := rdb.Time(t.Context()).Result()
+			if err != nil {
+				t.Fatal(err)
+			}
+			rdb.LPush(t.Context(), ownKey(q, "starts"), now.Add(c.ahead).UnixMicro())
+			enqueue(t, j, q, 1)
+			w := newWorker(t, j, nil)
+			ran := make(chan struct{})
+			Handle(w, func(context.Context, note) error { close(ran); return nil })
+			begun := time.Now()
+			start(t, w)
+			<-ran
+			if took := time.Since(begun); took < c.least || took > c.most {
+				t.Errorf("the job started after %v, want %v to %v", took, c.least, c.most)
+			}
+		})
+	}
 }
 
 func TestAdmit(t *testing.T) {
