@@ -79,10 +79,12 @@ func ask(t *testing.T, h *admin.Handler, s admin.Started) status {
 
 func TestBackgroundLifecycle(t *testing.T) {
 	proceed, reported := make(chan struct{}), make(chan struct{})
+	var late admin.Progress
 	h := starting(t, map[string]work{
 		"slow": func(ctx context.Context, progress admin.Progress) (any, error) {
 			state := map[string]int{"done": 1, "of": 2}
 			progress(state)
+			late = progress
 			state["done"] = 99 // what was reported stays as it was
 			close(reported)
 			<-proceed
@@ -109,6 +111,10 @@ func TestBackgroundLifecycle(t *testing.T) {
 	eventually(t, "slow is done", func() bool { return ask(t, h, first).State == "done" })
 	if s := ask(t, h, first); s.Result["rows"] != 7.0 || s.Problem != nil || s.Finished == nil {
 		t.Fatalf("%+v", s)
+	}
+	late("too late")
+	if s := ask(t, h, first); s.Progress["done"] != 1.0 {
+		t.Fatalf("progress after the end: %+v", s)
 	}
 	for key, want := range map[string]int{"panics": 500, "fails": 500, "conflict": 409, "odd": 500, "large": 500} {
 		s := start(t, h, key)

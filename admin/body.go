@@ -20,8 +20,8 @@ const (
 )
 
 // readBody returns a pointer to a new value of the operation's body type, or nil when it has none.
-func (rt *route) readBody(w http.ResponseWriter, r *http.Request, limit int64) (any, error) {
-	data, err := takeBody(w, r, limit)
+func (rt *route) readBody(w http.ResponseWriter, r *http.Request) (any, error) {
+	data, err := takeBody(w, r, rt.handler.opts.MaxBody)
 	if err != nil {
 		return nil, err
 	}
@@ -41,10 +41,6 @@ func takeBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, erro
 	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 {
 		return nil, nil
 	}
-	control := http.NewResponseController(w)
-	if err := control.SetReadDeadline(time.Now().Add(bodyTimeout)); err == nil {
-		defer control.SetReadDeadline(time.Time{})
-	}
 	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	var large *http.MaxBytesError
 	switch {
@@ -55,6 +51,7 @@ func takeBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, erro
 		p.Cause = err
 		return nil, p
 	}
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // left standing, it would cancel the request's context
 	return data, nil
 }
 

@@ -120,6 +120,10 @@ func TestConsoleKeepsRoles(t *testing.T) {
 	if !strings.Contains(viewer, "QueueDepthHigh") || strings.Contains(viewer, "low/priority") || strings.Contains(viewer, "<button") {
 		t.Errorf("a viewer sees %s", viewer)
 	}
+	all := mount(t, &admin.Options{Tokens: tokens()}, platform()...)
+	if page := serve(all, request("GET", "/console/state", "", bearing(viewerSecret))).Body.String(); !strings.Contains(page, "low/priority") || strings.Contains(page, "<button") {
+		t.Errorf("a viewer of the queues sees %s", page)
+	}
 	operator := serve(h, request("GET", "/console/state", "", bearing(operatorSecret))).Body.String()
 	if !strings.Contains(operator, "low/priority") || !strings.Contains(operator, "<button") {
 		t.Errorf("an operator sees %s", operator)

@@ -17,3 +17,6 @@ func NewBucket(rate float64) Bucket { return Bucket{newLimiter(rate)} }
 func (b Bucket) Take(actor string, now time.Time) *Problem { return b.l.take(actor, now) }
 
 func (b Bucket) Actors() int { return len(b.l.buckets) }
+
+// ShortenBodies makes clients hurry.
+func (h *Handler) ShortenBodies(d time.Duration) { h.bodyTimeout = d }

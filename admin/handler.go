@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Handler serves operations. It can be mounted under any prefix with http.StripPrefix.
@@ -19,6 +20,8 @@ type Handler struct {
 	journal    *journal
 	background *Background
 	log        *slog.Logger
+
+	bodyTimeout time.Duration
 }
 
 // New mounts operations together with health, audit, background status, /openapi.json and the console page. Its error
@@ -35,6 +38,8 @@ func New(operations []Operation, options *Options) (*Handler, error) {
 		limiter:    newLimiter(opts.WriteRate),
 		background: newBackground(opts.Logger),
 		log:        opts.Logger,
+
+		bodyTimeout: bodyTimeout,
 	}
 	h.journal = newJournal(opts.AuditSize, opts.Audit, opts.Logger)
 	errs := []error{opts.validate()}
@@ -80,6 +85,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header.Set("Referrer-Policy", "no-referrer")
 	header.Set("X-Content-Type-Options", "nosniff")
 	header.Set("X-Frame-Options", "DENY")
+	if r.ContentLength != 0 && r.Body != http.NoBody {
+		// net/http reads what is left of a body before it answers, so a refusal needs the deadline too. Writers that
+		// have none, as in tests, say so.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(h.bodyTimeout))
+	}
 	if r.Method != http.MethodConnect && canonical(r.URL.EscapedPath()) {
 		if _, pattern := h.mux.Handler(r); pattern != "" {
 			h.mux.ServeHTTP(w, r)

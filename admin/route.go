@@ -85,7 +85,7 @@ func (rt *route) attempt(w *statusWriter, r *http.Request, v *visit) (err error)
 		return err
 	}
 	v.dryRun = call.DryRun
-	if call.Body, err = rt.readBody(w, r, h.opts.MaxBody); err != nil {
+	if call.Body, err = rt.readBody(w, r); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), h.opts.Timeout)

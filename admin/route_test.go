@@ -123,3 +123,39 @@ func TestServe(t *testing.T) {
 		t.Fatalf("on a closed listener: %v", err)
 	}
 }
+
+// A client that dawdles with its body is refused; an operation may take longer than a body.
+func TestBodiesHaveADeadline(t *testing.T) {
+	h := mount(t, &admin.Options{AllowInsecureLoopback: true}, admin.Operation{
+		Method: "POST", Path: "/slow", ID: "slow", Role: admin.Operator, Body: pauseBody{}, Do: func(ctx context.Context, _ *admin.Call) (any, error) {
+			select {
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			case <-time.After(500 * time.Millisecond):
+				return nil, nil
+			}
+		},
+	})
+	h.ShortenBodies(200 * time.Millisecond)
+	server := httptest.NewServer(h)
+	defer server.Close()
+	response, err := server.Client().Post(server.URL+"/slow", "application/json", strings.NewReader(`{"reason":"load"}`))
+	if err != nil || response.StatusCode != 200 {
+		t.Fatalf("%v %v", response, err)
+	}
+	response.Body.Close()
+	for path, status := range map[string]int{"/slow": 400, "/none": 404, "/livez": 405} {
+		conn, err := net.Dial("tcp", server.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(20 * time.Second))
+		fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n{", path)
+		response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil || response.StatusCode != status {
+			t.Fatalf("%s: %v %v", path, response, err)
+		}
+		response.Body.Close()
+	}
+}
