@@ -99,6 +99,11 @@ var writers = map[string]func(ctx context.Context, db *dbsplit.DB, n int) error{
 		b.BeginTx(pgx.TxOptions{})
 		b.Queue("insert into notes values ($1)", n)
 		results := db.SendBatch(ctx, &b)
+		defer func() {
+			if tx := results.Tx(); tx != nil {
+				tx.Rollback(context.Background())
+			}
+		}()
 		if err := results.Close(); err != nil {
 			return err
 		}

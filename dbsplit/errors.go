@@ -65,12 +65,14 @@ func readRetry(ctx context.Context, err error, closed, onReplica bool) bool {
 	return lost(err, closed) || onReplica && sqlState(err) == stateSerialization
 }
 
-// writeError explains what a failed write means. sent is false when no byte of it can have left.
+// writeError explains what a write's failure means, when its connection was open before it. sent is false when the
+// session could not write.
+//
+// pgconn.SafeToRetry is believed except about "conn closed": in the simple protocol, which sends every COMMIT, pgx v5.12.0
+// returns that error, marked as safe to retry, when the connection is lost while the answer is awaited.
 func writeError(err error, closed, sent bool) error {
-	if err == nil {
-		return nil
-	}
-	if sent && lost(err, closed) && !pgconn.SafeToRetry(err) {
+	safe := pgconn.SafeToRetry(err) && !errors.Is(err, pgconn.ErrConnClosed)
+	if sent && !safe && lost(err, closed) {
 		return fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
 	}
 	return err

@@ -15,13 +15,10 @@ var _ scaleaware.Source = (*DB)(nil)
 func (db *DB) Position(ctx context.Context) (scaleaware.Token, error) {
 	ctx, cancel := context.WithTimeout(ctx, db.opts.ProbeTimeout)
 	defer cancel()
-	n := db.writer.Load()
-	c, err := db.acquireRead(ctx, n)
-	if err != nil {
-		return scaleaware.Token{}, fmt.Errorf("dbsplit: position of %s: %w", n.name, err)
+	p, err := db.askPosition(ctx)
+	if err != nil && ctx.Err() == nil && !db.closed.Load() {
+		p, err = db.askPosition(ctx) // the pooled connection may have been lost long ago
 	}
-	defer c.Release()
-	p, err := probe(ctx, c)
 	if err != nil {
 		return scaleaware.Token{}, err
 	}
@@ -32,6 +29,16 @@ func (db *DB) Position(ctx context.Context) (scaleaware.Token, error) {
 	db.sighted(p.at)
 	db.in.token("captured")
 	return p.at, nil
+}
+
+func (db *DB) askPosition(ctx context.Context) (position, error) {
+	n := db.writer.Load()
+	c, err := db.acquireRead(ctx, n)
+	if err != nil {
+		return position{}, fmt.Errorf("dbsplit: position of %s: %w", n.name, err)
+	}
+	defer c.Release()
+	return probe(ctx, c)
 }
 
 // sighted remembers a position of the primary if it is the highest so far.

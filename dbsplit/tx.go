@@ -84,9 +84,9 @@ func (tx *writeTx) Commit(ctx context.Context) error {
 	if tx.ended {
 		return pgx.ErrTxClosed
 	}
-	alive := !tx.conn.Conn().IsClosed()
+	open := !tx.conn.Conn().IsClosed()
 	err := tx.Tx.Commit(ctx)
-	if alive {
+	if open {
 		err = tx.explain(err)
 	}
 	tx.watermark.RaiseFrom(tx.db)
