@@ -49,6 +49,13 @@ func open(t testing.TB, nodes dbsplit.Nodes, opts *dbsplit.Options) *dbsplit.DB 
 func run(t testing.TB, nodes dbsplit.Nodes, opts *dbsplit.Options) *dbsplit.DB {
 	t.Helper()
 	db := open(t, nodes, opts)
+	t.Cleanup(start(t, db))
+	return db
+}
+
+// start runs a DB's monitor until stop is called.
+func start(t testing.TB, db *dbsplit.DB) (stop func()) {
+	t.Helper()
 	var wg sync.WaitGroup
 	ctx, cancel := context.WithCancel(context.Background())
 	wg.Go(func() {
@@ -56,8 +63,7 @@ func run(t testing.TB, nodes dbsplit.Nodes, opts *dbsplit.Options) *dbsplit.DB {
 			t.Errorf("Run: %v", err)
 		}
 	})
-	t.Cleanup(func() { cancel(); wg.Wait() })
-	return db
+	return func() { cancel(); wg.Wait() }
 }
 
 // settled runs a DB on the shared cluster and returns it when both replicas are fresh.
