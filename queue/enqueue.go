@@ -23,6 +23,11 @@ func (j *Jobs) Enqueue(ctx context.Context, job Job, opts ...Option) (Info, erro
 	if err != nil {
 		return Info{Queue: q.Name}, err
 	}
+	tokens, err := scaleaware.WatermarkFrom(ctx).Written(ctx)
+	if err != nil {
+		j.background("position", err, "job", e.Kind) // the job matters more than how fresh its reads are
+	}
+	e.raise(tokens)
 	info, err := j.store(ctx, e, tries)
 	j.meters.enqueued.WithLabelValues(q.Name, outcome(err)).Inc()
 	return info, err
@@ -55,11 +60,6 @@ func (j *Jobs) prepare(ctx context.Context, job Job, opts []Option) (*envelope, 
 		}
 		e.ID = id.String()
 	}
-	tokens, err := scaleaware.WatermarkFrom(ctx).Written(ctx)
-	if err != nil {
-		j.background("position", err, "job", e.Kind) // the job matters more than how fresh its reads are
-	}
-	e.raise(tokens)
 	return e, q, nil
 }
 

@@ -8,6 +8,8 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/scaleaware/scaleaware"
 )
 
 // OutboxSchema creates the outbox table. It may be run again. Put it into a migration, or call EnsureOutbox.
@@ -40,6 +42,12 @@ func (j *Jobs) EnqueueTx(ctx context.Context, tx Execer, job Job, opts ...Option
 	if _, err := uuid.Parse(e.ID); err != nil {
 		return Info{Queue: q.Name}, fmt.Errorf("queue: EnqueueTx of job %q with ID %q: want a UUID, or no ID option", e.Kind, e.ID)
 	}
+	// Known positions only: asking for new ones would take a second connection while the caller's transaction holds
+	// one, and the relay takes a later position anyway.
+	ended, end := context.WithCancel(ctx)
+	end()
+	tokens, _ := scaleaware.WatermarkFrom(ctx).Written(ended)
+	e.raise(tokens)
 	settings, err := json.Marshal(e.settings)
 	if err != nil {
 		return Info{Queue: q.Name}, fmt.Errorf("queue: encode the settings of job %q: %w", e.Kind, err)

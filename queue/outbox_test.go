@@ -155,6 +155,40 @@ func TestOutboxWaitsForRedis(t *testing.T) {
 	}
 }
 
+// TestOutboxAsksForNoSecondConnection enqueues in a transaction whose request has written before.
+func TestOutboxAsksForNoSecondConnection(t *testing.T) {
+	t.Parallel()
+	db := pool(t)
+	j := newJobs(t, client(t, []string{"127.0.0.1:1"}), &Options{Outbox: db}, Queue{Name: "q"})
+	if err := j.EnsureOutbox(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, mark := scaleaware.WithWatermark(t.Context())
+	mark.Raise(scaleaware.Token{System: 7, Timeline: 1, LSN: 9})
+	var source asked
+	mark.RaiseFrom(&source)
+	if _, err := j.EnqueueTx(ctx, db, note{}); err != nil {
+		t.Fatal(err)
+	}
+	var tokens string
+	if err := db.QueryRow(ctx, `SELECT settings->'headers'->>'scaleaware-tokens' FROM scaleaware_outbox`).Scan(&tokens); err != nil || tokens != "7:1:0/9" {
+		t.Errorf("tokens in the outbox = %q, %v", tokens, err)
+	}
+	if source.n.Load() != 0 {
+		t.Error("EnqueueTx asked the database for its position")
+	}
+}
+
+type asked struct{ n atomic.Int64 }
+
+func (a *asked) Position(ctx context.Context) (scaleaware.Token, error) {
+	if err := ctx.Err(); err != nil {
+		return scaleaware.Token{}, err
+	}
+	a.n.Add(1)
+	return scaleaware.Token{}, nil
+}
+
 func TestOutboxMistakes(t *testing.T) {
 	t.Parallel()
 	db := pool(t)

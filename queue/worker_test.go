@@ -105,7 +105,7 @@ func TestDrainLosesNothing(t *testing.T) {
 			})
 			stop := start(t, w)
 			eventually(t, 10*time.Second, "some jobs are done or held", func() bool {
-				return done.n.Load() >= min(n, begun+60) || w.Busy() == 40 || shutdowns.Load() > 60 && done.n.Load() == n
+				return done.n.Load() >= min(n, begun+60) || w.Busy() == 40 || status(t, j, q).Waiting == 0
 			})
 			stop()
 			if s := status(t, j, q); s.Active != 0 || s.Failed != 0 || s.Retrying != 0 {

@@ -1,0 +1,65 @@
+package queue
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/scaleaware/scaleaware/admin"
+)
+
+// TestRunbookCommands sends what the runbook's curls send to the real listener.
+func TestRunbookCommands(t *testing.T) {
+	t.Parallel()
+	rdb := client(t, cluster.Get(t).Addrs())
+	// Their names are the runbook's, so only this test uses them.
+	low := Queue{Name: "low-priority", Rate: Rate{Max: 10, Per: time.Second}}
+	j := newJobs(t, rdb, nil, low, Queue{Name: "lead-processing"})
+	enqueue(t, j, low.Name, 3)
+	handler, err := admin.New(j.Operations(), &admin.Options{AllowInsecureLoopback: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(handler)
+	defer server.Close()
+	for _, c := range []struct {
+		method, path string
+		status       int
+		contains     string
+	}{
+		{"GET", "/jobs", 200, `"queue":"lead-processing"`},
+		{"GET", "/jobs/low-priority", 200, `"waiting":3`},
+		{"POST", "/jobs/low-priority/pause", 200, `"changed":true`},
+		{"POST", "/jobs/low-priority/pause", 200, `"changed":false`},
+		{"POST", "/jobs/low-priority/drain?dry_run=true", 200, `"count":3`},
+		{"POST", "/jobs/low-priority/drain?mode=discard", 400, `confirm`},
+		{"POST", "/jobs/low-priority/drain?mode=park", 200, `"done":"parked"`},
+		{"GET", "/jobs/low-priority", 200, `"parked":3`},
+		{"POST", "/jobs/low-priority/resume", 200, `"count":3`},
+		{"POST", "/jobs/lead-processing/retry-failed", 200, `"count":0`},
+		{"POST", "/jobs/no-such-queue/pause", 404, `no-such-queue`},
+		{"GET", "/jobs/%7Blow%7D", 404, `unknown queue`},
+		{"GET", "/jobs/low-priority/pause", 405, ``},
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), c.method, server.URL+"/api/v1/performance"+c.path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := server.Client().Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := strings.ReplaceAll(string(body), `": `, `":`)
+		if resp.StatusCode != c.status || !strings.Contains(text, c.contains) {
+			t.Errorf("%s %s = %d %s; want %d with %s", c.method, c.path, resp.StatusCode, body, c.status, c.contains)
+		}
+	}
+}
