@@ -163,7 +163,7 @@ func TestResize(t *testing.T) {
 	for range 7 {
 		release <- struct{}{}
 	}
-	eventually(t, 5*time.Second, "1 runs", func() bool { return w.Busy() == 1 })
+	eventually(t, 10*time.Second, "1 runs", func() bool { return w.Busy() == 1 && status(t, j, q).Active == 1 })
 	for range 50 { // and it stays so while others wait
 		if n := status(t, j, q).Active; n > 1 {
 			t.Fatalf("%d run after Resize(1)", n)
