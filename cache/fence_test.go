@@ -172,3 +172,20 @@ func TestDeletesAddUp(t *testing.T) {
 		}
 	})
 }
+
+// Another fill lands after this caller's look-up and before its lease: the origin is not asked again.
+func TestValueThatLandedMeanwhileIsUsed(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := testContext(t)
+		leads, g := Of[lead](newStore(t, rdb, nil), "lead"), newGate()
+		_, missed := leads.fetch(ctx, leads.prefix+"1", nil)
+		if err := leads.Set(ctx, "1", lead{Score: 5}); err != nil {
+			t.Fatal(err)
+		}
+		l, err := leads.share(ctx, &fill{key: leads.prefix + "1", id: "1", seen: missed}, g.load)
+		wantScore(t, l, err, 5)
+		if n := g.calls.Load(); n != 0 {
+			t.Errorf("%d loads", n)
+		}
+	})
+}

@@ -40,8 +40,11 @@ type Report struct {
 
 // NodeReport is one master's part of a Report.
 type NodeReport struct {
+	// Scanned counts the keys that the node named.
 	Scanned int64 `json:"scanned"`
+	// Changed counts those of them removed, or whose TTL moved.
 	Changed int64 `json:"changed"`
+	// Skipped counts those of them that are no entries.
 	Skipped int64 `json:"skipped"`
 	// Passes is how often the node was visited; more than once when slots moved.
 	Passes int `json:"passes"`

@@ -56,6 +56,7 @@ type WarmReport struct {
 
 // WarmSetReport is one set's part of a WarmReport.
 type WarmSetReport struct {
+	// Name is the set's.
 	Name string `json:"name"`
 	// Keys is how many keys the set has.
 	Keys int `json:"keys"`
