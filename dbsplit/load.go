@@ -27,12 +27,15 @@ func (l *load) answer(begun, now time.Duration) {
 	l.answered.Store(int64(now))
 }
 
-// cost is lower for a better choice. The average halves with each second without an answer, so that one slow sample
-// does not starve a node of the reads that would correct it.
+// halving is how long without an answer halves a node's average, so that one slow sample does not starve it of the
+// reads that would correct it.
+const halving = 100 * time.Millisecond
+
+// cost is lower for a better choice.
 func (l *load) cost(now time.Duration) int64 {
 	average := l.latency.Load()
-	if idle := now - time.Duration(l.answered.Load()); idle >= time.Second {
-		average >>= min(uint64(idle/time.Second), 62)
+	if idle := now - time.Duration(l.answered.Load()); idle >= halving {
+		average >>= min(uint64(idle/halving), 62)
 	}
 	return (l.inflight.Load() + 1) * max(minLatency, average)
 }
