@@ -20,11 +20,15 @@ const (
 
 var resultNames = [results]string{"l2", "negative", "miss"}
 
-// HitRate is the share of look-ups that the cache answered, seen from this process: a Redis server's own counters
-// also count sessions, queues and scripts.
+// HitRate is the share of look-ups that the cache answered, counted by the processes themselves: a Redis server's own
+// counters also count sessions, queues and scripts.
 type HitRate struct {
-	// Scope says whose look-ups were counted: always "process". Ask Prometheus for the fleet.
+	// Scope says whose look-ups were counted: "process" or "fleet".
 	Scope string `json:"scope"`
+	// Processes is how many were.
+	Processes int `json:"processes"`
+	// Degraded says why the scope is smaller than what was asked for.
+	Degraded string `json:"degraded,omitempty"`
 	// WindowSeconds is how far back the report looks.
 	WindowSeconds float64 `json:"window_seconds"`
 	// Total is over all views.
@@ -106,15 +110,23 @@ func hitsOf(counts [results]int64) Hits {
 }
 
 // HitRate reports the look-ups of this process in the last Options.Window.
-func (s *Store) HitRate() HitRate {
-	report := HitRate{Scope: "process", WindowSeconds: s.opts.Window.Seconds(), Views: map[string]Hits{}}
-	now := time.Now()
-	var total [results]int64
+func (s *Store) HitRate() HitRate { return s.report("process", 1, s.counts()) }
+
+func (s *Store) counts() viewCounts {
+	now, counts := time.Now(), viewCounts{}
 	for _, v := range s.declared() {
-		counts := v.window.sum(now)
-		report.Views[v.name] = hitsOf(counts)
-		for r, n := range counts {
-			total[r] += n
+		counts[v.name] = v.window.sum(now)
+	}
+	return counts
+}
+
+func (s *Store) report(scope string, processes int, counts viewCounts) HitRate {
+	report := HitRate{Scope: scope, Processes: processes, WindowSeconds: s.opts.Window.Seconds(), Views: map[string]Hits{}}
+	var total [results]int64
+	for view, n := range counts {
+		report.Views[view] = hitsOf(n)
+		for r := range n {
+			total[r] += n[r]
 		}
 	}
 	report.Total = hitsOf(total)

@@ -45,9 +45,9 @@ func (s *Store) Operations() []admin.Operation {
 		},
 		{
 			Method: http.MethodGet, Path: operationsPath + "hit-rate", ID: "cache.hit-rate",
-			Summary: "Hit rate of this process by view and level, over a window.",
+			Summary: "Hit rate of all running processes by view and level, over a window.",
 			Reply:   HitRate{},
-			Do:      func(context.Context, *admin.Call) (any, error) { return s.HitRate(), nil },
+			Do:      func(ctx context.Context, _ *admin.Call) (any, error) { return s.FleetHitRate(ctx), nil },
 		},
 		{
 			Method: http.MethodPost, Path: operationsPath + "extend-ttls", ID: "cache.extend-ttls", Role: admin.Operator,

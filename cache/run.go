@@ -18,11 +18,12 @@ const (
 	warmLockLife = time.Hour
 )
 
-// Run follows TTL extensions of other processes, samples the servers' memory and evictions, and keeps the warming
+// Run follows TTL extensions of other processes, shares the hit counts with them, samples the servers' memory and evictions, and keeps the warming
 // schedule, until ctx ends; then it returns nil. Without it the cache works, and does none of these.
 func (s *Store) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.every(ctx, followEvery, "follow", s.follow) })
+	group.Go(func() error { return s.every(ctx, shareEvery, "share", s.share) })
 	sampler := newSampler(s)
 	group.Go(func() error { return s.every(ctx, sampleEvery, "sample", sampler.sample) })
 	if s.opts.WarmSchedule != "" {

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"sync"
@@ -15,6 +16,7 @@ import (
 
 // Store is the cache of one prefix in one Redis. Its methods are safe for concurrent use.
 type Store struct {
+	id    string // of this process among those that share the prefix
 	rdb   redis.UniversalClient
 	opts  Options
 	in    *instruments
@@ -47,6 +49,7 @@ func New(rdb redis.UniversalClient, opts *Options) (*Store, error) {
 		o.Logger.Warn("cache: the Redis client will hurt when Redis fails", "warning", warning, "prefix", o.Prefix)
 	}
 	return &Store{
+		id:    rand.Text(),
 		rdb:   rdb,
 		opts:  o,
 		in:    in,
