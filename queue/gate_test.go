@@ -37,7 +37,7 @@ func TestGateParksAndResumes(t *testing.T) {
 		if _, err := j.Enqueue(t.Context(), note{}, On(writes)); !errors.Is(err, errReadOnly) {
 			t.Errorf("Enqueue = %v, want the gate's refusal", err)
 		}
-		if _, err := j.EnqueueTx(t.Context(), nil, note{}, On(writes)); !errors.Is(err, errReadOnly) {
+		if err := j.EnqueueTx(t.Context(), nil, note{}, On(writes)); !errors.Is(err, errReadOnly) {
 			t.Errorf("EnqueueTx = %v, want the gate's refusal", err)
 		}
 		enqueue(t, j, reads, 1)

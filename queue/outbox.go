@@ -33,14 +33,15 @@ type Execer interface {
 
 // EnqueueTx stores job in the outbox table within the caller's transaction: it is enqueued if and only if that
 // commits, by the Run of any process that has Options.Outbox, with the positions that make its handler see what the
-// transaction wrote. An ID, if given, must be a UUID, as it is the row's. Redis is not needed.
-func (j *Jobs) EnqueueTx(ctx context.Context, tx Execer, job Job, opts ...Option) (Info, error) {
+// transaction wrote. An ID, if given, must be a UUID, as it is the row's. Redis is not needed. A row stays until a replica
+// of the Redis that took the job has it, too, where there is one: the death of a master loses no job.
+func (j *Jobs) EnqueueTx(ctx context.Context, tx Execer, job Job, opts ...Option) error {
 	e, q, err := j.prepare(ctx, job, opts)
 	if err != nil {
-		return Info{Queue: q.Name}, err
+		return err
 	}
 	if _, err := uuid.Parse(e.ID); err != nil {
-		return Info{Queue: q.Name}, fmt.Errorf("queue: EnqueueTx of job %q with ID %q: want a UUID, or no ID option", e.Kind, e.ID)
+		return fmt.Errorf("queue: EnqueueTx of job %q with ID %q: want a UUID, or no ID option", e.Kind, e.ID)
 	}
 	// Known positions only: asking for new ones would take a second connection while the caller's transaction holds
 	// one, and the relay takes a later position anyway.
@@ -50,14 +51,14 @@ func (j *Jobs) EnqueueTx(ctx context.Context, tx Execer, job Job, opts ...Option
 	e.raise(tokens)
 	settings, err := json.Marshal(e.settings)
 	if err != nil {
-		return Info{Queue: q.Name}, fmt.Errorf("queue: encode the settings of job %q: %w", e.Kind, err)
+		return fmt.Errorf("queue: encode the settings of job %q: %w", e.Kind, err)
 	}
 	_, err = tx.Exec(ctx, `INSERT INTO scaleaware_outbox (id, queue, kind, payload, settings) VALUES ($1::uuid, $2, $3, $4, $5::jsonb)`,
 		e.ID, q.Name, e.Kind, e.Payload, string(settings))
 	if err != nil {
-		return Info{Queue: q.Name}, fmt.Errorf("queue: put job %q into the outbox, whose table OutboxSchema or EnsureOutbox creates: %w", e.Kind, err)
+		return fmt.Errorf("queue: put job %q into the outbox, whose table OutboxSchema or EnsureOutbox creates: %w", e.Kind, err)
 	}
-	return Info{ID: e.ID, Queue: q.Name}, nil
+	return nil
 }
 
 // EnsureOutbox creates the outbox table in Options.Outbox if it is missing. Several processes may call it at once.

@@ -80,7 +80,7 @@ func TestOutboxIsExactAcrossRelayDeaths(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := j.EnqueueTx(t.Context(), tx, note{N: i}); err != nil {
+			if err := j.EnqueueTx(t.Context(), tx, note{N: i}); err != nil {
 				t.Fatal(err)
 			}
 			if i%2 == 0 {
@@ -133,7 +133,7 @@ func TestOutboxWaitsForRedis(t *testing.T) {
 	}
 	proxy.Refuse()
 	proxy.Reset()
-	if _, err := j.EnqueueTx(t.Context(), db, note{}); err != nil {
+	if err := j.EnqueueTx(t.Context(), db, note{}); err != nil {
 		t.Fatalf("EnqueueTx needs Redis: %v", err)
 	}
 	// A row that can never be enqueued must not hold up the others.
@@ -167,7 +167,7 @@ func TestOutboxAsksForNoSecondConnection(t *testing.T) {
 	mark.Raise(scaleaware.Token{System: 7, Timeline: 1, LSN: 9})
 	var source asked
 	mark.RaiseFrom(&source)
-	if _, err := j.EnqueueTx(ctx, db, note{}); err != nil {
+	if err := j.EnqueueTx(ctx, db, note{}); err != nil {
 		t.Fatal(err)
 	}
 	var tokens string
@@ -196,13 +196,13 @@ func TestOutboxMistakes(t *testing.T) {
 	if err := j.EnsureOutbox(t.Context()); err == nil {
 		t.Error("EnsureOutbox without Options.Outbox returned nil")
 	}
-	if _, err := j.EnqueueTx(t.Context(), db, note{}); err == nil || !strings.Contains(err.Error(), "EnsureOutbox") {
+	if err := j.EnqueueTx(t.Context(), db, note{}); err == nil || !strings.Contains(err.Error(), "EnsureOutbox") {
 		t.Errorf("EnqueueTx without the table = %v, want what to do", err)
 	}
-	if _, err := j.EnqueueTx(t.Context(), db, note{}, ID("x")); err == nil || !strings.Contains(err.Error(), "UUID") {
+	if err := j.EnqueueTx(t.Context(), db, note{}, ID("x")); err == nil || !strings.Contains(err.Error(), "UUID") {
 		t.Errorf("EnqueueTx with an ID = %v", err)
 	}
-	if _, err := j.EnqueueTx(t.Context(), db, note{}, On("other")); !errors.Is(err, ErrUnknownQueue) {
+	if err := j.EnqueueTx(t.Context(), db, note{}, On("other")); !errors.Is(err, ErrUnknownQueue) {
 		t.Errorf("EnqueueTx on another queue = %v", err)
 	}
 }

@@ -44,8 +44,8 @@ type outboxRow struct {
 	problem error
 }
 
-// relay handles one batch: lock rows that nobody else has, enqueue them under their own IDs, delete them. Killed
-// between the last two, the rows come again and conflict with their own jobs, which changes nothing. Rows are found
+// relay handles one batch: lock rows that nobody else has, enqueue them under their own IDs, wait for a replica, delete
+// them. Killed before the last, the rows come again and conflict with their own jobs, which changes nothing. Rows are found
 // by existence, never by "greater than the last": transactions do not commit in the order of their IDs.
 func (j *Jobs) relay(ctx context.Context) (int, error) {
 	tx, err := j.opts.Outbox.Begin(ctx)
@@ -62,7 +62,7 @@ func (j *Jobs) relay(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	var stored []string
+	var stored []*outboxRow
 	var failure error
 	for i := range rows {
 		row := &rows[i]
@@ -74,7 +74,7 @@ func (j *Jobs) relay(ctx context.Context) (int, error) {
 		}
 		switch {
 		case row.problem == nil, errors.Is(row.problem, ErrExists):
-			stored = append(stored, row.ID)
+			stored = append(stored, row)
 		case errors.Is(row.problem, ErrUnconfirmed):
 			failure = row.problem // Redis is away: the rest can only wait
 		default:
@@ -87,7 +87,9 @@ func (j *Jobs) relay(ctx context.Context) (int, error) {
 			break
 		}
 	}
-	if _, err := tx.Exec(ctx, `DELETE FROM scaleaware_outbox WHERE id = ANY($1::text[]::uuid[])`, stored); err != nil {
+	stored, err = j.replicated(ctx, stored)
+	failure = errors.Join(failure, err)
+	if _, err := tx.Exec(ctx, `DELETE FROM scaleaware_outbox WHERE id = ANY($1::text[]::uuid[])`, ids(stored)); err != nil {
 		return 0, fmt.Errorf("queue: delete relayed outbox rows: %w", err)
 	}
 	if err := tx.Commit(ctx); err != nil {

@@ -128,10 +128,10 @@ func (s *Service) createLead(w http.ResponseWriter, r *http.Request) {
 			err = recordEvent(ctx, tx, lead.ID, "created")
 		}
 		if err == nil {
-			_, err = s.jobs.EnqueueTx(ctx, tx, ScoreLead{ID: lead.ID})
+			err = s.jobs.EnqueueTx(ctx, tx, ScoreLead{ID: lead.ID})
 		}
 		if err == nil {
-			_, err = s.jobs.EnqueueTx(ctx, tx, NotifyAgent{LeadID: lead.ID})
+			err = s.jobs.EnqueueTx(ctx, tx, NotifyAgent{LeadID: lead.ID})
 		}
 		return err
 	})
@@ -162,10 +162,10 @@ func (s *Service) updateLead(w http.ResponseWriter, r *http.Request) {
 			err = recordEvent(ctx, tx, id, "updated")
 		}
 		if err == nil {
-			_, err = s.jobs.EnqueueTx(ctx, tx, SyncCRM{LeadID: id, Revision: lead.Revision})
+			err = s.jobs.EnqueueTx(ctx, tx, SyncCRM{LeadID: id, Revision: lead.Revision})
 		}
 		if err == nil {
-			_, err = s.jobs.EnqueueTx(ctx, tx, SendDigest{User: s.sessions.Principal(ctx)})
+			err = s.jobs.EnqueueTx(ctx, tx, SendDigest{User: s.sessions.Principal(ctx)})
 		}
 		return err
 	})
