@@ -49,6 +49,8 @@ func (db *DB) EnsurePartitions(ctx context.Context, table string, monthsAhead in
 	if !alone {
 		return nil, admin.Conflict("another run is making partitions of %s: wait for it to end", r.parent)
 	}
+	// The server may notice the end of the session only after the next call has begun.
+	defer s.Exec(context.WithoutCancel(ctx), "select pg_advisory_unlock_all()") //nolint:errcheck // the lock ends with the session anyway
 	missing, err := missingMonths(r.parent.name, r.Partitions, time.Now(), monthsAhead)
 	if err != nil {
 		return nil, admin.Conflict("%s has no monthly partitions: %v", r.parent, err)

@@ -101,7 +101,7 @@ func TestRouteBalances(t *testing.T) {
 			t.Errorf("replica %d of 3 equal ones got %d of 30000 reads", i, n)
 		}
 	}
-	s.views[1].load.answer(0, 20*time.Millisecond)
+	s.views[1].load.answer(now-20*time.Millisecond, now)
 	if n := count(); n[1] > 200 {
 		t.Errorf("the slow replica got %d of 30000 reads", n[1])
 	}
