@@ -4,7 +4,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
 	"github.com/scaleaware/scaleaware/internal/rediscluster"
+	"github.com/scaleaware/scaleaware/metrics"
 )
 
 // TestOutboxOutlivesTheMaster lets a master die with jobs that no replica has: they must come again from the outbox.
@@ -18,7 +22,12 @@ func TestOutboxOutlivesTheMaster(t *testing.T) {
 	rdb := client(t, rd.Addrs())
 	db := pool(t)
 	q := fresh("replicated")
-	j := newJobs(t, rdb, &Options{Outbox: db, OutboxInterval: 20 * time.Millisecond}, Queue{Name: q})
+	reg := prometheus.NewRegistry()
+	failures, err := metrics.NewCounter(reg, metrics.BackgroundErrors)
+	if err != nil {
+		t.Fatal(err)
+	}
+	j := newJobs(t, rdb, &Options{Outbox: db, OutboxInterval: 20 * time.Millisecond, Registerer: reg}, Queue{Name: q})
 	if err := j.EnsureOutbox(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -44,6 +53,9 @@ func TestOutboxOutlivesTheMaster(t *testing.T) {
 	replica.Freeze()
 	put(5)
 	eventually(t, 20*time.Second, "the jobs are on the master alone", func() bool { return status(t, j, q).Waiting == 6 })
+	eventually(t, 20*time.Second, "the relay says that no replica confirms", func() bool {
+		return testutil.ToFloat64(failures.WithLabelValues("queue", "outbox")) > 0
+	})
 	if n := rows(t, db); n != 5 {
 		t.Errorf("%d rows are left while no replica has their 5 jobs", n)
 	}
