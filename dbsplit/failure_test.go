@@ -16,7 +16,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/scaleaware/scaleaware"
 	"github.com/scaleaware/scaleaware/dbsplit"
 	"github.com/scaleaware/scaleaware/internal/faultconn"
 	"github.com/scaleaware/scaleaware/internal/pgcluster"
@@ -81,7 +80,7 @@ func TestReplicaDownAtStart(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	db := run(t, dbsplit.Nodes{Primary: c.Primary().URL(database), Replicas: []string{through}},
 		&dbsplit.Options{Logger: slog.New(slog.NewTextHandler(&log, nil)), Registerer: reg})
-	await(t, db, "the first probes", func() bool { return db.Nodes()[1].Advice != "not probed yet" && db.Nodes()[0].Up })
+	await(t, db, "the first probes", func() bool { return probed(db, 1) && db.Nodes()[0].Up })
 	ctx := within(t, 20*time.Second)
 	must(t, db.Ready(ctx))
 	if s := served(t, ctx, db.Read()); s != "primary" {
@@ -106,7 +105,7 @@ func TestPrimaryDownAtStart(t *testing.T) {
 	p, through := proxied(t, c.Primary(), database)
 	p.Refuse()
 	db := run(t, dbsplit.Nodes{Primary: through, Replicas: []string{c.Replica(0).URL(database), c.Replica(1).URL(database)}}, nil)
-	await(t, db, "the replicas", func() bool { n := db.Nodes(); return n[1].Up && n[2].Up && n[0].Advice != "not probed yet" })
+	await(t, db, "the replicas", func() bool { n := db.Nodes(); return n[1].Up && n[2].Up && probed(db, 0) })
 	ctx := within(t, 20*time.Second)
 	if err := db.Ready(ctx); err == nil || !strings.Contains(err.Error(), "promote a replica") {
 		t.Errorf("Ready: %v", err)
@@ -242,100 +241,6 @@ func TestWriteThroughRead(t *testing.T) {
 	}
 	if n := get[int](t, ctx, db, "select count(*)::int from notes"); n != 0 {
 		t.Errorf("%d writes went through", n)
-	}
-}
-
-// The commit arrives, its answer does not.
-func TestOutcomeUnknown(t *testing.T) {
-	c := shared.Get(t)
-	database := c.Database(t)
-	p, through := proxied(t, c.Primary(), database)
-	db := open(t, dbsplit.Nodes{Primary: through}, nil)
-	direct := open(t, dbsplit.Nodes{Primary: c.Primary().URL(database)}, nil)
-	notes(t, direct)
-	ctx := within(t, 30*time.Second)
-	rows := 0
-	for _, name := range []string{"Exec", "QueryRow", "Query", "InTx"} {
-		must(t, db.Ping(ctx))
-		rows++
-		cut := make(chan struct{})
-		go func() {
-			defer close(cut)
-			await(t, direct, "the row of "+name, func() bool { return get[int](t, ctx, direct, "select count(*)::int from notes") == rows })
-			p.Cut()
-			p.Heal()
-		}()
-		ctx, w := scaleaware.WithWatermark(ctx)
-		err := swallowed[name](ctx, p, db)
-		<-cut
-		if !errors.Is(err, dbsplit.ErrOutcomeUnknown) {
-			t.Errorf("%s: %v", name, err)
-		}
-		if written, err := w.Written(ctx); err != nil || len(written) != 1 {
-			t.Errorf("%s left the watermark at %v, %v", name, written, err)
-		}
-	}
-	if n := get[int](t, ctx, direct, "select count(*)::int from notes"); n != rows {
-		t.Errorf("%d rows after %d writes: something was sent twice", n, rows)
-	}
-	ended, cancel := context.WithCancel(ctx)
-	cancel()
-	tx, err := db.Begin(ctx)
-	must(t, err)
-	exec(t, tx, "insert into notes values (1)")
-	if err := tx.Commit(ended); err == nil || errors.Is(err, dbsplit.ErrOutcomeUnknown) {
-		t.Errorf("a commit that was never sent: %v", err)
-	}
-	tx, err = db.Begin(ctx)
-	must(t, err)
-	p.Cut()
-	if _, err := tx.Exec(ctx, "insert into notes values (1)"); err == nil || errors.Is(err, dbsplit.ErrOutcomeUnknown) {
-		t.Errorf("a statement of a transaction that cannot commit any more: %v", err)
-	}
-	if err := tx.Commit(ctx); err == nil || errors.Is(err, dbsplit.ErrOutcomeUnknown) {
-		t.Errorf("a commit on a connection that was lost before: %v", err)
-	}
-	p.Refuse()
-	p.Cut()
-	if _, err := db.Exec(ctx, "insert into notes values (1)"); err == nil {
-		t.Error("a write without a connection succeeded")
-	}
-	if n := get[int](t, ctx, direct, "select count(*)::int from notes"); n != rows {
-		t.Errorf("%d rows, want %d", n, rows)
-	}
-}
-
-// swallowed are writes whose last answer is lost. Whatever is exchanged before is let through.
-var swallowed = map[string]func(ctx context.Context, p *faultconn.Proxy, db *dbsplit.DB) error{
-	"InTx": func(ctx context.Context, p *faultconn.Proxy, db *dbsplit.DB) error {
-		return db.InTx(ctx, func(tx pgx.Tx) error {
-			_, err := tx.Exec(ctx, "insert into notes values (1)")
-			p.Blackhole(faultconn.ToClient)
-			return err
-		})
-	},
-	"Exec": simple(func(ctx context.Context, db *dbsplit.DB, sql string) error {
-		_, err := db.Exec(ctx, sql, pgx.QueryExecModeSimpleProtocol)
-		return err
-	}),
-	"QueryRow": simple(func(ctx context.Context, db *dbsplit.DB, sql string) error {
-		return db.QueryRow(ctx, sql, pgx.QueryExecModeSimpleProtocol).Scan(nil)
-	}),
-	"Query": simple(func(ctx context.Context, db *dbsplit.DB, sql string) error {
-		rows, err := db.Query(ctx, sql, pgx.QueryExecModeSimpleProtocol)
-		if err != nil {
-			return err
-		}
-		_, err = pgx.CollectRows(rows, pgx.RowTo[int])
-		return err
-	}),
-}
-
-// simple sends one message, so that only its answer can be lost.
-func simple(write func(ctx context.Context, db *dbsplit.DB, sql string) error) func(context.Context, *faultconn.Proxy, *dbsplit.DB) error {
-	return func(ctx context.Context, p *faultconn.Proxy, db *dbsplit.DB) error {
-		p.Blackhole(faultconn.ToClient)
-		return write(ctx, db, "insert into notes values (1) returning n")
 	}
 }
 

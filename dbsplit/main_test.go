@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -84,6 +85,12 @@ func fresh(db *dbsplit.DB) int {
 		}
 	}
 	return n
+}
+
+// probed reports whether a node has been probed, with whatever result.
+func probed(db *dbsplit.DB, node int) bool {
+	advice := db.Nodes()[node].Advice
+	return advice != "not probed yet" && !strings.Contains(advice, "not running")
 }
 
 // await polls until a condition holds.
