@@ -387,10 +387,7 @@ func TestPasswordStaysSecret(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	db := run(t, dbsplit.Nodes{Primary: "postgres://app:" + canary + "@127.0.0.1:1/db", Replicas: []string{"host=127.0.0.1 port=2 password=" + canary}},
 		&dbsplit.Options{Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})), Registerer: reg})
-	await(t, db, "the probes", func() bool {
-		n := db.Nodes()
-		return n[0].Advice != "not probed yet" && n[1].Advice != "not probed yet"
-	})
+	await(t, db, "the probes", func() bool { return probed(db, 0) && probed(db, 1) })
 	ctx := within(t, 20*time.Second)
 	_, execErr := db.Exec(ctx, "select 1")
 	_, position := db.Position(ctx)
