@@ -116,6 +116,9 @@ func (c *soakClient) try(method, base, path string, body any, into any) (end str
 		c.s.count("refused by read-only mode")
 	case end == "acknowledged":
 		c.s.count(method)
+	case status == 0:
+		c.s.count("no answer")
+		c.s.count("error")
 	default:
 		c.s.count("error")
 	}
@@ -156,6 +159,7 @@ func (c *soakClient) createOne(base string) {
 		if got.Revision != 1 || got.Product != product {
 			c.s.violate(c.last(email), "client %d created %s and got %+v", c.n, email, got)
 		}
+		c.readBack(c.leads[len(c.leads)-1])
 	case "wrong":
 		c.s.violate(c.last(email), "client %d: create is %d", c.n, status)
 	}
@@ -174,12 +178,20 @@ func (c *soakClient) updateOne(base string, l *soakLead) {
 		}
 		l.products[got.Revision] = product
 		l.acked, l.seen = got.Revision, max(l.seen, got.Revision)
+		c.readBack(l)
 	case "refused":
 		l.refused = append(l.refused, product)
 	case "doubtful":
 		l.doubtful = append(l.doubtful, product)
 	default:
 		c.s.violate(c.last(l.id), "client %d: update of its lead %s is %d", c.n, l.id, status)
+	}
+}
+
+// readBack reads at once, half of the time, what was just acknowledged, and wherever: no replica may have it yet.
+func (c *soakClient) readBack(l *soakLead) {
+	if base, ok := c.anyone(); ok && c.dice.IntN(2) == 0 {
+		c.readOne(base, l)
 	}
 }
 
