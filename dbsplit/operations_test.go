@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -148,68 +147,6 @@ func TestCancelSparesReplication(t *testing.T) {
 	}
 	call(t, s, "POST", path+"cancel-long-running?older_than=10ms", "").wants(t, 400, "older_than")
 	call(t, s, "POST", path+"cancel-long-running?older_than=soon", "").wants(t, 400, "older_than")
-}
-
-func TestOptimizeTable(t *testing.T) {
-	g := new(gate)
-	db, c, database := settled(t, &dbsplit.Options{Gate: g})
-	s := listener(t, db)
-	exec(t, db, `create table "Lead" (n int primary key)`)
-	exec(t, db, `create table event (n int)`)
-	exec(t, db, `create schema other; create table other."odd ""name" (n int)`)
-	exec(t, db, `insert into "Lead" select generate_series(1, 1000)`)
-	exec(t, db, `delete from "Lead"`)
-	type outcome struct {
-		State  string                 `json:"state"`
-		Result dbsplit.OptimizeReport `json:"result"`
-	}
-	for _, name := range []string{"Lead", `"Lead"`, "public.Lead", "Event", `other."odd ""name"`} {
-		started := decode[admin.Started](t, call(t, s, "POST", path+"optimize-table/"+url.PathEscape(name)+"?reindex=true", ""), 202)
-		var done outcome
-		await(t, db, "the end of "+name, func() bool {
-			done = decode[outcome](t, call(t, s, "GET", started.Status, ""), 200)
-			return done.State != "running"
-		})
-		if r := done.Result; done.State != "done" || r.After.Vacuums <= r.Before.Vacuums || len(r.Done) != 2 {
-			t.Errorf("%s: %+v", name, done)
-		}
-	}
-	if n := get[int64](t, within(t, 5*time.Second), db, `select n_dead_tup from pg_stat_all_tables where relname = 'Lead'`); n != 0 {
-		t.Errorf("%d dead rows are left", n)
-	}
-	for name, want := range map[string]answer{
-		"lead":      {404, "no table lead"},
-		`"EVENT"`:   {404, "no table"},
-		"a.b.c":     {400, "schema.table"},
-		`"Lead`:     {400, "closing double quote"},
-		"pg_class":  {400, "system table"},
-		`Lead;drop`: {404, "no table"},
-	} {
-		call(t, s, "POST", path+"optimize-table/"+url.PathEscape(name), "").wants(t, want.status, want.body)
-	}
-	before := get[int64](t, t.Context(), db, "select vacuum_count from pg_stat_all_tables where relname = 'event'")
-	call(t, s, "POST", path+"optimize-table/event?dry_run=true", "").wants(t, 200, "VACUUM (ANALYZE)")
-	g.set(errMaintenance)
-	call(t, s, "POST", path+"optimize-table/event", "").wants(t, 503, "read-only")
-	g.set(nil)
-	if after := get[int64](t, t.Context(), db, "select vacuum_count from pg_stat_all_tables where relname = 'event'"); after != before {
-		t.Error("a dry run, or read-only mode, vacuumed")
-	}
-
-	// PostgreSQL only warns a role that does not own the table, and skips it.
-	exec(t, db, "do $$ begin create role stranger login; exception when duplicate_object then null; end $$")
-	guest := open(t, dbsplit.Nodes{Primary: strings.Replace(c.Primary().URL(database), "postgres@", "stranger@", 1)}, nil)
-	if _, err := guest.OptimizeTable(within(t, 10*time.Second), "event", dbsplit.OptimizeOptions{}); err == nil || !strings.Contains(err.Error(), "belongs to another role") {
-		t.Errorf("a stranger's optimize: %v", err)
-	}
-	// A lock is not waited for.
-	tx, err := db.Begin(t.Context())
-	must(t, err)
-	defer tx.Rollback(context.Background())
-	exec(t, tx, "lock table event in access exclusive mode")
-	if _, err := db.OptimizeTable(within(t, 10*time.Second), "event", dbsplit.OptimizeOptions{}); err == nil || !strings.Contains(err.Error(), "lock") {
-		t.Errorf("optimize of a locked table: %v", err)
-	}
 }
 
 func TestPartitions(t *testing.T) {

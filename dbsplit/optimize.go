@@ -43,7 +43,8 @@ type TableState struct {
 }
 
 // OptimizeTable runs VACUUM (ANALYZE) on a table of the primary. That a role which does not own the table gets only
-// a warning from PostgreSQL, and no effect, is an error here. Errors are *admin.Problem where the caller can do something.
+// a warning from PostgreSQL, and no effect, is an error here; so is, before anything is done, a reindex that is not the
+// role's to do. Errors are *admin.Problem where the caller can do something.
 func (db *DB) OptimizeTable(ctx context.Context, table string, opts OptimizeOptions) (*OptimizeReport, error) {
 	r, report, err := db.planOptimize(ctx, table, opts)
 	if err != nil {
@@ -93,8 +94,10 @@ func (db *DB) planOptimize(ctx context.Context, table string, opts OptimizeOptio
 	switch {
 	case r.kind == "m":
 		return r, nil, admin.Invalid("table", "%s is a materialised view: REFRESH it instead", r)
-	case !r.owned:
+	case !r.vacuums:
 		return r, nil, admin.Conflict("%s belongs to another role, so PostgreSQL would skip it: connect as its owner, or as the database's", r)
+	case opts.Reindex && !r.reindexes:
+		return r, nil, admin.Conflict("%s belongs to another role, so its indexes cannot be rebuilt: connect as its owner, or optimize it without reindex", r)
 	}
 	report := &OptimizeReport{Table: r.String(), Done: []string{"VACUUM (ANALYZE) " + r.String()}}
 	if opts.Reindex {

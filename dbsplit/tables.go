@@ -16,7 +16,9 @@ type relation struct {
 	schema, name string
 	oid          uint32
 	kind         string // r, p (partitioned) or m (materialised view)
-	owned        bool   // the session's role may maintain it
+	owned        bool   // the session's role is its owner, a member of that, or a superuser
+	vacuums      bool   // the session's role may VACUUM it
+	reindexes    bool   // the session's role may REINDEX it
 }
 
 func (r relation) String() string { return pgx.Identifier{r.schema, r.name}.Sanitize() }
@@ -28,11 +30,16 @@ type querier interface {
 }
 
 // A table is looked up by parameters, never by pasting the name into SQL. Of two tables whose names differ in case
-// only, the one spelled as given wins.
+// only, the one spelled as given wins. The database's owner may VACUUM every table, but REINDEX only those that are
+// theirs; from PostgreSQL 17 on the privilege MAINTAIN, which owners have by default, decides on both.
 const findTableSQL = `-- name: dbsplit_find_table
-select n.nspname, c.relname, c.oid, c.relkind::text,
-	pg_has_role(c.relowner, 'USAGE') or pg_has_role((select datdba from pg_database where datname = current_database()), 'USAGE')
-from pg_class c join pg_namespace n on n.oid = c.relnamespace
+select n.nspname, c.relname, c.oid, c.relkind::text, o.owned,
+	m.maintains or pg_has_role((select datdba from pg_database where datname = current_database()), 'USAGE'),
+	m.maintains
+from pg_class c join pg_namespace n on n.oid = c.relnamespace,
+	lateral (select pg_has_role(c.relowner, 'USAGE') as owned) o,
+	lateral (select case when current_setting('server_version_num')::int >= 170000
+		then has_table_privilege(c.oid, 'MAINTAIN') else o.owned end as maintains) m
 where c.relkind in ('r', 'p', 'm') and c.relname = any($1)
 	and case when $2::text[] is null then pg_table_is_visible(c.oid) else n.nspname = any($2) end
 order by c.relname = ($1::text[])[1] desc, $2::text[] is not null and n.nspname = ($2::text[])[1] desc
@@ -49,7 +56,7 @@ func findTable(ctx context.Context, q querier, given string) (relation, error) {
 		schemas = parts[0].spellings()
 	}
 	var r relation
-	err = q.QueryRow(ctx, findTableSQL, parts[len(parts)-1].spellings(), schemas).Scan(&r.schema, &r.name, &r.oid, &r.kind, &r.owned)
+	err = q.QueryRow(ctx, findTableSQL, parts[len(parts)-1].spellings(), schemas).Scan(&r.schema, &r.name, &r.oid, &r.kind, &r.owned, &r.vacuums, &r.reindexes)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return relation{}, admin.NotFound("there is no table %s in this database's search path: give it as schema.table", given)
