@@ -3,7 +3,6 @@ package dbsplit_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -192,9 +191,4 @@ func (g *gate) set(err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.err = err
-}
-
-func table(t testing.TB, db pgExec, name string) {
-	t.Helper()
-	exec(t, db, fmt.Sprintf("create table %s (n int)", pgx.Identifier{name}.Sanitize()))
 }
