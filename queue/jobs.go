@@ -77,6 +77,7 @@ type Jobs struct {
 	queues  []Queue
 	opts    Options
 	log     *slog.Logger
+	remarks remarks
 	meters  *meters
 	source  scaleaware.Source
 	scalers []*scaler
@@ -95,7 +96,7 @@ func New(rdb redis.UniversalClient, queues []Queue, o *Options) (*Jobs, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	j := &Jobs{rdb: rdb, opts: opts, log: opts.Logger, meters: m}
+	j := &Jobs{rdb: rdb, opts: opts, log: opts.Logger, remarks: remarks{log: opts.Logger}, meters: m}
 	j.client = asynq.NewClientFromRedisClient(tellingClient{rdb})
 	for _, q := range queues {
 		if q.Weight == 0 {
@@ -152,5 +153,5 @@ func (j *Jobs) allow(ctx context.Context, q Queue) error {
 // background counts and logs a failure that has no caller.
 func (j *Jobs) background(task string, err error, args ...any) {
 	j.meters.background.WithLabelValues("queue", task).Inc()
-	j.log.Warn("queue: background work failed", append([]any{"task", task, "error", err}, args...)...)
+	j.remarks.failed(task, err, args...)
 }
