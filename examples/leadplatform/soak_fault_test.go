@@ -248,7 +248,8 @@ func (s *soak) operations() []fault {
 	}
 }
 
-// readOnlyMode: while every member is reported to obey, nothing is committed by anybody's request.
+// readOnlyMode: while every member is reported to obey and to have nothing in flight, nothing is committed, by a request
+// or by a job.
 func (s *soak) readOnlyMode(*rand.Rand) (string, func() error, error) {
 	const path = "/api/v1/admin/read-only-mode"
 	type report struct {
@@ -267,7 +268,7 @@ func (s *soak) readOnlyMode(*rand.Rand) (string, func() error, error) {
 	on, status := ask("POST")
 	note := fmt.Sprintf("%d %+v", status, on)
 	obeyed := on.Enabled && on.Phase == "drained" && on.Instances == soakMembers && on.Acknowledged == soakMembers
-	const sum = `SELECT count(*) || ' leads with ' || coalesce(sum(revision), 0) || ' revisions' FROM "Lead"`
+	const sum = `SELECT count(*) || ' leads with ' || coalesce(sum(revision), 0) || ' revisions and ' || count(score) || ' scores' FROM "Lead"`
 	before, err := s.ask(sum)
 	return note, func() error {
 		after, err := s.ask(sum)

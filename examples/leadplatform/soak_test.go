@@ -140,7 +140,7 @@ func (s *soak) round() {
 		}
 	}
 	heals := make([]func() error, len(chosen))
-	hold := time.Duration(0)
+	holds := make([]time.Duration, len(chosen))
 	for i, f := range chosen {
 		note, heal, err := f.begin(rand.New(rand.NewPCG(s.seed, s.dice.Uint64())))
 		if err != nil {
@@ -148,13 +148,13 @@ func (s *soak) round() {
 		}
 		s.log("%s: %s", f.name, note)
 		heals[i] = heal
-		hold = max(hold, f.least+time.Duration(s.dice.Int64N(int64(f.most-f.least)+1)))
+		holds[i] = f.least + time.Duration(s.dice.Int64N(int64(f.most-f.least)+1))
 		s.rest(time.Duration(s.dice.IntN(1500)) * time.Millisecond)
 	}
-	s.rest(hold)
-	var all sync.WaitGroup // at once: undoing an operation may need the servers that the other fault took
+	var all sync.WaitGroup // each at its time: undoing an operation may need the servers that the other fault took
 	for i, heal := range heals {
 		all.Go(func() {
+			s.rest(holds[i])
 			if heal == nil {
 				return
 			}
