@@ -25,7 +25,7 @@ type CarrierOptions struct {
 	// Insecure sends the cookie over plain HTTP too, for development. Zero means TLS only.
 	Insecure bool
 	// PositionTimeout bounds how long a response waits for the position of what the request wrote. When it passes,
-	// the client keeps the token it had. Zero means 250 ms.
+	// the client keeps the token it had. Zero means 1 s.
 	PositionTimeout time.Duration
 	// Logger gets failed positions and refused tokens. Zero means nothing is logged.
 	Logger *slog.Logger
@@ -46,7 +46,7 @@ func (o *CarrierOptions) withDefaults() CarrierOptions {
 		out.Header = "Scaleaware-Token"
 	}
 	if out.PositionTimeout == 0 {
-		out.PositionTimeout = 250 * time.Millisecond
+		out.PositionTimeout = time.Second
 	}
 	if out.Logger == nil {
 		out.Logger = slog.New(slog.DiscardHandler)

@@ -42,7 +42,7 @@ type Options struct {
 	// StoreTimeout bounds each call to the store, below the deadline that the request may have. Zero means 500 ms.
 	StoreTimeout time.Duration
 	// PositionTimeout bounds how long a response waits for the database position of what the request wrote. Zero
-	// means 250 ms.
+	// means 1 s.
 	PositionTimeout time.Duration
 	// Logger gets failures. Zero means nothing is logged.
 	Logger *slog.Logger
@@ -71,7 +71,7 @@ func (o *Options) withDefaults() Options {
 		out.StoreTimeout = 500 * time.Millisecond
 	}
 	if out.PositionTimeout == 0 {
-		out.PositionTimeout = 250 * time.Millisecond
+		out.PositionTimeout = time.Second
 	}
 	if out.Logger == nil {
 		out.Logger = slog.New(slog.DiscardHandler)
