@@ -61,6 +61,7 @@ func Open(ctx context.Context, nodes Nodes, opts *Options) (*DB, error) {
 		db.nodes = append(db.nodes, &node{endpoint: e, index: i, prompt: make(chan struct{}, 1)})
 	}
 	db.monitor.nodes = make([]standing, len(db.nodes))
+	db.monitor.told = make([]verdict, len(db.nodes))
 	primary := db.nodes[0]
 	db.writer.Store(primary)
 	db.maxConns.Store(primary.config.MaxConns)
@@ -116,6 +117,9 @@ func (db *DB) Ready(ctx context.Context) error {
 		}
 		if v.probed {
 			err := db.monitor.reason(s.writer)
+			if v.contested || v.tied {
+				return fmt.Errorf("dbsplit: primary %s: %s: %w", db.nodes[s.writer].name, v.advice(true), err)
+			}
 			return fmt.Errorf("dbsplit: primary %s does not take writes, bring it up or promote a replica: %w", db.nodes[s.writer].name, err)
 		}
 	}

@@ -28,7 +28,12 @@
 // a read fails with [ErrNoNode] when no replica has what it needs.
 //
 // When a replica is promoted (it leaves recovery, on a higher timeline of the same cluster), writes move to it. A
-// server in recovery never gets a write. Positions from before a promotion cannot be compared by their numbers:
+// server in recovery never gets a write. Neither does one that left recovery on the writer's timeline or an older one,
+// also while the writer is down: it lacks what was committed since. Between several on one timeline there is no guess.
+// [DB.Nodes], the log, db_node_up and [DB.Ready] tell of them. A DB knows only what it has seen: one that is opened while
+// the promoted server is down believes in its Nodes.Primary.
+//
+// Positions from before a promotion cannot be compared by their numbers:
 // reads that carry one go to the primary until their caller's watermark has been renewed there.
 //
 // While [Options.Gate] refuses writes, transactions and COPY fail with its error before anything is sent, and single

@@ -1,6 +1,9 @@
 package dbsplit
 
-import "time"
+import (
+	"math/bits"
+	"time"
+)
 
 // standing is what the monitor last learned of one node.
 type standing struct {
@@ -12,29 +15,44 @@ type standing struct {
 }
 
 // elect returns the node that writes go to. A server that is not in recovery on a higher timeline was promoted later, so
-// it wins, whether or not the older one still answers. Between equal timelines the present one stays, and there is
-// no guess between two others. system is the cluster's identifier, or 0 before its primary was ever seen: then a
-// promoted server needs another node of its system as a witness, since it might be a stranger.
-func elect(nodes []standing, current int, system uint64) int {
-	best, timeline, tie := current, uint32(0), false
-	if claims(nodes[current], system) {
-		timeline = nodes[current].at.Timeline
+// it wins, whether or not the older one still answers. One on the same timeline, or an older one, has not what the
+// present writer has committed since: it never wins, also while the writer is down. There is no guess between several on
+// one timeline, nor before every node was heard of: the writer stays, and contested is the set of them.
+//
+// system is the cluster's identifier, or 0 before its primary was ever seen: then a promoted server needs another node
+// of its system as a witness, since it might be a stranger.
+func elect(nodes []standing, current int, system uint64) (writer int, contested uint64) {
+	present := &nodes[current]
+	if system == 0 {
+		system = present.at.System
+	}
+	var top uint64 // the servers on the highest timeline
+	timeline := uint32(0)
+	if !present.at.IsZero() && present.at.System == system {
+		timeline = present.at.Timeline
+		if !present.recovering {
+			top = 1 << current
+		}
 	}
 	for i, n := range nodes {
-		if i == current || !claims(n, system) || system == 0 && !witnessed(nodes, i) {
-			continue
-		}
 		switch {
+		case !n.probed:
+			return current, 0
+		case i == current || !claims(n, system) || system == 0 && !witnessed(nodes, i):
 		case n.at.Timeline > timeline:
-			best, timeline, tie = i, n.at.Timeline, false
-		case n.at.Timeline == timeline && best != current:
-			tie = true
+			top, timeline = 1<<i, n.at.Timeline
+		case n.at.Timeline == timeline:
+			top |= 1 << i
 		}
 	}
-	if tie {
-		return current
+	switch bits.OnesCount64(top) {
+	case 0:
+		return current, 0
+	case 1:
+		return bits.TrailingZeros64(top), 0
+	default:
+		return current, top
 	}
-	return best
 }
 
 func claims(n standing, system uint64) bool {

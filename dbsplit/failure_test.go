@@ -148,8 +148,11 @@ func TestReplicaThatIsNone(t *testing.T) {
 	if n := counter(t, reg, "db_reads_total", "node", other.Primary().Addr()); n != 0 {
 		t.Errorf("it served %v reads", n)
 	}
-	if text := log.String(); !strings.Contains(text, "another cluster") && !strings.Contains(text, "not in recovery") {
-		t.Errorf("the log says %s", text)
+	await(t, db, "the log", func() bool {
+		return strings.Contains(log.String(), "level=ERROR") && strings.Contains(log.String(), "another cluster")
+	})
+	if counter(t, reg, "db_node_up", "node", other.Primary().Addr(), "role", "stranger") != 1 {
+		t.Error("the metrics do not tell")
 	}
 }
 

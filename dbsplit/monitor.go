@@ -16,6 +16,7 @@ import (
 type monitor struct {
 	mu       sync.Mutex
 	nodes    []standing
+	told     []verdict
 	ring     ring
 	timeline uint32 // of the samples in ring
 }
@@ -118,7 +119,8 @@ func (db *DB) observe(n *node, sent time.Time, p position, err error) {
 	}
 	m.nodes[n.index] = now
 	current := db.writer.Load()
-	elected := db.nodes[elect(m.nodes, current.index, db.system.Load())]
+	winner, _ := elect(m.nodes, current.index, db.system.Load())
+	elected := db.nodes[winner]
 	m.mu.Unlock()
 
 	db.note(n, before, now)
@@ -188,10 +190,21 @@ func (db *DB) publish() {
 	for i, n := range db.nodes {
 		s.views[i] = m.view(db, n, i == s.writer)
 	}
+	elected, contested := elect(m.nodes, s.writer, db.system.Load())
+	for i := range s.views {
+		s.views[i].contested = contested&(1<<i) != 0
+	}
+	s.views[s.writer].tied = contested != 0 && !s.views[s.writer].contested
 	last := db.snap.Swap(s)
+	alarms := db.judge(s, elected)
 	m.mu.Unlock()
 	if last != nil {
 		close(last.next)
+	}
+	for _, n := range alarms {
+		db.in.failed("role")
+		db.opts.Logger.Error("dbsplit: node has not the role that it should have", "db", db.opts.Name,
+			"node", n.name, "role", s.views[n.index].role.String(), "advice", s.views[n.index].advice(n.index == s.writer))
 	}
 }
 
@@ -224,7 +237,9 @@ func (m *monitor) view(db *DB, n *node, writer bool) view {
 func (m *monitor) forget() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	clear(m.nodes)
+	for i, st := range m.nodes {
+		m.nodes[i] = standing{position: st.position} // the writer's timeline still counts
+	}
 	m.ring.reset()
 }
 

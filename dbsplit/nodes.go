@@ -1,9 +1,6 @@
 package dbsplit
 
-import (
-	"log/slog"
-	"time"
-)
+import "time"
 
 // NodeStatus is what the monitor last learned of one node.
 type NodeStatus struct {
@@ -57,6 +54,14 @@ func (v view) advice(writer bool) string {
 		return "not probed yet"
 	case v.role == roleStranger:
 		return "it belongs to another cluster (its system identifier differs), so it is not read from: correct its connection string"
+	case v.contested && writer && v.up:
+		return "another server takes writes on the same timeline: stop that one, and rebuild it as a replica"
+	case v.contested && writer:
+		return "it does not answer, and another server takes writes on the same timeline, without what was committed here: bring it up, promote a replica, or name the other one as Nodes.Primary"
+	case v.tied:
+		return "several other servers were promoted to the same timeline, so writes do not move: stop all of them but one, and rebuild those as replicas"
+	case v.contested:
+		return "it and another server take writes on the same timeline, so it is neither written to nor read from: stop whichever is not the true primary, and rebuild it as a replica"
 	case v.role == roleRival:
 		return "it is not in recovery, so it is no replica and is not read from: rebuild it as a replica, or remove it"
 	case !v.up && writer:
@@ -69,52 +74,5 @@ func (v view) advice(writer bool) string {
 		return "its staleness is not known: the primary was not seen, or it replays too far behind"
 	default:
 		return ""
-	}
-}
-
-// note logs and counts a change of one node.
-func (db *DB) note(n *node, before, now standing) {
-	logger := db.opts.Logger.With("db", db.opts.Name, "node", n.name)
-	label := func(st standing) string {
-		switch {
-		case st.at.IsZero():
-			return roleUnknown.String()
-		case st.recovering:
-			return roleReplica.String()
-		}
-		return rolePrimary.String()
-	}
-	if was := label(before); was != label(now) {
-		db.in.up.DeleteLabelValues(db.opts.Name, n.name, was)
-	}
-	up := 0.0
-	if now.up {
-		up = 1
-	}
-	db.in.up.WithLabelValues(db.opts.Name, n.name, label(now)).Set(up)
-
-	system := db.system.Load()
-	switch {
-	case now.err != nil && (before.up || !before.probed):
-		logger.Warn("dbsplit: node is down", "error", now.err)
-	case now.err != nil:
-		logger.Debug("dbsplit: node is still down", "error", now.err)
-	case !before.up:
-		logger.Info("dbsplit: node is up", "recovering", now.recovering, "timeline", now.at.Timeline)
-	case before.recovering != now.recovering:
-		logger.Warn("dbsplit: node has changed its role", "recovering", now.recovering, "timeline", now.at.Timeline)
-	}
-	if now.up && !before.up {
-		switch writer := n == db.writer.Load(); {
-		case system != 0 && system != now.at.System && !writer:
-			logger.Error("dbsplit: node belongs to another cluster and is not read from, correct its connection string")
-			db.in.failed("role")
-		case !writer && !now.recovering:
-			logger.Error("dbsplit: node is not in recovery and so no replica, it is not read from", slog.String("do", "rebuild it as a replica, or remove it"))
-			db.in.failed("role")
-		case writer && now.recovering:
-			logger.Error("dbsplit: the primary's address is answered by a standby, correct Nodes.Primary or promote it")
-			db.in.failed("role")
-		}
 	}
 }

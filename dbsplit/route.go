@@ -35,6 +35,10 @@ type view struct {
 	fresh   time.Duration // since the DB was opened
 	bounded bool          // fresh is known
 	load    *load
+	// contested says that this node and another one are not in recovery on the same timeline.
+	contested bool
+	// tied says that this node is the writer, and that several others were promoted to one timeline.
+	tied bool
 }
 
 // snapshot is what the monitor knows at one moment. It never changes.

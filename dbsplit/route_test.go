@@ -117,30 +117,38 @@ func TestElect(t *testing.T) {
 	}
 	stranger := node(false, 9)
 	stranger.at.System++
-	dead := node(false, 1)
-	dead.up = false
+	follower := stranger
+	follower.recovering = true
+	down := func(s standing) standing { s.up = false; return s }
+	dead := down(node(false, 1))
 	for name, test := range map[string]struct {
 		nodes   []standing
 		current int
 		system  uint64
 		want    int
+		contest uint64
 	}{
-		"all well":                                    {[]standing{node(false, 1), node(true, 1)}, 0, system, 0},
-		"promoted, the old one is dead":               {[]standing{dead, node(false, 2)}, 0, system, 1},
-		"promoted, the old one lives":                 {[]standing{node(false, 1), node(false, 2)}, 0, system, 1},
-		"promoted, the old one follows":               {[]standing{node(true, 2), node(false, 2)}, 0, system, 1},
-		"the old one comes back":                      {[]standing{node(false, 1), node(false, 2)}, 1, system, 1},
-		"the primary is dead":                         {[]standing{dead, node(true, 1)}, 0, system, 0},
-		"another cluster":                             {[]standing{dead, stranger}, 0, system, 0},
-		"the same timeline twice":                     {[]standing{node(false, 2), node(false, 2)}, 1, system, 1},
-		"no guess between two":                        {[]standing{dead, node(false, 2), node(false, 2)}, 0, system, 0},
-		"the later of two":                            {[]standing{dead, node(false, 2), node(false, 3)}, 0, system, 2},
-		"never seen the primary: no witness":          {[]standing{{probed: true}, node(false, 2)}, 0, 0, 0},
-		"never seen the primary: a replica witnesses": {[]standing{{probed: true}, node(false, 2), node(true, 2)}, 0, 0, 1},
+		"all well":                                    {[]standing{node(false, 1), node(true, 1)}, 0, system, 0, 0},
+		"promoted, the old one is dead":               {[]standing{dead, node(false, 2)}, 0, system, 1, 0},
+		"promoted, the old one lives":                 {[]standing{node(false, 1), node(false, 2)}, 0, system, 1, 0},
+		"promoted, the old one follows":               {[]standing{node(true, 2), node(false, 2)}, 0, system, 1, 0},
+		"the old one comes back":                      {[]standing{node(false, 1), node(false, 2)}, 1, system, 1, 0},
+		"the primary is dead":                         {[]standing{dead, node(true, 1)}, 0, system, 0, 0},
+		"another cluster":                             {[]standing{dead, stranger}, 0, system, 0, 0},
+		"the same timeline twice":                     {[]standing{node(false, 2), node(false, 2)}, 1, system, 1, 3},
+		"no guess between two":                        {[]standing{dead, node(false, 2), node(false, 2)}, 0, system, 0, 6},
+		"the promoted one is down, the old one lives": {[]standing{node(false, 1), down(node(false, 2))}, 1, system, 1, 0},
+		"only a second one on its timeline lives":     {[]standing{dead, node(false, 1)}, 0, system, 0, 3},
+		"not all were heard":                          {[]standing{dead, node(false, 2), {}}, 0, system, 0, 0},
+		"two of another cluster were heard first":     {[]standing{node(false, 1), stranger, follower}, 0, 0, 0, 0},
+		"the later of two":                            {[]standing{dead, node(false, 2), node(false, 3)}, 0, system, 2, 0},
+		"never seen the primary: no witness":          {[]standing{{probed: true}, node(false, 2)}, 0, 0, 0, 0},
+		"never seen the primary: a replica witnesses": {[]standing{{probed: true}, node(false, 2), node(true, 2)}, 0, 0, 1, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := elect(test.nodes, test.current, test.system); got != test.want {
-				t.Errorf("elected %d, want %d", got, test.want)
+			got, contest := elect(test.nodes, test.current, test.system)
+			if got != test.want || contest != test.contest {
+				t.Errorf("elected %d, contested by %b; want %d, %b", got, contest, test.want, test.contest)
 			}
 		})
 	}
