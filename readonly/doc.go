@@ -3,9 +3,9 @@
 // # Promises
 //
 //   - A read is never refused: GET, HEAD, OPTIONS, TRACE and QUERY pass the middleware, always.
-//   - After [Switch.Enable] has returned with every instance acknowledged, each of them refuses new writes. What was in
-//     flight when an instance acknowledged is counted in the answer, never hidden. The answer does not claim that the
-//     database is quiet.
+//   - After [Switch.Enable] has returned with every instance acknowledged, each of them refuses new writes. Writing
+//     requests that were in flight when an instance acknowledged are counted in the answer; running jobs are not. An
+//     instance that fell silent is named as missing for a minute. The answer does not claim that the database is quiet.
 //   - An empty request to the operation enables and never toggles; enabling twice is enabling once.
 //   - The state has an epoch that only grows. A lost, evicted or rolled-back state in the store is written back by any
 //     instance that knows a later epoch.

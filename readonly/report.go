@@ -10,14 +10,14 @@ import (
 // Report is what is known of a change at the moment of the answer.
 type Report struct {
 	State
-	// Phase is "off", "announced" while instances are missing, "acknowledged" when all living ones obey but writes
-	// that began before are still in flight, and "drained" when none is. It says nothing about the database.
+	// Phase is "off", "announced" while instances are missing, "acknowledged" when all obey but writing requests that
+	// began before are still in flight, and "drained" when none is. It says nothing of jobs or of the database.
 	Phase string `json:"phase"`
-	// Instances is the number of living instances.
+	// Instances is the number of instances: those that were heard of in the last minute and have not said goodbye.
 	Instances int `json:"instances"`
-	// Acknowledged is how many of them obey this epoch.
+	// Acknowledged is how many of them obey this change.
 	Acknowledged int `json:"acknowledged"`
-	// Missing names those that do not.
+	// Missing names those that do not, or have fallen silent: hung, cut off, or dead without telling.
 	Missing []string `json:"missing,omitempty"`
 	// InFlight is the number of writing requests that began before and have not ended.
 	InFlight int64 `json:"in_flight"`
@@ -62,7 +62,7 @@ func (s *Switch) Report(ctx context.Context) (Report, error) {
 	state, _ := s.State()
 	report := Report{State: state, Phase: "off", Instances: len(acks)}
 	for instance, ack := range acks {
-		if ack.Epoch < state.Epoch {
+		if !ack.obeys(state) || ack.Age > s.silence() {
 			report.Missing = append(report.Missing, instance)
 			continue
 		}

@@ -13,6 +13,8 @@ var ErrReadOnly = errors.New("readonly: writes are refused")
 type State struct {
 	// Epoch goes up by one with every change. 0 means that nothing was ever set.
 	Epoch uint64 `json:"epoch"`
+	// ID tells two changes apart that were given the same epoch, because the store had lost the first one.
+	ID string `json:"id,omitempty"`
 	// Enabled says that writes are refused.
 	Enabled bool `json:"enabled"`
 	// Reason is shown to whoever is refused.

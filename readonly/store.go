@@ -15,19 +15,25 @@ type Store interface {
 	// Watch calls changed after each change until ctx ends, and once when it has begun to listen. It returns an
 	// error when it can no longer tell; the caller polls meanwhile.
 	Watch(ctx context.Context, changed func()) error
-	// Acknowledge notes, for ttl, that an instance obeys an epoch and has so many writes still in flight.
+	// Acknowledge notes, for ttl, what an instance obeys. A ttl of zero forgets the instance.
 	Acknowledge(ctx context.Context, instance string, ack Ack, ttl time.Duration) error
-	// Acknowledged returns what each living instance acknowledged last.
+	// Acknowledged returns what each instance acknowledged last, with its age.
 	Acknowledged(ctx context.Context) (map[string]Ack, error)
 }
 
-// Ack is an instance's word that it obeys an epoch.
+// Ack is an instance's word that it obeys a state.
 type Ack struct {
-	// Epoch is the one obeyed.
+	// Epoch and ID are those of the state obeyed.
 	Epoch uint64 `json:"epoch"`
+	ID    string `json:"id,omitempty"`
 	// InFlight is the number of writing requests that began before and have not ended.
 	InFlight int64 `json:"in_flight"`
+	// Age is how long ago it was given, by the store's clock. Stores set it.
+	Age time.Duration `json:"-"`
 }
+
+// obeys says whether the instance that gave a obeys s.
+func (a Ack) obeys(s State) bool { return a.Epoch > s.Epoch || a.Epoch == s.Epoch && a.ID == s.ID }
 
 // NewMemory returns a Store for switches of one process.
 func NewMemory() Store {
@@ -43,7 +49,7 @@ type memory struct {
 
 type timedAck struct {
 	Ack
-	until time.Time
+	given, until time.Time
 }
 
 func (m *memory) Load(context.Context) (State, error) {
@@ -80,7 +86,8 @@ func (m *memory) Watch(ctx context.Context, changed func()) error {
 func (m *memory) Acknowledge(_ context.Context, instance string, ack Ack, ttl time.Duration) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.acks[instance] = timedAck{ack, time.Now().Add(ttl)}
+	now := time.Now()
+	m.acks[instance] = timedAck{ack, now, now.Add(ttl)}
 	return nil
 }
 
@@ -88,8 +95,10 @@ func (m *memory) Acknowledged(context.Context) (map[string]Ack, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	acks := map[string]Ack{}
+	now := time.Now()
 	for instance, ack := range m.acks {
-		if time.Now().Before(ack.until) {
+		if now.Before(ack.until) {
+			ack.Age = now.Sub(ack.given)
 			acks[instance] = ack.Ack
 		}
 	}

@@ -2,6 +2,7 @@ package readonly
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net/http"
@@ -131,25 +132,25 @@ func (s *Switch) change(ctx context.Context, next State) (Report, error) {
 		if next.Enabled == mine.Enabled && next.Reason == mine.Reason && next.Until.Equal(mine.Until) && next.Incident == mine.Incident && mine.Epoch > 0 {
 			return s.await(ctx, mine)
 		}
-		next.Epoch = max(stored.Epoch, mine.Epoch) + 1
+		next.Epoch, next.ID = max(stored.Epoch, mine.Epoch)+1, rand.Text()
 		next.Since = time.Now().UTC().Truncate(time.Millisecond)
 		won, err := s.store.Save(ctx, next)
 		if err != nil {
 			return Report{}, fmt.Errorf("readonly: whether the change was stored is unknown, read the mode and repeat: %w", err)
 		}
 		s.adopt(won)
-		if won.Epoch == next.Epoch && won.Since.Equal(next.Since) && won.Actor == next.Actor && won.Enabled == next.Enabled {
+		if won.ID == next.ID {
 			s.options.Logger.Warn("read-only mode changed", "enabled", next.Enabled, "reason", next.Reason, "actor", next.Actor, "epoch", next.Epoch, "until", next.Until)
 			return s.await(ctx, next)
 		}
 	}
 }
 
-// adopt obeys state unless a later epoch is known.
+// adopt obeys what the store says unless a later epoch is known. Of two changes with one epoch, the store's counts.
 func (s *Switch) adopt(state State) {
 	for {
 		old := s.known.Load()
-		if old != nil && old.Epoch >= state.Epoch {
+		if old != nil && (old.Epoch > state.Epoch || *old == state) {
 			break
 		}
 		if s.known.CompareAndSwap(old, &state) {

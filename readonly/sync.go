@@ -9,8 +9,14 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// missedPolls is how many polls may fail before an instance counts as dead, and the store as lost.
-const missedPolls = 12
+const (
+	// missedPolls is how many polls may fail before an instance counts as silent, and the store as lost.
+	missedPolls = 12
+	// remembered is how long an instance that fell silent is still asked for.
+	remembered = time.Minute
+)
+
+func (s *Switch) silence() time.Duration { return missedPolls * s.options.Poll }
 
 type reach struct {
 	at  time.Time
@@ -23,7 +29,18 @@ func (s *Switch) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.watch(ctx, wake) })
 	group.Go(func() error { return s.poll(ctx, wake) })
-	return group.Wait()
+	err := group.Wait()
+	s.leave(ctx)
+	return err
+}
+
+// leave says goodbye, so that nobody waits for this instance.
+func (s *Switch) leave(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	if err := s.store.Acknowledge(ctx, s.options.Instance, Ack{}, 0); err != nil {
+		s.failed("leave", err)
+	}
 }
 
 // Ready reports whether the store answered lately. It is nil in read-only mode.
@@ -34,7 +51,7 @@ func (s *Switch) Ready(context.Context) error {
 		return errors.New("readonly: the store was not reached yet, is Run running?")
 	case last.err != nil:
 		return fmt.Errorf("readonly: the store does not answer, the last known state holds: %w", last.err)
-	case time.Since(last.at) > missedPolls*s.options.Poll:
+	case time.Since(last.at) > s.silence():
 		return errors.New("readonly: the store was not read for a while, is Run running?")
 	}
 	return nil
@@ -75,7 +92,7 @@ func (s *Switch) poll(ctx context.Context, wake <-chan struct{}) error {
 
 // refresh reads the store, obeys it, writes back what the store has lost, and acknowledges.
 func (s *Switch) refresh(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, missedPolls/2*s.options.Poll)
+	ctx, cancel := context.WithTimeout(ctx, s.silence()/2)
 	defer cancel()
 	stored, err := s.store.Load(ctx)
 	if err == nil {
@@ -104,11 +121,11 @@ func (s *Switch) acknowledge(ctx context.Context) error {
 	if !known {
 		return nil
 	}
-	ack := Ack{Epoch: state.Epoch}
+	ack := Ack{Epoch: state.Epoch, ID: state.ID}
 	if state.refuses(time.Now()) {
 		ack.InFlight = s.inFlight.Load()
 	}
-	return s.store.Acknowledge(ctx, s.options.Instance, ack, missedPolls*s.options.Poll)
+	return s.store.Acknowledge(ctx, s.options.Instance, ack, remembered)
 }
 
 func (s *Switch) failed(task string, err error) {

@@ -108,11 +108,12 @@ func (s *Store) Watch(ctx context.Context, changed func()) error {
 	}
 }
 
-// acknowledgeScript forgets, by the server's clock, instances that have fallen silent.
+// acknowledgeScript stores when the word was given and until when it counts, by the server's clock.
 var acknowledgeScript = redis.NewScript(`
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f', now + ARGV[2]) .. ' ' .. ARGV[3] .. ' ' .. ARGV[4])
+if ARGV[2] == '0' then return redis.call('HDEL', KEYS[1], ARGV[1]) end
+redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f %.0f ', now + ARGV[2], now) .. ARGV[3])
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return 1`)
 
@@ -122,8 +123,10 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local all, living = redis.call('HGETALL', KEYS[1]), {}
 for i = 1, #all, 2 do
   if tonumber(string.match(all[i + 1], '^%d+')) > now then
+    local given, ack = string.match(all[i + 1], '^%d+ (%d+) (.*)$')
     living[#living + 1] = all[i]
-    living[#living + 1] = all[i + 1]
+    living[#living + 1] = string.format('%.0f', now - (given or now))
+    living[#living + 1] = ack or ''
   else
     redis.call('HDEL', KEYS[1], all[i])
   end
@@ -132,7 +135,11 @@ return living`)
 
 // Acknowledge implements readonly.Store.
 func (s *Store) Acknowledge(ctx context.Context, instance string, ack readonly.Ack, ttl time.Duration) error {
-	return acknowledgeScript.Run(ctx, s.rdb, []string{s.acks}, instance, ttl.Milliseconds(), ack.Epoch, ack.InFlight).Err()
+	blob, err := json.Marshal(ack)
+	if err != nil {
+		return err
+	}
+	return acknowledgeScript.Run(ctx, s.rdb, []string{s.acks}, instance, ttl.Milliseconds(), blob).Err()
 }
 
 // Acknowledged implements readonly.Store.
@@ -141,13 +148,14 @@ func (s *Store) Acknowledged(ctx context.Context) (map[string]readonly.Ack, erro
 	if err != nil {
 		return nil, err
 	}
-	acks := make(map[string]readonly.Ack, len(fields)/2)
-	for i := 0; i+1 < len(fields); i += 2 {
-		var until int64
+	acks := make(map[string]readonly.Ack, len(fields)/3)
+	for i := 0; i+2 < len(fields); i += 3 {
 		var ack readonly.Ack
-		if _, err := fmt.Sscanf(fields[i+1], "%d %d %d", &until, &ack.Epoch, &ack.InFlight); err != nil {
+		age, err := strconv.ParseInt(fields[i+1], 10, 64)
+		if err := errors.Join(err, json.Unmarshal([]byte(fields[i+2]), &ack)); err != nil {
 			return nil, fmt.Errorf("redisstore: the acknowledgement of %q is not ours: %w", fields[i], err)
 		}
+		ack.Age = time.Duration(age) * time.Millisecond
 		acks[fields[i]] = ack
 	}
 	return acks, nil

@@ -2,6 +2,7 @@ package redisstore_test
 
 import (
 	"context"
+	"encoding/json"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -223,4 +224,55 @@ func post(s *readonly.Switch) int {
 	w := httptest.NewRecorder()
 	s.Middleware(http.NotFoundHandler()).ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/leads", nil))
 	return w.Code
+}
+
+// TestSameEpochTwice is a failover that lost a change: the next one gets the same epoch, and must still reach the
+// instance that obeys the lost one.
+func TestSameEpochTwice(t *testing.T) {
+	switches := fleet(t, 1)
+	if _, err := switches[0].Disable(t.Context(), "me"); err != nil {
+		t.Fatal(err)
+	}
+	mine, _ := switches[0].State()
+	other := readonly.State{Epoch: mine.Epoch, ID: "another change", Enabled: true}
+	rdb := connect(t)
+	blob, err := json.Marshal(other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := rdb.HSet(t.Context(), "TestSameEpochTwice:{readonly}:state", "state", blob).Err(); err != nil {
+		t.Fatal(err)
+	}
+	until(t, func() bool { return switches[0].AllowWrite(t.Context()) != nil })
+}
+
+func TestFrozenInstanceIsMissing(t *testing.T) {
+	switches := fleet(t, 1)
+	store := open(t, connect(t))
+	if err := store.Acknowledge(t.Context(), "frozen", readonly.Ack{Epoch: 1 << 60}, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	until(t, func() bool {
+		report, err := switches[0].Report(t.Context())
+		return err == nil && len(report.Missing) == 1 && report.Missing[0] == "frozen" && report.Instances == 2
+	})
+}
+
+func TestStoppedInstanceIsNotMissed(t *testing.T) {
+	store := open(t, connect(t))
+	s, err := readonly.New(store, &readonly.Options{Instance: "leaving"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	until(t, func() bool { acks, err := store.Acknowledged(t.Context()); return err == nil && len(acks) == 1 })
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if acks, err := store.Acknowledged(t.Context()); err != nil || len(acks) != 0 {
+		t.Fatalf("after it has left: %v, %v", acks, err)
+	}
 }
