@@ -14,6 +14,7 @@ import (
 
 // The primary dies, a replica is promoted, the other one follows it, and the old primary comes back unaware.
 func TestPromotion(t *testing.T) {
+	t.Parallel()
 	ctx := within(t, 80*time.Second)
 	c, err := pgcluster.Start(ctx, &pgcluster.Options{Replicas: 2})
 	must(t, err)

@@ -72,6 +72,7 @@ func TestReplicaKilledUnderReads(t *testing.T) {
 }
 
 func TestReplicaDownAtStart(t *testing.T) {
+	t.Parallel()
 	c := shared.Get(t)
 	database := c.Database(t)
 	p, through := proxied(t, c.Replica(0), database)
@@ -100,6 +101,7 @@ func TestReplicaDownAtStart(t *testing.T) {
 }
 
 func TestPrimaryDownAtStart(t *testing.T) {
+	t.Parallel()
 	c := shared.Get(t)
 	database := c.Database(t)
 	p, through := proxied(t, c.Primary(), database)
@@ -126,6 +128,7 @@ func TestPrimaryDownAtStart(t *testing.T) {
 }
 
 func TestReplicaThatIsNone(t *testing.T) {
+	t.Parallel()
 	c := shared.Get(t)
 	other, err := pgcluster.Start(within(t, 30*time.Second), nil)
 	must(t, err)

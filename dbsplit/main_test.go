@@ -17,6 +17,8 @@ import (
 	"github.com/scaleaware/scaleaware/internal/pgcluster"
 )
 
+// shared serves all tests but those that promote. Tests that stop, pause or cut off its servers, and those that need it
+// quiet, are not parallel, so they run before the parallel ones and alone.
 var shared = pgcluster.NewShared(&pgcluster.Options{Replicas: 2})
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(shared.Around(m)) }

@@ -187,10 +187,12 @@ func (db *DB) publish() {
 		writer: db.writer.Load().index,
 		next:   make(chan struct{}),
 	}
+	elected, contested := elect(m.nodes, s.writer, db.system.Load())
+	s.settled = elected == s.writer
 	for i, n := range db.nodes {
 		s.views[i] = m.view(db, n, i == s.writer)
+		s.settled = s.settled && s.views[i].probed
 	}
-	elected, contested := elect(m.nodes, s.writer, db.system.Load())
 	for i := range s.views {
 		s.views[i].contested = contested&(1<<i) != 0
 	}

@@ -73,6 +73,7 @@ func (a answer) wants(t testing.TB, status int, text string) {
 }
 
 func TestCancelSparesReplication(t *testing.T) {
+	t.Parallel()
 	db, c, _ := settled(t, nil)
 	s := listener(t, db)
 	ctx := within(t, 30*time.Second)
@@ -94,10 +95,14 @@ func TestCancelSparesReplication(t *testing.T) {
 	defer elsewhere.Close(context.Background())
 	undisturbed := make(chan error, 1)
 	go func() {
-		_, err := elsewhere.Exec(ctx, "select pg_sleep(5)")
+		_, err := elsewhere.Exec(ctx, "select pg_sleep(60)")
 		undisturbed <- err
 	}()
 	old := path + "cancel-long-running?older_than=1s"
+	pid := elsewhere.PgConn().PID()
+	runs := func() bool {
+		return get[bool](t, ctx, db, "select exists (select from pg_stat_activity where pid = $1 and state = 'active' and now() - query_start > '1s')", pid)
+	}
 	find := func(nodes []dbsplit.CancelReport) (n, ours int) {
 		for _, node := range nodes {
 			if node.Error != "" {
@@ -112,11 +117,11 @@ func TestCancelSparesReplication(t *testing.T) {
 		}
 		return n, ours
 	}
-	await(t, db, "both statements to be old", func() bool {
+	await(t, db, "all three statements to be old", func() bool {
 		nodes, err := db.CancelLongRunning(ctx, dbsplit.CancelOptions{OlderThan: time.Second, DryRun: true})
 		must(t, err)
 		_, ours := find(nodes)
-		return ours == 2
+		return ours == 2 && runs()
 	})
 	if r := decode[dbsplit.CancelReply](t, call(t, s, "POST", old+"&dry_run=true", ""), 200); r.Count != 0 {
 		t.Errorf("a dry run counts %d", r.Count)
@@ -135,8 +140,12 @@ func TestCancelSparesReplication(t *testing.T) {
 			t.Errorf("the statement ended with %v", err)
 		}
 	}
-	if err := <-undisturbed; err != nil {
-		t.Errorf("another database's statement: %v", err)
+	if !runs() {
+		t.Error("another database's statement does not run any more")
+	}
+	exec(t, db, "select pg_terminate_backend($1)", pid)
+	if err := <-undisturbed; err == nil || !strings.Contains(err.Error(), "57P01") {
+		t.Errorf("another database's statement ended with %v, not by the test's hand", err)
 	}
 	now := decode[dbsplit.ReplicationReport](t, call(t, s, "GET", path+"replication", ""), 200).Streams
 	if len(now) != 2 || now[0].State != "streaming" || now[1].State != "streaming" {
@@ -150,6 +159,7 @@ func TestCancelSparesReplication(t *testing.T) {
 }
 
 func TestPartitions(t *testing.T) {
+	t.Parallel()
 	g := new(gate)
 	db, _, database := settled(t, &dbsplit.Options{Gate: g})
 	s := listener(t, db)
@@ -217,6 +227,7 @@ func TestPartitions(t *testing.T) {
 
 // A reader of the parent does not stop an attach, and a lock that does is not queued behind.
 func TestPartitionsGiveUpOnLocks(t *testing.T) {
+	t.Parallel()
 	db, _, _ := settled(t, nil)
 	exec(t, db, `create table event (d date) partition by range (d)`)
 	tx, err := db.Begin(t.Context())
@@ -239,6 +250,7 @@ func TestPartitionsGiveUpOnLocks(t *testing.T) {
 }
 
 func TestSlowQueries(t *testing.T) {
+	t.Parallel()
 	db, c, _ := settled(t, nil)
 	s := listener(t, db)
 	ctx := within(t, 20*time.Second)

@@ -13,6 +13,7 @@ import (
 )
 
 func TestOptimizeTable(t *testing.T) {
+	t.Parallel()
 	g := new(gate)
 	db, c, database := settled(t, &dbsplit.Options{Gate: g})
 	s := listener(t, db)

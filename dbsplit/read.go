@@ -139,14 +139,22 @@ func (r *Reader) choose(ctx context.Context, not uint64) (n *node, onReplica boo
 	db := r.db
 	w := scaleaware.WatermarkFrom(ctx)
 	s := db.snap.Load()
+	if s != nil && !s.settled && w.Changes() > 0 {
+		if s, err = db.settle(ctx, s); err != nil {
+			return nil, false, 0, err
+		}
+	}
 	need, because := db.needed(ctx, s, w)
-	if s == nil || because == becauseUnknown {
+	if s == nil || because == becauseUnknown && need.Timeline == 0 {
 		n := db.writer.Load()
 		if not&(1<<n.index) != 0 {
 			return nil, false, 0, fmt.Errorf("%w: the primary %s failed", ErrNoNode, n.name)
 		}
 		if s == nil {
 			because = becauseNoMonitor
+			if err := db.reaches(ctx, w); err != nil {
+				return nil, false, 0, err
+			}
 		}
 		w.Saw(db.asOf())
 		return n, false, because, nil
@@ -180,8 +188,9 @@ func (r *Reader) choose(ctx context.Context, not uint64) (n *node, onReplica boo
 func (db *DB) await(ctx context.Context, s *snapshot, d demand, budget time.Duration) (*snapshot, choice, error) {
 	db.waiters.Add(1)
 	defer db.waiters.Add(-1)
+	outdated := d.token.Timeline > s.views[s.writer].at.Timeline // whoever was promoted may have any role yet
 	for i := range s.views {
-		if s.views[i].role == roleReplica {
+		if outdated || s.views[i].role == roleReplica {
 			db.wake(db.nodes[i])
 		}
 	}
@@ -214,6 +223,8 @@ func (db *DB) noNode(s *snapshot, d demand) error {
 	}
 	primary := db.nodes[s.writer].name
 	switch {
+	case d.token.Timeline > s.views[s.writer].at.Timeline:
+		return outdated(primary, d.token)
 	case !d.token.IsZero():
 		return fmt.Errorf("%w: primary %s is down, and no replica has what this caller wrote or is fresh enough; bring a node up", ErrNoNode, primary)
 	case d.strict:

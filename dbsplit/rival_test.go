@@ -17,6 +17,7 @@ import (
 // A replica is started without its standby.signal, as after a restore by hand: two servers of one cluster take writes,
 // on one timeline.
 func TestTwoPrimariesOnOneTimeline(t *testing.T) {
+	t.Parallel()
 	ctx := within(t, 60*time.Second)
 	c, err := pgcluster.Start(ctx, &pgcluster.Options{Replicas: 1})
 	must(t, err)
@@ -88,6 +89,7 @@ func TestTwoPrimariesOnOneTimeline(t *testing.T) {
 
 // Both replicas are promoted while nobody looks.
 func TestTwoPromotedToOneTimeline(t *testing.T) {
+	t.Parallel()
 	ctx := within(t, 60*time.Second)
 	c, err := pgcluster.Start(ctx, &pgcluster.Options{Replicas: 2})
 	must(t, err)

@@ -46,6 +46,9 @@ type snapshot struct {
 	views  []view
 	writer int           // the node that takes the writes; its role is rolePrimary only while it is confirmed
 	next   chan struct{} // closed when a newer snapshot is there
+	// settled says that every node was probed, and that none but the writer should be it: before, a promoted server may
+	// not have been noticed yet.
+	settled bool
 }
 
 // demand is what one read asks for.
@@ -97,7 +100,8 @@ const nobody = -1
 // route chooses the node for a read. It does no I/O and allocates nothing.
 //
 // The order: a replica within the bound that has the token; a short wait for one that lacks only the token; the primary;
-// and when the primary is down, a staler replica, unless the caller asked for the bound. A token is never broken.
+// and when the primary is down, a staler replica, unless the caller asked for the bound. A token is never broken: a
+// primary that has not reached its timeline is an old one, whose promoted successor was not seen yet.
 func route(s *snapshot, d demand) choice {
 	var fresh, behind, stale uint64
 	for i := range s.views {
@@ -118,7 +122,8 @@ func route(s *snapshot, d demand) choice {
 		}
 	}
 	primary := &s.views[s.writer]
-	usable := d.not&(1<<s.writer) == 0 && (!primary.probed || primary.up && primary.role == rolePrimary)
+	outdated := d.token.Timeline > primary.at.Timeline
+	usable := d.not&(1<<s.writer) == 0 && !outdated && (!primary.probed || primary.up && primary.role == rolePrimary)
 	old := primary.role == rolePrimary && d.token.Timeline != 0 && d.token.Timeline < primary.at.Timeline
 	because := becauseReplica
 	if d.not != 0 {
@@ -131,7 +136,7 @@ func route(s *snapshot, d demand) choice {
 		return choice{node: s.writer, because: becauseOldTimeline}
 	case fresh != 0:
 		return choice{node: lighter(s, fresh, d), because: because}
-	case behind != 0 && d.wait && !old:
+	case (behind != 0 || outdated) && d.wait && !old:
 		return choice{node: nobody, wait: true}
 	case usable:
 		switch {
