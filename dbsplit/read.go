@@ -151,8 +151,10 @@ func (r *Reader) choose(ctx context.Context, not uint64) (n *node, onReplica boo
 			return nil, false, 0, fmt.Errorf("%w: the primary %s failed", ErrNoNode, n.name)
 		}
 		if s == nil {
-			because = becauseNoMonitor
-			if err := db.reaches(ctx, w); err != nil {
+			if because != becauseUnknown {
+				err = db.reaches(ctx, w)
+			}
+			if because = becauseNoMonitor; err != nil {
 				return nil, false, 0, err
 			}
 		}
