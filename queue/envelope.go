@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/scaleaware/scaleaware"
@@ -67,9 +68,10 @@ func (e *envelope) header(name, value string) {
 	e.Headers[name] = value
 }
 
-// raise adds tokens to those that the envelope carries.
+// raise adds tokens to those that the envelope carries. They were asked for after those, so they settle unknown ones.
 func (e *envelope) raise(tokens scaleaware.Tokens) {
 	have, _ := scaleaware.ParseTokens(e.Headers[headerTokens])
+	have = slices.DeleteFunc(have, func(t scaleaware.Token) bool { return t.Unknown() && !tokens.For(t.System).IsZero() })
 	e.header(headerTokens, have.Merge(tokens).String())
 }
 

@@ -16,14 +16,14 @@ const relayBatch = 100
 
 // runRelay moves committed outbox rows into their queues. Any number of processes may do so at once.
 func (j *Jobs) runRelay(ctx context.Context) {
-	pause := j.opts.OutboxInterval
+	pause, away := j.opts.OutboxInterval, awayQueues{}
 	for sleep(ctx, pause) {
 		pause = j.opts.OutboxInterval
 		if j.opts.Gate != nil && j.opts.Gate.AllowWrite(ctx) != nil {
 			continue // rows cannot be deleted now; they keep
 		}
 		for {
-			n, err := j.relay(ctx)
+			n, err := j.relay(ctx, away)
 			if err != nil {
 				if ctx.Err() == nil {
 					j.background("outbox", err)
@@ -38,6 +38,30 @@ func (j *Jobs) runRelay(ctx context.Context) {
 	}
 }
 
+// awayQueues are those whose Redis did not answer lately, with the time of the next try. Their rows would fill every
+// batch, while other queues may live on another server.
+type awayQueues map[string]time.Time
+
+const awayFor = 2 * time.Second
+
+func (a awayQueues) note(rows []*outboxRow) {
+	for _, row := range rows {
+		a[row.Queue] = time.Now().Add(awayFor)
+	}
+}
+
+func (a awayQueues) has(queue string) bool { return time.Now().Before(a[queue]) }
+
+func (a awayQueues) names() []string {
+	names := []string{}
+	for queue := range a {
+		if a.has(queue) {
+			names = append(names, queue)
+		}
+	}
+	return names
+}
+
 type outboxRow struct {
 	envelope
 	raw     string
@@ -47,13 +71,13 @@ type outboxRow struct {
 // relay handles one batch: lock rows that nobody else has, enqueue them under their own IDs, wait for a replica, delete
 // them. Killed before the last, the rows come again and conflict with their own jobs, which changes nothing. Rows are found
 // by existence, never by "greater than the last": transactions do not commit in the order of their IDs.
-func (j *Jobs) relay(ctx context.Context) (int, error) {
+func (j *Jobs) relay(ctx context.Context, away awayQueues) (int, error) {
 	tx, err := j.opts.Outbox.Begin(ctx)
 	if err != nil {
 		return 0, fmt.Errorf("queue: relay the outbox: %w", err)
 	}
 	defer tx.Rollback(context.WithoutCancel(ctx))
-	rows, err := lockRows(ctx, tx)
+	rows, err := lockRows(ctx, tx, away.names())
 	if err != nil || len(rows) == 0 {
 		return 0, err
 	}
@@ -66,6 +90,9 @@ func (j *Jobs) relay(ctx context.Context) (int, error) {
 	var failure error
 	for i := range rows {
 		row := &rows[i]
+		if away.has(row.Queue) {
+			continue
+		}
 		if row.problem == nil {
 			row.raise(tokens)
 			row.Retention = max(row.Retention, j.opts.OutboxRetention)
@@ -76,19 +103,18 @@ func (j *Jobs) relay(ctx context.Context) (int, error) {
 		case row.problem == nil, errors.Is(row.problem, ErrExists):
 			stored = append(stored, row)
 		case errors.Is(row.problem, ErrUnconfirmed):
-			failure = row.problem // Redis is away: the rest can only wait
+			failure = errors.Join(failure, row.problem)
+			away.note([]*outboxRow{row})
 		default:
 			if err := postpone(ctx, tx, row); err != nil {
 				return 0, err
 			}
 			j.background("outbox", row.problem, "id", row.ID)
 		}
-		if failure != nil {
-			break
-		}
 	}
-	stored, err = j.replicated(ctx, stored)
+	stored, alone, err := j.replicated(ctx, stored)
 	failure = errors.Join(failure, err)
+	away.note(alone)
 	if _, err := tx.Exec(ctx, `DELETE FROM scaleaware_outbox WHERE id = ANY($1::text[]::uuid[])`, ids(stored)); err != nil {
 		return 0, fmt.Errorf("queue: delete relayed outbox rows: %w", err)
 	}
@@ -98,9 +124,9 @@ func (j *Jobs) relay(ctx context.Context) (int, error) {
 	return len(rows), failure
 }
 
-func lockRows(ctx context.Context, tx pgx.Tx) ([]outboxRow, error) {
+func lockRows(ctx context.Context, tx pgx.Tx, without []string) ([]outboxRow, error) {
 	rows, err := tx.Query(ctx, `SELECT id::text, queue, kind, payload, settings::text FROM scaleaware_outbox
-		WHERE due_at <= now() ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED`, relayBatch)
+		WHERE due_at <= now() AND queue <> ALL($2) ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED`, relayBatch, without)
 	if err != nil {
 		return nil, fmt.Errorf("queue: read the outbox, whose table OutboxSchema or EnsureOutbox creates: %w", err)
 	}

@@ -16,69 +16,124 @@ const replicaWait = 500 * time.Millisecond
 // errNotReplicated is why rows stay in the outbox although their jobs are in Redis.
 var errNotReplicated = errors.New("queue: no replica of the master has confirmed, the rows stay in the outbox until one does")
 
-// replicated returns the rows whose jobs would outlive their master, and why others would not.
-func (j *Jobs) replicated(ctx context.Context, rows []*outboxRow) (safe []*outboxRow, err error) {
-	outcome := map[string]error{}
+// replicated tells rows whose jobs would outlive their master from those whose would not, and why.
+func (j *Jobs) replicated(ctx context.Context, rows []*outboxRow) (safe, alone []*outboxRow, err error) {
+	queues := map[string][]*outboxRow{}
 	for _, row := range rows {
-		why, asked := outcome[row.Queue]
-		if !asked {
-			why = j.awaitReplica(ctx, row.Queue)
-			outcome[row.Queue] = why
-			err = errors.Join(err, why)
-		}
-		if why == nil {
-			safe = append(safe, row)
-		}
+		queues[row.Queue] = append(queues[row.Queue], row)
 	}
-	return safe, err
+	for queue, mine := range queues {
+		there, missing, why := j.confirm(ctx, queue, mine)
+		safe, alone = append(safe, there...), append(alone, missing...)
+		err = errors.Join(err, why)
+	}
+	return safe, alone, err
 }
 
-// awaitReplica returns nil when a replica has everything that was written to the queue before, or when its master has
-// no replica. WAIT speaks of the writes of its own connection; as replication is one stream, a later write of ours
-// stands for all before it, whoever made them.
-func (j *Jobs) awaitReplica(ctx context.Context, queue string) error {
-	key := ownKey(queue, "relayed")
-	node, err := j.masterOf(ctx, key)
-	if err != nil || node == nil {
-		return err
+// confirm asks the queue's master of this moment, which need not be the one that took the jobs, whether it has them
+// and a replica has them, too. WAIT speaks of the writes of its own connection; as replication is one stream, a later
+// write of ours stands for all before it, whoever made them.
+func (j *Jobs) confirm(ctx context.Context, queue string, rows []*outboxRow) (safe, missing []*outboxRow, err error) {
+	node, clustered, err := j.masterOf(ctx, queue)
+	if err != nil {
+		return nil, rows, err
+	}
+	if node == nil {
+		return rows, nil, nil
 	}
 	conn := node.Conn()
 	defer conn.Close()
-	var info *redis.StringCmd
+	fail := func(err error) (_, _ []*outboxRow, _ error) {
+		return nil, rows, fmt.Errorf("queue: confirm the jobs of %q: %w", queue, err)
+	}
+	exist := make([]*redis.IntCmd, len(rows))
 	_, err = conn.Pipelined(ctx, func(pipe redis.Pipeliner) error {
-		pipe.Set(ctx, key, 1, time.Minute)
-		info = pipe.Info(ctx, "replication")
+		for i, row := range rows {
+			exist[i] = pipe.Exists(ctx, taskPrefix(queue)+row.ID)
+		}
+		pipe.Set(ctx, ownKey(queue, "relayed"), 1, time.Minute)
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("queue: confirm the jobs of %q: %w", queue, err)
+		return fail(err)
 	}
-	if strings.Contains(info.Val(), "connected_slaves:0") {
-		return nil
-	}
-	n, err := conn.Wait(ctx, 1, replicaWait).Result()
+	alone, err := hasNoReplica(ctx, conn, clustered)
 	if err != nil {
-		return fmt.Errorf("queue: confirm the jobs of %q: %w", queue, err)
+		return fail(err)
 	}
-	if n == 0 {
-		return fmt.Errorf("%w: queue %q", errNotReplicated, queue)
+	if !alone {
+		n, err := conn.Wait(ctx, 1, replicaWait).Result()
+		if err != nil {
+			return fail(err)
+		}
+		if n == 0 {
+			return nil, rows, fmt.Errorf("%w: queue %q", errNotReplicated, queue)
+		}
 	}
-	return nil
+	for i, row := range rows {
+		if exist[i].Val() == 1 {
+			safe = append(safe, row)
+		} else {
+			missing = append(missing, row)
+		}
+	}
+	return safe, missing, nil
 }
 
-// masterOf returns the server that holds key, or nil for a kind of client whose servers cannot be told apart.
-func (j *Jobs) masterOf(ctx context.Context, key string) (*redis.Client, error) {
+// hasNoReplica reports whether there is nobody to wait for. A server without a connected replica may be a master
+// that was cut off and is about to be replaced, so in a cluster all its replicas must have failed in everybody's view.
+func hasNoReplica(ctx context.Context, conn *redis.Conn, clustered bool) (bool, error) {
+	info, err := conn.Info(ctx, "replication").Result()
+	if err != nil || !strings.Contains(info, "connected_slaves:0") {
+		return false, err
+	}
+	if !clustered {
+		return true, nil
+	}
+	nodes, err := conn.ClusterNodes(ctx).Result()
+	return err == nil && !listsReplica(nodes), err
+}
+
+// listsReplica reads the answer of CLUSTER NODES: id, address, flags, master, … in each line.
+func listsReplica(nodes string) bool {
+	var myself string
+	for line := range strings.Lines(nodes) {
+		if f := strings.Fields(line); len(f) > 3 && strings.Contains(f[2], "myself") {
+			myself = f[0]
+		}
+	}
+	for line := range strings.Lines(nodes) {
+		f := strings.Fields(line)
+		if len(f) > 3 && f[3] == myself && !givenUp(f[2]) {
+			return true
+		}
+	}
+	return false
+}
+
+// givenUp reports agreed failure; "fail?" is one node's suspicion.
+func givenUp(flags string) bool {
+	for flag := range strings.SplitSeq(flags, ",") {
+		if flag == "fail" || flag == "noaddr" {
+			return true
+		}
+	}
+	return false
+}
+
+// masterOf returns the server that holds a queue, or nil for a kind of client whose servers cannot be told apart.
+func (j *Jobs) masterOf(ctx context.Context, queue string) (node *redis.Client, clustered bool, err error) {
 	switch c := j.rdb.(type) {
 	case *redis.Client:
-		return c, nil
+		return c, false, nil
 	case *redis.ClusterClient:
-		node, err := c.MasterForKey(ctx, key)
+		node, err := c.MasterForKey(ctx, taskPrefix(queue))
 		if err != nil {
-			return nil, fmt.Errorf("queue: find the master of %q: %w", key, err)
+			return nil, true, fmt.Errorf("queue: find the master of queue %q: %w", queue, err)
 		}
-		return node, nil
+		return node, true, nil
 	default:
-		return nil, nil
+		return nil, false, nil
 	}
 }
 

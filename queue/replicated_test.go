@@ -1,11 +1,13 @@
 package queue
 
 import (
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/redis/go-redis/v9"
 
 	"github.com/scaleaware/scaleaware/internal/rediscluster"
 	"github.com/scaleaware/scaleaware/metrics"
@@ -64,5 +66,104 @@ func TestOutboxOutlivesTheMaster(t *testing.T) {
 	eventually(t, 40*time.Second, "the outbox is empty again", func() bool { return rows(t, db) == 0 })
 	if got := status(t, j, q).Waiting; got != 6 {
 		t.Errorf("%d jobs wait on the promoted replica, want 6", got)
+	}
+}
+
+func TestListsReplica(t *testing.T) {
+	const nodes = `aaa 127.0.0.1:1@11 myself,master - 0 0 1 connected 0-5460
+bbb 127.0.0.1:2@12 FLAGS MASTER 0 0 1 connected
+ccc 127.0.0.1:3@13 slave ddd 0 0 3 connected
+`
+	for _, c := range []struct {
+		flags, master string
+		want          bool
+	}{
+		{"slave", "aaa", true},
+		{"slave,fail?", "aaa", true}, // one node's suspicion, perhaps that of a master which is itself cut off
+		{"slave,fail", "aaa", false},
+		{"slave,fail,noaddr", "aaa", false},
+		{"slave", "ddd", false},
+		{"master", "-", false},
+	} {
+		if got := listsReplica(strings.NewReplacer("FLAGS", c.flags, "MASTER", c.master).Replace(nodes)); got != c.want {
+			t.Errorf("%s of %s: %v, want %v", c.flags, c.master, got, c.want)
+		}
+	}
+}
+
+// TestOutboxNoticesJobsThatAreGone loses jobs between the moment that they are stored and the one that they are
+// confirmed, as a failover does.
+func TestOutboxNoticesJobsThatAreGone(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+		q := fresh("gone")
+		j := newJobs(t, rdb, nil, Queue{Name: q})
+		kept, lost := &outboxRow{}, &outboxRow{}
+		for _, row := range []*outboxRow{kept, lost} {
+			info, err := j.Enqueue(t.Context(), note{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			row.ID, row.Queue = info.ID, q
+		}
+		if err := rdb.Del(t.Context(), taskPrefix(q)+lost.ID).Err(); err != nil {
+			t.Fatal(err)
+		}
+		safe, alone, err := j.replicated(t.Context(), []*outboxRow{kept, lost})
+		if err != nil || len(safe) != 1 || safe[0] != kept || len(alone) != 1 || alone[0] != lost {
+			t.Fatalf("safe %v, alone %v, %v", safe, alone, err)
+		}
+	})
+}
+
+// TestOutboxRowsGiveWay has more rows of a queue whose server is away than fit into a batch.
+func TestOutboxRowsGiveWay(t *testing.T) {
+	t.Parallel()
+	rd, err := rediscluster.Start(t.Context(), &rediscluster.Options{Config: map[string]string{"cluster-require-full-coverage": "no"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rd.Close()
+	rdb, db := client(t, rd.Addrs()), pool(t)
+	master := func(queue string) *rediscluster.Node {
+		node, err := rd.MasterFor(t.Context(), taskPrefix(queue))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return node
+	}
+	listing, err := rd.MasterFor(t.Context(), allQueues) // without which asynq adds no new queue
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead, living := fresh("dead"), fresh("living")
+	for master(living) == master(dead) || master(living).Addr() != listing.Addr() {
+		dead, living = fresh("dead"), fresh("living")
+	}
+	j := newJobs(t, rdb, &Options{Outbox: db, OutboxInterval: 20 * time.Millisecond}, Queue{Name: dead}, Queue{Name: living})
+	if err := j.EnsureOutbox(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for i := range relayBatch + 50 {
+		if err := j.EnqueueTx(t.Context(), db, note{N: i}, On(dead)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := j.EnqueueTx(t.Context(), db, note{}, On(living)); err != nil {
+		t.Fatal(err)
+	}
+	replica, err := rd.ReplicaOf(t.Context(), master(dead))
+	if err != nil {
+		t.Fatal(err)
+	}
+	replica.Kill() // nobody takes over
+	master(dead).Kill()
+	start(t, j)
+	eventually(t, 30*time.Second, "the living queue's job gets through", func() bool {
+		depth, err := j.Status(t.Context(), living)
+		return err == nil && depth.Waiting == 1
+	})
+	if n := rows(t, db); n < relayBatch+50 {
+		t.Errorf("%d rows are left, of %d for a server that is away", n, relayBatch+50)
 	}
 }
