@@ -81,7 +81,8 @@ func (s *Service) serve(ctx context.Context, c Config, at Addresses, main func(c
 
 // serveHTTP serves until ctx ends, then lets requests finish.
 func serveHTTP(ctx context.Context, listener net.Listener, handler http.Handler) error {
-	server := &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute}
+	// Without a bound on the body, a client that never finishes it keeps read-only mode from ever being drained.
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second, IdleTimeout: 2 * time.Minute}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	select {
