@@ -25,7 +25,7 @@ type CarrierOptions struct {
 	// Insecure sends the cookie over plain HTTP too, for development. Zero means TLS only.
 	Insecure bool
 	// PositionTimeout bounds how long a response waits for the position of what the request wrote. When it passes,
-	// the client keeps the token it had. Zero means 1 s.
+	// the client gets an unknown Token, and its next read asks for the position. Zero means 1 s.
 	PositionTimeout time.Duration
 	// Logger gets failed positions and refused tokens. Zero means nothing is logged.
 	Logger *slog.Logger
@@ -159,16 +159,17 @@ func (c *Carrier) verify(ctx context.Context, signer *Signer, text string) Token
 	return ts
 }
 
-// send writes the watermark to h if it asks for more than the client holds.
+// send writes the watermark to h if it says something that the client does not hold: that more is asked for, or where
+// an unknown position was.
 func (c *Carrier) send(ctx context.Context, h http.Header, mark *Watermark, held Tokens) {
 	ctx, cancel := context.WithTimeout(ctx, c.opts.PositionTimeout)
 	defer cancel()
 	written, err := mark.Written(ctx)
 	if err != nil {
 		c.stats.failed.Add(1)
-		c.opts.Logger.WarnContext(ctx, "scaleaware: the client does not get the position of its write", "error", err)
+		c.opts.Logger.WarnContext(ctx, "scaleaware: the client gets no position of its write, only that there is one", "error", err)
 	}
-	if held.Covers(written) {
+	if held.Includes(written) {
 		return
 	}
 	c.stats.sent.Add(1)

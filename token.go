@@ -3,6 +3,7 @@ package scaleaware
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strconv"
 	"strings"
 )
@@ -43,35 +44,55 @@ func ParseLSN(s string) (LSN, error) {
 }
 
 // Token names a position in the history of one PostgreSQL cluster: whoever has replayed up to it sees everything
-// that was committed before it was taken. The zero Token asks for nothing.
+// that was committed before it was taken. The zero Token asks for nothing. A Token with a System and no Timeline is unknown:
+// something was written there, at a position that could not be learned.
 type Token struct {
 	// System is the cluster's system identifier, as in pg_control_system(): it tells databases apart.
 	System uint64
-	// Timeline counts promotions. Positions on different timelines cannot be compared by their numbers.
+	// Timeline counts promotions. Positions on different timelines cannot be compared by their numbers. Zero means that
+	// the position is unknown.
 	Timeline uint32
-	// LSN is the position on that timeline.
+	// LSN is the position on that timeline. In an unknown Token it is no position but a random number, which tells one
+	// such Token from another.
 	LSN LSN
 }
+
+// UnknownPosition returns a new Token for a write to system whose position could not be learned. Nothing covers it:
+// whoever reads has to ask the primary where it stands, or to read there.
+func UnknownPosition(system uint64) Token { return Token{System: system, LSN: LSN(rand.Uint64())} }
+
+// Unknown reports whether t stands for a write at an unknown position.
+func (t Token) Unknown() bool { return t.System != 0 && t.Timeline == 0 }
 
 // IsZero reports whether t asks for nothing.
 func (t Token) IsZero() bool { return t == Token{} }
 
 // Covers reports whether a server that stands at t has everything that other names. known is false when the
-// two cannot be compared: another system, or another timeline, whose fork point the numbers alone do not tell.
-// Treat unknown as not covered. There is no plain less-than, because after a promotion it lies.
+// two cannot be compared: another system, another timeline, whose fork point the numbers alone do not tell, or an
+// unknown position, even the same one. Treat unknown as not covered. There is no plain less-than, because after a promotion it lies.
 func (t Token) Covers(other Token) (ok, known bool) {
 	switch {
 	case other.IsZero():
 		return true, true
-	case t.System != other.System || t.Timeline != other.Timeline:
+	case t.System != other.System || t.Timeline != other.Timeline || t.Unknown():
 		return false, false
 	default:
 		return t.LSN >= other.LSN, true
 	}
 }
 
-// later returns whichever of two tokens of one system asks for more. A higher timeline is the later history.
+// later returns whichever of two tokens of one system asks for more. A higher timeline is the later history, and an
+// unknown position may be anywhere: of two of them the other is the later one.
 func (t Token) later(other Token) Token {
+	if t.Unknown() != other.Unknown() {
+		if t.Unknown() {
+			return t
+		}
+		return other
+	}
+	if t.Unknown() {
+		return other
+	}
 	if other.Timeline > t.Timeline || other.Timeline == t.Timeline && other.LSN > t.LSN {
 		return other
 	}
@@ -79,10 +100,14 @@ func (t Token) later(other Token) Token {
 }
 
 // String returns the token's only text form, system:timeline:position, for example
-// 7551234567890123456:1:0/B1D3548. The zero Token is the empty string.
+// 7551234567890123456:1:0/B1D3548. An unknown Token is system:?number, for example 7551234567890123456:?1F. The zero
+// Token is the empty string.
 func (t Token) String() string {
 	if t.IsZero() {
 		return ""
+	}
+	if t.Unknown() {
+		return fmt.Sprintf("%d:?%X", t.System, uint64(t.LSN))
 	}
 	return strconv.FormatUint(t.System, 10) + ":" + strconv.FormatUint(uint64(t.Timeline), 10) + ":" + t.LSN.String()
 }
@@ -94,6 +119,9 @@ func ParseToken(s string) (Token, error) {
 		return Token{}, nil
 	}
 	system, rest, ok1 := strings.Cut(s, ":")
+	if nonce, ok := strings.CutPrefix(rest, "?"); ok {
+		return parseUnknown(system, nonce)
+	}
 	timeline, lsn, ok2 := strings.Cut(rest, ":")
 	if !ok1 || !ok2 {
 		return Token{}, fmt.Errorf("%w: %q, want system:timeline:position", ErrToken, clip(s))
@@ -117,6 +145,21 @@ func ParseToken(s string) (Token, error) {
 		return Token{}, fmt.Errorf("%w: %q names system or timeline 0, which no server has", ErrToken, clip(s))
 	}
 	return Token{System: sys, Timeline: uint32(tli), LSN: pos}, nil
+}
+
+func parseUnknown(system, nonce string) (Token, error) {
+	sys, err := parseNumber(system, 10, 64)
+	if err != nil {
+		return Token{}, err
+	}
+	n, err := parseNumber(nonce, 16, 64)
+	if err != nil {
+		return Token{}, err
+	}
+	if sys == 0 {
+		return Token{}, fmt.Errorf("%w: an unknown position names system 0, which no server has", ErrToken)
+	}
+	return Token{System: sys, LSN: LSN(n)}, nil
 }
 
 // MarshalText implements encoding.TextMarshaler.

@@ -32,7 +32,7 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	cancel()
 	if err != nil {
 		c.stats.failed.Add(1)
-		c.opts.Logger.WarnContext(r.Context(), "scaleaware: a call to another service goes without the position of a write", "error", err)
+		c.opts.Logger.WarnContext(r.Context(), "scaleaware: a call to another service goes without the position of a write, only with the word that there is one", "error", err)
 	}
 	if len(written) > 0 {
 		c.stats.sent.Add(1)
@@ -44,6 +44,7 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	for _, token := range c.verify(r.Context(), c.header, resp.Header.Get(c.opts.Header)) {
+		mark.Settle(written.For(token.System), token) // the other service has asked, or would have repeated what it got
 		mark.Raise(token)
 	}
 	return resp, nil

@@ -5,17 +5,20 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 )
-
-// maxSystems bounds how many databases one watermark follows, so that a forged carrier stays small.
-const maxSystems = 4
 
 // Source tells a position that covers everything committed in its database before the call. dbsplit.DB is one.
 // A Source is compared with ==, so implement it on a pointer.
 type Source interface {
 	Position(ctx context.Context) (Token, error)
+}
+
+// SystemSource is a Source that knows its database's system identifier, 0 before it does. When its Position fails, the
+// write is carried on as an unknown Token instead of being forgotten, so make System answer while the database is down.
+type SystemSource interface {
+	Source
+	System() uint64
 }
 
 // Watermark is what one unit of work (a request, a job, a cache fill) has to do with time. Its written side is
@@ -24,7 +27,8 @@ type Source interface {
 // nothing on a nil Watermark.
 type Watermark struct {
 	mu      sync.Mutex
-	written Tokens
+	written Tokens // known ones
+	unknown Tokens // beside them, so that settling one of these takes none of those
 	asOf    Tokens
 	pending []pendingWrites
 	changes uint64
@@ -32,8 +36,9 @@ type Watermark struct {
 
 // pendingWrites remembers when a source was noted last, so that a position asked for before that does not settle it.
 type pendingWrites struct {
-	src Source
-	at  uint64
+	src     Source
+	at      uint64
+	unknown Token // what stands for it since its position could not be had
 }
 
 type watermarkKey struct{}
@@ -59,7 +64,16 @@ func (w *Watermark) Raise(t Token) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.changes++
+	if t.Unknown() {
+		w.unknown = raise(w.unknown, t)
+		return
+	}
+	before := w.written.For(t.System)
 	w.written = raise(w.written, t)
+	if w.written.For(t.System) != before && !w.unknown.For(t.System).IsZero() {
+		// The unknown one now stands for t too, so what settles it must have been asked for after this.
+		w.unknown = raise(w.unknown, UnknownPosition(t.System))
+	}
 }
 
 // RaiseFrom notes that something was, or may have been, committed to src. The position is asked for once, when
@@ -73,7 +87,7 @@ func (w *Watermark) RaiseFrom(src Source) {
 	w.changes++
 	for i := range w.pending {
 		if w.pending[i].src == src {
-			w.pending[i].at = w.changes
+			w.pending[i] = pendingWrites{src: src, at: w.changes}
 			return
 		}
 	}
@@ -81,14 +95,15 @@ func (w *Watermark) RaiseFrom(src Source) {
 }
 
 // Written returns the positions that later reads must have reached, one a database, asking the sources noted by
-// RaiseFrom first. On an error the positions known so far are returned with it, and the failed sources stay
-// noted, so that the next call asks again.
+// RaiseFrom first. On an error the positions known so far are returned with it, with an unknown Token for each failed
+// source that is a SystemSource and knows its system; and the failed sources stay noted, so that the next call asks
+// again.
 func (w *Watermark) Written(ctx context.Context) (Tokens, error) {
 	if w == nil {
 		return nil, nil
 	}
 	w.mu.Lock()
-	asked := slices.Clone(w.pending)
+	asked, unknown := slices.Clone(w.pending), slices.Clone(w.unknown)
 	w.mu.Unlock()
 
 	var errs []error
@@ -96,20 +111,68 @@ func (w *Watermark) Written(ctx context.Context) (Tokens, error) {
 		t, err := p.src.Position(ctx)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("scaleaware: position after a write is unknown, read from the primary: %w", err))
+			w.fail(p.src)
 			continue
 		}
-		w.settle(p, t)
+		w.answer(p, t, unknown)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return slices.Clone(w.written), errors.Join(errs...)
+	all := w.written.Merge(w.unknown)
+	for _, p := range w.pending {
+		all = raise(all, p.unknown)
+	}
+	return all, errors.Join(errs...)
 }
 
-func (w *Watermark) settle(p pendingWrites, t Token) {
+// fail gives the writes to src a token that stands for them wherever they are carried.
+func (w *Watermark) fail(src Source) {
+	named, ok := src.(SystemSource)
+	if !ok {
+		return
+	}
+	system := named.System()
+	if system == 0 {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i := range w.pending {
+		if p := &w.pending[i]; p.src == src && p.unknown.IsZero() {
+			p.unknown = UnknownPosition(system)
+		}
+	}
+}
+
+// answer takes in the position t of p's source. It covers what was unknown before it was asked for, too.
+func (w *Watermark) answer(p pendingWrites, t Token, unknown Tokens) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.written = raise(w.written, t)
-	w.pending = slices.DeleteFunc(w.pending, func(now pendingWrites) bool { return now == p })
+	w.pending = slices.DeleteFunc(w.pending, func(now pendingWrites) bool { return now.src == p.src && now.at == p.at })
+	w.drop(unknown.For(t.System))
+}
+
+// Settle replaces unknown, an unknown Token that Written returned, by t, a position of the same system that was asked
+// for after that. When something was noted there meanwhile, unknown has given way to another Token, and that stays.
+func (w *Watermark) Settle(unknown, t Token) {
+	if w == nil || !unknown.Unknown() || t.Unknown() || t.System != unknown.System {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.drop(unknown) {
+		w.written = raise(w.written, t)
+	}
+}
+
+func (w *Watermark) drop(unknown Token) bool {
+	i := slices.Index(w.unknown, unknown)
+	if i < 0 {
+		return false
+	}
+	w.unknown = slices.Delete(w.unknown, i, i+1)
+	return true
 }
 
 // Changes counts the calls of Raise and RaiseFrom that asked for something. An edge that has carried the watermark
@@ -132,7 +195,8 @@ func (w *Watermark) Saw(t Token) {
 	defer w.mu.Unlock()
 	for i, have := range w.asOf {
 		if have.System == t.System {
-			if have.later(t) == have {
+			// What was read at an unknown position may be of any age.
+			if t.Unknown() || !have.Unknown() && have.later(t) == have {
 				w.asOf[i] = t
 			}
 			return
@@ -152,86 +216,4 @@ func (w *Watermark) AsOf() Tokens {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.Clone(w.asOf)
-}
-
-// Tokens holds at most one Token a database. Its text form joins them with commas.
-type Tokens []Token
-
-// For returns the token of one database, or the zero Token.
-func (ts Tokens) For(system uint64) Token {
-	for _, t := range ts {
-		if t.System == system {
-			return t
-		}
-	}
-	return Token{}
-}
-
-// Merge returns the later of both for each database.
-func (ts Tokens) Merge(other Tokens) Tokens {
-	merged := slices.Clone(ts)
-	for _, t := range other {
-		merged = raise(merged, t)
-	}
-	return merged
-}
-
-// Covers reports whether data as of ts has everything that other names: false as soon as one database of
-// other is missing from ts, lies ahead, or cannot be compared.
-func (ts Tokens) Covers(other Tokens) bool {
-	for _, t := range other {
-		if ok, _ := ts.For(t.System).Covers(t); !ok {
-			return false
-		}
-	}
-	return true
-}
-
-// String returns the tokens joined with commas; empty for none. Zero tokens are left out.
-func (ts Tokens) String() string {
-	texts := make([]string, 0, len(ts))
-	for _, t := range ts {
-		if !t.IsZero() {
-			texts = append(texts, t.String())
-		}
-	}
-	return strings.Join(texts, ",")
-}
-
-// ParseTokens parses what Tokens.String writes: at most four tokens, no database twice. Errors wrap ErrToken.
-func ParseTokens(s string) (Tokens, error) {
-	if s == "" {
-		return nil, nil
-	}
-	var ts Tokens
-	for text := range strings.SplitSeq(s, ",") {
-		t, err := ParseToken(text)
-		if err != nil {
-			return nil, err
-		}
-		if t.IsZero() || !ts.For(t.System).IsZero() || len(ts) == maxSystems {
-			return nil, fmt.Errorf("%w: want one to %d tokens of different databases", ErrToken, maxSystems)
-		}
-		ts = append(ts, t)
-	}
-	return ts, nil
-}
-
-// raise keeps the database raised last at the end, and drops the first when there are more than maxSystems.
-func raise(ts Tokens, t Token) Tokens {
-	if t.IsZero() {
-		return ts
-	}
-	for i, have := range ts {
-		if have.System == t.System {
-			if have.later(t) == have {
-				return ts
-			}
-			return append(slices.Delete(ts, i, i+1), t)
-		}
-	}
-	if len(ts) >= maxSystems {
-		ts = slices.Delete(ts, 0, len(ts)-maxSystems+1)
-	}
-	return append(ts, t)
 }
