@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/alexedwards/scs/v2"
@@ -37,8 +38,8 @@ func merge(codec scs.Codec, base, mine, theirs []byte, expiry time.Time) ([]byte
 	return b, deadline, nil
 }
 
-// mergeValues takes from mine what differs from base, removals included, and everything else from theirs. Consistency
-// tokens are merged to the later ones.
+// mergeValues takes from mine what differs from base, removals included, and everything else from theirs. Of the
+// consistency tokens it takes the later ones.
 func mergeValues(base, mine, theirs map[string]any) map[string]any {
 	out := maps.Clone(theirs)
 	if out == nil {
@@ -54,10 +55,19 @@ func mergeValues(base, mine, theirs map[string]any) map[string]any {
 			delete(out, k)
 		}
 	}
-	if tokens := tokensOf(mine).Merge(tokensOf(theirs)); len(tokens) > 0 {
+	if tokens := advance(tokensOf(theirs), tokensOf(base), tokensOf(mine)); len(tokens) > 0 {
 		out[tokensKey] = tokens.String()
 	}
 	return out
+}
+
+// advance raises stored to mine, where mine began as base. An unknown position that was in base is no longer later than
+// mine, when mine has settled it; one that somebody else has stored since is.
+func advance(stored, base, mine scaleaware.Tokens) scaleaware.Tokens {
+	kept := slices.DeleteFunc(slices.Clone(stored), func(t scaleaware.Token) bool {
+		return t.Unknown() && t == base.For(t.System) && !mine.For(t.System).IsZero()
+	})
+	return kept.Merge(mine)
 }
 
 // tokensOf returns the tokens among the values; none if they are malformed.

@@ -76,7 +76,8 @@ func (m *Manager) begin(r *http.Request) (*request, error) {
 	if q.token != "" {
 		m.store.limit(ctx, q.token, q.deadline)
 	}
-	for _, t := range q.tokens() {
+	q.held = q.tokens()
+	for _, t := range q.held {
 		q.mark.Raise(t)
 	}
 	return q, nil

@@ -31,8 +31,9 @@ type request struct {
 	token    string
 	deadline time.Time
 	remember bool
-	degraded bool // the store did not answer, so nothing is stored
-	login    bool // Login was called: the response must not say so unless it is stored
+	held     scaleaware.Tokens // the session's tokens that the watermark knows of: those loaded, then those stored
+	degraded bool              // the store did not answer, so nothing is stored
+	login    bool              // Login was called: the response must not say so unless it is stored
 
 	// What was stored when the response began.
 	changes uint64
@@ -84,10 +85,11 @@ func (q *request) carry(status scs.Status) {
 	written, err := q.mark.Written(ctx)
 	if err != nil {
 		m.count("token", "error")
-		m.opts.Logger.WarnContext(ctx, "session: the session does not get the position of a write", "error", err)
+		m.opts.Logger.WarnContext(ctx, "session: the session gets no position of a write, only that there is one", "error", err)
 	}
-	if stored := q.tokens(); !stored.Covers(written) {
-		m.scs.Put(q.ctx, tokensKey, stored.Merge(written).String())
+	if stored := q.tokens(); !stored.Includes(written) {
+		q.held = advance(stored, q.held, written)
+		m.scs.Put(q.ctx, tokensKey, q.held.String())
 		m.count("token", "raised")
 	}
 }
@@ -146,10 +148,10 @@ func (q *request) after() {
 	ctx, cancel := detached(q.ctx, m.opts.PositionTimeout)
 	defer cancel()
 	written, err := q.mark.Written(ctx)
-	if err == nil {
-		err = own.raise(q.ctx, token, written)
+	if raised := own.raise(q.ctx, token, q.held, written); !errors.Is(raised, ErrRevoked) {
+		err = errors.Join(err, raised)
 	}
-	if err != nil && !errors.Is(err, ErrRevoked) {
+	if err != nil {
 		m.count("token", "error")
 		m.opts.Logger.WarnContext(ctx, "session: the session does not get the position of a late write", "error", err)
 	}
