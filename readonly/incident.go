@@ -58,8 +58,12 @@ type StepReport struct {
 }
 
 // Begin enables the mode, then runs every step, going on after a failed one: half the relief is better than none,
-// and the report says which half. It fails only when the mode itself could not be changed.
+// and the report says which half. It fails only when the mode itself could not be changed. It does not end by itself,
+// because the steps have to be undone: c.Until must be zero.
 func (i *Incident) Begin(ctx context.Context, c Change) (IncidentReport, error) {
+	if !c.Until.IsZero() {
+		return IncidentReport{}, errors.New("readonly: an incident ends by End only, leave Until out")
+	}
 	c.incident = true
 	mode, err := i.mode.Enable(ctx, c)
 	if err != nil {

@@ -112,8 +112,14 @@ func TestOperations(t *testing.T) {
 		if _, err := do("incident.begin", new(readonly.Request), false); err != nil || writes() {
 			t.Fatalf("begin: %v", err)
 		}
+		if _, err := do("readonly.enable", &readonly.Request{Reason: "again"}, false); err != nil || writes() {
+			t.Fatalf("enable during an incident: %v", err)
+		}
 		if _, err := do("readonly.disable", nil, false); status(err) != http.StatusConflict || writes() {
 			t.Fatalf("the mode of an incident was disabled alone: %v", err)
+		}
+		if _, err := do("incident.begin", &readonly.Request{Until: time.Now().Add(time.Hour)}, false); status(err) != http.StatusBadRequest {
+			t.Fatalf("an incident that ends by itself: %v", err)
 		}
 		if _, err := do("incident.end", nil, false); err != nil || !writes() {
 			t.Fatalf("end: %v", err)

@@ -73,6 +73,9 @@ func (i *Incident) Operations() []admin.Operation {
 				if err != nil {
 					return nil, err
 				}
+				if !change.Until.IsZero() {
+					return nil, admin.Invalid("until", "an incident has steps to undo, so it ends by DELETE %s only: leave until out", incidentPath)
+				}
 				if call.DryRun {
 					return i.plan(ctx)
 				}

@@ -120,6 +120,7 @@ func (s *Switch) Disable(ctx context.Context, actor string) (Report, error) {
 }
 
 func (s *Switch) change(ctx context.Context, next State) (Report, error) {
+	incident := next.Incident
 	s.changing.Lock()
 	defer s.changing.Unlock()
 	for {
@@ -129,6 +130,8 @@ func (s *Switch) change(ctx context.Context, next State) (Report, error) {
 		}
 		s.adopt(stored)
 		mine, _ := s.State()
+		// Repeating the mode under stress must not make an incident forget what it has to undo.
+		next.Incident = next.Enabled && (incident || mine.Enabled && mine.Incident)
 		if next.Enabled == mine.Enabled && next.Reason == mine.Reason && next.Until.Equal(mine.Until) && next.Incident == mine.Incident && mine.Epoch > 0 {
 			return s.await(ctx, mine)
 		}

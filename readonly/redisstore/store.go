@@ -17,7 +17,7 @@ import (
 // Options configure a Store.
 type Options struct {
 	// Prefix begins every key and the channel. Services that share a Redis and must not share the switch need
-	// different ones. It must not contain braces. Zero means "scaleaware:".
+	// different ones. It ends in a colon and has no braces or glob characters. Zero means "scaleaware:".
 	Prefix string
 }
 
@@ -38,8 +38,8 @@ func New(rdb redis.UniversalClient, options *Options) (*Store, error) {
 	if rdb == nil {
 		return nil, errors.New("redisstore: a Redis client is needed")
 	}
-	if strings.ContainsAny(prefix, "{}") {
-		return nil, fmt.Errorf("redisstore: Options.Prefix %q contains braces, which would change its slot; leave them out", prefix)
+	if strings.ContainsAny(prefix, `{}*?[]\`) || !strings.HasSuffix(prefix, ":") {
+		return nil, fmt.Errorf("redisstore: Options.Prefix %q must end in a colon and have no braces or glob characters, want a form like shop:", prefix)
 	}
 	tag := prefix + "{readonly}:"
 	return &Store{rdb: rdb, state: tag + "state", acks: tag + "acks", channels: tag + "changed"}, nil
@@ -108,10 +108,15 @@ func (s *Store) Watch(ctx context.Context, changed func()) error {
 	}
 }
 
-// acknowledgeScript stores when the word was given and until when it counts, by the server's clock.
+// acknowledgeScript stores when the word was given and until when it counts, by the server's clock, and forgets those
+// that no longer do.
 var acknowledgeScript = redis.NewScript(`
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local all = redis.call('HGETALL', KEYS[1])
+for i = 1, #all, 2 do
+  if tonumber(string.match(all[i + 1], '^%d+') or 0) <= now then redis.call('HDEL', KEYS[1], all[i]) end
+end
 if ARGV[2] == '0' then return redis.call('HDEL', KEYS[1], ARGV[1]) end
 redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f %.0f ', now + ARGV[2], now) .. ARGV[3])
 redis.call('PEXPIRE', KEYS[1], ARGV[2])

@@ -44,9 +44,25 @@ func TestStore(t *testing.T) {
 	})
 }
 
-func TestPrefixWithBracesIsRefused(t *testing.T) {
-	if _, err := redisstore.New(connect(t), &redisstore.Options{Prefix: "a{b}"}); err == nil || !strings.Contains(err.Error(), "Options.Prefix") {
-		t.Fatalf("error = %v", err)
+func TestBadPrefixIsRefused(t *testing.T) {
+	for _, prefix := range []string{"a{b}:", "a*:", "a[b]:", "a", ":a"} {
+		if _, err := redisstore.New(connect(t), &redisstore.Options{Prefix: prefix}); err == nil || !strings.Contains(err.Error(), "Options.Prefix") {
+			t.Errorf("prefix %q: %v", prefix, err)
+		}
+	}
+}
+
+func TestSilentInstancesAreForgotten(t *testing.T) {
+	store, rdb := open(t, connect(t)), connect(t)
+	key := "TestSilentInstancesAreForgotten:{readonly}:acks"
+	if err := rdb.HSet(t.Context(), key, "long dead", "1 1 {}").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Acknowledge(t.Context(), "alive", readonly.Ack{}, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := rdb.HKeys(t.Context(), key).Result(); err != nil || len(left) != 1 || left[0] != "alive" {
+		t.Fatalf("left: %v, %v", left, err)
 	}
 }
 
