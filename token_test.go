@@ -12,7 +12,10 @@ func TestParseToken(t *testing.T) {
 		"":                                {},
 		"7551234567890123456:1:0/B1D3548": {7551234567890123456, 1, 0xB1D3548},
 		"18446744073709551615:4294967295:FFFFFFFF/FFFFFFFF": {1<<64 - 1, 1<<32 - 1, 1<<64 - 1},
-		"1:1:0/0": {1, 1, 0},
+		"1:1:0/0":                                {1, 1, 0},
+		"7551234567890123456:?B1D3548":           {7551234567890123456, 0, 0xB1D3548},
+		"18446744073709551615:?FFFFFFFFFFFFFFFF": {1<<64 - 1, 0, 1<<64 - 1},
+		"1:?0":                                   {1, 0, 0},
 	} {
 		got, err := ParseToken(text)
 		if err != nil || got != want {
@@ -30,6 +33,8 @@ func TestParseTokenRefuses(t *testing.T) {
 		"0:1:0/1", "1:0:0/1", "+1:1:0/1", "-1:1:0/1", "01:1:0/1", "1:01:0/1", "1:1:00/1", "1:1:0/01", "1:1:0/00000001",
 		"1:1:0/b", "1:1:0x1/1", "1:1:0/1_0", " 1:1:0/1", "1:1:0/1 ", "1:1:0/1\n", "1:1:100000000/0", "1:1:0/100000000",
 		"18446744073709551616:1:0/1", "1:4294967296:0/1", "١:1:0/1", "1:1:0/\x00", strings.Repeat("9", 1<<20) + ":1:0/1",
+		"?1", ":?1", "0:?1", "1:?", "1:?1f", "1:?01", "1:?-1", "1:?+1", "1:? 1", "1:?1 ", "1:??1", "1:?0/1", "1:?1:0/1", "1:1:?1", "1:1?1",
+		"1:?10000000000000000", "01:?1", "1:0:?1", "1:?0x1", "1:?1,", "1?1",
 	} {
 		got, err := ParseToken(text)
 		if !errors.Is(err, ErrToken) || !got.IsZero() {
@@ -70,6 +75,12 @@ func TestTokenCovers(t *testing.T) {
 		"newer timeline asked":    {at(1, 1, 9), at(1, 2, 5), false, false},
 		"zero stands nowhere":     {Token{}, at(1, 1, 5), false, false},
 		"position 0 of a history": {at(1, 1, 0), at(1, 1, 0), true, true},
+		"unknown asked":           {at(1, 1, 9), at(1, 0, 5), false, false},
+		"unknown asked of zero":   {Token{}, at(1, 0, 5), false, false},
+		"unknown":                 {at(1, 0, 9), at(1, 1, 5), false, false},
+		"unknown of itself":       {at(1, 0, 5), at(1, 0, 5), false, false},
+		"unknown of another":      {at(1, 0, 9), at(1, 0, 5), false, false},
+		"nothing asked of it":     {at(1, 0, 5), Token{}, true, true},
 	} {
 		if ok, known := c.have.Covers(c.asked); ok != c.ok || known != c.known {
 			t.Errorf("%s: Covers = %v, %v, want %v, %v", name, ok, known, c.ok, c.known)
@@ -105,6 +116,23 @@ func TestTokens(t *testing.T) {
 	if got := (Tokens{a2nd}).Merge(Tokens{a9}); got.For(1) != a2nd {
 		t.Errorf("Merge = %v, want the later timeline", got)
 	}
+	u, v := Token{1, 0, 1}, Token{1, 0, 2}
+	for _, c := range []struct{ a, b, want Token }{{u, a9, u}, {a2nd, u, u}, {u, v, v}, {v, u, u}} {
+		if got := (Tokens{c.a}).Merge(Tokens{c.b}); got.For(1) != c.want || len(got) != 1 {
+			t.Errorf("%v merged with %v is %v", c.a, c.b, got)
+		}
+	}
+	for _, c := range []struct {
+		have, other Tokens
+		want        bool
+	}{
+		{nil, nil, true}, {Tokens{a9}, Tokens{a5}, true}, {Tokens{a5}, Tokens{a9}, false}, {Tokens{u, b5}, Tokens{u}, true},
+		{Tokens{u}, Tokens{v}, false}, {Tokens{u}, Tokens{a5}, false}, {Tokens{a9}, Tokens{u}, false}, {Tokens{a9}, Tokens{b5}, false},
+	} {
+		if got := c.have.Includes(c.other); got != c.want {
+			t.Errorf("%v.Includes(%v) = %v", c.have, c.other, got)
+		}
+	}
 	own := Tokens{a5}
 	if own.Merge(Tokens{a9}); own[0] != a5 {
 		t.Error("Merge changed its receiver")
@@ -117,13 +145,13 @@ func TestTokens(t *testing.T) {
 		want        bool
 	}{
 		{nil, nil, true}, {Tokens{a9}, nil, true}, {nil, Tokens{a5}, false}, {Tokens{a9, b9}, Tokens{b5, a5}, true},
-		{Tokens{a9}, Tokens{a5, b5}, false}, {Tokens{a2nd}, Tokens{a5}, false},
+		{Tokens{a9}, Tokens{a5, b5}, false}, {Tokens{a2nd}, Tokens{a5}, false}, {Tokens{u}, Tokens{u}, false},
 	} {
 		if got := c.have.Covers(c.asked); got != c.want {
 			t.Errorf("%v.Covers(%v) = %v", c.have, c.asked, got)
 		}
 	}
-	for _, text := range []string{",", "1:1:0/1,", ",1:1:0/1", "1:1:0/1,1:1:0/2", "1:1:0/1,1:2:0/2", "1:1:0/1,2:1:0/1,3:1:0/1,4:1:0/1,5:1:0/1", "1:1:0/1, 2:1:0/1"} {
+	for _, text := range []string{",", "1:1:0/1,", ",1:1:0/1", "1:1:0/1,1:1:0/2", "1:1:0/1,1:2:0/2", "1:1:0/1,2:1:0/1,3:1:0/1,4:1:0/1,5:1:0/1", "1:1:0/1, 2:1:0/1", "1:?1,1:1:0/1", "1:?1,1:?2"} {
 		if got, err := ParseTokens(text); !errors.Is(err, ErrToken) || got != nil {
 			t.Errorf("ParseTokens(%q) = %v, %v, want ErrToken", text, got, err)
 		}
@@ -131,7 +159,7 @@ func TestTokens(t *testing.T) {
 }
 
 func FuzzParseToken(f *testing.F) {
-	for _, seed := range []string{"", "7551234567890123456:1:0/B1D3548", "1:1:0/00000001", "1:1:FFFFFFFF/FFFFFFFF", "::/", "0:0:0/0"} {
+	for _, seed := range []string{"", "7551234567890123456:1:0/B1D3548", "1:1:0/00000001", "1:1:FFFFFFFF/FFFFFFFF", "::/", "0:0:0/0", "1:?1F", "1:?0", "18446744073709551615:?FFFFFFFFFFFFFFFF", "0:?1", "1:?", "1:?1f"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
@@ -142,11 +170,14 @@ func FuzzParseToken(f *testing.F) {
 		if err == nil && token.String() != text {
 			t.Fatalf("%q came back as %q", text, token.String())
 		}
+		if covers, _ := token.Covers(token); err == nil && covers == token.Unknown() {
+			t.Fatalf("%q covers itself: %v", text, covers)
+		}
 	})
 }
 
 func FuzzParseTokens(f *testing.F) {
-	for _, seed := range []string{"", "1:1:0/1,2:1:0/1", "1:1:0/1,1:1:0/1", ",,,,,,", "4:1:0/1,3:1:0/1,2:1:0/1,1:1:0/1"} {
+	for _, seed := range []string{"", "1:1:0/1,2:1:0/1", "1:1:0/1,1:1:0/1", ",,,,,,", "4:1:0/1,3:1:0/1,2:1:0/1,1:1:0/1", "1:?1,2:1:0/1", "1:?1,1:1:0/1"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
