@@ -64,7 +64,7 @@ func FuzzPosition(f *testing.F) {
 	f.Add("7551234567890123456", "00000001", "0/2000018")
 	f.Add("x", "", "")
 	f.Fuzz(func(t *testing.T, system, timeline, lsn string) {
-		token, err := parsePosition(system, timeline, lsn)
+		token, err := parsePosition(system, timeline, lsn, 8192, 16<<20)
 		if err != nil {
 			return
 		}

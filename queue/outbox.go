@@ -40,8 +40,8 @@ func (j *Jobs) EnqueueTx(ctx context.Context, tx Execer, job Job, opts ...Option
 	if err != nil {
 		return err
 	}
-	if _, err := uuid.Parse(e.ID); err != nil {
-		return fmt.Errorf("queue: EnqueueTx of job %q with ID %q: want a UUID, or no ID option", e.Kind, e.ID)
+	if id, err := uuid.Parse(e.ID); err != nil || id.String() != e.ID {
+		return fmt.Errorf("queue: EnqueueTx of job %q with ID %q: want a UUID in lower case with dashes, or no ID option", e.Kind, clip(e.ID))
 	}
 	// Known positions only: asking for new ones would take a second connection while the caller's transaction holds
 	// one, and the relay takes a later position anyway.
@@ -53,10 +53,13 @@ func (j *Jobs) EnqueueTx(ctx context.Context, tx Execer, job Job, opts ...Option
 	if err != nil {
 		return fmt.Errorf("queue: encode the settings of job %q: %w", e.Kind, err)
 	}
-	_, err = tx.Exec(ctx, `INSERT INTO scaleaware_outbox (id, queue, kind, payload, settings) VALUES ($1::uuid, $2, $3, $4, $5::jsonb)`,
-		e.ID, q.Name, e.Kind, e.Payload, string(settings))
+	tag, err := tx.Exec(ctx, `INSERT INTO scaleaware_outbox (id, queue, kind, payload, settings) VALUES ($1::uuid, $2, $3, $4, $5::jsonb)
+		ON CONFLICT (id) DO NOTHING`, e.ID, q.Name, e.Kind, e.Payload, string(settings))
 	if err != nil {
 		return fmt.Errorf("queue: put job %q into the outbox, whose table OutboxSchema or EnsureOutbox creates: %w", e.Kind, err)
+	}
+	if tag.RowsAffected() == 0 {
+		return fmt.Errorf("%w: %s in the outbox", ErrExists, e.ID)
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/redis/go-redis/v9"
@@ -204,5 +205,57 @@ func TestOutboxMistakes(t *testing.T) {
 	}
 	if err := j.EnqueueTx(t.Context(), db, note{}, On("other")); !errors.Is(err, ErrUnknownQueue) {
 		t.Errorf("EnqueueTx on another queue = %v", err)
+	}
+}
+
+func TestOutboxRefusesTheSameIDTwice(t *testing.T) {
+	t.Parallel()
+	db := pool(t)
+	j := newJobs(t, client(t, single.Get(t).Addrs()), &Options{Outbox: db}, Queue{Name: fresh("twice")})
+	if err := j.EnsureOutbox(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	tx, err := db.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := uuid.NewString()
+	if err := j.EnqueueTx(t.Context(), tx, note{}, ID(id)); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.EnqueueTx(t.Context(), tx, note{}, ID(id)); !errors.Is(err, ErrExists) {
+		t.Errorf("the second one = %v", err)
+	}
+	if err := j.EnqueueTx(t.Context(), tx, note{}, ID(strings.ToUpper(id))); err == nil || !strings.Contains(err.Error(), "lower case") {
+		t.Errorf("another spelling = %v", err)
+	}
+	if err := tx.Commit(t.Context()); err != nil {
+		t.Fatalf("the caller's transaction was aborted: %v", err)
+	}
+	if n := rows(t, db); n != 1 {
+		t.Errorf("%d rows", n)
+	}
+}
+
+func TestPostponedForEver(t *testing.T) {
+	t.Parallel()
+	db := pool(t)
+	j := newJobs(t, client(t, single.Get(t).Addrs()), &Options{Outbox: db}, Queue{Name: fresh("postponed")})
+	if err := j.EnsureOutbox(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.EnqueueTx(t.Context(), db, note{}); err != nil {
+		t.Fatal(err)
+	}
+	// After a week of failures; a power of two that overflows would stop the whole outbox.
+	if _, err := db.Exec(t.Context(), `UPDATE scaleaware_outbox SET failures = 5000, settings = '"broken"'`); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := j.relay(t.Context(), awayQueues{}); err != nil {
+		t.Fatal(err)
+	}
+	var failures int
+	if err := db.QueryRow(t.Context(), `SELECT failures FROM scaleaware_outbox`).Scan(&failures); err != nil || failures != 5001 {
+		t.Fatalf("failures = %d, %v", failures, err)
 	}
 }

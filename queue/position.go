@@ -7,9 +7,9 @@ import (
 	"github.com/scaleaware/scaleaware"
 )
 
-// parsePosition reads what PostgreSQL says about itself: its system identifier, its timeline in hexadecimal, and
-// its insert position.
-func parsePosition(system, timeline, lsn string) (scaleaware.Token, error) {
+// parsePosition reads what PostgreSQL says about itself: its system identifier, its timeline in hexadecimal,
+// its insert position, and the sizes of its log's pages and segments in bytes.
+func parsePosition(system, timeline, lsn string, blockSize, segmentSize uint64) (scaleaware.Token, error) {
 	id, err := strconv.ParseUint(system, 10, 64)
 	if err != nil {
 		return scaleaware.Token{}, fmt.Errorf("queue: system identifier %q: %w", clip(system), err)
@@ -22,10 +22,5 @@ func parsePosition(system, timeline, lsn string) (scaleaware.Token, error) {
 	if err != nil {
 		return scaleaware.Token{}, err
 	}
-	// Right after a page header nothing is on the page yet, and a replica that has everything stands at its start.
-	const page, header = 8192, 24
-	if position%page == header {
-		position -= header
-	}
-	return scaleaware.Token{System: id, Timeline: uint32(tli), LSN: position}, nil
+	return scaleaware.Token{System: id, Timeline: uint32(tli), LSN: position.PageStart(blockSize, segmentSize)}, nil
 }

@@ -152,7 +152,7 @@ func lockRows(ctx context.Context, tx pgx.Tx, without []string) ([]outboxRow, er
 // postpone keeps a row that cannot be enqueued out of the way of the others, ever longer.
 func postpone(ctx context.Context, tx pgx.Tx, row *outboxRow) error {
 	_, err := tx.Exec(ctx, `UPDATE scaleaware_outbox SET failures = failures + 1, last_error = $2,
-		due_at = now() + least(power(2, failures), 600) * interval '1 second' WHERE id = $1::uuid`, row.ID, row.problem.Error())
+		due_at = now() + least(power(2, least(failures, 10)), 600) * interval '1 second' WHERE id = $1::uuid`, row.ID, row.problem.Error())
 	if err != nil {
 		return fmt.Errorf("queue: postpone outbox row %s: %w", row.ID, err)
 	}
@@ -169,14 +169,16 @@ func (j *Jobs) position(ctx context.Context, tx pgx.Tx) (scaleaware.Tokens, erro
 		return scaleaware.Tokens{t}, nil
 	}
 	var system, timeline, lsn string
+	var block, segment uint64
 	// The WAL file's name begins with the timeline; pg_control_checkpoint shows an old one for a while after a
 	// promotion.
-	err := tx.QueryRow(ctx, `SELECT system_identifier::text, substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8), pg_current_wal_insert_lsn()::text
-		FROM pg_control_system()`).Scan(&system, &timeline, &lsn)
+	err := tx.QueryRow(ctx, `SELECT system_identifier::text, substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8), pg_current_wal_insert_lsn()::text,
+			current_setting('wal_block_size')::bigint, pg_size_bytes(current_setting('wal_segment_size'))
+		FROM pg_control_system()`).Scan(&system, &timeline, &lsn, &block, &segment)
 	if err != nil {
 		return nil, fmt.Errorf("queue: position of the outbox's database: %w", err)
 	}
-	t, err := parsePosition(system, timeline, lsn)
+	t, err := parsePosition(system, timeline, lsn, block, segment)
 	if err != nil {
 		return nil, err
 	}
