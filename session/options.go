@@ -35,7 +35,8 @@ type Options struct {
 	CookieName string
 	// Insecure sends the cookie over plain HTTP too, for development. Zero means TLS only.
 	Insecure bool
-	// Prefix begins every key. Zero means "scs:session:", as in scs/redisstore.
+	// Prefix begins every key. It must not lie under the prefix of a cache, whose invalidation would log everybody out.
+	// Zero means "scs:session:", as in scs/redisstore.
 	Prefix string
 	// OnStoreDown decides about requests with a cookie while the store does not answer. Zero means Refuse.
 	OnStoreDown StoreDown
@@ -102,7 +103,7 @@ func (o *Options) validate() error {
 		bad("CookieName %q has a prefix that browsers refuse without TLS, drop the prefix or Insecure", o.CookieName)
 	}
 	if strings.ContainsAny(o.Prefix, "*?[]{}\\^\x00\r\n ") {
-		bad("Prefix %q has a space, a brace or a character of glob patterns, want plain text like app:session:", o.Prefix)
+		bad("Prefix %q has a space, a brace or a character of glob patterns, want plain text like scs:shop:", o.Prefix)
 	}
 	if o.OnStoreDown != Refuse && o.OnStoreDown != Anonymous {
 		bad("OnStoreDown is %d, want Refuse or Anonymous", o.OnStoreDown)

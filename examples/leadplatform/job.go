@@ -67,8 +67,10 @@ func (s *Service) score(ctx context.Context, job ScoreLead) error {
 }
 
 func (s *Service) notify(ctx context.Context, job NotifyAgent) error {
-	_, err := getLead(ctx, s.db.Read(), job.LeadID)
-	return err
+	if _, err := getLead(ctx, s.db.Read(), job.LeadID); err != nil {
+		return err
+	}
+	return s.db.InTx(ctx, func(tx pgx.Tx) error { return recordEvent(ctx, tx, job.LeadID, "notified") })
 }
 
 // sync refuses to send a revision older than the one that the job is about.

@@ -50,11 +50,11 @@ func (r *Report) line(ctx context.Context, c counts) string {
 	}
 	mode := ""
 	if r.service.mode.AllowWrite(ctx) != nil {
-		mode = fmt.Sprintf("  READ-ONLY (%d refused)", seen.Refused)
+		mode = "  READ-ONLY"
 	}
-	return fmt.Sprintf("%s  %4.0f req/s  p95 %4d ms  errors %d  stale %d  reads on replicas %s  cache hits %s  waiting %d  workers %d%s",
+	return fmt.Sprintf("%s  %4.0f req/s  p95 %4d ms  errors %d  refused %d  stale %d  reads on replicas %s  cache hits %s  waiting %d  workers %d%s",
 		time.Now().Format("15:04:05"), float64(len(seen.Durations))/reportEvery.Seconds(), seen.Quantile(0.95).Milliseconds(),
-		seen.Errors, seen.Stale, share(c.onReplicas, c.reads), share(c.hits, c.lookups), waiting, r.fleet.Workers(), mode)
+		seen.Errors, seen.Refused, seen.Stale, share(c.onReplicas, c.reads), share(c.hits, c.lookups), waiting, r.fleet.Workers(), mode)
 }
 
 func share(part, whole float64) string {

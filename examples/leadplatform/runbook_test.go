@@ -42,6 +42,14 @@ func runbook(t *testing.T, p *platform) {
 	if requests != 16 {
 		t.Fatalf("%d requests, want 16", requests)
 	}
+	// The load balancer's check: ten requests, spread over the instances.
+	instances := map[string]bool{}
+	for range 10 {
+		instances[call[struct{ Instance string }](t, "GET", s.API+"/api/health", "").Instance] = true
+	}
+	if len(instances) < 2 {
+		t.Errorf("ten requests went to %v alone", instances)
+	}
 	call[map[string]any](t, "POST", s.Admin+"/api/v1/performance/jobs/low-priority/resume", "")
 	call[map[string]any](t, "DELETE", s.Admin+"/api/v1/performance/cache/extend-ttls", "")
 }

@@ -84,6 +84,18 @@ func redisPID(t *testing.T, addr string) int {
 	return pid
 }
 
+// redisProcess returns the process and directory of a server that answers.
+func redisProcess(t *testing.T, addr string) (pid int, directory string, ok bool) {
+	t.Helper()
+	rdb := redis.NewClient(&redis.Options{Addr: addr, MaxRetries: -1})
+	defer rdb.Close()
+	config, err := rdb.ConfigGet(context.WithoutCancel(t.Context()), "dir").Result()
+	if err != nil {
+		return 0, "", false
+	}
+	return redisPID(t, addr), config["dir"], true
+}
+
 // killRedisMaster kills the master that holds key's slot, the worst one for whoever uses it.
 func killRedisMaster(t *testing.T, s state, key string) {
 	t.Helper()

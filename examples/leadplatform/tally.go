@@ -17,19 +17,19 @@ type Tally struct {
 // Seen is what clients saw in one interval.
 type Seen struct {
 	Durations []time.Duration
-	// Errors are answers of class 5xx and none at all; Refused are the 503s of read-only mode, which are not errors.
+	// Errors are answers of class 5xx and none at all. Refused are writes that read-only mode refused, no errors.
 	Errors, Refused int
 	// Stale counts clients that could not read what they had just written.
 	Stale int
 }
 
-// Done counts one request.
-func (t *Tally) Done(d time.Duration, status int, err error) {
+// Done counts one request. readOnly says that its answer names read-only mode as the reason.
+func (t *Tally) Done(d time.Duration, status int, readOnly bool, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.now.Durations = append(t.now.Durations, d)
 	switch {
-	case status == 503:
+	case status == 503 && readOnly:
 		t.now.Refused++
 	case err != nil || status >= 500:
 		t.now.Errors++

@@ -81,7 +81,7 @@ func (t *Traffic) step(ctx context.Context, c *http.Client, agent bool) {
 		t.create(ctx, c)
 	case !known: // nothing to read yet
 	case agent && draw < shareCreate+shareUpdate:
-		t.do(ctx, c, http.MethodPut, "/api/v1/leads/"+id, map[string]string{"product": products[rand.IntN(len(products))]})
+		t.update(ctx, c, id)
 	case draw < shareCreate+shareUpdate+shareList:
 		t.do(ctx, c, http.MethodGet, "/api/v1/leads?limit=20", nil)
 	default:
@@ -103,7 +103,25 @@ func (t *Traffic) create(ctx context.Context, c *http.Client) {
 	t.mu.Lock()
 	t.leads = append(t.leads, created.ID)
 	t.mu.Unlock()
-	if status, _, err := t.do(ctx, c, http.MethodGet, "/api/v1/leads/"+created.ID, nil); err == nil && status == http.StatusNotFound {
+	t.readBack(ctx, c, created)
+}
+
+func (t *Traffic) update(ctx context.Context, c *http.Client, id string) {
+	status, body, err := t.do(ctx, c, http.MethodPut, "/api/v1/leads/"+id, map[string]string{"product": products[rand.IntN(len(products))]})
+	var updated Lead
+	if err == nil && status == http.StatusOK && json.Unmarshal(body, &updated) == nil {
+		t.readBack(ctx, c, updated)
+	}
+}
+
+// readBack reads what the client has just written; others may have written since.
+func (t *Traffic) readBack(ctx context.Context, c *http.Client, written Lead) {
+	status, body, err := t.do(ctx, c, http.MethodGet, "/api/v1/leads/"+written.ID, nil)
+	var got Lead
+	if err != nil || status != http.StatusNotFound && (status != http.StatusOK || json.Unmarshal(body, &got) != nil) {
+		return
+	}
+	if got.Revision < written.Revision {
 		t.tally.Stale()
 	}
 }
@@ -140,7 +158,7 @@ func (t *Traffic) do(ctx context.Context, c *http.Client, method, path string, b
 		resp.Body.Close()
 	}
 	if ctx.Err() == nil {
-		t.tally.Done(time.Since(began), status, err)
+		t.tally.Done(time.Since(began), status, bytes.Contains(reply, []byte("Read-only mode")), err)
 	}
 	return status, reply, err
 }
