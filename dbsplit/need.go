@@ -8,14 +8,23 @@ import (
 
 // needed returns what the caller of a read has written, once it is proven to be possible. A position on the present
 // timeline that the primary has not reached was made up, or comes from a cluster that lost it: it is ignored, so that
-// it cannot pin its bearer to the primary.
+// it cannot pin its bearer to the primary. An unknown one gives way to where the primary stands now; it is never returned.
 func (db *DB) needed(ctx context.Context, s *snapshot, w *scaleaware.Watermark) (need scaleaware.Token, because reason) {
 	written, err := w.Written(ctx)
 	if err != nil {
 		db.in.token("unknown")
 		return scaleaware.Token{}, becauseUnknown
 	}
-	need = written.For(db.system.Load())
+	need = db.own(s, written)
+	if need.Unknown() {
+		unknown := need
+		if need, err = db.Position(ctx); err != nil || need.System != unknown.System {
+			db.in.token("unknown")
+			return scaleaware.Token{}, becauseUnknown
+		}
+		w.Settle(unknown, need)
+		db.in.token("settled")
+	}
 	if need.IsZero() || s == nil {
 		return need, becauseReplica
 	}
@@ -40,6 +49,21 @@ func (db *DB) needed(ctx context.Context, s *snapshot, w *scaleaware.Watermark) 
 		return scaleaware.Token{}, becauseReplica
 	}
 	return need, becauseReplica
+}
+
+// own returns the token of this DB's system. Before the primary was ever seen the replicas tell which that is: a process
+// that began while it was down must not forget what its callers wrote.
+func (db *DB) own(s *snapshot, written scaleaware.Tokens) scaleaware.Token {
+	system := db.system.Load()
+	if system != 0 || s == nil || len(written) == 0 {
+		return written.For(system)
+	}
+	for i := range s.views {
+		if t := written.For(s.views[i].at.System); !t.IsZero() {
+			return t
+		}
+	}
+	return scaleaware.Token{}
 }
 
 func ahead(t, known scaleaware.Token) bool {

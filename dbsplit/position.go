@@ -7,7 +7,7 @@ import (
 	"github.com/scaleaware/scaleaware"
 )
 
-var _ scaleaware.Source = (*DB)(nil)
+var _ scaleaware.SystemSource = (*DB)(nil)
 
 // Position returns a token that covers everything committed before the call. It is the position at which the primary
 // would insert into its log, not the one up to which the log was flushed: with synchronous_commit off a commit is
@@ -29,6 +29,22 @@ func (db *DB) Position(ctx context.Context) (scaleaware.Token, error) {
 	db.sighted(p.at)
 	db.in.token("captured")
 	return p.at, nil
+}
+
+// System returns the system identifier of the cluster, or 0 before it is known. While the primary was never seen, its
+// replicas tell it.
+func (db *DB) System() uint64 {
+	system := db.system.Load()
+	if s := db.snap.Load(); system == 0 && s != nil {
+		for i := range s.views {
+			if id := s.views[i].at.System; id != 0 && system != 0 && id != system {
+				return 0 // one of them is a stranger
+			} else if id != 0 {
+				system = id
+			}
+		}
+	}
+	return system
 }
 
 func (db *DB) askPosition(ctx context.Context) (position, error) {

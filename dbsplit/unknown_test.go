@@ -1,0 +1,158 @@
+package dbsplit_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/cookiejar"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/scaleaware/scaleaware"
+	"github.com/scaleaware/scaleaware/dbsplit"
+	"github.com/scaleaware/scaleaware/internal/pgcluster"
+)
+
+// instance is one process of a service: a DB and handlers behind a carrier.
+func instance(t *testing.T, db *dbsplit.DB, afterWrite func()) string {
+	t.Helper()
+	signer, err := scaleaware.NewSigner([]string{"a secret of thirty-two characters"}, nil)
+	must(t, err)
+	carrier, err := scaleaware.NewCarrier(signer, &scaleaware.CarrierOptions{Insecure: true, PositionTimeout: 300 * time.Millisecond})
+	must(t, err)
+	verbs := http.NewServeMux()
+	verbs.HandleFunc("/write", func(w http.ResponseWriter, r *http.Request) {
+		if _, err := db.Exec(r.Context(), "insert into notes values (1)"); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		afterWrite()
+		w.WriteHeader(http.StatusCreated)
+	})
+	verbs.HandleFunc("/idle", func(http.ResponseWriter, *http.Request) {})
+	verbs.HandleFunc("/read", func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), time.Second)
+		defer cancel()
+		var rows int
+		var replica bool
+		if err := db.Read().QueryRow(ctx, "select count(*)::int, pg_is_in_recovery() from notes").Scan(&rows, &replica); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		from := map[bool]string{true: "replica", false: "primary"}[replica]
+		fmt.Fprintf(w, "%d from the %s", rows, from)
+	})
+	srv := httptest.NewServer(carrier.Middleware(verbs))
+	t.Cleanup(srv.Close)
+	return srv.URL
+}
+
+// The primary falls silent right after a commit, before its position can be asked for, and the replica has not replayed
+// it. The client's next requests, on any instance, find the write or fail.
+func TestWriteWhosePositionIsUnknown(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		silence func(*pgcluster.Server)
+		heal    func(context.Context, *pgcluster.Server) error
+	}{
+		"frozen": {(*pgcluster.Server).Freeze, func(_ context.Context, s *pgcluster.Server) error { s.Thaw(); return nil }},
+		"killed": {(*pgcluster.Server).Kill, func(ctx context.Context, s *pgcluster.Server) error { return s.Start(ctx) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			unknownPosition(t, c.silence, c.heal)
+		})
+	}
+}
+
+func unknownPosition(t *testing.T, silence func(*pgcluster.Server), heal func(context.Context, *pgcluster.Server) error) {
+	ctx := within(t, 60*time.Second)
+	c, err := pgcluster.Start(ctx, &pgcluster.Options{Replicas: 1})
+	must(t, err)
+	t.Cleanup(func() { c.Close() })
+	nodes, reg := nodesOf(c, "postgres"), prometheus.NewRegistry()
+	near := run(t, nodes, &dbsplit.Options{ProbeTimeout: 500 * time.Millisecond})
+	far := run(t, nodes, &dbsplit.Options{ProbeTimeout: 500 * time.Millisecond, Registerer: reg})
+	for _, db := range []*dbsplit.DB{near, far} {
+		await(t, db, "a fresh replica", func() bool { return fresh(db) == 1 })
+	}
+	notes(t, near)
+	resume := pause(t, c)
+
+	writer, reader := instance(t, near, func() { silence(c.Primary()) }), instance(t, far, nil)
+	t.Cleanup(c.Primary().Thaw)
+	jar, err := cookiejar.New(nil)
+	must(t, err)
+	transport := &http.Transport{}
+	t.Cleanup(transport.CloseIdleConnections)
+	browser := &http.Client{Jar: jar, Transport: transport}
+	call := func(url string) (code int, body string, cookies int) {
+		t.Helper()
+		r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+		must(t, err)
+		resp, err := browser.Do(r)
+		must(t, err)
+		defer resp.Body.Close()
+		b, err := io.ReadAll(resp.Body)
+		must(t, err)
+		return resp.StatusCode, string(b), len(resp.Cookies())
+	}
+	if code, body, cookies := call(writer + "/write"); code != http.StatusCreated || cookies != 1 {
+		t.Fatalf("the write was answered with %d %q and %d cookies", code, body, cookies)
+	}
+	begunLate := run(t, nodes, &dbsplit.Options{ProbeTimeout: 500 * time.Millisecond}) // has never seen the primary
+	late := instance(t, begunLate, nil)
+	await(t, begunLate, "its replica", func() bool { return probed(begunLate, 0) && begunLate.Nodes()[1].Up })
+	if got, want := begunLate.System(), far.System(); got != want {
+		t.Errorf("without the primary system %d, want %d", got, want)
+	}
+	for range 2 {
+		for _, url := range []string{reader, late} {
+			if code, body, _ := call(url + "/read"); code == http.StatusOK {
+				t.Fatalf("the client that wrote was told: %s", body)
+			}
+		}
+	}
+	if n := get[int](t, ctx, far.Read(), "select count(*)::int from notes"); n != 0 {
+		t.Fatalf("the replica has %d rows: it is no test", n)
+	}
+
+	must(t, heal(ctx, c.Primary()))
+	learned := 0
+	await(t, far, "the read", func() bool {
+		code, body, cookies := call(reader + "/read")
+		if code == http.StatusOK && body != "1 from the primary" {
+			t.Fatalf("the client that wrote was told: %s", body)
+		}
+		learned += cookies // it may be, while the monitor has not seen the primary again
+		return code == http.StatusOK && learned > 0
+	})
+	asked := counter(t, reg, "db_tokens_total", "outcome", "captured")
+	for range 5 {
+		if code, body, cookies := call(reader + "/read"); code != http.StatusOK || body != "1 from the primary" || cookies != 0 {
+			t.Errorf("after that: %d %s, with %d cookies", code, body, cookies)
+		}
+	}
+	if more := counter(t, reg, "db_tokens_total", "outcome", "captured") - asked; more != 0 {
+		t.Errorf("the position was asked for %v times more", more)
+	}
+	if n := counter(t, reg, "db_tokens_total", "outcome", "settled"); n != 1 {
+		t.Errorf("settled %v times", n)
+	}
+	resume()
+	await(t, far, "the replica to serve the client", func() bool {
+		_, body, _ := call(reader + "/read")
+		return body == "1 from the replica"
+	})
+	await(t, begunLate, "the other instance", func() bool {
+		code, body, _ := call(late + "/read")
+		if code == http.StatusOK && body[0] != '1' {
+			t.Fatalf("the other instance: %s", body)
+		}
+		return code == http.StatusOK
+	})
+}
