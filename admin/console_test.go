@@ -40,7 +40,7 @@ func platform() []admin.Operation {
 		answering("/api/v1/performance/capacity/bottlenecks", `{"verdict":"the pool limits first","resources":[{"title":"Pool","utilization":0.5,"state":"ok","status":"ok"},{"title":"Workers"}]}`),
 		answering("/api/v1/performance/jobs", `{"queues":[{"queue":"low/priority","waiting":7},{"queue":"`+attack+`","paused":true,"rate_limit":{"max":10,"per_seconds":1}}]}`),
 		answering("/api/v1/performance/cache/hit-rate", `{"total":{"lookups":10,"by_result":{"miss":3},"rate":0.7},"views":{"lead":{"rate":null}}}`),
-		answering("/api/v1/performance/database/replication", `[{"name":"127.0.0.1:5432","role":"replica","up":false,"staleness_ns":-1},{"name":"other","role":"replica","staleness_ns":1000000}]`),
+		answering("/api/v1/performance/database/replication", `{"nodes":[{"name":"127.0.0.1:5432","role":"replica","up":false,"staleness_ns":-1},{"name":"other","role":"replica","staleness_ns":1000000}],"streams":[]}`),
 		answering("/api/v1/admin/read-only-mode", `{"enabled":true,"reason":"`+attack+`","instances":2,"acknowledged":1,"missing":["b"]}`),
 		noted("DELETE", "/api/v1/admin/read-only-mode", "mode.off"), noted("POST", "/api/v1/performance/jobs/{queue}/pause", "jobs.pause"), noted("POST", "/api/v1/performance/jobs/{queue}/resume", "jobs.resume"),
 	}
@@ -180,5 +180,44 @@ func TestConsoleScript(t *testing.T) {
 	}
 	if out, err := exec.Command(node, "--check", "page/console.js").CombinedOutput(); err != nil {
 		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// Whatever labels a metric's scope has, its card says which row is whose; an alert's own labels are no scope.
+func TestConsoleNamesScopes(t *testing.T) {
+	page := serve(mount(t, nil, answering("/api/v1/performance/capacity/dashboard", `{
+		"alerts":[{"labels":{"alertname":"CacheMemoryHigh","severity":"warning","metric":"cache_memory","server":"10.0.0.1:6379"},"state":"firing","unit":"ratio"}],
+		"metrics":[{"id":"db_pool_utilization","title":"Connection pool","labels":{"role":"replica","pool":"leads"},"value":0.5,"unit":"ratio"},
+		{"id":"cache_memory","title":"Cache memory","labels":{"server":"10.0.0.1:6379"},"value":0.85,"unit":"ratio"},
+		{"id":"cache_memory","title":"Cache memory","labels":{"server":"10.0.0.2:6379"},"value":0.5,"unit":"ratio"},
+		{"id":"db_size","title":"Database size","labels":{"datname":"shop"},"value":1024,"unit":"bytes"}]}`)), request("GET", "/", "")).Body.String()
+	for _, part := range []string{
+		`<p class="dim">leads · replica</p>`, `<li><span>10.0.0.1:6379</span>`, `<li><span>10.0.0.2:6379</span>`, `<p class="dim">shop</p>`,
+		`<strong>CacheMemoryHigh</strong> <span class="dim">10.0.0.1:6379</span>`,
+	} {
+		if !strings.Contains(page, part) {
+			t.Errorf("the page does not show %q:\n%s", part, page)
+		}
+	}
+}
+
+// Thresholds are the dashboard's; without it a bar has no marks and a rate no colour.
+func TestConsoleTakesThresholdsFromTheDashboard(t *testing.T) {
+	ops := []admin.Operation{
+		answering("/api/v1/performance/cache/hit-rate", `{"total":{"lookups":10,"rate":0.45}}`),
+		answering("/api/v1/performance/capacity/bottlenecks", `{"resources":[{"title":"Pool","labels":{"pool":"leads"},"utilization":0.55,"state":"ok"}]}`),
+	}
+	const bare = `<rect class="fill" width="45.0" height="6"/></svg></td><td class="num unknown">45 %`
+	if page := serve(mount(t, nil, ops...), request("GET", "/", "")).Body.String(); !strings.Contains(page, bare) || strings.Contains(page, `class="mark`) {
+		t.Errorf("without a dashboard: %s", page)
+	}
+	ops = append(ops, answering("/api/v1/performance/capacity/dashboard", `{"metrics":[
+		{"id":"cache_hit_rate","title":"Cache hit rate","value":null,"unit":"ratio","op":"below","warning":0.5,"critical":0.4},
+		{"id":"db_pool_utilization","title":"Pool","value":null,"unit":"ratio","op":"above","warning":0.6,"critical":0.7}]}`))
+	page := serve(mount(t, nil, ops...), request("GET", "/", "")).Body.String()
+	for _, part := range []string{`class="num warning">45 %`, `"mark w" x="76.9"`, `"mark w" x="60.0"`, `"mark c" x="70.0"`} {
+		if !strings.Contains(page, part) {
+			t.Errorf("the page does not show %s:\n%s", part, page)
+		}
 	}
 }

@@ -2,7 +2,9 @@ package admin
 
 import (
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -92,15 +94,19 @@ func ago(t time.Time) string {
 
 // bar is a value against its thresholds, on a scale of 0 to 100.
 type bar struct {
-	Value             string  // x of the value
-	Warning, Critical string  // x of the thresholds; empty without
-	Below             bool    // trouble is on the left
-	value             float64 // for tests
+	Value             string // x of the value
+	Warning, Critical string // x of the thresholds; empty without
 }
 
 func newBar(m metricReply) *bar {
-	if m.Value == nil || m.Warning == nil || m.Critical == nil {
+	if m.Value == nil {
 		return nil
+	}
+	if m.Warning == nil || m.Critical == nil {
+		if m.Unit != "ratio" || math.IsNaN(*m.Value) {
+			return nil // no scale
+		}
+		return &bar{Value: fmt.Sprintf("%.1f", 100*max(0, min(1, *m.Value)))}
 	}
 	full := max(*m.Warning, *m.Critical) * 1.3
 	if m.Unit == "ratio" && full > .75 {
@@ -114,10 +120,7 @@ func newBar(m metricReply) *bar {
 		return nil
 	}
 	x := func(v float64) float64 { return math.Max(0, math.Min(100, 100*v/full)) }
-	return &bar{
-		Value: fmt.Sprintf("%.1f", x(*m.Value)), Warning: fmt.Sprintf("%.1f", x(*m.Warning)), Critical: fmt.Sprintf("%.1f", x(*m.Critical)),
-		Below: m.Op == "below", value: x(*m.Value),
-	}
+	return &bar{Value: fmt.Sprintf("%.1f", x(*m.Value)), Warning: fmt.Sprintf("%.1f", x(*m.Warning)), Critical: fmt.Sprintf("%.1f", x(*m.Critical))}
 }
 
 // level maps what operations say to the page's colours.
@@ -129,10 +132,14 @@ func level(state string) string {
 	return "unknown"
 }
 
-// scopeName is what tells rows of one metric apart.
+// scopeName is what tells rows of one metric apart: the values of all labels but those that every alert has.
 func scopeName(labels map[string]string) string {
 	var parts []string
-	for _, name := range []string{"queue", "db", "node", "cache", "name", "instance"} {
+	for _, name := range slices.Sorted(maps.Keys(labels)) {
+		switch name {
+		case "alertname", "severity", "metric":
+			continue
+		}
 		if v := labels[name]; v != "" {
 			parts = append(parts, v)
 		}

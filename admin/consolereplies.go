@@ -1,8 +1,7 @@
 package admin
 
 import (
-	"bytes"
-	"encoding/json"
+	"slices"
 	"sync"
 	"time"
 )
@@ -65,6 +64,37 @@ type metricReply struct {
 	State    string
 }
 
+// thresholds returns those of the first metric that fits, with the side that they are on. All scopes of a metric share
+// them.
+func (d *dashboardReply) thresholds(fits func(metricReply) bool) metricReply {
+	if d != nil {
+		if i := slices.IndexFunc(d.Metrics, fits); i >= 0 {
+			return metricReply{Op: d.Metrics[i].Op, Warning: d.Metrics[i].Warning, Critical: d.Metrics[i].Critical}
+		}
+	}
+	return metricReply{}
+}
+
+// level is what the thresholds say of the value.
+func (m metricReply) level() string {
+	if m.Value == nil || m.Warning == nil || m.Critical == nil {
+		return "unknown"
+	}
+	past := func(threshold float64) bool {
+		if m.Op == "below" {
+			return *m.Value < threshold
+		}
+		return *m.Value > threshold
+	}
+	switch {
+	case past(*m.Critical):
+		return "critical"
+	case past(*m.Warning):
+		return "warning"
+	}
+	return "ok"
+}
+
 type bottlenecksReply struct {
 	Verdict   string
 	Resources []struct {
@@ -110,7 +140,6 @@ type cacheHits struct {
 	Rate     *float64
 }
 
-// databaseReply takes a list of nodes, bare or named.
 type databaseReply struct{ Nodes []nodeReply }
 
 type nodeReply struct {
@@ -122,16 +151,6 @@ type nodeReply struct {
 	Inflight  int64
 	Latency   int64 `json:"latency_ns"`
 	Advice    string
-}
-
-func (d *databaseReply) UnmarshalJSON(data []byte) error {
-	if bytes.HasPrefix(bytes.TrimSpace(data), []byte("[")) {
-		return json.Unmarshal(data, &d.Nodes)
-	}
-	var named struct{ Nodes, Replicas []nodeReply }
-	err := json.Unmarshal(data, &named)
-	d.Nodes = append(named.Nodes, named.Replicas...)
-	return err
 }
 
 type readOnlyReply struct {

@@ -64,19 +64,13 @@ func (c *console) addQueues(v *consoleView, jobs *jobsReply, id Identity) {
 	}
 }
 
-func (v *consoleView) addCache(reply *cacheReply) {
+// addCache holds each view against the thresholds of the whole, for colour only: alerts come from the dashboard.
+func (v *consoleView) addCache(reply *cacheReply, dashboard *dashboardReply) {
+	rate := dashboard.thresholds(func(m metricReply) bool { return m.ID == "cache_hit_rate" })
+	rate.Unit = "ratio"
 	add := func(name string, h cacheHits) {
-		row := cacheView{Name: name, Rate: optional(h.Rate, "ratio"), Level: "unknown", Lookups: short(float64(h.Lookups))}
-		if h.Rate != nil {
-			warning, critical := .8, .6 // the runbook's, for colour only: alerts come from the dashboard
-			row.Level = "ok"
-			if *h.Rate < critical {
-				row.Level = "critical"
-			} else if *h.Rate < warning {
-				row.Level = "warning"
-			}
-			row.Bar = newBar(metricReply{Value: h.Rate, Unit: "ratio", Op: "below", Warning: &warning, Critical: &critical})
-		}
+		rate.Value = h.Rate
+		row := cacheView{Name: name, Rate: optional(h.Rate, "ratio"), Level: rate.level(), Lookups: short(float64(h.Lookups)), Bar: newBar(rate)}
 		var results []string
 		for _, result := range slices.Sorted(maps.Keys(h.ByResult)) {
 			results = append(results, strings.ReplaceAll(result, "_", " ")+" "+short(float64(h.ByResult[result])))
@@ -109,17 +103,17 @@ func (v *consoleView) addNodes(nodes []nodeReply) {
 	}
 }
 
-func bottlenecks(reply *bottlenecksReply) *bottleneckView {
+// bottlenecks finds a resource's thresholds by its title: a resource that is a key metric has the metric's.
+func bottlenecks(reply *bottlenecksReply, dashboard *dashboardReply) *bottleneckView {
 	out := &bottleneckView{Verdict: reply.Verdict}
 	for _, r := range reply.Resources {
 		row := resourceView{Title: r.Title, Level: level(r.State), Used: optional(r.Utilization, "ratio"), Ceiling: optional(r.Ceiling, "per_second"), Status: r.Status, Step: r.Step}
 		if name := scopeName(r.Labels); name != "" {
 			row.Title += " · " + name
 		}
-		if r.Utilization != nil {
-			warning, critical := .8, .9
-			row.Bar = newBar(metricReply{Value: r.Utilization, Unit: "ratio", Warning: &warning, Critical: &critical})
-		}
+		used := dashboard.thresholds(func(m metricReply) bool { return m.Title == r.Title && m.Unit == "ratio" })
+		used.Value, used.Unit = r.Utilization, "ratio"
+		row.Bar = newBar(used)
 		out.Resources = append(out.Resources, row)
 	}
 	return out

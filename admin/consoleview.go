@@ -103,11 +103,11 @@ func (c *console) view(r *consoleReplies, id Identity) *consoleView {
 		v.Groups = groupMetrics(d.Metrics)
 	}
 	if b := r.Bottlenecks; b != nil {
-		v.Bottle = bottlenecks(b)
+		v.Bottle = bottlenecks(b, r.Dashboard)
 	}
 	c.addQueues(v, r.Jobs, id)
 	if r.Cache != nil {
-		v.addCache(r.Cache)
+		v.addCache(r.Cache, r.Dashboard)
 	}
 	if r.Database != nil {
 		v.addNodes(r.Database.Nodes)

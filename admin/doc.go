@@ -11,7 +11,9 @@
 //   - Input is checked before an operation sees it: unknown query parameters, unknown or repeated body fields, wrong
 //     types and anything that is not JSON are refused with the name of what is wrong, and nothing is changed.
 //   - /openapi.json describes exactly what is served.
-//   - No answer holds the text of an error that the operation did not write for clients; that text goes to the log.
+//   - No answer holds the text of an error that the operation did not write for clients, except those of readiness checks
+//     and of parts of a report, which only callers who proved who they are see, or loopback where no token is configured.
+//     All other texts go to the log.
 //
 // # Failure
 //
