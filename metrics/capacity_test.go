@@ -153,7 +153,7 @@ func TestCapacityMeasures(t *testing.T) {
 		pass(330, func() {
 			r.queries.WithLabelValues("app", "get").Observe(.1) // not over 100 ms
 			r.queries.WithLabelValues("app", "list").Observe(.2)
-			r.lookups.WithLabelValues("lead", "l1").Add(2)
+			r.lookups.WithLabelValues("lead", "negative").Add(2)
 			r.lookups.WithLabelValues("lead", "l2").Add(5)
 			r.lookups.WithLabelValues("lead", "miss").Add(3)
 			r.evicted.WithLabelValues("r1").Add(20)

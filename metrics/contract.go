@@ -56,7 +56,7 @@ var (
 
 // The cache series. cache is the view's name; server is a Redis node's address.
 var (
-	CacheRequests    = Series{"cache_requests_total", Counter, []string{"cache", "result"}, nil, "Cache look-ups by result: l1, l2, stale, negative or miss."}
+	CacheRequests    = Series{"cache_requests_total", Counter, []string{"cache", "result"}, nil, "Cache look-ups by result: l2 (found in Redis), negative (known to have no value) or miss."}
 	CacheLoads       = Series{"cache_loads_total", Counter, []string{"cache", "outcome"}, nil, "Loader runs by outcome."}
 	CacheFills       = Series{"cache_fills_total", Counter, []string{"cache", "outcome"}, nil, "Values brought from the origin, by what became of storing them: stored, fenced by an invalidation, older than what is there, unleased, oversize or failed."}
 	CacheMemoryUsed  = Series{"cache_memory_used_bytes", Gauge, []string{"server"}, nil, "Memory that a Redis node counts against its maxmemory."}

@@ -21,7 +21,8 @@ type Store struct {
 
 // Options are New's options.
 type Options struct {
-	// Prefix begins all keys. Instances that share one report on each other. Zero means "scaleaware:fleet:".
+	// Prefix begins all keys, ending in a colon, without glob characters and braces. Instances that share one report on
+	// each other. Zero means "scaleaware:fleet:".
 	Prefix string
 }
 
@@ -38,8 +39,11 @@ func New(client redis.UniversalClient, opts *Options) (*Store, error) {
 	if client == nil {
 		errs = append(errs, errors.New("redisfleet: New needs a client"))
 	}
-	if strings.ContainsAny(o.Prefix, "{}") {
-		errs = append(errs, fmt.Errorf("redisfleet: Options.Prefix %q has a hash tag of its own, leave the braces out", o.Prefix))
+	if strings.ContainsAny(o.Prefix, `*?[]\{}`) {
+		errs = append(errs, fmt.Errorf("redisfleet: Options.Prefix %q: leave out glob characters and braces, they would reach other keys or be a hash tag of its own", o.Prefix))
+	}
+	if len(o.Prefix) < 2 || !strings.HasSuffix(o.Prefix, ":") {
+		errs = append(errs, fmt.Errorf("redisfleet: Options.Prefix %q: end it with a colon, such as \"app:fleet:\", so that no other prefix begins with it", o.Prefix))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err

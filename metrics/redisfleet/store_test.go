@@ -191,9 +191,23 @@ func TestCapacityOverRedis(t *testing.T) {
 
 func TestNewReportsAllMistakes(t *testing.T) {
 	_, err := redisfleet.New(nil, &redisfleet.Options{Prefix: "a{b}"})
-	for _, want := range []string{"needs a client", "hash tag"} {
+	for _, want := range []string{"needs a client", "hash tag", "colon"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("New: %v, want %q", err, want)
+		}
+	}
+}
+
+func TestPrefixIsChecked(t *testing.T) {
+	client := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1"}) // never dialled
+	t.Cleanup(func() { _ = client.Close() })
+	for prefix, want := range map[string]string{
+		"app": "colon", ":": "colon", "a*:": "glob", "a?:": "glob", "a[:": "glob", "a]:": "glob", `a\:`: "glob", "{app}:": "braces",
+		"": "", "app:": "", "app:fleet:": "",
+	} {
+		_, err := redisfleet.New(client, &redisfleet.Options{Prefix: prefix})
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("prefix %q: %v, want %q", prefix, err, want)
 		}
 	}
 }
