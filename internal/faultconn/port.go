@@ -7,9 +7,6 @@ import (
 	"syscall"
 )
 
-// soReusePort is SO_REUSEPORT of linux on every architecture but mips and sparc; package syscall lacks it on some.
-const soReusePort = 0xf
-
 // port keeps a loopback port ours while nobody listens on it: a socket that is bound but does not listen holds the number,
 // and the kernel answers clients with "connection refused". SO_REUSEPORT lets our listener be bound beside it.
 type port struct {
@@ -18,7 +15,12 @@ type port struct {
 }
 
 func reserve() (*port, error) {
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	syscall.ForkLock.RLock() // no child is started between the two
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+	if err == nil {
+		syscall.CloseOnExec(fd)
+	}
+	syscall.ForkLock.RUnlock()
 	if err != nil {
 		return nil, err
 	}

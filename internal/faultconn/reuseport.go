@@ -1,0 +1,7 @@
+//go:build !linux
+
+package faultconn
+
+import "syscall"
+
+const soReusePort = syscall.SO_REUSEPORT
