@@ -132,6 +132,12 @@ func (db *DB) observe(n *node, sent time.Time, p position, err error) {
 	}
 	db.sampleWriter()
 	db.publish()
+	if err != nil && ranOut(err) {
+		// Other failures speak: a connection that they concern ends by itself, and a long statement may well go on.
+		if ended := n.lines.end(sent.Sub(db.opened)); ended > 0 {
+			db.opts.Logger.Warn("dbsplit: node is silent, connections to it were closed", "db", db.opts.Name, "node", n.name, "connections", ended)
+		}
+	}
 }
 
 // moveWriter points writes to a promoted server. Statements under way on the old one keep their connections.

@@ -16,6 +16,7 @@ type node struct {
 	reads  atomic.Pointer[pool] // its sessions are read-only, so a promoted replica takes no writes from readers
 	writes atomic.Pointer[pool] // set while this node is the writer
 	load   load
+	lines  lines
 	prompt chan struct{} // asks the monitor for a probe now
 	served [2][reasons]atomic.Pointer[prometheus.Counter]
 }

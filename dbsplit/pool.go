@@ -63,6 +63,7 @@ func (db *DB) newPool(n *node, writes bool, maxConns int32) (*pool, error) {
 	} else {
 		c.ConnConfig.Tracer = t
 	}
+	c.ConnConfig.DialFunc = n.lines.dialer(c.ConnConfig.DialFunc, db.opened)
 	c.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
 		newConnState(conn)
 		if db.opts.AfterConnect != nil {

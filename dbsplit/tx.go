@@ -84,7 +84,7 @@ func (tx *writeTx) Commit(ctx context.Context) error {
 	if tx.ended {
 		return pgx.ErrTxClosed
 	}
-	open := !tx.conn.Conn().IsClosed()
+	open := !cut(tx.conn.Conn())
 	err := tx.Tx.Commit(ctx)
 	if open {
 		err = tx.explain(err)
