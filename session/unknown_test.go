@@ -83,13 +83,23 @@ func TestUnknownPositionStaysUntilItIsLearned(t *testing.T) {
 
 // Of two requests that were given an unknown position one learns it while the other one writes.
 func TestLearningDoesNotHideAParallelWrite(t *testing.T) {
+	fails := func(_ *app, r *http.Request, p *primary) { scaleaware.WatermarkFrom(r.Context()).RaiseFrom(p) }
+	is := func(want string) func(string) bool { return func(got string) bool { return got == want } }
 	for name, c := range map[string]struct {
-		learnsFirst, fails bool
-		want               func(string) bool
+		learnsFirst bool
+		other       func(a *app, r *http.Request, p *primary)
+		want        func(string) bool
 	}{
-		"unknown, stored last":  {true, true, unknown},
-		"unknown, stored first": {false, true, unknown},
-		"known, stored last":    {true, false, func(s string) bool { return s == "1:1:0/C" }},
+		"unknown, stored last":  {true, fails, unknown},
+		"unknown, stored first": {false, fails, unknown},
+		"known, stored last": {true, func(_ *app, r *http.Request, _ *primary) {
+			mark := scaleaware.WatermarkFrom(r.Context())
+			mark.Settle(mustWritten(t, mark).For(1), at(9))
+			mark.Raise(at(12))
+		}, is("1:1:0/C")},
+		"of another kind, stored first": {false, func(a *app, r *http.Request, _ *primary) {
+			a.SCS().Put(r.Context(), "k", "v")
+		}, is("1:1:0/9")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := new(primary)
@@ -110,11 +120,8 @@ func TestLearningDoesNotHideAParallelWrite(t *testing.T) {
 				}
 				if mark := scaleaware.WatermarkFrom(r.Context()); (i == 0) == c.learnsFirst {
 					mark.Settle(mustWritten(t, mark).For(1), at(9))
-				} else if c.fails {
-					mark.RaiseFrom(p)
 				} else {
-					mark.Settle(mustWritten(t, mark).For(1), at(9))
-					mark.Raise(at(12))
+					c.other(a, r, p)
 				}
 			})
 			if got := b.call(a, "reads"); !c.want(got) || got == before {
