@@ -101,6 +101,9 @@ func TestStatementsArePreloaded(t *testing.T) {
 	c := shared.Get(t)
 	conn := connect(t, c.Primary(), c.Database(t))
 	if !get[bool](t, conn, "select exists (select from pg_available_extensions where name = 'pg_stat_statements')") {
+		if os.Getenv("SCALEAWARE_REQUIRE_SERVERS") == "1" {
+			t.Fatal("this PostgreSQL has no contrib modules: install them (postgresql-contrib)")
+		}
 		t.Skip("this PostgreSQL has no contrib modules")
 	}
 	execute(t, conn, "create extension pg_stat_statements")
