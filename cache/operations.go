@@ -45,7 +45,7 @@ func (s *Store) Operations() []admin.Operation {
 		},
 		{
 			Method: http.MethodGet, Path: operationsPath + "hit-rate", ID: "cache.hit-rate",
-			Summary: "Hit rate of all running processes by view and level, over a window.",
+			Summary: "Hit rate of all running processes by view and result, over a window.",
 			Reply:   HitRate{},
 			Do:      func(ctx context.Context, _ *admin.Call) (any, error) { return s.FleetHitRate(ctx), nil },
 		},
@@ -100,7 +100,7 @@ func (s *Store) doWarm(ctx context.Context, call *admin.Call) (any, error) {
 		}
 		return report, nil
 	}
-	if wait := call.Request.URL.Query(); call.DryRun || wait.Has("wait") && wait.Get("wait") != "false" {
+	if call.DryRun || call.Query("wait") == "true" {
 		return warm(ctx, nil)
 	}
 	return call.Background.Start("cache.warm", s.opts.Prefix+strings.Join(names, ","), call.Actor,

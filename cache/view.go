@@ -13,7 +13,7 @@ import (
 )
 
 // View is the part of a Store that holds values of one type. Its methods are safe for concurrent use. V is decoded
-// anew for each caller; nothing is shared between them.
+// anew for each caller; nothing is shared between them unless its codec fails.
 type View[V any] struct {
 	*viewState
 	store   *Store
