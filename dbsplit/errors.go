@@ -13,15 +13,16 @@ var (
 	// ErrNoNode is returned by a read that no node may serve: the primary is down, and no replica is up that has
 	// what the read asks for.
 	ErrNoNode = errors.New("dbsplit: no node can serve this read")
-	// ErrOutcomeUnknown is returned by a write whose connection was lost after it was sent: it may have been
-	// committed. Nothing was sent again. Look for its effect before you repeat it, or make it idempotent.
+	// ErrOutcomeUnknown is returned by a write whose connection was lost after it was sent, or that was answered by a
+	// primary which has been replaced meanwhile: it may have been committed. Nothing was sent again. Look for its effect before you repeat it, or make it idempotent.
 	ErrOutcomeUnknown = errors.New("dbsplit: outcome of the write is unknown, check for its effect before you send it again")
 	// ErrWriteInRead is returned when a statement sent through Read tried to write. Nothing was written. Send it
 	// through the DB itself.
 	ErrWriteInRead = errors.New("dbsplit: a statement sent through Read tried to write, send it through the DB instead")
-	// ErrNotPrimary is returned by a write when the server that should be the primary is in recovery. Nothing was
-	// written. The pool moves as soon as the monitor finds the promoted server.
-	ErrNotPrimary = errors.New("dbsplit: the primary's address is answered by a standby, wait for the failover to end or correct Nodes.Primary")
+	// ErrNotPrimary is returned by a write when the server that should be the primary is in recovery, and by the commit of a
+	// transaction that was begun on a server which is the primary no longer. Nothing was written. The pool moves as
+	// soon as the monitor finds the promoted server.
+	ErrNotPrimary = errors.New("dbsplit: the server is not, or no longer, the primary: wait for the failover to end, or correct Nodes.Primary")
 	// ErrClosed is returned after Close.
 	ErrClosed = errors.New("dbsplit: the DB is closed")
 )

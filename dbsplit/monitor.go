@@ -197,7 +197,7 @@ func (db *DB) publish() {
 	s.settled = elected == s.writer
 	for i, n := range db.nodes {
 		s.views[i] = m.view(db, n, i == s.writer)
-		s.settled = s.settled && s.views[i].probed
+		s.settled = s.settled && (s.views[i].probed || len(db.nodes) == 1)
 	}
 	for i := range s.views {
 		s.views[i].contested = contested&(1<<i) != 0

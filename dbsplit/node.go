@@ -57,8 +57,15 @@ func (db *DB) fail(n *node) {
 	db.wake(n)
 }
 
-// acquireWrite takes a connection from the writer's pool, wherever the writer and its pool are by now.
-func (db *DB) acquireWrite(ctx context.Context) (*pgxpool.Conn, error) {
+// acquireWrite takes a connection from the writer's pool, wherever the writer and its pool are by now, and returns its
+// node with it. A process that has just been started first looks at all nodes: its configuration may name a primary
+// that lives on beside its promoted successor.
+func (db *DB) acquireWrite(ctx context.Context) (*pgxpool.Conn, *node, error) {
+	if s := db.snap.Load(); s != nil && !s.settled {
+		if _, err := db.settle(ctx, s); err != nil {
+			return nil, nil, err
+		}
+	}
 	for {
 		n := db.writer.Load()
 		p := n.writes.Load()
@@ -67,13 +74,17 @@ func (db *DB) acquireWrite(ctx context.Context) (*pgxpool.Conn, error) {
 		}
 		c, err := p.Acquire(ctx)
 		if err == nil {
-			return c, nil
+			if db.writer.Load() == n {
+				return c, n, nil
+			}
+			c.Release()
+			continue
 		}
 		if db.closed.Load() {
-			return nil, ErrClosed
+			return nil, nil, ErrClosed
 		}
 		if db.writer.Load() == n && n.writes.Load() == p {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 }

@@ -3,6 +3,7 @@ package dbsplit
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -25,7 +26,7 @@ func (db *DB) BeginTx(ctx context.Context, txOptions pgx.TxOptions) (pgx.Tx, err
 	if err := db.allow(ctx); err != nil {
 		return nil, refusal(err)
 	}
-	conn, err := db.acquireWrite(ctx)
+	conn, node, err := db.acquireWrite(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -36,7 +37,7 @@ func (db *DB) BeginTx(ctx context.Context, txOptions pgx.TxOptions) (pgx.Tx, err
 		conn.Release()
 		return nil, err
 	}
-	return &writeTx{Tx: tx, statement: statement{conn: conn}, db: db, watermark: w}, nil
+	return &writeTx{Tx: tx, statement: statement{conn: conn, db: db, node: node}, watermark: w}, nil
 }
 
 // InTx runs f in a transaction on the primary and commits it, or rolls it back when f returns an error or panics. An
@@ -74,15 +75,23 @@ func inTx(ctx context.Context, tx pgx.Tx, f func(tx pgx.Tx) error) error {
 type writeTx struct {
 	pgx.Tx
 	statement
-	db        *DB
 	watermark *scaleaware.Watermark
 	ended     bool
 }
 
-// Commit commits. An error that wraps ErrOutcomeUnknown means that the connection was lost before the answer came.
+// Commit commits. An error that wraps ErrOutcomeUnknown means that the connection was lost before the answer came, or
+// that writes have moved to another server before it did. If they had moved before, nothing is committed, and the error
+// wraps ErrNotPrimary.
 func (tx *writeTx) Commit(ctx context.Context) error {
 	if tx.ended {
 		return pgx.ErrTxClosed
+	}
+	if tx.moved() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)
+		defer cancel()
+		_ = tx.Tx.Rollback(ctx) // a failed rollback closes the connection, which rolls back as well
+		tx.end()
+		return fmt.Errorf("%w: writes have moved away from %s during the transaction, which was rolled back, so begin it again", ErrNotPrimary, tx.node.name)
 	}
 	open := !cut(tx.conn.Conn())
 	err := tx.Tx.Commit(ctx)

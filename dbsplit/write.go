@@ -14,16 +14,18 @@ import (
 // statement is one top-level statement, or batch, on the primary.
 type statement struct {
 	conn    *pgxpool.Conn
+	db      *DB
+	node    *node // the writer that it was sent to; nil: not known, or it cannot write
 	refused error // the gate's, if it refuses writes
 }
 
 // begin takes a connection for a top-level statement. While the gate refuses writes it is a read-only one: nobody
 // but PostgreSQL knows whether a statement writes, so reads go on and writes are refused there.
 func (db *DB) begin(ctx context.Context) (statement, error) {
-	s := statement{refused: db.allow(ctx)}
+	s := statement{db: db, refused: db.allow(ctx)}
 	var err error
 	if s.refused == nil {
-		s.conn, err = db.acquireWrite(ctx)
+		s.conn, s.node, err = db.acquireWrite(ctx)
 	} else {
 		s.conn, err = db.acquireRead(ctx, db.writer.Load())
 	}
@@ -38,9 +40,16 @@ func (db *DB) allow(ctx context.Context) error {
 	return db.opts.Gate.AllowWrite(ctx)
 }
 
-// explain says what an error of the statement means.
+// moved reports whether writes go to another node by now.
+func (s statement) moved() bool { return s.node != nil && s.node != s.db.writer.Load() }
+
+// explain says what an error of the statement means. What a server answers that was replaced meanwhile is no
+// success: its successor may lack it, and it will be lost with the old server then.
 func (s statement) explain(err error) error {
 	if err == nil {
+		if s.moved() {
+			return fmt.Errorf("%w: %s has answered it, but writes have moved to another server meanwhile", ErrOutcomeUnknown, s.node.name)
+		}
 		return nil
 	}
 	if sqlState(err) == stateReadOnly {
@@ -97,7 +106,8 @@ func (db *DB) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
 	}
 	results := &writeBatch{BatchResults: s.conn.SendBatch(ctx, b), statement: s}
 	if tx := results.BatchResults.Tx(); tx != nil {
-		results.tx = &writeTx{Tx: tx, statement: s, db: db, watermark: scaleaware.WatermarkFrom(ctx)}
+		results.tx = &writeTx{Tx: tx, statement: s, watermark: scaleaware.WatermarkFrom(ctx)}
+		results.node = nil // its commit tells
 	}
 	return results
 }
@@ -107,13 +117,13 @@ func (db *DB) CopyFrom(ctx context.Context, tableName pgx.Identifier, columnName
 	if err := db.allow(ctx); err != nil {
 		return 0, refusal(err)
 	}
-	conn, err := db.acquireWrite(ctx)
+	conn, node, err := db.acquireWrite(ctx)
 	if err != nil {
 		return 0, err
 	}
 	defer conn.Release()
 	n, err := conn.CopyFrom(ctx, tableName, columnNames, rowSrc)
-	return n, statement{conn: conn}.explain(err)
+	return n, statement{conn: conn, db: db, node: node}.explain(err)
 }
 
 func refusal(gate error) error { return fmt.Errorf("dbsplit: write refused: %w", gate) }
