@@ -18,6 +18,8 @@ type fill struct {
 	blind   error             // why need is not all that the caller wrote
 	seen    entry             // what the look-up found
 
+	noted uint64 // the watermark's Changes before the loader
+
 	leased bool // a lease stands; without it nothing is stored
 	gen    generation
 	start  uint64
@@ -49,6 +51,7 @@ func (f *fill) watch(ctx context.Context) (context.Context, *scaleaware.Watermar
 	if f.blind != nil {
 		w.RaiseFrom(&blindSource{f.blind})
 	}
+	f.noted = w.Changes()
 	return ctx, w
 }
 
@@ -77,7 +80,11 @@ func (s *Store) begin(ctx context.Context, f *fill) (raw []byte, err error) {
 	}
 	f.leased, f.gen, f.start = true, h.gen, uint64(start)
 	if h.kind == kindLease {
-		f.need = f.need.Merge(h.asOf)
+		for _, t := range h.asOf {
+			if !t.Unknown() { // else this load is not stored, but others than the writer need not go to the primary
+				f.need = f.need.Merge(scaleaware.Tokens{t})
+			}
+		}
 		return nil, nil
 	}
 	return []byte(text), nil

@@ -17,6 +17,7 @@ type flight[V any] struct {
 	payload []byte // encoded value, to decode for each further waiter; nil when it could not be encoded
 	asOf    scaleaware.Tokens
 	wrote   scaleaware.Tokens // by the loader itself
+	settled scaleaware.Tokens // where the primary stood after unknown positions among need
 	err     error
 }
 

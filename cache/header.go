@@ -3,6 +3,7 @@ package cache
 import (
 	"encoding/binary"
 	"errors"
+	"slices"
 
 	"github.com/scaleaware/scaleaware"
 )
@@ -14,7 +15,8 @@ import (
 //	 8 generation: the fill's owner (8)
 //	16 start of the fill by the node's clock, microseconds (8)
 //	24 soft expiry, Unix milliseconds, 0 for none (8)
-//	32 hard expiry by the node's clock, Unix milliseconds: when the entry ends without a TTL extension (8)
+//	32 hard expiry by the node's clock, Unix milliseconds: when the entry ends without a TTL extension; of a lease, when
+//	   its unknown as-of tokens do (8)
 //	40 schema of the Go type (8)
 //	48 as-of tokens: system (8), timeline (4), position (8) each
 //
@@ -35,7 +37,9 @@ type kind byte
 const (
 	kindValue    kind = 'V'
 	kindNegative kind = 'N' // the origin said that there is no such value
-	kindLease    kind = 'L' // a fill may land here; its as-of tokens are the least that the fill must have
+	// A fill may land here. Its as-of tokens are the least that the fill must have; only here they may be unknown, beside
+	// known ones of the same database.
+	kindLease kind = 'L'
 )
 
 // generation is the identity of one lease. It is random, because an identity that is used twice lets a fill from
@@ -99,7 +103,8 @@ func parseHeader(raw []byte) (header, []byte, error) {
 			Timeline: binary.BigEndian.Uint32(at[8:]),
 			LSN:      scaleaware.LSN(binary.BigEndian.Uint64(at[12:])),
 		}
-		if t.System == 0 || t.Timeline == 0 || !h.asOf.For(t.System).IsZero() {
+		twice := func(have scaleaware.Token) bool { return have.System == t.System && have.Unknown() == t.Unknown() }
+		if t.System == 0 || t.Unknown() && h.kind != kindLease || slices.ContainsFunc(h.asOf, twice) {
 			return header{}, nil, errWire
 		}
 		h.asOf = append(h.asOf, t)

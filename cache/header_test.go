@@ -58,6 +58,7 @@ func TestHeaderRefuses(t *testing.T) {
 func FuzzHeader(f *testing.F) {
 	f.Add(appendHeader(nil, sample))
 	f.Add(append(appendHeader(nil, header{kind: kindLease}), 1, 2, 3))
+	f.Add(appendHeader(nil, header{kind: kindLease, asOf: scaleaware.Tokens{at(5), unknownAt(77)}}))
 	f.Add([]byte("\xca\x01"))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		h, payload, err := parseHeader(raw)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/scaleaware/scaleaware"
@@ -45,7 +46,8 @@ func (v *View[V]) Load(ctx context.Context, id string, load Loader[V]) (V, error
 
 // share loads with everybody else who waits for the key.
 func (v *View[V]) share(ctx context.Context, fl *fill, load Loader[V]) (V, error) {
-	f, began := &flight[V]{need: fl.need, done: make(chan struct{})}, true
+	need := fl.need
+	f, began := &flight[V]{need: need, done: make(chan struct{})}, true
 	if fl.blind == nil { // nobody can tell whom else such a load would serve
 		f, began = v.flights.join(fl.key, fl.need)
 		fl.need = f.need
@@ -58,6 +60,11 @@ func (v *View[V]) share(ctx context.Context, fl *fill, load Loader[V]) (V, error
 		return zero, err
 	}
 	w := scaleaware.WatermarkFrom(ctx)
+	if began { // nobody who joins has an unknown position
+		for _, t := range f.settled {
+			w.Settle(need.For(t.System), t)
+		}
+	}
 	for _, t := range f.wrote {
 		w.Raise(t)
 	}
@@ -141,12 +148,19 @@ func (v *View[V]) landed(ctx context.Context, fl *fill, f *flight[V], raw []byte
 // conclude stores what the loader returned and hands it to the waiters.
 func (v *View[V]) conclude(ctx context.Context, fl *fill, f *flight[V], w *scaleaware.Watermark, value V, err error) {
 	s, asOf := v.store, w.AsOf()
-	if fl.ageless.Load() {
+	if fl.ageless.Load() || slices.ContainsFunc(asOf, scaleaware.Token.Unknown) {
 		asOf = nil
 	}
-	var wrote scaleaware.Tokens
+	var wrote, settled scaleaware.Tokens
 	if fl.blind == nil {
-		if written, _ := w.Written(ctx); !fl.need.Covers(written) {
+		noted := w.Changes()
+		written, _ := w.Written(ctx)
+		for _, t := range fl.need {
+			if now := written.For(t.System); t.Unknown() && !now.Unknown() {
+				settled = append(settled, now)
+			}
+		}
+		if noted != fl.noted && !fl.need.Covers(written) {
 			wrote = written
 		}
 	}
@@ -174,7 +188,9 @@ func (v *View[V]) conclude(ctx context.Context, fl *fill, f *flight[V], w *scale
 	if k != 0 {
 		v.land(ctx, s, fl, k, payload, asOf)
 	}
-	v.flights.finish(fl.key, f, func() { f.value, f.payload, f.asOf, f.wrote, f.err = value, payload, asOf, wrote, err })
+	v.flights.finish(fl.key, f, func() {
+		f.value, f.payload, f.asOf, f.wrote, f.settled, f.err = value, payload, asOf, wrote, settled, err
+	})
 }
 
 // protect runs the loader and turns its panic into an error.

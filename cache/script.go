@@ -35,8 +35,8 @@ end
 return {cur, now}
 `)
 
-// storeScript lands a fill if its lease still stands and what stands there is not newer. It returns 'stored',
-// 'fenced' or 'older'.
+// storeScript lands a fill if its lease still stands and what stands there is not newer. Before a lease's hard expiry
+// nothing covers its unknown positions. It returns 'stored', 'fenced' or 'older'.
 // KEYS: entry. ARGV: header and payload, TTL in ms, physical TTL in ms.
 var storeScript = redis.NewScript(`
 local cur = redis.pcall('GETRANGE', KEYS[1], 0, 127)
@@ -45,13 +45,16 @@ if type(cur) ~= 'string' or #cur < 48 or string.sub(cur, 1, 2) ~= '\202\001'
   or string.sub(cur, 9, 16) ~= string.sub(new, 9, 16) then
   return 'fenced'
 end
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local unknown = string.sub(cur, 3, 3) == 'L' and now < struct.unpack('>I8', cur, 33)
 local have, give = string.byte(cur, 6), string.byte(new, 6)
 for i = 0, have - 1 do
   local system, tl, hi, lo = struct.unpack('>c8I4I4I4', cur, 49 + i * 20)
-  local covered = false
+  local covered = tl == 0 and not unknown
   for j = 0, give - 1 do
     local s, t, h, l = struct.unpack('>c8I4I4I4', new, 49 + j * 20)
-    if s == system then
+    if s == system and tl ~= 0 then
       covered = t > tl or (t == tl and (h > hi or (h == hi and l >= lo)))
     end
   end
@@ -60,9 +63,7 @@ end
 if have == 0 and string.sub(cur, 3, 3) ~= 'L' and struct.unpack('>I8', new, 17) < struct.unpack('>I8', cur, 17) then
   return 'older'
 end
-local t = redis.call('TIME')
-local hard = t[1] * 1000 + math.floor(t[2] / 1000) + ARGV[2]
-redis.call('SET', KEYS[1], string.sub(new, 1, 32) .. struct.pack('>I8', hard) .. string.sub(new, 41), 'PX', ARGV[3])
+redis.call('SET', KEYS[1], string.sub(new, 1, 32) .. struct.pack('>I8', now + ARGV[2]) .. string.sub(new, 41), 'PX', ARGV[3])
 return 'stored'
 `)
 
@@ -78,32 +79,39 @@ return 'stored'
 `)
 
 // deleteScript removes an entry and leaves a lease that says what loads must have seen, if anything: the tokens given and
-// those that an earlier delete left there. It returns 1 when a value was there, 0 when not.
+// those that an earlier delete left there. Unknown positions stand beside known ones, and end with the TTL of the delete
+// that brought them, however long loads and other deletes keep the lease: no load can satisfy them. It returns 1 when a
+// value was there, 0 when not.
 // KEYS: entry. ARGV: lease, its TTL in ms.
 var deleteScript = redis.NewScript(`
 local cur = redis.pcall('GETRANGE', KEYS[1], 0, 127)
 local new = ARGV[1]
-local tokens, order = {}, {}
-local function add(from)
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local tokens, order, hard = {}, {}, 0
+local function add(from, till)
   for i = 0, string.byte(from, 6) - 1 do
     local system, tl, hi, lo = struct.unpack('>c8I4I4I4', from, 49 + i * 20)
-    local was = tokens[system]
-    if not was and #order < 4 then order[#order + 1] = system end
-    if not was or tl > was.tl or (tl == was.tl and (hi > was.hi or (hi == was.hi and lo > was.lo))) then
-      tokens[system] = {tl = tl, hi = hi, lo = lo, text = string.sub(from, 49 + i * 20, 68 + i * 20)}
+    if tl ~= 0 or till > now then
+      if tl == 0 then system, hard = '?' .. system, math.max(hard, till) end
+      local was = tokens[system]
+      if not was and #order < 4 then order[#order + 1] = system end
+      if not was or tl > was.tl or (tl == was.tl and (hi > was.hi or (hi == was.hi and lo > was.lo))) then
+        tokens[system] = {tl = tl, hi = hi, lo = lo, text = string.sub(from, 49 + i * 20, 68 + i * 20)}
+      end
     end
   end
 end
-add(new)
+add(new, now + ARGV[2])
 local lease = type(cur) == 'string' and #cur >= 48 and string.sub(cur, 1, 3) == '\202\001L'
-if lease then add(cur) end
+if lease then add(cur, struct.unpack('>I8', cur, 33)) end
 if #order == 0 then
   redis.call('UNLINK', KEYS[1])
 else
   local text = ''
   for _, system in ipairs(order) do text = text .. tokens[system].text end
   redis.call('SET', KEYS[1], string.sub(new, 1, 5) .. string.char(#order) .. struct.pack('>I2', 48 + #text)
-    .. string.sub(new, 9, 48) .. text, 'PX', ARGV[2])
+    .. string.sub(new, 9, 32) .. struct.pack('>I8', hard) .. string.sub(new, 41, 48) .. text, 'PX', ARGV[2])
 end
 if lease or cur == '' then return 0 end
 return 1

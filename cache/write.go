@@ -39,14 +39,15 @@ func (v *View[V]) Set(ctx context.Context, id string, value V) error {
 
 // Delete removes entries. Loads that began before it, in any process, will not store what they read, and callers that
 // come after it do not share them. When the caller's context carries what it wrote, nothing older than that is stored
-// for as long as a load may last, whichever replica it was read from, unless an Invalidate passes over the key. The
+// for as long as a load may last, whichever replica it was read from, unless an Invalidate passes over the key. Where
+// its position could not be learned, nothing at all is stored for so long; loads return what they read. The
 // error is a KeyErrors: what it names may be served until its TTL ends, so call again.
 func (v *View[V]) Delete(ctx context.Context, ids ...string) error {
 	if v.err != nil {
 		return v.err
 	}
 	failed := make(KeyErrors)
-	floor, _ := v.need(ctx) // an unknown position leaves a plain delete
+	floor, _ := v.need(ctx) // what could not be learned is in it as unknown
 	rctx, cancel := context.WithTimeout(ctx, v.store.opts.RedisTimeout)
 	defer cancel()
 	pipe, ttl := v.store.rdb.Pipeline(), v.store.leaseTTL().Milliseconds()
