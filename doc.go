@@ -4,13 +4,16 @@
 // # Promises
 //
 //   - A [Watermark] never goes back, and loses no write that was noted while a position was being looked up.
+//   - A write is not forgotten when its position cannot be learned: an unknown [Token] stands for it, through the same
+//     carriers, until somebody has asked the primary where it stands. Its [Source] has to be a [SystemSource].
 //   - A position from outside is believed only if it was signed: nobody can make one up that no server ever reaches.
 //   - A [Token] has one text form; parsers take nothing else, and tokens of different histories are never compared.
 //
 // # Failures
 //
-// A position that cannot be had in time is counted and logged; the client keeps the token that it had, and its next
-// reads may miss that one write. A token that is malformed, forged, expired or too long is counted and ignored.
+// A position that cannot be had in time, since the primary is slow, silent or dead, is counted and logged; the client
+// gets an unknown token instead. Its next reads ask the primary, or are answered by it, or fail while there is none: no
+// replica may answer them, because nobody can tell what it would lack. A token that is malformed, forged, expired or too long is counted and ignored.
 //
 // # Use
 //

@@ -27,6 +27,10 @@
 // way, since nobody can refresh the replicas, but the callers' own writes and bounds that they asked for do not: such
 // a read fails with [ErrNoNode] when no replica has what it needs.
 //
+// When the primary fails between a commit and the question for its position, the watermark holds an unknown token. A
+// read that has one asks the primary first, once, and goes on with the answer; without an answer it goes to the primary
+// and nowhere else, so while that is down it fails.
+//
 // When a replica is promoted (it leaves recovery, on a higher timeline of the same cluster), writes move to it. A
 // server in recovery never gets a write. Neither does one that left recovery on the writer's timeline or an older one,
 // also while the writer is down: it lacks what was committed since. Between several on one timeline there is no guess.

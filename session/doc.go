@@ -8,7 +8,8 @@
 //   - Parallel requests of one session do not lose each other's values: each key that one of them changed survives,
 //     and a removed key stays removed. When two change the same key, the later commit wins.
 //   - The session carries the consistency token: what a request wrote to the database, the session's next request
-//     sees, on any instance, even from a replica. The token never goes back.
+//     sees, on any instance, even from a replica. The token never goes back. Where the position could not be learned in
+//     time, the session says so until a later request has learned it.
 //   - The session is stored, and its cookie set, before the first byte of the response: before Flush, Hijack and
 //     ReadFrom too. Informational responses do not count.
 //   - A token that the store does not know is never adopted. A cookie value of another form than ours never reaches
