@@ -35,7 +35,13 @@
 // server in recovery never gets a write. Neither does one that left recovery on the writer's timeline or an older one,
 // also while the writer is down: it lacks what was committed since. Between several on one timeline there is no guess.
 // [DB.Nodes], the log, db_node_up and [DB.Ready] tell of them. A DB knows only what it has seen: one that is opened while
-// the promoted server is down believes in its Nodes.Primary.
+// the promoted server is down believes in its Nodes.Primary. While [DB.Run] runs, the first write looks at all nodes before.
+// A transaction that was begun before writes moved is not committed, and an answer that comes after it is no
+// success. Reads that carry a position of a newer timeline are not answered by the old primary, but by [ErrNoNode].
+//
+// When a node does not answer the monitor, its connections that are as silent are closed ([Options.ProbeTimeout]): what
+// waits there ends as if the node had died, also a long statement that was merely under way. Connections that
+// [DB.Operations] opened for themselves are left alone.
 //
 // Positions from before a promotion cannot be compared by their numbers:
 // reads that carry one go to the primary until their caller's watermark has been renewed there.

@@ -42,7 +42,8 @@ type Options struct {
 
 	// ProbeInterval is how often the monitor samples each node. Zero means 250 ms.
 	ProbeInterval time.Duration
-	// ProbeTimeout is when a node that does not answer a probe counts as down. Zero means 1 s.
+	// ProbeTimeout is when a node that does not answer a probe counts as down, and connections to it that are silent as
+	// long are closed. Zero means 1 s.
 	ProbeTimeout time.Duration
 	// ConnectTimeout bounds each attempt to connect. Zero means the connection string's connect_timeout, or 2 s.
 	ConnectTimeout time.Duration
