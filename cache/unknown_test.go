@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/scaleaware/scaleaware"
@@ -68,7 +69,8 @@ func TestSettledPositionIsNotAWriteOfThoseWhoJoin(t *testing.T) {
 	<-g.entered
 	joiner, w := scaleaware.WithWatermark(ctx)
 	joined := background(joiner, leads, "1", loads(lead{Score: 2}, at(9)))
-	g.release <- lead{}
+	eventually(t, "both to have looked", func() bool { return testutil.ToFloat64(leads.looked[resultMiss]) == 2 })
+	g.release <- lead{} // landing takes the load a round trip more, joining takes none
 	for _, c := range []<-chan outcome{slow, joined} {
 		got := <-c
 		wantScore(t, got.lead, got.err, 2)
@@ -137,16 +139,21 @@ func TestDeleteAtAnUnknownPositionEnds(t *testing.T) {
 		if _, err := leads.Get(ctx, "1"); !errors.Is(err, ErrMiss) {
 			t.Fatalf("a load as of 9 landed after a delete at 10: %v", err)
 		}
-		if err := leads.Delete(ctx, "1"); err != nil {
-			t.Fatal(err)
-		}
-		if h := lease(); len(h.asOf) != 1 || h.asOf[0] != at(10) {
-			t.Errorf("what has ended is kept: %v", h.asOf)
-		}
 		l, err = leads.Load(ctx, "1", obedient(lead{Score: 5}))
 		wantScore(t, l, err, 5)
 		l, err = leads.Get(ctx, "1")
 		wantScore(t, l, err, 5)
+
+		if err := leads.Delete(wrote(ctx, unknownAt(78)), "1"); err != nil {
+			t.Fatal(err)
+		}
+		endUnknown(t, ctx, rdb, key)
+		if err := leads.Delete(wrote(ctx, at(12)), "1"); err != nil {
+			t.Fatal(err)
+		}
+		if h := lease(); len(h.asOf) != 1 || h.asOf[0] != at(12) {
+			t.Errorf("what has ended is kept: %v", h.asOf)
+		}
 	})
 }
 
