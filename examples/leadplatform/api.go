@@ -15,8 +15,12 @@ import (
 	"github.com/scaleaware/scaleaware/session"
 )
 
-// maxBody bounds what a client may send.
-const maxBody = 1 << 20
+const (
+	// maxBody bounds what a client may send.
+	maxBody = 1 << 20
+	// statusClientClosed is nginx's: nobody reads the answer, and it is no error of ours.
+	statusClientClosed = 499
+)
 
 func (s *Service) routes() *http.ServeMux {
 	mux := http.NewServeMux()
@@ -188,6 +192,8 @@ func (s *Service) forget(ctx context.Context, id string) {
 // fail maps what the packages report to HTTP, once for all handlers.
 func (s *Service) fail(w http.ResponseWriter, r *http.Request, err error) {
 	switch {
+	case errors.Is(r.Context().Err(), context.Canceled):
+		problem(w, statusClientClosed, "the client has left")
 	case errors.Is(err, readonly.ErrReadOnly):
 		s.mode.Refuse(w, err)
 	case errors.Is(err, errNoLead):
