@@ -28,7 +28,8 @@ type node struct {
 	Any      any                `json:"any"`
 	Inner    struct{ X uint16 } `json:"inner"`
 	Quoted   int64              `json:"quoted,string"`
-	hidden   int
+	//lint:ignore U1000 the schema must not show it
+	hidden int
 }
 
 type box[T any] struct {

@@ -72,7 +72,6 @@ func runChild() {
 type child struct {
 	cmd   *exec.Cmd
 	stdin io.WriteCloser
-	lines chan [2]string
 	done  chan struct{}
 }
 

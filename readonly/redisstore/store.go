@@ -39,7 +39,7 @@ func New(rdb redis.UniversalClient, options *Options) (*Store, error) {
 		return nil, errors.New("redisstore: a Redis client is needed")
 	}
 	if strings.ContainsAny(prefix, `{}*?[]\`) || !strings.HasSuffix(prefix, ":") {
-		return nil, fmt.Errorf("redisstore: Options.Prefix %q must end in a colon and have no braces or glob characters, want a form like shop:", prefix)
+		return nil, fmt.Errorf("redisstore: Options.Prefix %q must end in a colon, as shop: does, and have no braces or glob characters", prefix)
 	}
 	tag := prefix + "{readonly}:"
 	return &Store{rdb: rdb, state: tag + "state", acks: tag + "acks", channels: tag + "changed"}, nil
