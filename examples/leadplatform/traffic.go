@@ -29,8 +29,8 @@ type Traffic struct {
 
 // Shares of the mix in percent, the first two of agents only; the rest are reads of one lead.
 const (
-	shareCreate = 10
-	shareUpdate = 6
+	shareCreate = 7
+	shareUpdate = 4
 	shareList   = 8
 	agentEvery  = 6
 )
