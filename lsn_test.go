@@ -14,6 +14,8 @@ func TestPageStart(t *testing.T) {
 		{3*segment + 40, 3 * segment, block, segment},
 		{3*segment + 41, 3*segment + 41, block, segment},
 		{7*block + 24, 7*block + 24, 0, 0},
+		{0x729A018, 0x729A000, block, segment},               // as seen on a real server
+		{3*segment + 8232, 3*segment + 8232, block, segment}, // 40 within a later page is data
 		{0, 0, block, segment},
 	} {
 		if got := c.at.PageStart(c.block, c.segment); got != c.want {

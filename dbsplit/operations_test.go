@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -256,6 +257,9 @@ func TestSlowQueries(t *testing.T) {
 	ctx := within(t, 20*time.Second)
 	call(t, s, "GET", path+"slow-queries", "").wants(t, 501, "CREATE EXTENSION")
 	if !get[bool](t, ctx, db, "select exists (select from pg_available_extensions where name = 'pg_stat_statements')") {
+		if os.Getenv("SCALEAWARE_REQUIRE_SERVERS") == "1" {
+			t.Fatal("this PostgreSQL has no contrib modules: install them (postgresql-contrib)")
+		}
 		t.Skip("this PostgreSQL has no contrib modules")
 	}
 	exec(t, db, "create schema elsewhere; create extension pg_stat_statements schema elsewhere")

@@ -46,27 +46,7 @@ func probe(ctx context.Context, q rowQuerier) (position, error) {
 	}
 	p.at = scaleaware.Token{System: uint64(system), Timeline: uint32(timeline), LSN: scaleaware.LSN(lsn)}
 	if !p.recovering {
-		p.at.LSN = roundPageHeader(p.at.LSN, uint64(blockSize), uint64(segBytes))
+		p.at.LSN = p.at.LSN.PageStart(uint64(blockSize), uint64(segBytes))
 	}
 	return p, nil
-}
-
-// Sizes of the headers that open each page, and the first page of each segment, of the log.
-const (
-	shortPageHeader = 24
-	longPageHeader  = 40
-)
-
-// roundPageHeader returns the start of the page when lsn points just behind its header. There the last record ended
-// exactly on the page's start, which is where replay will report it: without rounding, a replica of an idle
-// primary would never be seen to catch up.
-func roundPageHeader(lsn scaleaware.LSN, blockSize, segmentSize uint64) scaleaware.LSN {
-	switch {
-	case segmentSize > 0 && uint64(lsn)%segmentSize == longPageHeader:
-		return lsn - longPageHeader
-	case blockSize > 0 && uint64(lsn)%blockSize == shortPageHeader:
-		return lsn - shortPageHeader
-	default:
-		return lsn
-	}
 }

@@ -44,24 +44,6 @@ func TestRing(t *testing.T) {
 	}
 }
 
-func TestRoundPageHeader(t *testing.T) {
-	const page, segment = 8192, 16 << 20
-	for lsn, want := range map[scaleaware.LSN]scaleaware.LSN{
-		0x729A018:        0x729A000, // behind a page's header
-		0x729A020:        0x729A020,
-		0x729A000:        0x729A000,
-		3*segment + 40:   3 * segment, // behind a segment's
-		3*segment + 48:   3*segment + 48,
-		3*segment + 8216: 3*segment + 8192,
-		3*segment + 8232: 3*segment + 8232, // 40 within a later page is data
-		0:                0,
-	} {
-		if got := roundPageHeader(lsn, page, segment); got != want {
-			t.Errorf("%v became %v, want %v", lsn, got, want)
-		}
-	}
-}
-
 func TestErrorsTell(t *testing.T) {
 	server := func(severity, code string) error {
 		return fmt.Errorf("wrapped: %w", &pgconn.PgError{SeverityUnlocalized: severity, Severity: "FEHLER", Code: code})
