@@ -1,9 +1,11 @@
 package dbsplit
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"strconv"
 	"strings"
 
@@ -11,7 +13,12 @@ import (
 )
 
 // Nodes are the connection strings of one PostgreSQL cluster's servers, as URLs or as keywords and values. Each
-// names one server.
+// names one server. Beside what pgx takes, a connection string may say, for this package alone:
+//
+//   - node_zone: where the server is. See Options.Zone.
+//   - node_weight: its share of the reads, from 1 to 100, in proportion to the other replicas'. 10 when absent.
+//   - node_pooler: transaction or session, the mode of the PgBouncer that stands before the server.
+//   - node_addr: the IP address to connect to instead of looking the host up. TLS still verifies the host.
 type Nodes struct {
 	// Primary takes writes, and the reads that no replica can serve.
 	Primary string
@@ -22,7 +29,24 @@ type Nodes struct {
 type endpoint struct {
 	name   string // host:port, without user and password
 	config *pgxpool.Config
+	zone   string
+	weight int
+	pooler pooler
 }
+
+const (
+	defaultWeight = 10
+	maxWeight     = 100
+)
+
+// pooler is the mode of a connection pooler between us and a node, as its connection string declares it.
+type pooler string
+
+const (
+	poolerNone        pooler = ""
+	poolerSession     pooler = "session"
+	poolerTransaction pooler = "transaction"
+)
 
 // parse returns the primary's endpoint first, or all mistakes joined. No error contains any part of a connection
 // string except a host and port that were understood: pgx redacts its own errors on a best-effort basis only.
@@ -65,7 +89,43 @@ func parseDSN(dsn string) (endpoint, error) {
 			return endpoint{}, fmt.Errorf("names several servers, %s and others: give each server as a node of its own", name)
 		}
 	}
-	return endpoint{name: name, config: config}, nil
+	e := endpoint{name: name, config: config}
+	return e, e.takeParams()
+}
+
+// takeParams takes our own parameters out of those that would be sent to the server.
+func (e *endpoint) takeParams() error {
+	c := e.config.ConnConfig
+	take := func(name string) string {
+		value := c.RuntimeParams[name]
+		delete(c.RuntimeParams, name)
+		return value
+	}
+	e.zone = take("node_zone")
+	weight, mode, addr := take("node_weight"), take("node_pooler"), take("node_addr")
+	e.weight = defaultWeight
+	var errs []error
+	if weight != "" {
+		n, err := strconv.Atoi(weight)
+		if err != nil || n < 1 || n > maxWeight {
+			errs = append(errs, fmt.Errorf("has a node_weight that is no number from 1 to %d", maxWeight))
+		}
+		e.weight = n
+	}
+	switch e.pooler = pooler(mode); e.pooler {
+	case poolerNone, poolerSession, poolerTransaction:
+	default:
+		errs = append(errs, errors.New("has an unknown node_pooler, want session or transaction"))
+	}
+	if addr != "" {
+		ip, err := netip.ParseAddr(addr)
+		if err != nil {
+			return errors.Join(append(errs, errors.New("has a node_addr that is no IP address"))...)
+		}
+		e.name = net.JoinHostPort(ip.String(), strconv.Itoa(int(c.Port)))
+		c.LookupFunc = func(context.Context, string) ([]string, error) { return []string{ip.String()}, nil }
+	}
+	return errors.Join(errs...)
 }
 
 // dsnMistake names the parameter that pgx could not take, and nothing that it quoted.

@@ -108,6 +108,10 @@ func TestNodesAreChecked(t *testing.T) {
 		"keywords":             {Nodes{Primary: "host=db1 password=" + canary + " port=" + canary}, "invalid port"},
 		"broken keywords":      {Nodes{Primary: "host=db1 password='" + canary}, "Nodes.Primary"},
 		"twice the same":       {Nodes{good, []string{"postgres://other:" + canary + "@db1/else"}}, "Nodes.Replicas[0] names the same server as Nodes.Primary, db1:5432"},
+		"a weight of nothing":  {Nodes{Primary: good + "?node_weight=0"}, "node_weight that is no number from 1 to 100"},
+		"an unknown pooler":    {Nodes{Primary: good + "?node_pooler=" + canary}, "unknown node_pooler"},
+		"a name as address":    {Nodes{Primary: good + "?node_addr=" + canary}, "node_addr that is no IP address"},
+		"one address twice":    {Nodes{good + "?node_addr=10.0.0.1", []string{"postgres://db2/shop?node_addr=10.0.0.1"}}, "names the same server as Nodes.Primary, 10.0.0.1:5432"},
 		"several hosts in one": {Nodes{Primary: "postgres://app:" + canary + "@db1,db2/shop"}, "give each server as a node of its own"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -131,6 +135,28 @@ func TestNodesAreChecked(t *testing.T) {
 		if !strings.Contains(fmt.Sprint(err), want) {
 			t.Errorf("%v does not mention %s", err, want)
 		}
+	}
+}
+
+func TestNodeParameters(t *testing.T) {
+	e, err := parseDSN("postgres://app@db1:5433/shop?node_zone=eu-1&node_weight=25&node_pooler=transaction&node_addr=10.0.0.7&timezone=UTC")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e.name != "10.0.0.7:5433" || e.zone != "eu-1" || e.weight != 25 || e.pooler != poolerTransaction {
+		t.Errorf("%+v", e)
+	}
+	c := e.config.ConnConfig
+	if addrs, err := c.LookupFunc(t.Context(), c.Host); c.Host != "db1" || len(addrs) != 1 || addrs[0] != "10.0.0.7" || err != nil {
+		t.Errorf("host %s is looked up as %v, %v", c.Host, addrs, err)
+	}
+	for name := range c.RuntimeParams {
+		if name != "timezone" {
+			t.Errorf("%s would be sent to the server", name)
+		}
+	}
+	if e, err := parseDSN("host=db1 user=app"); err != nil || e.weight != 10 || e.zone != "" || e.pooler != poolerNone {
+		t.Errorf("without parameters: %+v, %v", e, err)
 	}
 }
 
