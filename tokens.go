@@ -84,21 +84,23 @@ func ParseTokens(s string) (Tokens, error) {
 	return ts, nil
 }
 
-// raise keeps the database raised last at the end, and drops the first when there are more than maxSystems.
+// raise returns ts with t in it. It keeps the database raised last at the end, and drops the first when there are more
+// than maxSystems. It never changes ts, which others may hold.
 func raise(ts Tokens, t Token) Tokens {
 	if t.IsZero() {
 		return ts
 	}
-	for i, have := range ts {
-		if have.System == t.System {
-			if have.later(t) == have {
-				return ts
-			}
-			return append(slices.Delete(ts, i, i+1), t)
+	raised := make(Tokens, 0, min(len(ts)+1, maxSystems))
+	for _, have := range ts {
+		switch {
+		case have.System != t.System:
+			raised = append(raised, have)
+		case have.later(t) == have:
+			return ts
 		}
 	}
-	if len(ts) >= maxSystems {
-		ts = slices.Delete(ts, 0, len(ts)-maxSystems+1)
+	if len(raised) == maxSystems {
+		raised = append(raised[:0], raised[1:]...)
 	}
-	return append(ts, t)
+	return append(raised, t)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 )
 
 // Source tells a position that covers everything committed in its database before the call. dbsplit.DB is one.
@@ -19,6 +20,13 @@ type Source interface {
 type SystemSource interface {
 	Source
 	System() uint64
+}
+
+// RecentSource is a Source that often knows a position without asking its database. PositionSince returns one that covers
+// everything which was committed, or read there, before mark; ok is false when it knows none. It must not block.
+type RecentSource interface {
+	Source
+	PositionSince(mark time.Time) (t Token, ok bool)
 }
 
 // Watermark is what one unit of work (a request, a job, a cache fill) has to do with time. Its written side is
@@ -38,6 +46,7 @@ type Watermark struct {
 type pendingWrites struct {
 	src     Source
 	at      uint64
+	when    time.Time
 	unknown Token // what stands for it since its position could not be had
 }
 
@@ -76,8 +85,9 @@ func (w *Watermark) Raise(t Token) {
 	}
 }
 
-// RaiseFrom notes that something was, or may have been, committed to src. The position is asked for once, when
-// somebody needs it: a unit of work that writes ten times and never reads pays for none, or for one.
+// RaiseFrom notes that something was, or may have been, committed to src, or that what was read there must not be unseen
+// again. The position is asked for once, when somebody needs it: a unit of work that writes ten times and never reads
+// pays for none, or for one; for none, too, when src is a RecentSource that knows a later position by then.
 func (w *Watermark) RaiseFrom(src Source) {
 	if w == nil || src == nil {
 		return
@@ -85,24 +95,65 @@ func (w *Watermark) RaiseFrom(src Source) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.changes++
+	noted := pendingWrites{src: src, at: w.changes, when: time.Now()}
 	for i := range w.pending {
 		if w.pending[i].src == src {
-			w.pending[i] = pendingWrites{src: src, at: w.changes}
+			w.pending[i] = noted
 			return
 		}
 	}
-	w.pending = append(w.pending, pendingWrites{src: src, at: w.changes})
+	w.pending = append(w.pending, noted)
+}
+
+// Known is Written without asking anybody: the positions known by now, and the sources whose latest notes none of them
+// covers. The Tokens must not be changed.
+func (w *Watermark) Known() (known Tokens, open []Source) {
+	if w == nil {
+		return nil, nil
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.recall()
+	known = w.written
+	if len(w.unknown) > 0 {
+		known = w.written.Merge(w.unknown)
+	}
+	for _, p := range w.pending {
+		open = append(open, p.src)
+	}
+	return known, open
+}
+
+// recall settles what recent sources can settle by themselves. w.mu is held.
+func (w *Watermark) recall() {
+	kept := w.pending[:0]
+	for _, p := range w.pending {
+		if recent, ok := p.src.(RecentSource); ok {
+			if t, ok := recent.PositionSince(p.when); ok {
+				w.written = raise(w.written, t)
+				continue
+			}
+		}
+		kept = append(kept, p)
+	}
+	clear(w.pending[len(kept):])
+	w.pending = kept
 }
 
 // Written returns the positions that later reads must have reached, one a database, asking the sources noted by
 // RaiseFrom first. On an error the positions known so far are returned with it, with an unknown Token for each failed
 // source that is a SystemSource and knows its system; and the failed sources stay noted, so that the next call asks
-// again.
+// again. The Tokens must not be changed.
 func (w *Watermark) Written(ctx context.Context) (Tokens, error) {
 	if w == nil {
 		return nil, nil
 	}
 	w.mu.Lock()
+	w.recall()
+	if len(w.pending) == 0 && len(w.unknown) == 0 {
+		defer w.mu.Unlock()
+		return w.written, nil
+	}
 	asked, unknown := slices.Clone(w.pending), slices.Clone(w.unknown)
 	w.mu.Unlock()
 

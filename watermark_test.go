@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // log is a source whose position a test moves. With a gate, each look-up takes its position, hands out a channel and
@@ -209,5 +210,49 @@ func BenchmarkRaise(b *testing.B) {
 	b.ReportAllocs()
 	for i := range b.N {
 		w.Raise(Token{1, 1, LSN(i)})
+	}
+}
+
+// recentLog is a log that knows a position as of a moment.
+type recentLog struct {
+	log
+	asOf time.Time
+	at   Token
+}
+
+func (s *recentLog) PositionSince(mark time.Time) (Token, bool) {
+	return s.at, s.asOf.After(mark)
+}
+
+func TestRecentSourceIsNotAsked(t *testing.T) {
+	src := &recentLog{at: Token{1, 1, 50}, asOf: time.Now().Add(-time.Hour)}
+	src.end.Store(60)
+	_, w := WithWatermark(t.Context())
+	w.RaiseFrom(src)
+	if known, open := w.Known(); len(known) != 0 || len(open) != 1 || open[0] != Source(src) {
+		t.Errorf("before a later position is known: %v, %v", known, open)
+	}
+	src.asOf = time.Now().Add(time.Hour)
+	if known, open := w.Known(); known.For(1) != src.at || len(open) != 0 {
+		t.Errorf("after: %v, %v", known, open)
+	}
+	if written, err := w.Written(t.Context()); err != nil || written.For(1) != src.at || src.calls.Load() != 0 {
+		t.Errorf("%v, %v, asked %d times", written, err, src.calls.Load())
+	}
+	src.asOf = time.Time{}
+	w.RaiseFrom(src)
+	if written, err := w.Written(t.Context()); err != nil || written.For(1) != (Token{1, 1, 60}) || src.calls.Load() != 1 {
+		t.Errorf("a later write: %v, %v, asked %d times", written, err, src.calls.Load())
+	}
+}
+
+func TestWrittenTokensStayAsTheyWere(t *testing.T) {
+	_, w := WithWatermark(t.Context())
+	w.Raise(Token{7, 1, 50})
+	before, _ := w.Written(t.Context())
+	w.Raise(Token{8, 1, 1})
+	w.Raise(Token{7, 1, 90})
+	if len(before) != 1 || before.For(7) != (Token{7, 1, 50}) {
+		t.Errorf("tokens that were handed out have become %v", before)
 	}
 }
