@@ -69,9 +69,10 @@ func (db *DB) CancelLongRunning(ctx context.Context, opts CancelOptions) ([]Canc
 	if opts.OlderThan < time.Second {
 		return nil, admin.Invalid("older_than", "%v would cancel ordinary statements: give 1s or more", opts.OlderThan)
 	}
-	reports := make([]CancelReport, len(db.nodes))
+	nodes := db.members()
+	reports := make([]CancelReport, len(nodes))
 	var wg sync.WaitGroup
-	for i, n := range db.nodes {
+	for i, n := range nodes {
 		wg.Go(func() { reports[i] = db.cancelOn(ctx, n, opts) })
 	}
 	wg.Wait()

@@ -7,8 +7,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/scaleaware/scaleaware"
 )
 
 // DB is a PostgreSQL primary with its replicas. It has the methods of *pgxpool.Pool, all on the primary, except that
@@ -17,20 +15,26 @@ import (
 type DB struct {
 	opts   Options
 	in     *instruments
-	nodes  []*node
 	opened time.Time
 	reader Reader // what Read returns when it is given no option
 
+	places   atomic.Pointer[[]*node] // by node.index, nil where one was removed; replaced as a whole, under resize
 	writer   atomic.Pointer[node]
-	maxConns atomic.Int32
-	snap     atomic.Pointer[snapshot]         // nil while Run is not running
-	system   atomic.Uint64                    // the cluster's identifier, 0 before it is known
-	latest   atomic.Pointer[scaleaware.Token] // the highest position of the primary that was seen
-	waiters  atomic.Int64                     // reads that wait for a replica to catch up
+	maxConns atomic.Int32              // of the writing pool
+	resized  atomic.Int32              // of each replica's pool since Resize; 0 before
+	snap     atomic.Pointer[snapshot]  // nil while Run is not running
+	system   atomic.Uint64             // the cluster's identifier, 0 before it is known
+	latest   atomic.Pointer[sighting]  // the highest position of the primary that was seen
+	history  atomic.Pointer[timelines] // where earlier timelines ended, as far as it is known
+	waiters  atomic.Int64              // reads that wait for a replica to catch up
 	running  atomic.Bool
 	closed   atomic.Bool
+	wanted   atomic.Uint64 // the position that the latest of them waits for
+	orphans  atomic.Int64  // writes that wait for a primary
+	joined   chan struct{} // a node was added
+	moved    chan struct{} // another node is the writer
 
-	resize  sync.Mutex // serialises replacing pools
+	resize  sync.Mutex // serialises replacing pools and places
 	retired sync.WaitGroup
 
 	monitor    monitor
@@ -54,15 +58,16 @@ func Open(ctx context.Context, nodes Nodes, opts *Options) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("dbsplit: Options.Registerer: %w", err)
 	}
-	db := &DB{opts: o, in: in, opened: time.Now()}
+	db := &DB{opts: o, in: in, opened: time.Now(), joined: make(chan struct{}, 1), moved: make(chan struct{}, 1)}
 	db.reader = Reader{db: db, s: db.defaultRead()}
+	places := make([]*node, len(endpoints))
 	for i, e := range endpoints {
 		o.configure(e.config)
-		db.nodes = append(db.nodes, &node{endpoint: e, index: i, prompt: make(chan struct{}, 1)})
+		places[i] = db.newNode(e, i)
+		db.monitor.enter(i, standing{})
 	}
-	db.monitor.nodes = make([]standing, len(db.nodes))
-	db.monitor.told = make([]verdict, len(db.nodes))
-	primary := db.nodes[0]
+	db.places.Store(&places)
+	primary := places[0]
 	db.writer.Store(primary)
 	db.maxConns.Store(primary.config.MaxConns)
 	if err := db.openPools(); err != nil {
@@ -76,18 +81,10 @@ func Open(ctx context.Context, nodes Nodes, opts *Options) (*DB, error) {
 func (db *DB) openPools() error {
 	db.resize.Lock()
 	defer db.resize.Unlock()
-	primary := db.nodes[0]
+	primary := db.writer.Load()
 	errs := []error{db.replaceWrites(primary, primary.config.MaxConns)}
-	for i, n := range db.nodes {
-		size := n.config.MaxConns
-		if i == 0 {
-			size = db.opts.primaryReads(len(db.nodes)-1, size)
-		}
-		p, err := db.newPool(n, false, size)
-		errs = append(errs, err)
-		if err == nil {
-			n.reads.Store(p)
-		}
+	for _, n := range db.members() {
+		errs = append(errs, db.replaceReads(n, n == primary))
 	}
 	return errors.Join(errs...)
 }
@@ -97,7 +94,7 @@ func (db *DB) Close() {
 	db.closed.Store(true)
 	db.resize.Lock()
 	defer db.resize.Unlock()
-	for _, n := range db.nodes {
+	for _, n := range db.members() {
 		db.retire(n.reads.Load())
 		db.retire(n.writes.Load())
 	}
@@ -118,9 +115,9 @@ func (db *DB) Ready(ctx context.Context) error {
 		if v.probed {
 			err := db.monitor.reason(s.writer)
 			if v.contested || v.tied {
-				return fmt.Errorf("dbsplit: primary %s: %s: %w", db.nodes[s.writer].name, v.advice(true), err)
+				return fmt.Errorf("dbsplit: primary %s: %s: %w", s.nodes[s.writer].name, v.advice(true), err)
 			}
-			return fmt.Errorf("dbsplit: primary %s does not take writes, bring it up or promote a replica: %w", db.nodes[s.writer].name, err)
+			return fmt.Errorf("dbsplit: primary %s does not take writes, bring it up or promote a replica: %w", s.nodes[s.writer].name, err)
 		}
 	}
 	if err := db.Ping(ctx); err != nil {

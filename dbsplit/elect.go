@@ -8,10 +8,13 @@ import (
 // standing is what the monitor last learned of one node.
 type standing struct {
 	position
-	probed bool
-	up     bool
-	since  time.Time // when the probe that told so was sent
-	err    error
+	admission
+	probed  bool
+	up      bool
+	twin    bool      // the same server as another node
+	lagging bool      // too stale by the default bound since it was last far below it
+	since   time.Time // when the probe that told so was sent
+	err     error
 }
 
 // elect returns the node that writes go to. A server that is not in recovery on a higher timeline was promoted later, so
@@ -56,7 +59,7 @@ func elect(nodes []standing, current int, system uint64) (writer int, contested 
 }
 
 func claims(n standing, system uint64) bool {
-	return n.up && !n.recovering && (system == 0 || n.at.System == system)
+	return n.up && !n.recovering && !n.twin && (system == 0 || n.at.System == system)
 }
 
 func witnessed(nodes []standing, candidate int) bool {

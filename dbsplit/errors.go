@@ -13,8 +13,13 @@ var (
 	// ErrNoNode is returned by a read that no node may serve: the primary is down, and no replica is up that has
 	// what the read asks for.
 	ErrNoNode = errors.New("dbsplit: no node can serve this read")
+	// ErrLostWrite is returned, once for each watermark, by a read whose caller has written something that a promotion may
+	// have lost: its position lies beyond the end of its timeline. Other writes may have moved that position up, so look
+	// whether this one is there.
+	ErrLostWrite = errors.New("dbsplit: a promotion has lost writes, maybe this caller's: look whether they are there, and repeat them if not")
 	// ErrOutcomeUnknown is returned by a write whose connection was lost after it was sent, or that was answered by a
-	// primary which has been replaced meanwhile: it may have been committed. Nothing was sent again. Look for its effect before you repeat it, or make it idempotent.
+	// primary which has been replaced meanwhile: it may have been committed. Nothing was sent again. Look for its effect
+	// before you repeat it, or make it idempotent.
 	ErrOutcomeUnknown = errors.New("dbsplit: outcome of the write is unknown, check for its effect before you send it again")
 	// ErrWriteInRead is returned when a statement sent through Read tried to write. Nothing was written. Send it
 	// through the DB itself.

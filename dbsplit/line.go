@@ -65,6 +65,18 @@ func (ls *lines) end(then time.Duration) (n int) {
 	return n
 }
 
+// heard reports whether anything came on any of them since then.
+func (ls *lines) heard(then time.Duration) bool {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	for l := range ls.open {
+		if l.heard.Load() >= int64(then) {
+			return true
+		}
+	}
+	return false
+}
+
 func (l *line) Read(p []byte) (int, error) {
 	n, err := l.Conn.Read(p)
 	if n > 0 {

@@ -31,11 +31,11 @@ func (l *load) answer(begun, now time.Duration) {
 // reads that would correct it.
 const halving = 100 * time.Millisecond
 
-// cost is lower for a better choice.
-func (l *load) cost(now time.Duration) int64 {
+// average is the moving average in ns.
+func (l *load) average(now time.Duration) int64 {
 	average := l.latency.Load()
 	if idle := now - time.Duration(l.answered.Load()); idle >= halving {
 		average >>= min(uint64(idle/halving), 62)
 	}
-	return (l.inflight.Load() + 1) * max(minLatency, average)
+	return max(minLatency, average)
 }

@@ -18,6 +18,7 @@ func (db *DB) measure(ctx context.Context) {
 	defer sizes.Stop()
 	waited := make(map[*pool]time.Duration)
 	db.sampleSize(ctx)
+	db.sampleFleet(ctx)
 	for {
 		db.samplePools()
 		db.sampleWaits(waited)
@@ -28,6 +29,7 @@ func (db *DB) measure(ctx context.Context) {
 		case <-pools.C:
 		case <-sizes.C:
 			db.sampleSize(ctx)
+			db.sampleFleet(ctx)
 		}
 	}
 }
@@ -42,7 +44,7 @@ const (
 // eachPool calls f for the pools in use.
 func (db *DB) eachPool(f func(n *node, role string, p *pool)) {
 	writer := db.writer.Load()
-	for _, n := range db.nodes {
+	for _, n := range db.members() {
 		if p := n.writes.Load(); p != nil {
 			f(n, poolPrimary, p)
 		}
@@ -57,18 +59,21 @@ func (db *DB) eachPool(f func(n *node, role string, p *pool)) {
 }
 
 func (db *DB) samplePools() {
-	type sum struct{ acquired, most, waiting int64 }
+	type sum struct {
+		acquired      float64
+		most, waiting int64
+	}
 	sums := make(map[string]sum)
 	db.eachPool(func(_ *node, role string, p *pool) {
 		stat := p.Stat()
 		s := sums[role]
-		s.acquired += int64(stat.AcquiredConns())
+		s.acquired += p.tracer.usage.sample(int64(stat.AcquiredConns()), db.now())
 		s.most += int64(stat.MaxConns())
 		s.waiting += p.tracer.waiting.Load()
 		sums[role] = s
 	})
 	for role, s := range sums {
-		db.in.acquired.WithLabelValues(db.opts.Name, role).Set(float64(s.acquired))
+		db.in.acquired.WithLabelValues(db.opts.Name, role).Set(s.acquired)
 		db.in.max.WithLabelValues(db.opts.Name, role).Set(float64(s.most))
 		db.in.waiters.WithLabelValues(db.opts.Name, role).Set(float64(s.waiting))
 	}

@@ -1,126 +1,47 @@
 package dbsplit
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"time"
-
-	"github.com/jackc/pgx/v5"
-	"golang.org/x/sync/errgroup"
 )
 
 // monitor is what Run knows between two probes.
 type monitor struct {
 	mu       sync.Mutex
-	nodes    []standing
+	nodes    []standing // by node.index
 	told     []verdict
 	ring     ring
 	timeline uint32 // of the samples in ring
-}
-
-// Run watches the nodes, each over a connection of its own, until ctx ends: their roles, positions and staleness. Reads
-// go to replicas while it runs. It returns nil when ctx ends, and an error only when it runs already.
-func (db *DB) Run(ctx context.Context) error {
-	if !db.running.CompareAndSwap(false, true) {
-		return errors.New("dbsplit: Run is running already, call it once for each DB")
-	}
-	defer db.running.Store(false)
-	db.monitor.forget()
-	db.publish()
-	g, ctx := errgroup.WithContext(ctx)
-	for _, n := range db.nodes {
-		g.Go(func() error { db.watch(ctx, n); return nil })
-	}
-	g.Go(func() error { db.measure(ctx); return nil })
-	err := g.Wait()
-	if last := db.snap.Swap(nil); last != nil {
-		close(last.next)
-	}
-	return err
-}
-
-// watch probes n until ctx ends. Its connection is its own, so that a pool whose connections are all in use cannot blind it.
-func (db *DB) watch(ctx context.Context, n *node) {
-	var conn *pgx.Conn
-	quick := time.Duration(0)
-	for {
-		sent := time.Now()
-		p, err := db.probeNode(ctx, n, &conn)
-		if ctx.Err() != nil {
-			hangUp(conn)
-			return
-		}
-		db.observe(n, sent, p, err)
-		wait := db.opts.ProbeInterval * time.Duration(90+rand.IntN(21)) / 100
-		if db.waiters.Load() > 0 && err == nil {
-			quick = min(max(2*time.Millisecond, 2*quick), 8*time.Millisecond)
-			wait = min(wait, quick)
-		} else {
-			quick = 0
-		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			hangUp(conn)
-			return
-		case <-timer.C:
-		case <-n.prompt:
-			timer.Stop()
-		}
-	}
-}
-
-func hangUp(conn *pgx.Conn) {
-	if conn == nil {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	_ = conn.Close(ctx) // nothing can be done about it
-}
-
-// probeNode connects when it must. A connection that failed is not used again.
-func (db *DB) probeNode(ctx context.Context, n *node, conn **pgx.Conn) (position, error) {
-	ctx, cancel := context.WithTimeout(ctx, db.opts.ProbeTimeout)
-	defer cancel()
-	if *conn == nil {
-		c := n.config.ConnConfig.Copy()
-		c.RuntimeParams["application_name"] = db.opts.Name + " monitor"
-		c.DefaultQueryExecMode = pgx.QueryExecModeExec // no prepared statement: works through a pooler as well
-		opened, err := pgx.ConnectConfig(ctx, c)
-		if err != nil {
-			return position{}, err
-		}
-		*conn = opened
-	}
-	p, err := probe(ctx, *conn)
-	if err != nil {
-		hangUp(*conn)
-		*conn = nil
-	}
-	return p, err
 }
 
 // observe takes in one probe of n and publishes what follows from it.
 func (db *DB) observe(n *node, sent time.Time, p position, err error) {
 	m := &db.monitor
 	m.mu.Lock()
+	places := *db.places.Load()
+	if places[n.index] != n {
+		m.mu.Unlock()
+		return // removed meanwhile
+	}
 	before := m.nodes[n.index]
-	now := standing{position: p, probed: true, up: err == nil, since: sent, err: err}
-	if err != nil {
+	now := standing{position: p, admission: before.admission, probed: true, up: err == nil, lagging: before.lagging, since: sent, err: err}
+	switch {
+	case err == nil:
+		now.admission = now.admit(before, sent)
+		n.load.suspect.Store(false)
+		db.sawFork(before.position, p)
+	case db.slowOnly(n, before, sent, err):
+		now = before // its position gets old, and so it leaves when others are fresher
+	default:
 		now.position = before.position
 		db.in.failed("probe")
-	} else {
-		n.load.suspect.Store(false)
 	}
 	m.nodes[n.index] = now
+	m.markTwins(places)
 	current := db.writer.Load()
 	winner, _ := elect(m.nodes, current.index, db.system.Load())
-	elected := db.nodes[winner]
+	elected := places[winner]
 	m.mu.Unlock()
 
 	db.note(n, before, now)
@@ -140,6 +61,20 @@ func (db *DB) observe(n *node, sent time.Time, p position, err error) {
 	}
 }
 
+// slowOnly reports whether a replica that did not answer its probe in time is slow, not silent, and the last one: it
+// stays then, since reads of the primary are no help to a cluster that is overloaded. monitor.mu is held.
+func (db *DB) slowOnly(n *node, before standing, sent time.Time, err error) bool {
+	if !ranOut(err) || !before.up || !before.recovering || !n.lines.heard(sent.Sub(db.opened)) {
+		return false
+	}
+	for i, st := range db.monitor.nodes {
+		if i != n.index && st.up && st.recovering {
+			return false
+		}
+	}
+	return true
+}
+
 // moveWriter points writes to a promoted server. Statements under way on the old one keep their connections.
 func (db *DB) moveWriter(from, to *node) error {
 	db.resize.Lock()
@@ -156,6 +91,16 @@ func (db *DB) moveWriter(from, to *node) error {
 	db.writer.Store(to)
 	db.retire(from.writes.Swap(nil))
 	db.opts.Logger.Warn("dbsplit: writes have moved to the promoted server", "db", db.opts.Name, "from", from.name, "to", to.name)
+	for _, n := range []*node{from, to} {
+		if err := db.replaceReads(n, n == to); err != nil {
+			db.in.failed("failover")
+			db.opts.Logger.Error("dbsplit: a pool for reads keeps the size of its node's old role", "db", db.opts.Name, "node", n.name, "error", err)
+		}
+	}
+	select {
+	case db.moved <- struct{}{}:
+	default:
+	}
 	return nil
 }
 
@@ -181,23 +126,29 @@ func (db *DB) sampleWriter() {
 		m.ring.reset()
 	}
 	m.ring.add(s.at.LSN, s.since)
-	db.sighted(s.at)
+	db.sighted(s.at, s.since)
 }
 
 // publish replaces the snapshot and rouses those who wait for it.
 func (db *DB) publish() {
 	m := &db.monitor
 	m.mu.Lock()
+	places := *db.places.Load()
 	s := &snapshot{
-		views:  make([]view, len(db.nodes)),
+		nodes:  places,
+		views:  make([]view, len(places)),
 		writer: db.writer.Load().index,
 		next:   make(chan struct{}),
 	}
 	elected, contested := elect(m.nodes, s.writer, db.system.Load())
 	s.settled = elected == s.writer
-	for i, n := range db.nodes {
+	for i, n := range places {
+		if n == nil {
+			s.views[i].probed = true
+			continue
+		}
 		s.views[i] = m.view(db, n, i == s.writer)
-		s.settled = s.settled && (s.views[i].probed || len(db.nodes) == 1)
+		s.settled = s.settled && (s.views[i].probed || len(places) == 1)
 	}
 	for i := range s.views {
 		s.views[i].contested = contested&(1<<i) != 0
@@ -217,14 +168,19 @@ func (db *DB) publish() {
 }
 
 func (m *monitor) view(db *DB, n *node, writer bool) view {
-	st := m.nodes[n.index]
+	st := &m.nodes[n.index]
 	system := db.system.Load()
-	v := view{probed: st.probed, up: st.up, at: st.at, load: &n.load}
+	v := view{
+		probed: st.probed, up: st.up, at: st.at, sent: st.since, load: &n.load,
+		near: db.opts.Zone != "" && n.zone == db.opts.Zone, weight: int64(n.weight),
+	}
 	switch {
 	case st.at.IsZero():
 		return v
 	case system != 0 && st.at.System != system:
 		v.role = roleStranger
+	case st.twin && !writer:
+		v.role = roleTwin
 	case st.recovering && !writer:
 		v.role = roleReplica
 	case !st.recovering && writer:
@@ -234,19 +190,34 @@ func (m *monitor) view(db *DB, n *node, writer bool) view {
 	default: // the writer is in recovery, and nobody was promoted: still, what it has can be read
 		v.role = roleReplica
 	}
-	if v.role == roleReplica && st.at.Timeline == m.timeline {
-		if at, ok := m.ring.reached(st.at.LSN); ok {
-			v.fresh, v.bounded = at.Sub(db.opened), true
+	if v.role != roleReplica {
+		return v
+	}
+	v.barred = st.barred
+	if !st.back.IsZero() {
+		v.joined = max(1, st.back.Sub(db.opened))
+	}
+	if st.at.Timeline != m.timeline {
+		return v
+	}
+	if at, ok := m.ring.reached(st.at.LSN); ok {
+		v.fresh, v.bounded = at.Sub(db.opened), true
+		switch stale := db.now() - v.fresh; {
+		case stale > db.opts.MaxStaleness:
+			st.lagging = true
+		case stale <= db.opts.MaxStaleness/2:
+			st.lagging = false
 		}
+		v.lagging = st.lagging
 	}
 	return v
 }
 
-func (m *monitor) forget() {
+func (m *monitor) forget(places []*node) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for i, st := range m.nodes {
-		m.nodes[i] = standing{position: st.position} // the writer's timeline still counts
+		m.nodes[i] = standing{position: st.position, probed: places[i] == nil} // the writer's timeline still counts
 	}
 	m.ring.reset()
 }

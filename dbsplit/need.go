@@ -2,53 +2,96 @@ package dbsplit
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/scaleaware/scaleaware"
 )
 
-// needed returns what the caller of a read has written, once it is proven to be possible. A position on the present
-// timeline that the primary has not reached was made up, or comes from a cluster that lost it: it is ignored, so that
-// it cannot pin its bearer to the primary. An unknown one gives way to where the primary stands now; it is never returned.
-func (db *DB) needed(ctx context.Context, s *snapshot, w *scaleaware.Watermark) (need scaleaware.Token, because reason) {
+// need is what the caller of a read must see.
+type need struct {
+	token   scaleaware.Token
+	because reason // becauseUnknown: the token may not be all, or means a timeline that was not seen yet
+	// seen is the one node whose state at the caller's last read must not be gone back behind, at a position that is not known
+	// yet. Reading there again needs none.
+	seen *node
+}
+
+// needed returns what the caller of a read has written, and seen where that counts, without a round trip where it can.
+func (db *DB) needed(ctx context.Context, s *snapshot, w *scaleaware.Watermark) (need, error) {
+	if w == nil {
+		return need{}, nil
+	}
+	if s == nil || !db.opts.MonotonicReads {
+		return db.settled(ctx, s, w)
+	}
+	known, open := w.Known()
+	if len(open) != 1 {
+		return db.settled(ctx, s, w)
+	}
+	seen, ok := open[0].(*sight)
+	own := db.own(s, known)
+	if !ok || seen.db != db || own.Unknown() || s.nodes[seen.node.index] != seen.node {
+		return db.settled(ctx, s, w)
+	}
+	out, err := db.proven(ctx, s, w, own)
+	out.seen = seen.node
+	return out, err
+}
+
+// settled is needed when all of it has to be known as a position. It asks for what is not.
+func (db *DB) settled(ctx context.Context, s *snapshot, w *scaleaware.Watermark) (need, error) {
 	written, err := w.Written(ctx)
 	if err != nil {
-		db.in.token("unknown")
-		return scaleaware.Token{}, becauseUnknown
+		db.in.token(tokenUnknown)
+		return need{because: becauseUnknown}, nil
 	}
-	need = db.own(s, written)
-	if need.Unknown() {
-		unknown := need
-		if need, err = db.Position(ctx); err != nil || need.System != unknown.System {
-			db.in.token("unknown")
-			return scaleaware.Token{}, becauseUnknown
+	token := db.own(s, written)
+	if token.Unknown() {
+		unknown := token
+		if token, err = db.Position(ctx); err != nil || token.System != unknown.System {
+			db.in.token(tokenUnknown)
+			return need{because: becauseUnknown}, nil
 		}
-		w.Settle(unknown, need)
-		db.in.token("settled")
+		w.Settle(unknown, token)
+		db.in.token(tokenSettled)
 	}
-	if need.IsZero() || s == nil {
-		return need, becauseReplica
+	return db.proven(ctx, s, w, token)
+}
+
+// proven returns a token that is proven to be possible. A position on the present timeline that the primary has not
+// reached was made up, or comes from a cluster that lost it: it is ignored, so that it cannot pin its bearer to the
+// primary. One on an earlier timeline, beyond the end of that, is told of once. An unknown one is never returned.
+func (db *DB) proven(ctx context.Context, s *snapshot, w *scaleaware.Watermark, token scaleaware.Token) (need, error) {
+	asked := need{token: token, because: becauseReplica}
+	if token.IsZero() || s == nil {
+		return asked, nil
 	}
 	known := db.asOf()
-	if known.System != need.System {
-		return need, becauseReplica // the primary was never seen: replicas decide by themselves
+	if known.System != token.System {
+		return asked, nil // the primary was never seen: replicas decide by themselves
 	}
-	if ahead(need, known) {
+	if ahead(token, known) {
+		var err error
 		if known, err = db.Position(ctx); err != nil {
-			return need, becauseReplica
+			return asked, nil
 		}
 	}
 	switch {
-	case need.Timeline > known.Timeline:
-		db.in.token("ahead")
-		return need, becauseUnknown
-	case need.Timeline < known.Timeline:
-		db.in.token("old-timeline")
+	case token.Timeline > known.Timeline:
+		db.in.token(tokenAhead)
+		asked.because = becauseUnknown
+	case token.Timeline < known.Timeline:
 		w.RaiseFrom(db) // the read that follows sees the present timeline, and so must those after it
-	case need.LSN > known.LSN:
-		db.in.token("impossible")
-		return scaleaware.Token{}, becauseReplica
+		if db.history.Load().lost(token) {
+			db.in.token(tokenLost)
+			return need{}, fmt.Errorf("%w: its position is on timeline %d, which ended before it in a promotion", ErrLostWrite, token.Timeline)
+		}
+		db.in.token(tokenOldTimeline)
+	case token.LSN > known.LSN:
+		db.in.token(tokenImpossible)
+		return need{because: becauseReplica}, nil
 	}
-	return need, becauseReplica
+	return asked, nil
 }
 
 // own returns the token of this DB's system. Before the primary was ever seen the replicas tell which that is: a process

@@ -18,13 +18,29 @@ type node struct {
 	load   load
 	lines  lines
 	prompt chan struct{} // asks the monitor for a probe now
-	served [2][reasons]atomic.Pointer[prometheus.Counter]
+	gone   chan struct{} // closed when the node is removed
+	sight  sight
+	// identity and lacking are what the server said when the monitor last connected.
+	identity atomic.Pointer[identity]
+	lacking  lacks
+	budget   atomic.Pointer[budget]
+	// discovered says that Options.Discover named it, and so may take it out again.
+	discovered bool
+	served     [2][reasons]atomic.Pointer[prometheus.Counter]
 }
 
 // pool is a pgxpool.Pool with the tracer that watches it.
 type pool struct {
 	*pgxpool.Pool
-	tracer *tracer
+	tracer  *tracer
+	acquire prometheus.Observer // how long callers waited
+}
+
+func (p *pool) take(ctx context.Context) (*pgxpool.Conn, error) {
+	begun := time.Now()
+	c, err := p.Acquire(ctx)
+	p.acquire.Observe(time.Since(begun).Seconds())
+	return c, err
 }
 
 // served counts a read, without a look-up by label values on the way.
@@ -57,43 +73,11 @@ func (db *DB) fail(n *node) {
 	db.wake(n)
 }
 
-// acquireWrite takes a connection from the writer's pool, wherever the writer and its pool are by now, and returns its
-// node with it. A process that has just been started first looks at all nodes: its configuration may name a primary
-// that lives on beside its promoted successor.
-func (db *DB) acquireWrite(ctx context.Context) (*pgxpool.Conn, *node, error) {
-	if s := db.snap.Load(); s != nil && !s.settled {
-		if _, err := db.settle(ctx, s); err != nil {
-			return nil, nil, err
-		}
-	}
-	for {
-		n := db.writer.Load()
-		p := n.writes.Load()
-		if p == nil {
-			continue // the writer has just moved
-		}
-		c, err := p.Acquire(ctx)
-		if err == nil {
-			if db.writer.Load() == n {
-				return c, n, nil
-			}
-			c.Release()
-			continue
-		}
-		if db.closed.Load() {
-			return nil, nil, ErrClosed
-		}
-		if db.writer.Load() == n && n.writes.Load() == p {
-			return nil, nil, err
-		}
-	}
-}
-
 // acquireRead takes a read-only connection to n.
 func (db *DB) acquireRead(ctx context.Context, n *node) (*pgxpool.Conn, error) {
 	for {
 		p := n.reads.Load()
-		c, err := p.Acquire(ctx)
+		c, err := p.take(ctx)
 		if err == nil {
 			return c, nil
 		}

@@ -1,12 +1,16 @@
 package dbsplit
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 // NodeStatus is what the monitor last learned of one node.
 type NodeStatus struct {
 	// Name is the node's host and port.
 	Name string `json:"name"`
-	// Role is primary, replica, unknown (never reached), stranger (another cluster) or rival (a second primary).
+	// Role is primary, replica, unknown (never reached), stranger (another cluster), rival (a second primary) or twin (the
+	// same server as another node).
 	// Reads go to replicas only, and to the primary.
 	Role string `json:"role"`
 	// Up is whether the last probe was answered.
@@ -19,33 +23,56 @@ type NodeStatus struct {
 	// Inflight counts the reads under way, and Latency is the moving average of their time to the first answer.
 	Inflight int64         `json:"inflight"`
 	Latency  time.Duration `json:"latency_ns"`
+	// MaxConnections is how many connections the server takes from ordinary roles, and FleetConnections how many all
+	// instances together may open to it; 0 while not known.
+	MaxConnections   int `json:"max_connections,omitempty"`
+	FleetConnections int `json:"fleet_connections,omitempty"`
+	// Lacks are the privileges that this role does not have there, with what each costs.
+	Lacks []string `json:"lacks,omitempty"`
 	// Advice says what is wrong and what to do, if anything is.
 	Advice string `json:"advice,omitempty"`
 }
 
-// Nodes reports on all nodes, in the order in which they were given. Without Run all are unknown.
+// Nodes reports on all nodes: those of Open in the order in which they were given, and those that were added. Without Run
+// all are unknown.
 func (db *DB) Nodes() []NodeStatus {
 	s := db.snap.Load()
-	all := make([]NodeStatus, len(db.nodes))
-	for i, n := range db.nodes {
-		all[i] = NodeStatus{
-			Name: n.name, Role: roleUnknown.String(), Staleness: -1, Advice: "the monitor is not running: call Run",
-			Inflight: n.load.inflight.Load(), Latency: time.Duration(n.load.latency.Load()),
-		}
-		if s == nil {
-			continue
-		}
-		v := s.views[i]
-		all[i].Role, all[i].Up = v.role.String(), v.up
-		all[i].Advice = v.advice(i == s.writer)
-		if !v.at.IsZero() {
-			all[i].Timeline, all[i].LSN = v.at.Timeline, v.at.LSN.String()
-		}
-		if v.bounded {
-			all[i].Staleness = max(0, db.now()-v.fresh)
-		}
+	var all []NodeStatus
+	for _, n := range db.members() {
+		all = append(all, db.status(n, s))
 	}
 	return all
+}
+
+func (db *DB) status(n *node, s *snapshot) NodeStatus {
+	st := NodeStatus{
+		Name: n.name, Role: roleUnknown.String(), Staleness: -1, Advice: "the monitor is not running: call Run",
+		Inflight: n.load.inflight.Load(), Latency: time.Duration(n.load.latency.Load()),
+	}
+	for _, l := range n.lacking.list() {
+		st.Lacks = append(st.Lacks, string(l))
+	}
+	over := n.budget.Load()
+	if over != nil {
+		st.MaxConnections, st.FleetConnections = over.most, over.fleet
+	}
+	if s == nil {
+		return st
+	}
+	if n.index >= len(s.nodes) || s.nodes[n.index] != n {
+		st.Advice = view{}.advice(false)
+		return st
+	}
+	v := s.views[n.index]
+	st.Role, st.Up = v.role.String(), v.up
+	st.Advice = cmp.Or(v.advice(n.index == s.writer), over.advice())
+	if !v.at.IsZero() {
+		st.Timeline, st.LSN = v.at.Timeline, v.at.LSN.String()
+	}
+	if v.bounded {
+		st.Staleness = max(0, db.now()-v.fresh)
+	}
+	return st
 }
 
 func (v view) advice(writer bool) string {
@@ -62,6 +89,8 @@ func (v view) advice(writer bool) string {
 		return "several other servers were promoted to the same timeline, so writes do not move: stop all of them but one, and rebuild those as replicas"
 	case v.contested:
 		return "it and another server take writes on the same timeline, so it is neither written to nor read from: stop whichever is not the true primary, and rebuild it as a replica"
+	case v.role == roleTwin:
+		return "it is the same server as another node, so it is not read from: name each server once"
 	case v.role == roleRival:
 		return "it is not in recovery, so it is no replica and is not read from: rebuild it as a replica, or remove it"
 	case !v.up && writer:
@@ -70,6 +99,8 @@ func (v view) advice(writer bool) string {
 		return "it does not answer and gets no reads: bring it up, or remove it"
 	case writer && v.role != rolePrimary:
 		return "it is the configured primary but in recovery: promote it, or correct Nodes.Primary"
+	case v.barred:
+		return "it came and went within 5 s, so it gets no reads yet while others can serve them"
 	case !writer && !v.bounded:
 		return "its staleness is not known: the primary was not seen, or it replays too far behind"
 	default:

@@ -28,6 +28,9 @@ type Options struct {
 	// MaxConns is the most connections of the primary's pool, and of each replica's. Zero means the connection
 	// string's pool_max_conns, or pgxpool's default: the greater of 4 and the number of CPUs.
 	MaxConns int32
+	// ReplicaConns is the most connections of each replica's pool, if that is to differ from the primary's. Zero means
+	// MaxConns.
+	ReplicaConns int32
 	// PrimaryReadConns is the most connections that reads which no replica can serve may take from the primary. They have
 	// a pool of their own there, so that a lost replica does not starve the writers. Zero means half of the
 	// primary's MaxConns, at least 2; all of it when there are no replicas.
@@ -39,6 +42,31 @@ type Options struct {
 	// WaitForReplica is how long a read waits for a replica to replay what its caller has written before it goes to the
 	// primary. Zero means 20 ms; negative means no wait.
 	WaitForReplica time.Duration
+
+	// MonotonicReads makes what a caller has seen travel like what it has written: no later read under the same watermark,
+	// or one that it was carried to, is answered from an older state. Each answer then leaves a position to carry. Zero
+	// means that only writes do.
+	MonotonicReads bool
+	// Fallback says who serves the reads that no replica within the bound can. Zero means the primary within
+	// PrimaryReadConns, then staler replicas.
+	Fallback Fallback
+	// PrimaryReadWait is how long such a read waits for one of PrimaryReadConns, before a staler replica serves it. Where
+	// none may, it waits as long as its context lets it. Zero means 100 ms.
+	PrimaryReadWait time.Duration
+	// FailoverWait is how long a write waits for a primary when the present one cannot be connected to or has been demoted.
+	// Nothing has been sent by then. Zero means 2 s; negative means no wait.
+	FailoverWait time.Duration
+
+	// Zone is where this process runs: replicas whose node_zone is the same serve its reads unless they are four times as
+	// busy as the others. Zero means that zones do not matter.
+	Zone string
+	// Discover returns the connection strings of the replicas that there are now. It is called by Run every
+	// DiscoverInterval and when the primary changes. Those that it names are added; those that it named before and
+	// not in three calls since are removed, but none that the DB was opened with. Zero means that nothing is discovered. See
+	// FromDNS and FromStandbys.
+	Discover Discovery
+	// DiscoverInterval is how often Discover is called. Zero means 30 s.
+	DiscoverInterval time.Duration
 
 	// ProbeInterval is how often the monitor samples each node. Zero means 250 ms.
 	ProbeInterval time.Duration
@@ -75,6 +103,15 @@ func (o *Options) withDefaults() Options {
 	if c.WaitForReplica == 0 {
 		c.WaitForReplica = 20 * time.Millisecond
 	}
+	if c.PrimaryReadWait == 0 {
+		c.PrimaryReadWait = 100 * time.Millisecond
+	}
+	if c.FailoverWait == 0 {
+		c.FailoverWait = 2 * time.Second
+	}
+	if c.DiscoverInterval == 0 {
+		c.DiscoverInterval = 30 * time.Second
+	}
 	if c.ProbeInterval == 0 {
 		c.ProbeInterval = 250 * time.Millisecond
 	}
@@ -104,11 +141,19 @@ func (o *Options) validate() error {
 	if o.PrimaryReadConns < 0 {
 		bad("PrimaryReadConns is %d, want 1 or more, or 0 for the default", o.PrimaryReadConns)
 	}
+	if o.ReplicaConns < 0 {
+		bad("ReplicaConns is %d, want 1 or more, or 0 for the default", o.ReplicaConns)
+	}
+	if o.Fallback > FallbackNone {
+		bad("Fallback is %d, want one of the constants", o.Fallback)
+	}
 	for _, d := range []struct {
 		name  string
 		value time.Duration
 	}{
 		{"MaxStaleness", o.MaxStaleness},
+		{"PrimaryReadWait", o.PrimaryReadWait},
+		{"DiscoverInterval", o.DiscoverInterval},
 		{"ProbeInterval", o.ProbeInterval},
 		{"ProbeTimeout", o.ProbeTimeout},
 		{"ConnectTimeout", o.ConnectTimeout},

@@ -53,7 +53,8 @@ func (o *Options) primaryReads(replicas int, maxConns int32) int32 {
 }
 
 // newPool starts a pool. It connects when it is used, and in the background for MinConns.
-func (db *DB) newPool(n *node, writes bool, maxConns int32) (*pool, error) {
+func (db *DB) newPool(n *node, role string, maxConns int32) (*pool, error) {
+	writes := role == poolPrimary
 	c := n.config.Copy()
 	c.MaxConns = maxConns
 	c.MinConns = min(c.MinConns, maxConns)
@@ -80,7 +81,7 @@ func (db *DB) newPool(n *node, writes bool, maxConns int32) (*pool, error) {
 	if err != nil {
 		return nil, fmt.Errorf("dbsplit: pool for %s: %w", n.name, err)
 	}
-	return &pool{Pool: p, tracer: t}, nil
+	return &pool{Pool: p, tracer: t, acquire: db.in.acquire.WithLabelValues(db.opts.Name, role)}, nil
 }
 
 // refuseStandbys keeps the writing pool off servers in recovery. Servers since PostgreSQL 14 report the fact by
@@ -124,17 +125,13 @@ func (db *DB) Resize(ctx context.Context, maxConns int32) error {
 	}
 	var errs []error
 	db.maxConns.Store(maxConns)
-	for _, n := range db.nodes {
-		size := maxConns
-		if n == db.writer.Load() {
+	db.resized.Store(maxConns)
+	writer := db.writer.Load()
+	for _, n := range db.members() {
+		if n == writer {
 			errs = append(errs, db.replaceWrites(n, maxConns))
-			size = db.opts.primaryReads(len(db.nodes)-1, maxConns)
 		}
-		p, err := db.newPool(n, false, size)
-		errs = append(errs, err)
-		if err == nil {
-			db.retire(n.reads.Swap(p))
-		}
+		errs = append(errs, db.replaceReads(n, n == writer))
 	}
 	db.samplePools()
 	db.opts.Logger.Info("dbsplit: pools resized", "db", db.opts.Name, "max", maxConns)
@@ -143,9 +140,22 @@ func (db *DB) Resize(ctx context.Context, maxConns int32) error {
 
 // replaceWrites gives n a new pool for writes. db.resize is held.
 func (db *DB) replaceWrites(n *node, maxConns int32) error {
-	p, err := db.newPool(n, true, maxConns)
+	p, err := db.newPool(n, poolPrimary, maxConns)
 	if err == nil {
 		db.retire(n.writes.Swap(p))
+	}
+	return err
+}
+
+// replaceReads gives n a new pool for reads, of the size that its role asks for. db.resize is held.
+func (db *DB) replaceReads(n *node, writer bool) error {
+	role := poolReplica
+	if writer {
+		role = poolPrimaryReads
+	}
+	p, err := db.newPool(n, role, db.readConns(n, writer))
+	if err == nil {
+		db.retire(n.reads.Swap(p))
 	}
 	return err
 }

@@ -3,6 +3,7 @@ package dbsplit
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/scaleaware/scaleaware"
 )
@@ -15,8 +16,10 @@ var _ scaleaware.SystemSource = (*DB)(nil)
 func (db *DB) Position(ctx context.Context) (scaleaware.Token, error) {
 	ctx, cancel := context.WithTimeout(ctx, db.opts.ProbeTimeout)
 	defer cancel()
+	asked := time.Now()
 	p, err := db.askPosition(ctx)
 	if err != nil && ctx.Err() == nil && !db.closed.Load() {
+		asked = time.Now()
 		p, err = db.askPosition(ctx) // the pooled connection may have been lost long ago
 	}
 	if err != nil {
@@ -26,8 +29,8 @@ func (db *DB) Position(ctx context.Context) (scaleaware.Token, error) {
 		return scaleaware.Token{}, ErrNotPrimary
 	}
 	db.system.CompareAndSwap(0, p.at.System)
-	db.sighted(p.at)
-	db.in.token("captured")
+	db.sighted(p.at, asked)
+	db.in.token(tokenCaptured)
 	return p.at, nil
 }
 
@@ -55,25 +58,4 @@ func (db *DB) askPosition(ctx context.Context) (position, error) {
 	}
 	defer c.Release()
 	return probe(ctx, c)
-}
-
-// sighted remembers a position of the primary if it is the highest so far.
-func (db *DB) sighted(t scaleaware.Token) {
-	for {
-		old := db.latest.Load()
-		if old != nil && old.System == t.System && (old.Timeline > t.Timeline || old.Timeline == t.Timeline && old.LSN >= t.LSN) {
-			return
-		}
-		if db.latest.CompareAndSwap(old, &t) {
-			return
-		}
-	}
-}
-
-// asOf is a position that a read sent to the primary from now on is sure to see.
-func (db *DB) asOf() scaleaware.Token {
-	if t := db.latest.Load(); t != nil {
-		return *t
-	}
-	return scaleaware.Token{}
 }

@@ -21,23 +21,21 @@ type readRow struct {
 
 // Scan sends the statement, to another node once more if the first one fails, and scans the row.
 func (row *readRow) Scan(dest ...any) error {
-	var not uint64
-	var failed error
+	var a attempt
 	for {
-		l, err := row.r.lease(row.ctx, &not)
+		l, err := row.r.lease(row.ctx, &a)
 		if err != nil {
-			return after(failed, err)
+			return err
 		}
 		again := false
 		err = l.use(func() error {
 			err := l.conn.QueryRow(row.ctx, row.sql, row.args...).Scan(dest...)
-			again = l.again(row.ctx, err, &not)
+			again = a.again(row.ctx, &l, err)
 			return err
 		})
 		if !again {
 			return readError(err)
 		}
-		failed = err
 	}
 }
 
@@ -53,31 +51,29 @@ func (l *lease) use(f func() error) (err error) {
 
 // Exec runs a statement that returns no rows, over a read-only session.
 func (r *Reader) Exec(ctx context.Context, sql string, arguments ...any) (tag pgconn.CommandTag, err error) {
-	var not uint64
-	var failed error
+	var a attempt
 	for {
-		l, err := r.lease(ctx, &not)
+		l, err := r.lease(ctx, &a)
 		if err != nil {
-			return pgconn.CommandTag{}, after(failed, err)
+			return pgconn.CommandTag{}, err
 		}
 		again := false
 		err = l.use(func() error {
 			var err error
 			tag, err = l.conn.Exec(ctx, sql, arguments...)
-			again = l.again(ctx, err, &not)
+			again = a.again(ctx, &l, err)
 			return err
 		})
 		if !again {
 			return tag, readError(err)
 		}
-		failed = err
 	}
 }
 
 // Query reads rows. Until the first row, a failed node is replaced by another one, once.
 func (r *Reader) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
 	rows := &readRows{r: r, ctx: ctx, sql: sql, args: args}
-	if err := rows.send(nil); err != nil {
+	if err := rows.send(); err != nil {
 		return errRows{err: err}, err
 	}
 	return rows, nil
@@ -85,35 +81,34 @@ func (r *Reader) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, 
 
 type readRows struct {
 	pgx.Rows
-	r       *Reader
-	ctx     context.Context //nolint:containedctx // of the one call that the rows stand for, as pgx keeps it
-	sql     string
-	args    []any
-	lease   lease
-	not     uint64
+	r     *Reader
+	ctx   context.Context //nolint:containedctx // of the one call that the rows stand for, as pgx keeps it
+	sql   string
+	args  []any
+	lease lease
+	attempt
 	started bool
 	done    bool
 	err     error
 }
 
 // send sends the statement to a node that has not failed it yet.
-func (r *readRows) send(failed error) error {
+func (r *readRows) send() error {
 	for {
-		l, err := r.r.lease(r.ctx, &r.not)
+		l, err := r.r.lease(r.ctx, &r.attempt)
 		if err != nil {
-			return after(failed, err)
+			return err
 		}
 		rows, err := l.conn.Query(r.ctx, r.sql, r.args...)
 		if err == nil {
 			r.Rows, r.lease = rows, l
 			return nil
 		}
-		again := l.again(r.ctx, err, &r.not)
+		again := r.again(r.ctx, &l, err)
 		l.give(err)
 		if !again {
 			return readError(err)
 		}
-		failed = err
 	}
 }
 
@@ -124,12 +119,12 @@ func (r *readRows) Next() bool {
 			return true
 		}
 		err := r.Rows.Err()
-		if r.started || !r.lease.again(r.ctx, err, &r.not) {
+		if r.started || !r.again(r.ctx, &r.lease, err) {
 			r.Close()
 			return false
 		}
 		r.lease.give(err)
-		if err := r.send(err); err != nil {
+		if err := r.send(); err != nil {
 			r.done, r.err = true, err
 		}
 	}
@@ -140,6 +135,7 @@ func (r *readRows) Next() bool {
 func (r *readRows) start() {
 	if !r.started {
 		r.started = true
+		r.lease.saw()
 		r.lease.node.load.answer(r.lease.begun, r.lease.db.now())
 	}
 }
@@ -196,31 +192,29 @@ func (r *Reader) BeginTx(ctx context.Context, txOptions pgx.TxOptions) (pgx.Tx, 
 		r = &Reader{db: r.db, s: r.s}
 		r.s.primary = true
 	}
-	var not uint64
-	var failed error
+	var a attempt
 	for {
-		l, err := r.lease(ctx, &not)
+		l, err := r.lease(ctx, &a)
 		if err != nil {
-			return nil, after(failed, err)
+			return nil, err
 		}
 		tx, err := l.conn.BeginTx(ctx, txOptions)
 		if err == nil {
 			l.node.load.answer(l.begun, r.db.now())
 			return &readTx{Tx: tx, lease: l}, nil
 		}
-		again := l.again(ctx, err, &not)
+		again := a.again(ctx, &l, err)
 		l.give(err)
 		if !again {
 			return nil, err
 		}
-		failed = err
 	}
 }
 
 // SendBatch sends a batch of reads. It is not repeated elsewhere when its node fails.
 func (r *Reader) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
-	var not uint64
-	l, err := r.lease(ctx, &not)
+	var a attempt
+	l, err := r.lease(ctx, &a)
 	if err != nil {
 		return pgx.FailedBatchResults(b, err)
 	}
@@ -262,8 +256,8 @@ func (b *readBatch) Tx() pgx.Tx {
 
 // CopyFrom is there because sqlc's interface has it. PostgreSQL refuses it with ErrWriteInRead.
 func (r *Reader) CopyFrom(ctx context.Context, tableName pgx.Identifier, columnNames []string, rowSrc pgx.CopyFromSource) (int64, error) {
-	var not uint64
-	l, err := r.lease(ctx, &not)
+	var a attempt
+	l, err := r.lease(ctx, &a)
 	if err != nil {
 		return 0, err
 	}

@@ -1,7 +1,6 @@
 package dbsplit
 
 import (
-	"math/bits"
 	"time"
 
 	"github.com/scaleaware/scaleaware"
@@ -19,10 +18,11 @@ const (
 	roleReplica              // in recovery, of the primary's system
 	roleStranger             // of another system
 	roleRival                // of the primary's system, not in recovery, and not the primary
+	roleTwin                 // the same server as another node
 )
 
 func (r role) String() string {
-	return [...]string{"unknown", "primary", "replica", "stranger", "rival"}[r]
+	return [...]string{"unknown", "primary", "replica", "stranger", "rival", "twin"}[r]
 }
 
 // view is one node in a snapshot.
@@ -31,10 +31,18 @@ type view struct {
 	probed bool
 	up     bool
 	at     scaleaware.Token // replayed on a replica; the end of the log on the primary
+	sent   time.Time        // before the probe that told so
 	// fresh is when the primary last stood at or below the position that this replica has replayed.
 	fresh   time.Duration // since the DB was opened
 	bounded bool          // fresh is known
-	load    *load
+	// lagging says that the replica has been too stale by the default bound, and is not far below it yet.
+	lagging bool
+	// barred says that the replica answers, but comes and goes too often to be relied on.
+	barred bool
+	near   bool          // in this process's zone
+	weight int64         // its share of the reads, in proportion to the others'
+	joined time.Duration // when it came back, since the DB was opened; 0 when it was there from the start
+	load   *load
 	// contested says that this node and another one are not in recovery on the same timeline.
 	contested bool
 	// tied says that this node is the writer, and that several others were promoted to one timeline.
@@ -43,6 +51,7 @@ type view struct {
 
 // snapshot is what the monitor knows at one moment. It never changes.
 type snapshot struct {
+	nodes  []*node // nil where one was removed; views has the same places
 	views  []view
 	writer int           // the node that takes the writes; its role is rolePrimary only while it is confirmed
 	next   chan struct{} // closed when a newer snapshot is there
@@ -53,14 +62,19 @@ type snapshot struct {
 
 // demand is what one read asks for.
 type demand struct {
-	token   scaleaware.Token // what the caller has written, of this system
-	bound   time.Duration    // the most staleness
-	strict  bool             // the caller asked for bound: better no answer than a staler one
-	primary bool             // the caller asked for the primary
-	wait    bool             // the caller may wait for a replica to replay token
-	not     uint64           // nodes that already failed this read
-	now     time.Duration
-	random  uint64
+	token     scaleaware.Token // what the caller has written, of this system
+	bound     time.Duration    // the most staleness
+	strict    bool             // the caller asked for bound: better no answer than a staler one
+	primary   bool             // the caller asked for the primary
+	noPrimary bool             // the primary does not serve what replicas cannot
+	noStale   bool             // a replica staler than the default bound never serves
+	wait      bool             // the caller may wait for a replica to replay token
+	not       uint64           // nodes that are out of the question: they failed this read, or were not asked for
+	prefer    uint64           // nodes to take when they are good enough
+	avoid     uint64           // nodes to take only when no other is good enough
+	retry     bool             // a node has failed this read
+	now       time.Duration
+	random    uint64
 }
 
 // reason says why a node was chosen. It is a label of db_reads_total.
@@ -75,8 +89,10 @@ const (
 	becauseBehind                    // the primary, because no replica has the caller's writes yet
 	becauseOldTimeline               // the primary, because the caller's writes precede a promotion
 	becauseUnknown                   // the primary, because the position after a write is not known
+	becauseBusy                      // a replica staler than the default bound, because the primary's share for reads is used up
 	becausePrimaryDown               // a replica staler than the default bound, because the primary is down
 	becauseUnbounded                 // a replica of unknown staleness, because the primary was never seen
+	becauseStaler                    // a replica staler than the default bound, because the caller wants no primary
 	becauseRetry                     // any node, because another one failed this read
 	reasons
 )
@@ -84,11 +100,11 @@ const (
 func (r reason) String() string {
 	return [...]string{
 		"replica", "asked", "no-monitor", "no-replica", "stale", "behind", "old-timeline", "token-unknown",
-		"primary-down", "unbounded", "retry",
+		"primary-busy", "primary-down", "unbounded", "staler", "retry",
 	}[r]
 }
 
-// choice is a node's index with the reason, or nobody, or the advice to wait for the next snapshot.
+// choice is a node's place with the reason, or nobody, or the advice to wait for the next snapshot.
 type choice struct {
 	node    int
 	because reason
@@ -100,10 +116,10 @@ const nobody = -1
 // route chooses the node for a read. It does no I/O and allocates nothing.
 //
 // The order: a replica within the bound that has the token; a short wait for one that lacks only the token; the primary;
-// and when the primary is down, a staler replica, unless the caller asked for the bound. A token is never broken: a
+// and when the primary cannot, a staler replica, unless the caller asked for the bound. A token is never broken: a
 // primary that has not reached its timeline is an old one, whose promoted successor was not seen yet.
-func route(s *snapshot, d demand) choice {
-	var fresh, behind, stale uint64
+func route(s *snapshot, d *demand) choice {
+	var fresh, behind, stale, barred uint64
 	for i := range s.views {
 		v := &s.views[i]
 		bit := uint64(1) << i
@@ -111,13 +127,15 @@ func route(s *snapshot, d demand) choice {
 			continue
 		}
 		covers, _ := v.at.Covers(d.token)
-		bounded := v.bounded && d.now-v.fresh <= d.bound
+		bounded := v.bounded && d.now-v.fresh <= d.bound && (d.strict || !v.lagging)
 		switch {
-		case covers && bounded:
+		case covers && bounded && !v.barred:
 			fresh |= bit
+		case covers && bounded:
+			barred |= bit
 		case covers:
 			stale |= bit
-		case bounded:
+		case bounded && !v.barred:
 			behind |= bit
 		}
 	}
@@ -126,7 +144,7 @@ func route(s *snapshot, d demand) choice {
 	usable := d.not&(1<<s.writer) == 0 && !outdated && (!primary.probed || primary.up && primary.role == rolePrimary)
 	old := primary.role == rolePrimary && d.token.Timeline != 0 && d.token.Timeline < primary.at.Timeline
 	because := becauseReplica
-	if d.not != 0 {
+	if d.retry {
 		because = becauseRetry
 	}
 	switch {
@@ -135,13 +153,12 @@ func route(s *snapshot, d demand) choice {
 	case old && usable:
 		return choice{node: s.writer, because: becauseOldTimeline}
 	case fresh != 0:
-		return choice{node: lighter(s, fresh, d), because: because}
+		return choice{node: pick(s, narrow(fresh, d), d), because: because}
 	case (behind != 0 || outdated) && d.wait && !old:
 		return choice{node: nobody, wait: true}
-	case usable:
+	case usable && !d.noPrimary:
 		switch {
-		case d.not != 0:
-			because = becauseRetry
+		case d.retry:
 		case behind != 0:
 			because = becauseBehind
 		case stale != 0:
@@ -150,11 +167,17 @@ func route(s *snapshot, d demand) choice {
 			because = becauseNoReplica
 		}
 		return choice{node: s.writer, because: because}
-	case stale != 0 && !d.strict:
-		i := lighter(s, stale, d)
-		because = becausePrimaryDown
-		if !s.views[i].bounded {
+	case barred != 0:
+		return choice{node: pick(s, narrow(barred, d), d), because: because}
+	case stale != 0 && !d.strict && !d.noStale:
+		i := pick(s, narrow(stale, d), d)
+		switch {
+		case !s.views[i].bounded:
 			because = becauseUnbounded
+		case usable:
+			because = becauseStaler
+		default:
+			because = becausePrimaryDown
 		}
 		return choice{node: i, because: because}
 	default:
@@ -162,26 +185,13 @@ func route(s *snapshot, d demand) choice {
 	}
 }
 
-// lighter takes two members of set at random and returns the one with less load: nearly as good as looking at all of
-// them, and many callers with the same snapshot do not all run to the same node.
-func lighter(s *snapshot, set uint64, d demand) int {
-	n := uint64(bits.OnesCount64(set))
-	first := member(set, (d.random&0xffffffff)%n)
-	if n == 1 {
-		return first
+// narrow leaves of set what the caller prefers, where that leaves anything.
+func narrow(set uint64, d *demand) uint64 {
+	if kept := set & d.prefer; kept != 0 {
+		return kept
 	}
-	second := member(set&^(1<<first), (d.random>>32)%(n-1))
-	// Like answers share like reads: only a clear difference, of a third, is followed.
-	if s.views[second].load.cost(d.now) < s.views[first].load.cost(d.now)/4*3 {
-		return second
+	if kept := set &^ d.avoid; kept != 0 {
+		return kept
 	}
-	return first
-}
-
-// member returns the k-th lowest element of set.
-func member(set, k uint64) int {
-	for ; k > 0; k-- {
-		set &= set - 1
-	}
-	return bits.TrailingZeros64(set)
+	return set
 }

@@ -15,11 +15,11 @@ func at(timeline uint32, lsn scaleaware.LSN) scaleaware.Token {
 }
 
 func primaryAt(lsn scaleaware.LSN) view {
-	return view{role: rolePrimary, probed: true, up: true, at: at(2, lsn), load: new(load)}
+	return view{role: rolePrimary, probed: true, up: true, at: at(2, lsn), weight: defaultWeight, load: new(load)}
 }
 
 func replicaAt(lsn scaleaware.LSN, fresh time.Duration) view {
-	return view{role: roleReplica, probed: true, up: true, at: at(2, lsn), fresh: fresh, bounded: true, load: new(load)}
+	return view{role: roleReplica, probed: true, up: true, at: at(2, lsn), fresh: fresh, bounded: true, weight: defaultWeight, load: new(load)}
 }
 
 func with(v view, change func(*view)) view {
@@ -34,6 +34,8 @@ func TestRoute(t *testing.T) {
 	stranger := func(v *view) { v.role = roleStranger }
 	rival := func(v *view) { v.role = roleRival }
 	older := func(v *view) { v.at.Timeline = 1 }
+	lagging := func(v *view) { v.lagging = true }
+	barred := func(v *view) { v.barred = true }
 	const now = 100 * time.Second
 	good := replicaAt(50, now-time.Second)
 	stale := replicaAt(50, now-20*time.Second)
@@ -74,14 +76,29 @@ func TestRoute(t *testing.T) {
 		"primary not probed yet":                 {[]view{{load: new(load)}, with(good, unbounded)}, demand{}, choice{0, becauseStale, false}},
 		"primary in recovery":                    {[]view{with(primary, func(v *view) { v.role = roleReplica }), with(good, down)}, demand{}, choice{0, becauseUnbounded, false}},
 		"nobody":                                 {[]view{with(primary, down), with(good, down)}, demand{}, choice{nobody, 0, false}},
-		"again, elsewhere":                       {[]view{primary, good, good}, demand{not: 1 << 1}, choice{2, becauseRetry, false}},
-		"again, on the primary":                  {[]view{primary, good}, demand{not: 1 << 1}, choice{0, becauseRetry, false}},
-		"again, the primary had failed":          {[]view{primary, stale}, demand{not: 1 << 0}, choice{1, becausePrimaryDown, false}},
+		"still lagging":                          {[]view{primary, with(good, lagging)}, demand{}, choice{0, becauseStale, false}},
+		"still lagging, a bound asked for":       {[]view{primary, with(good, lagging)}, demand{strict: true}, choice{1, becauseReplica, false}},
+		"barred":                                 {[]view{primary, with(good, barred)}, demand{}, choice{0, becauseNoReplica, false}},
+		"barred, behind the token":               {[]view{primary, with(good, barred)}, demand{token: at(2, 51), wait: true}, choice{0, becauseNoReplica, false}},
+		"barred, and the primary is down":        {[]view{with(primary, down), with(good, barred), stale}, demand{}, choice{1, becauseReplica, false}},
+		"not the primary: fresh":                 {[]view{primary, stale, good}, demand{noPrimary: true}, choice{2, becauseReplica, false}},
+		"not the primary: staler":                {[]view{primary, stale}, demand{noPrimary: true}, choice{1, becauseStaler, false}},
+		"not the primary: a bound asked for":     {[]view{primary, stale}, demand{noPrimary: true, strict: true}, choice{nobody, 0, false}},
+		"not the primary: behind the token":      {[]view{primary, good}, demand{noPrimary: true, token: at(2, 51)}, choice{nobody, 0, false}},
+		"neither primary nor stale":              {[]view{primary, stale}, demand{noPrimary: true, noStale: true}, choice{nobody, 0, false}},
+		"never stale, the primary is down":       {[]view{with(primary, down), stale}, demand{noStale: true}, choice{nobody, 0, false}},
+		"preferred":                              {[]view{primary, good, good, good}, demand{prefer: 1 << 2}, choice{2, becauseReplica, false}},
+		"preferred, but stale":                   {[]view{primary, good, stale}, demand{prefer: 1 << 2}, choice{1, becauseReplica, false}},
+		"avoided":                                {[]view{primary, good, good}, demand{avoid: 1 << 1}, choice{2, becauseReplica, false}},
+		"avoided, but alone":                     {[]view{primary, good}, demand{avoid: 1 << 1}, choice{1, becauseReplica, false}},
+		"again, elsewhere":                       {[]view{primary, good, good}, demand{not: 1 << 1, retry: true}, choice{2, becauseRetry, false}},
+		"again, on the primary":                  {[]view{primary, good}, demand{not: 1 << 1, retry: true}, choice{0, becauseRetry, false}},
+		"again, the primary had failed":          {[]view{primary, stale}, demand{not: 1 << 0, retry: true}, choice{1, becausePrimaryDown, false}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := test.demand
 			d.now, d.bound = now, 10*time.Second
-			if got := route(&snapshot{views: test.views}, d); got != test.want {
+			if got := route(&snapshot{views: test.views}, &d); got != test.want {
 				t.Errorf("got %+v, want %+v", got, test.want)
 			}
 		})
@@ -96,7 +113,7 @@ func TestRouteBalances(t *testing.T) {
 		random := uint64(1)
 		for range 30000 {
 			random = random*6364136223846793005 + 1442695040888963407
-			n[route(s, demand{bound: time.Minute, now: now, random: random ^ random>>29}).node]++
+			n[route(s, &demand{bound: time.Minute, now: now, random: random ^ random>>29}).node]++
 		}
 		return n
 	}
@@ -111,8 +128,72 @@ func TestRouteBalances(t *testing.T) {
 		t.Errorf("the slow replica got %d of 30000 reads", n[1])
 	}
 	s.views[1].load.answered.Store(0)
-	if c := s.views[1].load.cost(40 * time.Second); c != minLatency {
+	if c := s.views[1].load.average(40 * time.Second); c != minLatency {
 		t.Errorf("an old slow answer still costs %d", c)
+	}
+}
+
+// shares counts who gets n reads.
+func shares(s *snapshot, n int, now time.Duration) []int {
+	got := make([]int, len(s.views))
+	random := uint64(1)
+	for range n {
+		random = random*6364136223846793005 + 1442695040888963407
+		got[route(s, &demand{bound: time.Minute, now: now, random: random ^ random>>29}).node]++
+	}
+	return got
+}
+
+func TestRouteByWeight(t *testing.T) {
+	const now = 100 * time.Second
+	heavy := with(replicaAt(60, now), func(v *view) { v.weight = 3 * defaultWeight })
+	s := &snapshot{views: []view{primaryAt(60), heavy, replicaAt(60, now)}}
+	if got := shares(s, 10000, now); got[1] < 7000 || got[1] > 8000 {
+		t.Errorf("three times the weight got %d of 10000 reads", got[1])
+	}
+	// With as many reads under way as it has weight, it stays the better choice; with more it does not.
+	s.views[1].load.inflight.Store(30)
+	s.views[2].load.inflight.Store(10)
+	if got := shares(s, 10000, now); got[1] < 7000 || got[1] > 8000 {
+		t.Errorf("busy in proportion, it got %d of 10000 reads", got[1])
+	}
+	s.views[1].load.inflight.Store(90)
+	if got := shares(s, 10000, now); got[1] > 100 {
+		t.Errorf("three times as busy as it should be, it got %d of 10000 reads", got[1])
+	}
+}
+
+func TestRouteWarmsUp(t *testing.T) {
+	const now = 100 * time.Second
+	back := with(replicaAt(60, now), func(v *view) { v.joined = now - slowStart/10 })
+	s := &snapshot{views: []view{primaryAt(60), back, replicaAt(60, now)}}
+	early := shares(s, 10000, now)[1]
+	if half := shares(s, 10000, now+slowStart*4/10)[1]; early > 1500 || half < 2000 || half > 4500 {
+		t.Errorf("of 10000 reads it got %d at a tenth and %d at half of its slow start", early, half)
+	}
+	if whole := shares(s, 10000, now+slowStart)[1]; whole < 4500 || whole > 5500 {
+		t.Errorf("after its slow start it got %d of 10000 reads", whole)
+	}
+}
+
+func TestRouteByZone(t *testing.T) {
+	const now = 100 * time.Second
+	near := with(replicaAt(60, now), func(v *view) { v.near = true })
+	s := &snapshot{views: []view{primaryAt(60), near, replicaAt(60, now), replicaAt(60, now)}}
+	if got := shares(s, 1000, now); got[1] != 1000 {
+		t.Errorf("the replica in this zone got %d of 1000 reads", got[1])
+	}
+	s.views[1].load.inflight.Store(3)
+	if got := shares(s, 1000, now); got[1] != 1000 {
+		t.Errorf("somewhat busy, it got %d of 1000 reads", got[1])
+	}
+	s.views[1].load.inflight.Store(4)
+	if got := shares(s, 1000, now); got[1] != 0 {
+		t.Errorf("too busy, it got %d of 1000 reads", got[1])
+	}
+	s.views[1].up = false
+	if got := shares(s, 1000, now); got[2] == 0 || got[3] == 0 || got[0] != 0 {
+		t.Errorf("without it the others got %v", got)
 	}
 }
 
@@ -169,7 +250,7 @@ func BenchmarkRoute(b *testing.B) {
 			b.Run(fmt.Sprintf("replicas=%d/token=%s", replicas, name), func(b *testing.B) {
 				b.ReportAllocs()
 				for i := range b.N {
-					route(s, demand{token: token, bound: time.Minute, now: 2 * time.Second, random: uint64(i) * 0x9e3779b97f4a7c15})
+					route(s, &demand{token: token, bound: time.Minute, now: 2 * time.Second, random: uint64(i) * 0x9e3779b97f4a7c15})
 				}
 			})
 		}
@@ -179,7 +260,7 @@ func BenchmarkRoute(b *testing.B) {
 func TestRouteAllocatesNothing(t *testing.T) {
 	s := &snapshot{views: []view{primaryAt(60), replicaAt(60, 0), replicaAt(60, 0)}}
 	d := demand{token: at(2, 50), bound: time.Minute, now: time.Second, random: 99}
-	if n := testing.AllocsPerRun(100, func() { route(s, d) }); n != 0 {
+	if n := testing.AllocsPerRun(100, func() { route(s, &d) }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
 }

@@ -105,9 +105,10 @@ func (h *statementHistory) since(node string, now statementSnapshot, window time
 // SlowQueries reports the costliest statements of this database on each node and over all of them: what ran since an
 // earlier call, at most window ago where there was one. At most limit are returned of each.
 func (db *DB) SlowQueries(ctx context.Context, window time.Duration, limit int) (*SlowQueriesReport, error) {
-	report := &SlowQueriesReport{Nodes: make([]NodeQueries, len(db.nodes)), Merged: []SlowQuery{}}
+	nodes := db.members()
+	report := &SlowQueriesReport{Nodes: make([]NodeQueries, len(nodes)), Merged: []SlowQuery{}}
 	var wg sync.WaitGroup
-	for i, n := range db.nodes {
+	for i, n := range nodes {
 		wg.Go(func() { report.Nodes[i] = db.queriesOn(ctx, n, window) })
 	}
 	wg.Wait()

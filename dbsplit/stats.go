@@ -22,11 +22,14 @@ type instruments struct {
 	max        *prometheus.GaugeVec
 	waiters    *prometheus.GaugeVec
 	wait       *prometheus.CounterVec
+	acquire    *prometheus.HistogramVec
+	fleet      *prometheus.GaugeVec
+	capacity   *prometheus.GaugeVec
 	queries    *prometheus.HistogramVec
 	reads      *prometheus.CounterVec
 	stale      *prometheus.GaugeVec
 	up         *prometheus.GaugeVec
-	tokens     *prometheus.CounterVec
+	tokens     [tokenOutcomes]prometheus.Counter
 	size       *prometheus.GaugeVec
 	background *prometheus.CounterVec
 
@@ -46,27 +49,67 @@ func newInstruments(name string, reg prometheus.Registerer) (*instruments, error
 		errs = append(errs, err)
 		return g
 	}
-	queries, err := metrics.NewHistogram(reg, metrics.DBQueryDuration)
-	errs = append(errs, err)
+	histogram := func(s metrics.Series) *prometheus.HistogramVec {
+		h, err := metrics.NewHistogram(reg, s)
+		errs = append(errs, err)
+		return h
+	}
 	in := &instruments{
 		name:       name,
 		acquired:   gauge(metrics.DBPoolAcquired),
 		max:        gauge(metrics.DBPoolMax),
 		waiters:    gauge(metrics.DBPoolWaiters),
 		wait:       counter(metrics.DBPoolAcquireWait),
-		queries:    queries,
+		acquire:    histogram(metrics.DBPoolAcquireTime),
+		fleet:      gauge(metrics.DBFleetMax),
+		capacity:   gauge(metrics.DBServerMax),
+		queries:    histogram(metrics.DBQueryDuration),
 		reads:      counter(metrics.DBReads),
 		stale:      gauge(metrics.DBReplicaStale),
 		up:         gauge(metrics.DBNodeUp),
-		tokens:     counter(metrics.DBTokens),
 		size:       gauge(metrics.DBSize),
 		background: counter(metrics.BackgroundErrors),
 	}
 	in.operations.Store(&map[string]prometheus.Observer{})
+	tokens := counter(metrics.DBTokens)
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	for o := range in.tokens {
+		in.tokens[o] = tokens.WithLabelValues(name, tokenOutcome(o).String())
+	}
 	return in, errors.Join(errs...)
 }
 
-func (in *instruments) token(outcome string) { in.tokens.WithLabelValues(in.name, outcome).Inc() }
+// tokenOutcome is what became of a token. It is a label of db_tokens_total.
+type tokenOutcome uint8
+
+const (
+	tokenCaptured    tokenOutcome = iota // the primary was asked for its position
+	tokenObeyed                          // a node was chosen that has it
+	tokenUnknown                         // its position could not be learned, so the primary was read
+	tokenSettled                         // an unknown one got a position
+	tokenAhead                           // of a timeline that was not seen yet
+	tokenOldTimeline                     // from before a promotion
+	tokenLost                            // from before a promotion that came earlier in the log
+	tokenImpossible                      // of a position that the primary has not reached, so it was ignored
+	tokenOutcomes
+)
+
+func (o tokenOutcome) String() string {
+	return [...]string{"captured", "obeyed", "unknown", "settled", "ahead", "old-timeline", "lost", "impossible"}[o]
+}
+
+func (in *instruments) token(o tokenOutcome) { in.tokens[o].Inc() }
+
+// forget removes the series of a node that is no more.
+func (in *instruments) forget(node string) {
+	labels := prometheus.Labels{"db": in.name, "node": node}
+	in.up.DeletePartialMatch(labels)
+	in.stale.DeletePartialMatch(labels)
+	in.fleet.DeletePartialMatch(labels)
+	in.capacity.DeletePartialMatch(labels)
+}
 
 func (in *instruments) failed(task string) { in.background.WithLabelValues("dbsplit", task).Inc() }
 

@@ -19,6 +19,7 @@ type tracer struct {
 	db      *DB
 	writes  bool
 	waiting atomic.Int64
+	usage   usage
 }
 
 const connStateKey = "dbsplit"
@@ -109,6 +110,9 @@ func (t *tracer) TraceAcquireStart(ctx context.Context, _ *pgxpool.Pool, _ pgxpo
 
 func (t *tracer) TraceAcquireEnd(ctx context.Context, _ *pgxpool.Pool, data pgxpool.TraceAcquireEndData) {
 	t.waiting.Add(-1)
+	if data.Conn != nil {
+		t.usage.add(1, t.db.now())
+	}
 	if st := stateOf(data.Conn); st != nil && t.writes {
 		st.holder = scaleaware.WatermarkFrom(ctx)
 	}
@@ -117,6 +121,7 @@ func (t *tracer) TraceAcquireEnd(ctx context.Context, _ *pgxpool.Pool, data pgxp
 // TraceRelease marks once more: the statements may have run under another context than the one that acquired, or below
 // pgx, where no tracer sees them.
 func (t *tracer) TraceRelease(_ *pgxpool.Pool, data pgxpool.TraceReleaseData) {
+	t.usage.add(-1, t.db.now())
 	if st := stateOf(data.Conn); st != nil && t.writes {
 		st.holder.RaiseFrom(t.db)
 		st.holder = nil

@@ -26,24 +26,44 @@ func (db *DB) BeginTx(ctx context.Context, txOptions pgx.TxOptions) (pgx.Tx, err
 	if err := db.allow(ctx); err != nil {
 		return nil, refusal(err)
 	}
-	conn, node, err := db.acquireWrite(ctx)
-	if err != nil {
-		return nil, err
-	}
-	w := scaleaware.WatermarkFrom(ctx)
-	w.Saw(db.asOf())
-	tx, err := conn.BeginTx(ctx, txOptions)
-	if err != nil {
+	patience := succession{db: db}
+	for {
+		conn, node, err := patience.acquireWrite(ctx)
+		if err != nil {
+			return nil, err
+		}
+		w := scaleaware.WatermarkFrom(ctx)
+		w.Saw(db.asOf())
+		tx, err := conn.BeginTx(ctx, txOptions)
+		if err == nil {
+			return &writeTx{Tx: tx, statement: statement{conn: conn, db: db, node: node}, watermark: w}, nil
+		}
+		died := lost(err, conn.Conn().IsClosed()) && ctx.Err() == nil
 		conn.Release()
-		return nil, err
+		if !died || !patience.wait(ctx, node, errors.Join(errBegin, err)) {
+			return nil, err
+		}
 	}
-	return &writeTx{Tx: tx, statement: statement{conn: conn, db: db, node: node}, watermark: w}, nil
+}
+
+// TxOption adjusts one transaction of InTx.
+type TxOption func(*pgx.TxOptions)
+
+// RemoteApply makes the commit wait until every synchronous standby has replayed it, so that reads there see it at once.
+// Standbys that synchronous_standby_names does not name do not count. While one that is named is away, the commit waits for
+// it.
+func RemoteApply() TxOption {
+	return func(o *pgx.TxOptions) { o.BeginQuery = "begin; set local synchronous_commit = remote_apply" }
 }
 
 // InTx runs f in a transaction on the primary and commits it, or rolls it back when f returns an error or panics. An
 // error from f is returned as it is.
-func (db *DB) InTx(ctx context.Context, f func(tx pgx.Tx) error) error {
-	tx, err := db.Begin(ctx)
+func (db *DB) InTx(ctx context.Context, f func(tx pgx.Tx) error, opts ...TxOption) error {
+	var o pgx.TxOptions
+	for _, adjust := range opts {
+		adjust(&o)
+	}
+	tx, err := db.BeginTx(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -60,14 +80,19 @@ func (db *DB) InReadTx(ctx context.Context, f func(tx pgx.Tx) error, opts ...Rea
 }
 
 func inTx(ctx context.Context, tx pgx.Tx, f func(tx pgx.Tx) error) error {
+	done := false
 	defer func() {
+		if done {
+			return
+		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)
 		defer cancel()
-		_ = tx.Rollback(ctx) // a failed rollback closes the connection, which rolls back as well; after commit it does nothing
+		_ = tx.Rollback(ctx) // a failed rollback closes the connection, which rolls back as well
 	}()
 	if err := f(tx); err != nil {
 		return err
 	}
+	done = true // whatever it returns, Commit ends the transaction
 	return tx.Commit(ctx)
 }
 

@@ -28,7 +28,10 @@ func (db *DB) judge(s *snapshot, elected int) (alarms []*node) {
 	for i := range s.views {
 		settled = settled && s.views[i].probed
 	}
-	for i, n := range db.nodes {
+	for i, n := range s.nodes {
+		if n == nil {
+			continue
+		}
 		v, told := &s.views[i], &db.monitor.told[i]
 		if !v.probed {
 			continue
@@ -46,7 +49,7 @@ func (db *DB) judge(s *snapshot, elected int) (alarms []*node) {
 			continue
 		}
 		alarm := ""
-		if v.up && (v.contested || v.tied || v.role == roleStranger || v.role == roleRival || i == s.writer && v.role == roleReplica) {
+		if v.up && (v.contested || v.tied || v.role == roleStranger || v.role == roleRival || v.role == roleTwin && !n.discovered || i == s.writer && v.role == roleReplica) {
 			alarm = v.advice(i == s.writer)
 		}
 		if alarm != "" && alarm != told.alarm {

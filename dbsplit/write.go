@@ -3,6 +3,7 @@ package dbsplit
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -22,10 +23,15 @@ type statement struct {
 // begin takes a connection for a top-level statement. While the gate refuses writes it is a read-only one: nobody
 // but PostgreSQL knows whether a statement writes, so reads go on and writes are refused there.
 func (db *DB) begin(ctx context.Context) (statement, error) {
+	return (&succession{db: db}).begin(ctx)
+}
+
+func (w *succession) begin(ctx context.Context) (statement, error) {
+	db := w.db
 	s := statement{db: db, refused: db.allow(ctx)}
 	var err error
 	if s.refused == nil {
-		s.conn, s.node, err = db.acquireWrite(ctx)
+		s.conn, s.node, err = w.acquireWrite(ctx)
 	} else {
 		s.conn, err = db.acquireRead(ctx, db.writer.Load())
 	}
@@ -63,39 +69,46 @@ func (s statement) explain(err error) error {
 	return writeError(err, s.conn.Conn().IsClosed(), s.refused == nil)
 }
 
-// Exec runs a statement on the primary.
+// Exec runs a statement on the primary. It is sent once more only when it has certainly done nothing: the server was a
+// standby, or it was never sent.
 func (db *DB) Exec(ctx context.Context, sql string, arguments ...any) (pgconn.CommandTag, error) {
-	s, err := db.begin(ctx)
-	if err != nil {
-		return pgconn.CommandTag{}, err
+	w := succession{db: db}
+	for {
+		s, err := w.begin(ctx)
+		if err != nil {
+			return pgconn.CommandTag{}, err
+		}
+		tag, err := s.exec(ctx, sql, arguments)
+		if !w.again(ctx, s, err) {
+			return tag, err
+		}
 	}
+}
+
+func (s statement) exec(ctx context.Context, sql string, arguments []any) (pgconn.CommandTag, error) {
 	defer s.conn.Release()
 	tag, err := s.conn.Exec(ctx, sql, arguments...)
 	return tag, s.explain(err)
 }
 
-// Query runs a statement on the primary. As with pgx, the error may be left to the rows.
+// Query runs a statement on the primary, and sends it once more in the cases in which Exec does. As with pgx, the error may
+// be left to the rows.
 func (db *DB) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
-	s, err := db.begin(ctx)
-	if err != nil {
+	rows := &writeRows{succession: succession{db: db}, ctx: ctx, sql: sql, args: args, owned: true}
+	if err := rows.send(); err != nil {
 		return errRows{err: err}, err
 	}
-	rows, err := s.conn.Query(ctx, sql, args...)
-	if err != nil {
-		err = s.explain(err)
-		s.conn.Release()
-		return errRows{err: err}, err
-	}
-	return &writeRows{Rows: rows, statement: s, owned: true}, nil
+	return rows, nil
 }
 
-// QueryRow runs a statement on the primary that returns at most one row.
+// QueryRow runs a statement on the primary that returns at most one row, and sends it once more in the cases in which Exec
+// does.
 func (db *DB) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
-	s, err := db.begin(ctx)
-	if err != nil {
+	row := &writeRow{succession: succession{db: db}, ctx: ctx, sql: sql, args: args, owned: true}
+	if err := row.send(); err != nil {
 		return errRow{err: err}
 	}
-	return &writeRow{row: s.conn.QueryRow(ctx, sql, args...), statement: s, owned: true}
+	return row
 }
 
 // SendBatch sends a batch to the primary. Its statements are one transaction, unless it says otherwise.
@@ -117,7 +130,7 @@ func (db *DB) CopyFrom(ctx context.Context, tableName pgx.Identifier, columnName
 	if err := db.allow(ctx); err != nil {
 		return 0, refusal(err)
 	}
-	conn, node, err := db.acquireWrite(ctx)
+	conn, node, err := (&succession{db: db}).acquireWrite(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -128,9 +141,9 @@ func (db *DB) CopyFrom(ctx context.Context, tableName pgx.Identifier, columnName
 
 func refusal(gate error) error { return fmt.Errorf("dbsplit: write refused: %w", gate) }
 
-// Ping checks that the primary answers.
+// Ping checks that the primary answers. It does not wait for a failover.
 func (db *DB) Ping(ctx context.Context) error {
-	s, err := db.begin(ctx)
+	s, err := (&succession{db: db, until: time.Now()}).begin(ctx)
 	if err != nil {
 		return err
 	}

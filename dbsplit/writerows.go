@@ -1,6 +1,8 @@
 package dbsplit
 
 import (
+	"context"
+
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
@@ -10,9 +12,33 @@ import (
 type writeRows struct {
 	pgx.Rows
 	statement
-	owned bool // the connection is released with the rows
-	done  bool
-	err   error
+	succession succession
+	ctx        context.Context //nolint:containedctx // of the one call that the rows stand for, as pgx keeps it
+	sql        string
+	args       []any
+	owned      bool // the connection is released with the rows
+	started    bool
+	done       bool
+	err        error
+}
+
+func (r *writeRows) send() error {
+	for {
+		s, err := r.succession.begin(r.ctx)
+		if err != nil {
+			return err
+		}
+		rows, err := s.conn.Query(r.ctx, r.sql, r.args...)
+		if err == nil {
+			r.Rows, r.statement = rows, s
+			return nil
+		}
+		err = s.explain(err)
+		s.conn.Release()
+		if !r.succession.again(r.ctx, s, err) {
+			return err
+		}
+	}
 }
 
 func (r *writeRows) Close() {
@@ -35,13 +61,20 @@ func (r *writeRows) Err() error {
 }
 
 func (r *writeRows) Next() bool {
-	if r.done {
-		return false
+	for !r.done {
+		if r.Rows.Next() {
+			r.started = true
+			return true
+		}
+		r.Close()
+		if !r.owned || r.started || !r.succession.again(r.ctx, r.statement, r.err) {
+			return false
+		}
+		r.done = false
+		if r.err = r.send(); r.err != nil {
+			r.done = true
+		}
 	}
-	if r.Rows.Next() {
-		return true
-	}
-	r.Close()
 	return false
 }
 
@@ -65,10 +98,34 @@ func (r *writeRows) Values() ([]any, error) {
 type writeRow struct {
 	row pgx.Row
 	statement
-	owned bool
+	succession succession
+	ctx        context.Context //nolint:containedctx // of the one call that the row stands for, as pgx keeps it
+	sql        string
+	args       []any
+	owned      bool
+}
+
+func (r *writeRow) send() error {
+	s, err := r.succession.begin(r.ctx)
+	if err == nil {
+		r.row, r.statement = s.conn.QueryRow(r.ctx, r.sql, r.args...), s
+	}
+	return err
 }
 
 func (r *writeRow) Scan(dest ...any) error {
+	for {
+		err := r.scan(dest)
+		if !r.owned || !r.succession.again(r.ctx, r.statement, err) {
+			return err
+		}
+		if err := r.send(); err != nil {
+			return err
+		}
+	}
+}
+
+func (r *writeRow) scan(dest []any) error {
 	if r.owned {
 		defer r.conn.Release() // also when a Scanner panics
 	}

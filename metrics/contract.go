@@ -42,10 +42,13 @@ var (
 
 // The database series. db is the name given in dbsplit.Options.
 var (
-	DBPoolAcquired    = Series{"db_pool_acquired_connections", Gauge, []string{"pool", "role"}, nil, "Connections of a pool in use now."}
+	DBPoolAcquired    = Series{"db_pool_acquired_connections", Gauge, []string{"pool", "role"}, nil, "Connections of a pool in use, averaged over the time since the last sample, a second or so."}
 	DBPoolMax         = Series{"db_pool_max_connections", Gauge, []string{"pool", "role"}, nil, "Most connections that a pool may open."}
 	DBPoolWaiters     = Series{"db_pool_waiters", Gauge, []string{"pool", "role"}, nil, "Callers waiting for a connection now."}
 	DBPoolAcquireWait = Series{"db_pool_acquire_wait_seconds_total", Counter, []string{"pool", "role"}, nil, "Time that callers have waited for a connection."}
+	DBPoolAcquireTime = Series{"db_pool_acquire_duration_seconds", Histogram, []string{"pool", "role"}, dbBuckets, "Time from asking for a connection to having one, or to giving up."}
+	DBFleetMax        = Series{"db_fleet_max_connections", Gauge, []string{"db", "node"}, nil, "Most connections that all instances together may open to a node, by the number of instances that it sees."}
+	DBServerMax       = Series{"db_server_max_connections", Gauge, []string{"db", "node"}, nil, "Connections that a node takes from ordinary roles."}
 	DBQueryDuration   = Series{"db_query_duration_seconds", Histogram, []string{"pool", "operation"}, dbBuckets, "Duration of queries until their rows are closed, by operation name, never by SQL text."}
 	DBReads           = Series{"db_reads_total", Counter, []string{"db", "node", "role", "reason"}, nil, "Reads by the node and role that served them, and why it was chosen."}
 	DBReplicaStale    = Series{"db_replica_staleness_seconds", Gauge, []string{"db", "node"}, nil, "Upper bound of a replica's staleness."}

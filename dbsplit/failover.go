@@ -1,0 +1,113 @@
+package dbsplit
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// succession is one write's patience with a primary that is away.
+type succession struct {
+	db    *DB
+	until time.Time // zero before the first failure
+}
+
+// wait waits, after a failure at which nothing can have been written, until there is a primary to try: another one than
+// n, or n once it has answered the monitor as one again. It reports false when the patience is used up.
+func (w *succession) wait(ctx context.Context, n *node, failed error) bool {
+	db := w.db
+	s := db.snap.Load()
+	if s == nil || db.opts.FailoverWait < 0 || ctx.Err() != nil || !away(failed) {
+		return false
+	}
+	now := time.Now()
+	if w.until.IsZero() {
+		w.until = now.Add(db.opts.FailoverWait)
+	}
+	db.orphans.Add(1)
+	defer db.orphans.Add(-1)
+	for _, n := range db.members() {
+		db.wake(n)
+	}
+	timer := time.NewTimer(w.until.Sub(now))
+	defer timer.Stop()
+	for {
+		select {
+		case <-s.next:
+		case <-timer.C:
+			return false
+		case <-ctx.Done():
+			return false
+		}
+		if s = db.snap.Load(); s == nil {
+			return false // Run has ended
+		}
+		v := &s.views[s.writer]
+		if db.writer.Load() != n || v.up && v.role == rolePrimary && v.sent.After(now) {
+			return true
+		}
+	}
+}
+
+// errBegin marks the loss of a connection while a transaction was being opened.
+var errBegin = errors.New("dbsplit: the connection was lost at BEGIN")
+
+// away reports whether an error means that there is no primary at the other end, and that nothing was written.
+func away(err error) bool {
+	switch sqlState(err) {
+	case "57P01", "57P02", "57P03": // admin_shutdown, crash_shutdown, cannot_connect_now: here they ended a connect or a BEGIN
+		return true
+	case "":
+		_, connecting := errors.AsType[*pgconn.ConnectError](err)
+		return connecting || errors.Is(err, ErrNotPrimary) || errors.Is(err, errBegin) || pgconn.SafeToRetry(err)
+	default:
+		return errors.Is(err, ErrNotPrimary)
+	}
+}
+
+// acquireWrite takes a connection from the writer's pool, wherever the writer and its pool are by now, and returns its
+// node with it. A process that has just been started first looks at all nodes: its configuration may name a primary
+// that lives on beside its promoted successor.
+func (w *succession) acquireWrite(ctx context.Context) (*pgxpool.Conn, *node, error) {
+	db := w.db
+	if s := db.snap.Load(); s != nil && !s.settled {
+		if _, err := db.settle(ctx, s); err != nil {
+			return nil, nil, err
+		}
+	}
+	for {
+		n := db.writer.Load()
+		p := n.writes.Load()
+		if p == nil {
+			continue // the writer has just moved
+		}
+		c, err := p.take(ctx)
+		if err == nil {
+			if db.writer.Load() == n {
+				return c, n, nil
+			}
+			c.Release()
+			continue
+		}
+		if db.closed.Load() {
+			return nil, nil, ErrClosed
+		}
+		if db.writer.Load() == n && n.writes.Load() == p && !w.wait(ctx, n, err) {
+			return nil, nil, err
+		}
+	}
+}
+
+// again reports whether a single statement that failed with err on s has certainly written nothing, and may be sent once
+// more: a standby has refused it, or it never left this process.
+func (w *succession) again(ctx context.Context, s statement, err error) bool {
+	if err == nil || s.node == nil || s.refused != nil || !w.until.IsZero() {
+		return false
+	}
+	demoted := errors.Is(err, ErrNotPrimary)
+	unsent := pgconn.SafeToRetry(err) && !errors.Is(err, pgconn.ErrConnClosed)
+	return (demoted || unsent) && w.wait(ctx, s.node, err)
+}

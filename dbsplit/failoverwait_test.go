@@ -1,0 +1,139 @@
+package dbsplit_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/scaleaware/scaleaware/dbsplit"
+	"github.com/scaleaware/scaleaware/internal/pgcluster"
+)
+
+// Writes that begin while there is no primary wait for the promotion, instead of failing. Those that were under way when
+// it died have an unknown outcome, or had not begun; none is applied twice.
+func TestWritesWaitForTheFailover(t *testing.T) {
+	t.Parallel()
+	ctx := within(t, 100*time.Second)
+	c, err := pgcluster.Start(ctx, &pgcluster.Options{Replicas: 1})
+	must(t, err)
+	t.Cleanup(func() { c.Close() })
+	db := run(t, nodesOf(c, "postgres"), &dbsplit.Options{FailoverWait: time.Minute})
+	await(t, db, "a fresh replica", func() bool { return fresh(db) == 1 })
+	exec(t, db, "create table ledger (id int)") // without a key: a second application would show
+	must(t, c.Replica(0).WaitCaughtUp(ctx))
+
+	const insert = "insert into ledger values ($1)"
+	ways := []func(ctx context.Context, id int) error{
+		func(ctx context.Context, id int) error { _, err := db.Exec(ctx, insert, id); return err },
+		func(ctx context.Context, id int) error {
+			return db.QueryRow(ctx, insert+" returning id", id).Scan(nil)
+		},
+		func(ctx context.Context, id int) error {
+			rows, err := db.Query(ctx, insert+" returning id", id)
+			if err == nil {
+				_, err = pgx.CollectRows(rows, pgx.RowTo[int])
+			}
+			return err
+		},
+		func(ctx context.Context, id int) error {
+			return db.InTx(ctx, func(tx pgx.Tx) error { _, err := tx.Exec(ctx, insert, id); return err })
+		},
+		func(ctx context.Context, id int) error {
+			_, err := db.CopyFrom(ctx, pgx.Identifier{"ledger"}, []string{"id"}, pgx.CopyFromRows([][]any{{id}}))
+			return err
+		},
+	}
+	var next, done atomic.Int64
+	var mu sync.Mutex
+	outcome := make(map[int]error)
+	writing, stop := context.WithCancel(ctx)
+	var writers sync.WaitGroup
+	for _, way := range ways {
+		writers.Go(func() {
+			for writing.Err() == nil {
+				id := int(next.Add(1))
+				err := way(ctx, id)
+				done.Add(1)
+				mu.Lock()
+				outcome[id] = err
+				mu.Unlock()
+			}
+		})
+	}
+	progress := func(n int64) {
+		until := done.Load() + n
+		await(t, db, "writes", func() bool { return done.Load() >= until })
+	}
+	progress(100)
+	c.Primary().Kill()
+	await(t, db, "the primary to be gone", func() bool { return db.Ready(ctx) != nil })
+	before := next.Load()
+	must(t, c.Replica(0).Promote(ctx))
+	progress(100)
+	stop()
+	writers.Wait()
+
+	found := make(map[int]int)
+	rows, err := db.Query(ctx, "select id from ledger")
+	must(t, err)
+	var id int
+	_, err = pgx.ForEachRow(rows, []any{&id}, func() error { found[id]++; return nil })
+	must(t, err)
+	unknown := 0
+	for id, err := range outcome {
+		switch n := found[id]; {
+		case n > 1:
+			t.Errorf("write %d was applied %d times", id, n)
+		case errors.Is(err, dbsplit.ErrOutcomeUnknown):
+			unknown++
+		case err == nil && n == 0 && int64(id) > before:
+			t.Errorf("write %d was acknowledged after the promotion and is not there", id)
+		case err != nil && int64(id) > before:
+			t.Errorf("write %d, begun after the primary was gone: %v", id, err)
+		case err != nil && n > 0:
+			t.Errorf("write %d failed with %v and is there", id, err)
+		}
+	}
+	if unknown > len(ways) {
+		t.Errorf("%d outcomes are unknown, of %d writers", unknown, len(ways))
+	}
+}
+
+// The patience ends, and it is not that of callers who have less.
+func TestFailoverWaitEnds(t *testing.T) {
+	t.Parallel()
+	ctx := within(t, 60*time.Second)
+	c, err := pgcluster.Start(ctx, &pgcluster.Options{Replicas: 1})
+	must(t, err)
+	t.Cleanup(func() { c.Close() })
+	for wait, least := range map[time.Duration]time.Duration{-1: 0, 300 * time.Millisecond: 300 * time.Millisecond} {
+		db := run(t, nodesOf(c, "postgres"), &dbsplit.Options{FailoverWait: wait})
+		await(t, db, "a fresh replica", func() bool { return fresh(db) == 1 })
+		c.Primary().Kill()
+		await(t, db, "the primary to be gone", func() bool { return db.Ready(ctx) != nil })
+		begun := time.Now()
+		_, err := db.Exec(ctx, "select 1")
+		if took := time.Since(begun); err == nil || errors.Is(err, dbsplit.ErrOutcomeUnknown) || took < least {
+			t.Errorf("with %v: %v after %v", wait, err, took)
+		}
+		must(t, c.Primary().Start(ctx))
+		await(t, db, "the primary to be back", func() bool { return db.Ready(ctx) == nil })
+	}
+	db := run(t, nodesOf(c, "postgres"), &dbsplit.Options{FailoverWait: time.Hour})
+	await(t, db, "a fresh replica", func() bool { return fresh(db) == 1 })
+	c.Primary().Kill()
+	await(t, db, "the primary to be gone", func() bool { return db.Ready(ctx) != nil })
+	short, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
+	defer cancel()
+	if _, err := db.Exec(short, "select 1"); err == nil {
+		t.Error("a write without a primary went well")
+	}
+	if ctx.Err() != nil {
+		t.Error("it waited beyond its context")
+	}
+}

@@ -1,0 +1,81 @@
+package dbsplit
+
+import (
+	"math/bits"
+	"time"
+)
+
+const (
+	// slowStart is how long a replica that has come back takes to get its whole share: its caches are cold.
+	slowStart = 5 * time.Second
+	// spill is how many times busier a replica in this process's zone must be before one elsewhere takes its reads.
+	spill = 4
+)
+
+// pick takes two members of set at random, by their weights, and returns the one with less load: nearly as good as
+// looking at all of them, and many callers with the same snapshot do not all run to the same node. Members in this
+// process's zone come first.
+func pick(s *snapshot, set uint64, d *demand) int {
+	if set&(set-1) == 0 {
+		return bits.TrailingZeros64(set)
+	}
+	var near uint64
+	for rest := set; rest != 0; rest &= rest - 1 {
+		if i := bits.TrailingZeros64(rest); s.views[i].near {
+			near |= 1 << i
+		}
+	}
+	if near == 0 || near == set {
+		return lighter(s, set, d)
+	}
+	here := lighter(s, near, d)
+	there := draw(s, set&^near, d.random>>32, d.now)
+	if s.views[here].cost(d.now) > spill*s.views[there].cost(d.now) {
+		return there
+	}
+	return here
+}
+
+func lighter(s *snapshot, set uint64, d *demand) int {
+	if set&(set-1) == 0 {
+		return bits.TrailingZeros64(set)
+	}
+	first := draw(s, set, d.random&0xffffffff, d.now)
+	second := draw(s, set&^(1<<first), d.random>>32, d.now)
+	// Like answers share like reads: only a clear difference, of a third, is followed.
+	if s.views[second].cost(d.now) < s.views[first].cost(d.now)/4*3 {
+		return second
+	}
+	return first
+}
+
+// draw returns a member of set by chance, in proportion to the members' shares. random has 32 bits.
+func draw(s *snapshot, set uint64, random uint64, now time.Duration) int {
+	var sum int64
+	for rest := set; rest != 0; rest &= rest - 1 {
+		sum += s.views[bits.TrailingZeros64(rest)].share(now)
+	}
+	at := int64(random * uint64(sum) >> 32)
+	for ; ; set &= set - 1 {
+		i := bits.TrailingZeros64(set)
+		if at -= s.views[i].share(now); at < 0 || set&(set-1) == 0 {
+			return i
+		}
+	}
+}
+
+// share is the node's weight, in thousandths so that slow starts have steps.
+func (v *view) share(now time.Duration) int64 {
+	share := v.weight * 1000
+	if since := now - v.joined; v.joined != 0 && since < slowStart {
+		share = share * int64(max(0, since)) / int64(slowStart)
+	}
+	return max(1, share)
+}
+
+// cost is lower for a better choice. A node with twice the weight may have twice the reads under way.
+func (v *view) cost(now time.Duration) int64 {
+	const one, most = 1000, 1e8 // bounds keep the product within 64 bits
+	busy := one + v.load.inflight.Load()*one*defaultWeight*1000/v.share(now)
+	return min(v.load.average(now), int64(time.Minute)) * min(busy, most) / one
+}
