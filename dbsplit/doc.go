@@ -5,46 +5,54 @@
 //
 // In order of strength:
 //
+//   - A write is sent once. When its connection is lost before the answer, [ErrOutcomeUnknown] says so; it is sent again only
+//     when it has certainly done nothing, because it never left this process or a standby has refused it.
 //   - A statement goes to a replica only when the program says so: through [DB.Read], or in a transaction opened with
-//     pgx.ReadOnly. No SQL text is ever guessed from. Everything else goes to the primary.
+//     pgx.ReadOnly. No SQL text is ever guessed from. Everything else goes to the primary. A session opened for reads is
+//     read-only, on the primary as well: a write sent there fails with [ErrWriteInRead], also after its replica was promoted.
+//   - With [RequireFresh] a read sees everything that was committed before it, by anybody. It costs a round trip to the
+//     primary.
+//   - A bound given with [MaxStaleness] is never broken. It is proven by comparing positions in the primary's log, not
+//     by clocks, and holds when a replica's stream is cut.
 //   - Reads under a context with a scaleaware.Watermark see everything that was committed under that watermark, in this
 //     process or in another one that carried it there: a replica that has not replayed it is not asked. This holds
 //     with synchronous_commit off, too.
-//   - A bound given with [MaxStaleness] is never broken. It is proven by comparing positions in the primary's log, not
-//     by clocks, and holds when a replica's stream is cut.
-//   - A session opened for reads is read-only, on the primary as well. A write sent there fails with [ErrWriteInRead],
-//     also after its replica was promoted.
-//   - A write is sent once. When its connection is lost before the answer, [ErrOutcomeUnknown] says so.
+//   - With [Options.MonotonicReads] they also never see less than an earlier read under that watermark.
+//   - Without either, a read sees a state of the database that the primary once had, within [Options.MaxStaleness] while
+//     the primary can serve those that no replica can.
+//
+// These are promises to one session. Two sessions may see two commits in different orders on two replicas.
 //
 // # Failure
 //
-// A replica that is down, too stale, of another cluster, or not in recovery gets no reads; [DB.Nodes], the log and the
-// metrics say why, and it comes back by itself. A read whose node fails before the first row is sent to one other node,
-// once; so is one that a replica cancels because it conflicts with recovery. When no replica qualifies, reads go to the primary,
-// over a pool of their own, so that they cannot starve the writers.
+// What becomes of each promise when servers fail:
 //
-// While the primary is down, writes fail and [DB.Ready] says so. Reads go on: the default bound [Options.MaxStaleness] then gives
-// way, since nobody can refresh the replicas, but the callers' own writes and bounds that they asked for do not: such
-// a read fails with [ErrNoNode] when no replica has what it needs.
+// Writes. While the primary is away, a write that has not been sent waits [Options.FailoverWait] for it, or for the
+// promotion of a replica, and then fails; [DB.Ready] says so meanwhile. When a replica leaves recovery on a higher timeline of
+// the same cluster, writes move to it. A server in recovery never gets a write. Neither does one that left recovery on the
+// writer's timeline or an older one, also while the writer is down: it lacks what was committed since. Between several on one
+// timeline there is no guess. [DB.Nodes], the log, db_node_up and [DB.Ready] tell of them. A DB knows only what it has seen: one
+// that is opened while the promoted server is down believes in its Nodes.Primary. While [DB.Run] runs, the first write looks
+// at all nodes before. A transaction that was begun before writes moved is not committed, and an answer that comes after it is no
+// success.
 //
-// When the primary fails between a commit and the question for its position, the watermark holds an unknown token. A
+// Reads. A replica that is down, too stale, of another cluster, or not in recovery gets none; [DB.Nodes], the log and the
+// metrics say why, and it comes back by itself: slowly, and not more often than every five seconds. A read whose node fails
+// before the first row is sent to one other node, once; so is one that a replica cancels because it conflicts with recovery.
+// When no replica qualifies, [Options.Fallback] decides: by default the primary answers, over a pool of its own so that
+// readers cannot starve the writers, and when that is used up or the primary is down, a staler replica. The callers' own writes and
+// the bounds that they asked for never give way: such a read fails with [ErrNoNode] when no node has what it needs.
+//
+// Own writes. When the primary fails between a commit and the question for its position, the watermark holds an unknown token. A
 // read that has one asks the primary first, once, and goes on with the answer; without an answer it goes to the primary
-// and nowhere else, so while that is down it fails.
+// and nowhere else, so while that is down it fails. Positions from before a promotion cannot be compared by their numbers:
+// reads that carry one go to the primary until their caller's watermark has been renewed there, and when the promotion came
+// earlier in the log than the position, they are told, once, by [ErrLostWrite]. Reads that carry a position of a
+// newer timeline are not answered by an old primary, but by [ErrNoNode].
 //
-// When a replica is promoted (it leaves recovery, on a higher timeline of the same cluster), writes move to it. A
-// server in recovery never gets a write. Neither does one that left recovery on the writer's timeline or an older one,
-// also while the writer is down: it lacks what was committed since. Between several on one timeline there is no guess.
-// [DB.Nodes], the log, db_node_up and [DB.Ready] tell of them. A DB knows only what it has seen: one that is opened while
-// the promoted server is down believes in its Nodes.Primary. While [DB.Run] runs, the first write looks at all nodes before.
-// A transaction that was begun before writes moved is not committed, and an answer that comes after it is no
-// success. Reads that carry a position of a newer timeline are not answered by the old primary, but by [ErrNoNode].
-//
-// When a node does not answer the monitor, its connections that are as silent are closed ([Options.ProbeTimeout]): what
+// Silence. When a node does not answer the monitor, its connections that are as silent are closed ([Options.ProbeTimeout]): what
 // waits there ends as if the node had died, also a long statement that was merely under way. Connections that
 // [DB.Operations] opened for themselves are left alone.
-//
-// Positions from before a promotion cannot be compared by their numbers:
-// reads that carry one go to the primary until their caller's watermark has been renewed there.
 //
 // While [Options.Gate] refuses writes, transactions and COPY fail with its error before anything is sent, and single
 // statements run over a read-only session: reads work, and PostgreSQL itself refuses the rest.
@@ -52,6 +60,10 @@
 // # Use
 //
 // [Open] takes connection strings; [DB.Run] watches the nodes, and all reads go to the primary unless it runs. The DB has the
-// methods of *pgxpool.Pool, so sqlc's queries and pgx's helpers take it, and [DB.Read] for reads. [DB.Operations] are
-// the runbook's database operations, for package admin.
+// methods of *pgxpool.Pool, so sqlc's queries and pgx's helpers take it, and [DB.Read] for reads. Replicas come and go by
+// [Options.Discover], [DB.AddReplica] and [DB.RemoveReplica]; [OnRoute] and [ReadTracer] tell where each read went.
+// [DB.Operations] are the runbook's database operations, for package admin.
+//
+// No privilege is needed. With pg_monitor, pg_signal_backend and EXECUTE on pg_read_file more is seen and can be done;
+// [NodeStatus] names what is missing.
 package dbsplit

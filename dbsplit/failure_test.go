@@ -334,8 +334,17 @@ func TestUnprivilegedAndSaturated(t *testing.T) {
 	for i := range nodes.Replicas {
 		nodes.Replicas[i] = strings.Replace(nodes.Replicas[i], "postgres@", "stranger@", 1)
 	}
-	db := run(t, nodes, &dbsplit.Options{MaxConns: 1, PrimaryReadConns: 1})
+	var text syncBuffer
+	db := run(t, nodes, &dbsplit.Options{MaxConns: 1, PrimaryReadConns: 1, Logger: slog.New(slog.NewTextHandler(&text, nil))})
 	await(t, db, "fresh replicas", func() bool { return fresh(db) == 2 })
+	for _, n := range db.Nodes() {
+		if lacks := strings.Join(n.Lacks, "; "); !strings.Contains(lacks, "pg_monitor: ") || !strings.Contains(lacks, "pg_signal_backend: ") || !strings.Contains(lacks, "pg_read_file") {
+			t.Errorf("%s lacks %q", n.Name, lacks)
+		}
+	}
+	if n := strings.Count(text.String(), "lacks privileges"); n != 3 {
+		t.Errorf("the log tells of missing privileges %d times, want once for each node:\n%s", n, text.String())
+	}
 	ctx := within(t, 20*time.Second)
 	for range 2 { // every pool is in use; the monitor still sees
 		tx, err := db.Read().Begin(ctx)

@@ -18,7 +18,7 @@ func (db *DB) measure(ctx context.Context) {
 	defer sizes.Stop()
 	waited := make(map[*pool]time.Duration)
 	db.sampleSize(ctx)
-	db.sampleFleet(ctx)
+	counted := false
 	for {
 		db.samplePools()
 		db.sampleWaits(waited)
@@ -27,6 +27,10 @@ func (db *DB) measure(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-pools.C:
+			if s := db.snap.Load(); !counted && s != nil && s.settled { // the monitor's own sessions are there
+				counted = true
+				db.sampleFleet(ctx)
+			}
 		case <-sizes.C:
 			db.sampleSize(ctx)
 			db.sampleFleet(ctx)

@@ -25,17 +25,21 @@ func (db *DB) observe(n *node, sent time.Time, p position, err error) {
 		return // removed meanwhile
 	}
 	before := m.nodes[n.index]
+	slow := false
 	now := standing{position: p, admission: before.admission, probed: true, up: err == nil, lagging: before.lagging, since: sent, err: err}
+	if err != nil {
+		db.in.failed("probe")
+	}
 	switch {
 	case err == nil:
 		now.admission = now.admit(before, sent)
 		n.load.suspect.Store(false)
 		db.sawFork(before.position, p)
 	case db.slowOnly(n, before, sent, err):
+		slow = true
 		now = before // its position gets old, and so it leaves when others are fresher
 	default:
 		now.position = before.position
-		db.in.failed("probe")
 	}
 	m.nodes[n.index] = now
 	m.markTwins(places)
@@ -53,7 +57,7 @@ func (db *DB) observe(n *node, sent time.Time, p position, err error) {
 	}
 	db.sampleWriter()
 	db.publish()
-	if err != nil && ranOut(err) {
+	if err != nil && ranOut(err) && !slow {
 		// Other failures speak: a connection that they concern ends by itself, and a long statement may well go on.
 		if ended := n.lines.end(sent.Sub(db.opened)); ended > 0 {
 			db.opts.Logger.Warn("dbsplit: node is silent, connections to it were closed", "db", db.opts.Name, "node", n.name, "connections", ended)
@@ -64,7 +68,7 @@ func (db *DB) observe(n *node, sent time.Time, p position, err error) {
 // slowOnly reports whether a replica that did not answer its probe in time is slow, not silent, and the last one: it
 // stays then, since reads of the primary are no help to a cluster that is overloaded. monitor.mu is held.
 func (db *DB) slowOnly(n *node, before standing, sent time.Time, err error) bool {
-	if !ranOut(err) || !before.up || !before.recovering || !n.lines.heard(sent.Sub(db.opened)) {
+	if !ranOut(err) || !before.up || !before.recovering || !n.lines.heard(sent.Add(-db.opts.ProbeTimeout).Sub(db.opened)) {
 		return false
 	}
 	for i, st := range db.monitor.nodes {

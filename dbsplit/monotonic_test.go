@@ -1,6 +1,7 @@
 package dbsplit_test
 
 import (
+	"sync"
 	"testing"
 	"time"
 
@@ -83,4 +84,25 @@ func TestReadYourWritesAsksNobody(t *testing.T) {
 	if n := counter(t, reg, "db_tokens_total", "outcome", "obeyed"); n == 0 {
 		t.Error("no token was obeyed")
 	}
+}
+
+// A position needs no pooled connection, and those who ask together share one question.
+func TestPositionOfABusyPrimary(t *testing.T) {
+	db, _, _ := settled(t, &dbsplit.Options{PrimaryReadConns: 1, MaxConns: 1})
+	ctx := within(t, 20*time.Second)
+	reads, err := db.Read(dbsplit.PreferPrimary()).Begin(ctx)
+	must(t, err)
+	defer reads.Rollback(ctx) //nolint:errcheck // a test's
+	writes, err := db.Begin(ctx)
+	must(t, err)
+	defer writes.Rollback(ctx) //nolint:errcheck // a test's
+	var askers sync.WaitGroup
+	for range 50 {
+		askers.Go(func() {
+			if _, err := db.Position(ctx); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	askers.Wait()
 }

@@ -70,13 +70,10 @@ var (
 func (s *sight) Position(ctx context.Context) (scaleaware.Token, error) {
 	asked, cancel := context.WithTimeout(ctx, s.db.opts.ProbeTimeout)
 	defer cancel()
-	if c, err := s.db.acquireRead(asked, s.node); err == nil {
-		p, err := probe(asked, c)
-		c.Release()
-		if system := s.db.system.Load(); err == nil && (system == 0 || p.at.System == system) {
-			s.db.in.token(tokenCaptured)
-			return p.at, nil
-		}
+	at, err := s.db.sample(asked, s.node, time.Now())
+	if system := s.db.system.Load(); err == nil && (system == 0 || at.System == system) {
+		s.db.in.token(tokenCaptured)
+		return at, nil
 	}
 	return s.db.Position(ctx)
 }

@@ -1,0 +1,35 @@
+package dbsplit_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/scaleaware/scaleaware/dbsplit"
+)
+
+// Each instance counts the others by their monitors, and says when all together may open too many connections.
+func TestFleetFitsTheServer(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	opts := dbsplit.Options{Name: "shop", MaxConns: 30, PrimaryReadConns: 9, ReplicaConns: 5}
+	first, c, database := settled(t, &opts)
+	await(t, first, "the first to count itself", func() bool { return first.Nodes()[0].FleetConnections == 30+9+1 })
+	await(t, first, "the same for a replica", func() bool { return first.Nodes()[1].FleetConnections == 5+1 })
+	if n := first.Nodes()[1]; n.Advice != "" {
+		t.Errorf("a replica: %+v", n)
+	}
+	opts.MaxConns, opts.Registerer = 100, reg
+	second := run(t, nodesOf(c, database), &opts)
+	await(t, second, "the second to count both", func() bool { return second.Nodes()[0].FleetConnections == 2*(100+9+1) })
+	n := second.Nodes()[0]
+	if n.MaxConnections < 50 || n.MaxConnections >= n.FleetConnections || !strings.Contains(n.Advice, "all 2 instances together may open 220 connections") {
+		t.Errorf("the primary: %+v", n)
+	}
+	if got := counter(t, reg, "db_fleet_max_connections", "node", n.Name); got != 220 {
+		t.Errorf("db_fleet_max_connections is %v", got)
+	}
+	if got := counter(t, reg, "db_server_max_connections", "node", n.Name); got != float64(n.MaxConnections) {
+		t.Errorf("db_server_max_connections is %v", got)
+	}
+}
