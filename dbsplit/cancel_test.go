@@ -2,6 +2,7 @@ package dbsplit_test
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -33,8 +34,11 @@ func TestCancelTransactions(t *testing.T) {
 		return found, r.Count
 	}
 	await(t, db, "an old transaction", func() bool {
-		st, _ := find(cancel + "&transactions=true&dry_run=true")
-		return st != nil && st.Result == "dry-run" && st.State == "idle in transaction" && st.Seconds >= 1
+		nodes, err := db.CancelLongRunning(ctx, dbsplit.CancelOptions{OlderThan: time.Second, Transactions: true, DryRun: true})
+		must(t, err)
+		return slices.ContainsFunc(nodes[0].Statements, func(st dbsplit.CancelledStatement) bool {
+			return uint32(st.PID) == idler.PgConn().PID() && st.Result == "dry-run" && st.State == "idle in transaction" && st.Seconds >= 1
+		})
 	})
 	if st, _ := find(cancel); st != nil {
 		t.Errorf("judged by its statement: %+v", st)
