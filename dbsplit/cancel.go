@@ -12,6 +12,9 @@ import (
 type CancelOptions struct {
 	// OlderThan is how long a statement must have run. Zero means 5 min.
 	OlderThan time.Duration
+	// Transactions judges by the age of the transaction, and finds sessions that are idle in one, too. Those have no
+	// statement to cancel: only Terminate ends them.
+	Transactions bool
 	// Terminate ends the session instead of the statement.
 	Terminate bool
 	// DryRun reports what would be cancelled.
@@ -31,14 +34,18 @@ type CancelReport struct {
 
 // CancelledStatement is one statement and what became of it.
 type CancelledStatement struct {
-	PID         int32     `json:"pid"`
-	User        string    `json:"user"`
-	Application string    `json:"application"`
-	Started     time.Time `json:"started"`
-	Seconds     float64   `json:"seconds"`
-	// Query is the beginning of the statement's text.
+	PID         int32  `json:"pid"`
+	User        string `json:"user"`
+	Application string `json:"application"`
+	// State is pg_stat_activity's: active, idle in transaction, or idle in transaction (aborted).
+	State string `json:"state"`
+	// Started is when the statement began; with CancelOptions.Transactions, its transaction. Seconds is its age.
+	Started time.Time `json:"started"`
+	Seconds float64   `json:"seconds"`
+	// Query is the beginning of the statement's text, of the last one when the session is idle.
 	Query string `json:"query"`
-	// Result is cancelled, terminated, gone (it ended by itself), refused (this role may not) or dry-run.
+	// Result is cancelled, terminated, gone (it ended by itself), idle (there is nothing to cancel: terminate it), refused
+	// (this role may not) or dry-run.
 	Result string `json:"result"`
 
 	backendStart time.Time
@@ -49,12 +56,12 @@ const defaultOlderThan = 5 * time.Minute
 // Walsenders are active for as long as their replicas are connected: without the test of backend_type this would end
 // replication.
 const longRunningSQL = `-- name: dbsplit_long_running
-select pid, coalesce(usename, ''), coalesce(application_name, ''), query_start,
-	extract(epoch from clock_timestamp() - query_start)::float8, left(query, 200), backend_start
-from pg_stat_activity
+select pid, coalesce(usename, ''), coalesce(application_name, ''), state, started,
+	extract(epoch from clock_timestamp() - started)::float8, left(query, 200), backend_start
+from (select *, case when $2 then coalesce(xact_start, query_start) else query_start end as started from pg_stat_activity) a
 where backend_type = 'client backend' and datname = current_database() and pid <> pg_backend_pid()
-	and state = 'active' and query_start < clock_timestamp() - $1::interval
-order by query_start`
+	and (state = 'active' or $2 and state like 'idle in transaction%') and started < clock_timestamp() - $1::interval
+order by started`
 
 // Sessions of roles that this one is no member of show their database, but neither type, state nor times.
 const hiddenSQL = `-- name: dbsplit_hidden_sessions
@@ -93,13 +100,13 @@ func (db *DB) cancelOn(ctx context.Context, n *node, opts CancelOptions) CancelR
 		return fail("the node does not answer", err)
 	}
 	defer conn.Release()
-	rows, err := conn.Query(ctx, longRunningSQL, opts.OlderThan)
+	rows, err := conn.Query(ctx, longRunningSQL, opts.OlderThan, opts.Transactions)
 	if err != nil {
 		return fail("its sessions cannot be listed", err)
 	}
 	for rows.Next() {
 		var s CancelledStatement
-		if err := rows.Scan(&s.PID, &s.User, &s.Application, &s.Started, &s.Seconds, &s.Query, &s.backendStart); err != nil {
+		if err := rows.Scan(&s.PID, &s.User, &s.Application, &s.State, &s.Started, &s.Seconds, &s.Query, &s.backendStart); err != nil {
 			return fail("its sessions cannot be listed", err)
 		}
 		report.Statements = append(report.Statements, s)
@@ -128,14 +135,18 @@ func cancelStatement(ctx context.Context, q querier, s *CancelledStatement, opts
 	if opts.DryRun {
 		return "dry-run", nil
 	}
+	if s.State != "active" && !opts.Terminate {
+		return "idle", nil
+	}
 	do, result := "pg_cancel_backend", "cancelled"
 	if opts.Terminate {
 		do, result = "pg_terminate_backend", "terminated"
 	}
 	var done bool
 	err := q.QueryRow(ctx, `-- name: dbsplit_cancel
-select coalesce((select `+do+`(pid) from pg_stat_activity where pid = $1 and backend_start = $2 and query_start = $3), false)`,
-		s.PID, s.backendStart, s.Started).Scan(&done)
+select coalesce((select `+do+`(pid) from pg_stat_activity where pid = $1 and backend_start = $2
+	and case when $4 then coalesce(xact_start, query_start) else query_start end = $3), false)`,
+		s.PID, s.backendStart, s.Started, opts.Transactions).Scan(&done)
 	switch {
 	case sqlState(err) == statePrivilege:
 		return "refused", nil

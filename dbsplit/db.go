@@ -39,6 +39,7 @@ type DB struct {
 
 	monitor    monitor
 	statements statementHistory
+	sizes      sizeHistory
 }
 
 // Open makes a DB of one cluster's servers. It connects when it is used and to keep MinConns open, so it succeeds

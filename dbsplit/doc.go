@@ -62,8 +62,15 @@
 // [Open] takes connection strings; [DB.Run] watches the nodes, and all reads go to the primary unless it runs. The DB has the
 // methods of *pgxpool.Pool, so sqlc's queries and pgx's helpers take it, and [DB.Read] for reads. Replicas come and go by
 // [Options.Discover], [DB.AddReplica] and [DB.RemoveReplica]; [OnRoute] and [ReadTracer] tell where each read went.
-// [DB.Operations] are the runbook's database operations, for package admin.
 //
 // No privilege is needed. With pg_monitor, pg_signal_backend and EXECUTE on pg_read_file more is seen and can be done;
 // [NodeStatus] names what is missing.
+//
+// # Operations
+//
+// [DB.Operations] are the runbook's database operations, for package admin; each is a method as well. [DB.SlowQueries],
+// [DB.Replication], [DB.Sizes] and [DB.Partitions] look, reset nothing and need no privilege, but say what they may not
+// see. [DB.OptimizeTable], [DB.EnsurePartitions], [DB.MoveDefaultRows] and [DB.DetachPartitions] change the database: they are refused while
+// the gate is closed, also as dry runs, wait for locks for moments only, and can be called again when they were broken
+// off. [DB.CancelLongRunning] and [DB.Resize] work in read-only mode.
 package dbsplit

@@ -40,6 +40,8 @@ const (
 	statePrivilege         = "42501"
 	stateLockNotAvailable  = "55P03"
 	stateNotInPrerequisite = "55000"
+	stateDeadlock          = "40P01"
+	stateCancelled         = "57014" // cancelled, or statement_timeout
 )
 
 func sqlState(err error) string {

@@ -3,6 +3,7 @@ package dbsplit_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -63,4 +64,73 @@ func ExampleMaxStaleness() {
 		return total, err
 	}
 	_ = report
+}
+
+// The partitions of a table in a month's housekeeping: rows that came before their month's partition go where they
+// belong, the coming months are made, and what is older than a year is detached. Each step may be called again.
+func ExampleDB_MoveDefaultRows() {
+	tidy := func(ctx context.Context, db *dbsplit.DB) error {
+		moved, err := db.MoveDefaultRows(ctx, "Event", dbsplit.MoveOptions{})
+		if err != nil {
+			return err
+		}
+		for _, m := range moved.Months {
+			fmt.Printf("%s: %d rows %s %s\n", m.Partition, m.Rows, m.Result, m.Reason)
+		}
+		made, err := db.EnsurePartitions(ctx, "Event", 3, false)
+		if err != nil {
+			return err
+		}
+		fmt.Println("made", made.Created)
+		old, err := db.DetachPartitions(ctx, "Event", dbsplit.DetachOptions{KeepMonths: 12}) // their rows stay, in tables of their own
+		if err != nil {
+			return err
+		}
+		for _, p := range old.Partitions {
+			fmt.Println("archive and drop", p.Detached)
+		}
+		return nil
+	}
+	_ = tidy
+}
+
+// A mistake is told before the database is asked, and errors are ready for the management listener.
+func ExampleDB_DetachPartitions() {
+	db, err := dbsplit.Open(context.Background(), dbsplit.Nodes{Primary: "postgres://app@127.0.0.1:1/shop"}, nil)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer db.Close()
+	_, err = db.DetachPartitions(context.Background(), "Event", dbsplit.DetachOptions{Drop: true})
+	fmt.Println(err)
+	_, err = db.Sizes(context.Background(), -time.Hour, 10)
+	fmt.Println(err)
+	// Output:
+	// admin: 0 months to keep: give 1 to 1200
+	// admin: -1h0m0s is no window: give a duration like 24h
+}
+
+// The operations and what they are for, as /openapi.json lists them.
+func ExampleDB_Operations() {
+	db, err := dbsplit.Open(context.Background(), dbsplit.Nodes{Primary: "postgres://app@127.0.0.1:1/shop"}, nil)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer db.Close()
+	for _, op := range db.Operations() {
+		fmt.Println(op.Method, strings.TrimPrefix(op.Path, "/api/v1/performance/database/"), "by", op.Role)
+	}
+	// Output:
+	// GET slow-queries by viewer
+	// GET replication by viewer
+	// GET sizes by viewer
+	// POST optimize-table/{table} by operator
+	// POST cancel-long-running by operator
+	// POST pool by operator
+	// GET partitions/{table} by viewer
+	// POST partitions/{table} by operator
+	// POST partitions/{table}/move-default by operator
+	// POST partitions/{table}/retain by operator
 }

@@ -2,6 +2,7 @@ package dbsplit
 
 import (
 	"context"
+	"sync"
 	"time"
 )
 
@@ -17,6 +18,9 @@ func (db *DB) measure(ctx context.Context) {
 	sizes := time.NewTicker(sizeSampleInterval)
 	defer sizes.Stop()
 	waited := make(map[*pool]time.Duration)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { db.watchSizes(ctx) }) // a slow look at many tables must not hold up the gauges
 	db.sampleSize(ctx)
 	counted := false
 	for {

@@ -36,14 +36,19 @@ type month struct {
 	from, to time.Time
 }
 
+// monthOf returns the month of a time in UTC, with the name of table's partition for it.
+func monthOf(table string, t time.Time) month {
+	from := time.Date(t.Year(), t.Month(), 1, 0, 0, 0, 0, time.UTC)
+	return month{fmt.Sprintf("%s_%04d_%02d", table, from.Year(), from.Month()), from, from.AddDate(0, 1, 0)}
+}
+
 // missingMonths returns the months without a partition among the present one and the ahead following ones, in UTC. A
 // month that is covered in part only is an error: a table of weekly partitions is not to get monthly ones.
 func missingMonths(table string, have []Partition, now time.Time, ahead int) ([]month, error) {
 	now = now.UTC()
 	var missing []month
 	for i := range ahead + 1 {
-		from := time.Date(now.Year(), now.Month()+time.Month(i), 1, 0, 0, 0, 0, time.UTC)
-		m := month{fmt.Sprintf("%s_%04d_%02d", table, from.Year(), from.Month()), from, from.AddDate(0, 1, 0)}
+		m := monthOf(table, time.Date(now.Year(), now.Month()+time.Month(i), 1, 0, 0, 0, 0, time.UTC))
 		covered, err := m.covered(have)
 		if err != nil {
 			return nil, err

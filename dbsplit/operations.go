@@ -12,11 +12,10 @@ import (
 const (
 	operationsPath = "/api/v1/performance/database/"
 
-	defaultWindow      = 10 * time.Minute
-	defaultLimit       = 20
-	maxLimit           = 500
-	defaultMonthsAhead = 3
-	maxPool            = 10_000
+	defaultWindow = 10 * time.Minute
+	defaultLimit  = 20
+	maxLimit      = 500
+	maxPool       = 10_000
 )
 
 // PoolRequest is the body of the pool operation.
@@ -48,13 +47,15 @@ type CancelReply struct {
 	Nodes []CancelReport `json:"nodes"`
 }
 
+var tableParam = admin.Param{Name: "table", In: "path", Type: "string", Description: `The table's name: Lead, "Lead" or schema.table.`}
+
+func query(name, kind, description string) admin.Param {
+	return admin.Param{Name: name, In: "query", Type: kind, Description: description}
+}
+
 // Operations returns the database operations for the management listener.
 func (db *DB) Operations() []admin.Operation {
-	table := admin.Param{Name: "table", In: "path", Type: "string", Description: `The table's name: Lead, "Lead" or schema.table.`}
-	query := func(name, kind, description string) admin.Param {
-		return admin.Param{Name: name, In: "query", Type: kind, Description: description}
-	}
-	return []admin.Operation{{
+	return append([]admin.Operation{{
 		Method: http.MethodGet, Path: operationsPath + "slow-queries", ID: "database.slow-queries",
 		Summary: "The costliest statements on each node and over all, since an earlier call; nothing is reset.",
 		Params: []admin.Param{
@@ -64,36 +65,35 @@ func (db *DB) Operations() []admin.Operation {
 		Reply: SlowQueriesReport{}, Do: db.slowQueriesOperation,
 	}, {
 		Method: http.MethodGet, Path: operationsPath + "replication", ID: "database.replication",
-		Summary: "Nodes with role and staleness, and the primary's streams.", Reply: ReplicationReport{},
+		Summary: "Nodes with role and staleness, and the primary's streams and replication slots.", Reply: ReplicationReport{},
 		Do: func(ctx context.Context, _ *admin.Call) (any, error) { return db.Replication(ctx) },
+	}, {
+		Method: http.MethodGet, Path: operationsPath + "sizes", ID: "database.sizes",
+		Summary: "The size of the database and of its largest tables, and how they have grown.",
+		Params: []admin.Param{
+			query("window", "duration", "How far back to compare with; 24h when absent."),
+			query("limit", "integer", "How many tables; 20 when absent, at most 500."),
+		},
+		Reply: SizesReport{}, Do: db.sizesOperation,
 	}, {
 		Method: http.MethodPost, Path: operationsPath + "optimize-table/{table}", ID: "database.optimize-table", Role: admin.Operator,
 		Summary: "VACUUM (ANALYZE) a table in the background.",
-		Params:  []admin.Param{table, query("reindex", "boolean", "Also rebuild its indexes without blocking writes.")},
+		Params:  []admin.Param{tableParam, query("reindex", "boolean", "Also rebuild its indexes without blocking writes.")},
 		Reply:   admin.Started{}, Do: db.optimizeOperation,
 	}, {
 		Method: http.MethodPost, Path: operationsPath + "cancel-long-running", ID: "database.cancel-long-running", Role: admin.Operator,
 		Summary: "Cancel old statements of client sessions in this database, on every node; never replication.",
 		Params: []admin.Param{
 			query("older_than", "duration", "How long a statement must have run; 5m when absent."),
-			query("terminate", "boolean", "End the sessions instead of the statements."),
+			query("transactions", "boolean", "Judge by the age of the transaction, and find sessions that are idle in one."),
+			query("terminate", "boolean", "End the sessions instead of the statements; those idle in a transaction need it."),
 		},
 		Reply: CancelReply{}, Do: db.cancelOperation,
 	}, {
 		Method: http.MethodPost, Path: operationsPath + "pool", ID: "database.pool", Role: admin.Operator,
 		Summary: "Change the most connections of this instance's pools, while in use.",
 		Body:    PoolRequest{}, Reply: PoolReport{}, Do: db.poolOperation,
-	}, {
-		Method: http.MethodGet, Path: operationsPath + "partitions/{table}", ID: "database.partitions",
-		Summary: "The partitions of a table that is partitioned by time, with gaps and rows in the default one.",
-		Params:  []admin.Param{table}, Reply: PartitionReport{},
-		Do: func(ctx context.Context, c *admin.Call) (any, error) { return db.Partitions(ctx, c.Path("table")) },
-	}, {
-		Method: http.MethodPost, Path: operationsPath + "partitions/{table}", ID: "database.ensure-partitions", Role: admin.Operator,
-		Summary: "Make the missing partitions of this and the coming months, with the parent's indexes.",
-		Params:  []admin.Param{table, query("months", "integer", "How many months ahead; 3 when absent.")},
-		Reply:   PartitionReport{}, Do: db.ensurePartitionsOperation,
-	}}
+	}}, db.partitionOperations()...)
 }
 
 func (db *DB) slowQueriesOperation(ctx context.Context, c *admin.Call) (any, error) {
@@ -106,6 +106,18 @@ func (db *DB) slowQueriesOperation(ctx context.Context, c *admin.Call) (any, err
 		return nil, err
 	}
 	return db.SlowQueries(ctx, window, limit)
+}
+
+func (db *DB) sizesOperation(ctx context.Context, c *admin.Call) (any, error) {
+	window, err := durationQuery(c, "window", defaultGrowthWindow)
+	if err != nil {
+		return nil, err
+	}
+	limit, err := intQuery(c, "limit", defaultLimit, 1, maxLimit)
+	if err != nil {
+		return nil, err
+	}
+	return db.Sizes(ctx, window, limit)
 }
 
 func (db *DB) optimizeOperation(ctx context.Context, c *admin.Call) (any, error) {
@@ -131,7 +143,9 @@ func (db *DB) cancelOperation(ctx context.Context, c *admin.Call) (any, error) {
 	if age <= 0 {
 		return nil, admin.Invalid("older_than", "%v is no age: give 1s or more", age)
 	}
-	reports, err := db.CancelLongRunning(ctx, CancelOptions{OlderThan: age, Terminate: boolQuery(c, "terminate"), DryRun: c.DryRun})
+	reports, err := db.CancelLongRunning(ctx, CancelOptions{
+		OlderThan: age, Transactions: boolQuery(c, "transactions"), Terminate: boolQuery(c, "terminate"), DryRun: c.DryRun,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -162,14 +176,6 @@ func (db *DB) poolOperation(ctx context.Context, c *admin.Call) (any, error) {
 		report.Pools = append(report.Pools, PoolState{n.name, role, s.MaxConns(), s.AcquiredConns(), s.IdleConns()})
 	})
 	return report, nil
-}
-
-func (db *DB) ensurePartitionsOperation(ctx context.Context, c *admin.Call) (any, error) {
-	months, err := intQuery(c, "months", defaultMonthsAhead, 0, maxMonthsAhead)
-	if err != nil {
-		return nil, err
-	}
-	return db.EnsurePartitions(ctx, c.Path("table"), months, c.DryRun)
 }
 
 // The operations' inputs have been checked against Params, except for their ranges.

@@ -143,3 +143,24 @@ func TestEnsurePartitionsAsTheDatabasesOwner(t *testing.T) {
 		}
 	}
 }
+
+// A partitioned table is done with all its partitions; one of another's is an error and no silence.
+func TestOptimizePartitionedTable(t *testing.T) {
+	t.Parallel()
+	c := shared.Get(t)
+	database := c.Database(t)
+	db := open(t, dbsplit.Nodes{Primary: c.Primary().URL(database)}, nil)
+	owner := as(t, db, c, database, "stranger")
+	exec(t, db, "create table event (d date primary key) partition by range (d)")
+	exec(t, db, "create table event_1 partition of event for values from ('2024-01-01') to ('2024-02-01')")
+	exec(t, db, "create table event_2 partition of event for values from ('2024-02-01') to ('2024-03-01')")
+	ctx := within(t, 30*time.Second)
+	r, err := db.OptimizeTable(ctx, "event", dbsplit.OptimizeOptions{Reindex: true})
+	if err != nil || r.After.Vacuums != r.Before.Vacuums+2 || r.After.BadIndexes != 0 || r.After.Indexes != 3 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	exec(t, db, "alter table event owner to stranger; alter table event_1 owner to stranger")
+	if _, err := owner.OptimizeTable(ctx, "event", dbsplit.OptimizeOptions{}); err == nil || !strings.Contains(err.Error(), "event_2") {
+		t.Errorf("a partition of another's was skipped in silence: %v", err)
+	}
+}

@@ -22,6 +22,11 @@ type Partition struct {
 	// RowsEstimate is the planner's; -1 before the first ANALYZE.
 	RowsEstimate int64 `json:"rows_estimate"`
 	Bytes        int64 `json:"bytes"`
+	// DetachPending is set when a DETACH CONCURRENTLY was broken off: readers of the table no longer see the partition, and
+	// no other can be detached that way. The retain operation ends it.
+	DetachPending bool `json:"detach_pending,omitempty"`
+
+	table relation
 }
 
 // PartitionReport describes a partitioned table.
@@ -96,7 +101,7 @@ var boundFormats = map[string]string{
 
 func (r *PartitionReport) load(ctx context.Context, q querier) error {
 	rows, err := q.Query(ctx, `-- name: dbsplit_partitions
-select n.nspname, c.relname, c.oid, pg_get_expr(c.relpartbound, c.oid), c.reltuples::bigint, pg_total_relation_size(c.oid)
+select n.nspname, c.relname, c.oid, pg_get_expr(c.relpartbound, c.oid), c.reltuples::bigint, coalesce(pg_total_relation_size(c.oid), 0), i.inhdetachpending
 from pg_inherits i join pg_class c on c.oid = i.inhrelid join pg_namespace n on n.oid = c.relnamespace
 where i.inhparent = $1`, r.parent.oid)
 	if err != nil {
@@ -105,11 +110,13 @@ where i.inhparent = $1`, r.parent.oid)
 	var child relation
 	var bound string
 	var p Partition
-	_, err = pgx.ForEachRow(rows, []any{&child.schema, &child.name, &child.oid, &bound, &p.RowsEstimate, &p.Bytes}, func() error {
-		p.Name = child.name
+	var unknown error
+	_, err = pgx.ForEachRow(rows, []any{&child.schema, &child.name, &child.oid, &bound, &p.RowsEstimate, &p.Bytes, &p.DetachPending}, func() error {
+		p.Name, p.table = child.name, child
 		var err error
 		if p.From, p.To, p.Default, err = parseBound(bound, boundFormats[r.KeyType]); err != nil {
-			return err
+			unknown = admin.Unsupported("the bounds of %s cannot be read, only those of the years 1 to 9999: %v", child, err)
+			return nil
 		}
 		if p.Default {
 			def := child
@@ -121,9 +128,12 @@ where i.inhparent = $1`, r.parent.oid)
 	if err != nil {
 		return unavailable(err)
 	}
+	if unknown != nil {
+		return unknown
+	}
 	sortPartitions(r.Partitions)
 	if r.def != nil {
-		sql := fmt.Sprintf("-- name: dbsplit_default_rows\nselect count(*) from (select from only %s limit %d) rows", r.def, countedDefaultRows)
+		sql := fmt.Sprintf("-- name: dbsplit_default_rows\nselect count(*) from (select from %s limit %d) rows", r.def, countedDefaultRows)
 		if err := q.QueryRow(ctx, sql).Scan(&r.DefaultRows); err != nil {
 			return unavailable(err)
 		}

@@ -68,6 +68,7 @@ type statementHistory struct {
 
 type statementSnapshot struct {
 	at     time.Time
+	reset  time.Time // of the server's statistics, by its clock
 	counts map[int64]statementCount
 }
 
@@ -153,6 +154,8 @@ func costliest(all []SlowQuery, limit int) []SlowQuery {
 
 var errNoStatements = errors.New("the extension pg_stat_statements is missing in this database: add it to shared_preload_libraries, restart, and run CREATE EXTENSION pg_stat_statements on the primary")
 
+var errOldStatements = errors.New("the extension pg_stat_statements is of a version before 1.9: run ALTER EXTENSION pg_stat_statements UPDATE on the primary")
+
 func (db *DB) queriesOn(ctx context.Context, n *node, window time.Duration) NodeQueries {
 	out := NodeQueries{Node: n.name}
 	ctx, cancel := context.WithTimeout(ctx, nodeTimeout)
@@ -165,8 +168,8 @@ func (db *DB) queriesOn(ctx context.Context, n *node, window time.Duration) Node
 	if err != nil {
 		out.all = nil
 		switch {
-		case errors.Is(err, errNoStatements):
-			out.Unavailable = errNoStatements.Error()
+		case errors.Is(err, errNoStatements), errors.Is(err, errOldStatements):
+			out.Unavailable = err.Error()
 		case sqlState(err) == stateNotInPrerequisite:
 			out.Unavailable = "pg_stat_statements is not loaded: add it to shared_preload_libraries and restart this server"
 		default:
@@ -175,11 +178,12 @@ func (db *DB) queriesOn(ctx context.Context, n *node, window time.Duration) Node
 		}
 		return out
 	}
-	now := statementSnapshot{at: time.Now(), counts: make(map[int64]statementCount, len(out.all))}
+	now := statementSnapshot{at: time.Now(), reset: out.Since, counts: make(map[int64]statementCount, len(out.all))}
 	for _, q := range out.all {
 		now.counts[q.ID] = statementCount{q.Calls, q.Rows, q.TotalMS}
 	}
-	if base, ok := db.statements.since(n.name, now, window); ok {
+	// After a reset the statistics hold less than the window, and all of it.
+	if base, ok := db.statements.since(n.name, now, window); ok && base.reset.Equal(now.reset) {
 		out.Since, out.Windowed = base.at, true
 		out.subtract(base.counts)
 	}
@@ -203,12 +207,16 @@ func (n *NodeQueries) subtract(base map[int64]statementCount) {
 // load reads the node's counts. The extension may live in any schema.
 func (n *NodeQueries) load(ctx context.Context, q querier) error {
 	var schema string
-	err := q.QueryRow(ctx, "-- name: dbsplit_statements_schema\nselect n.nspname from pg_extension e join pg_namespace n on n.oid = e.extnamespace where e.extname = 'pg_stat_statements'").Scan(&schema)
+	var major, minor int
+	err := q.QueryRow(ctx, "-- name: dbsplit_statements_schema\nselect n.nspname, split_part(e.extversion, '.', 1)::int, split_part(e.extversion, '.', 2)::int from pg_extension e join pg_namespace n on n.oid = e.extnamespace where e.extname = 'pg_stat_statements'").Scan(&schema, &major, &minor)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return errNoStatements
 	}
 	if err != nil {
 		return err
+	}
+	if major == 1 && minor < 9 { // a cluster keeps its extensions' versions when it is upgraded
+		return errOldStatements
 	}
 	in := pgx.Identifier{schema}.Sanitize()
 	if err := q.QueryRow(ctx, "-- name: dbsplit_statements_since\nselect stats_reset from "+in+".pg_stat_statements_info").Scan(&n.Since); err != nil {

@@ -22,13 +22,14 @@ func everyOperation(t *testing.T, p *platform) {
 	before := epoch()
 	fill := strings.NewReplacer("{table}", "Event", "{queue}", "normal")
 	bodies := map[string]string{"/api/v1/performance/database/pool": `{"max":12}`, "/api/v1/performance/cache/invalidate": `{"pattern":"*"}`}
+	queries := map[string]string{"/api/v1/performance/database/partitions/{table}/retain": "&keep=12"} // it has no default
 	done := map[string]bool{}
 	for path, methods := range contract.Paths {
 		for method := range methods {
 			method = strings.ToUpper(method)
 			target := s.Admin + fill.Replace(path)
 			if method != http.MethodGet {
-				target += "?dry_run=true"
+				target += "?dry_run=true" + queries[path]
 			}
 			if strings.Contains(path, "{id}") {
 				continue // there is no operation of a known id
@@ -45,6 +46,8 @@ func everyOperation(t *testing.T, p *platform) {
 		"GET /api/v1/performance/database/slow-queries", "POST /api/v1/performance/database/optimize-table/{table}",
 		"POST /api/v1/performance/database/cancel-long-running", "POST /api/v1/performance/database/pool",
 		"GET /api/v1/performance/database/partitions/{table}", "POST /api/v1/performance/database/partitions/{table}",
+		"POST /api/v1/performance/database/partitions/{table}/move-default", "POST /api/v1/performance/database/partitions/{table}/retain",
+		"GET /api/v1/performance/database/sizes", "GET /api/v1/performance/database/replication",
 		"POST /api/v1/performance/cache/invalidate", "POST /api/v1/performance/cache/warm", "GET /api/v1/performance/cache/hit-rate",
 		"POST /api/v1/performance/cache/extend-ttls", "GET /api/v1/performance/jobs/{queue}",
 		"POST /api/v1/performance/jobs/{queue}/pause", "POST /api/v1/performance/jobs/{queue}/resume",
