@@ -30,6 +30,7 @@ type DB struct {
 	running  atomic.Bool
 	closed   atomic.Bool
 	wanted   atomic.Uint64 // the position that the latest of them waits for
+	behind   atomic.Int64  // when a read last found all replicas behind, in ns since opened
 	orphans  atomic.Int64  // writes that wait for a primary
 	joined   chan struct{} // a node was added
 	moved    chan struct{} // another node is the writer

@@ -27,62 +27,61 @@ type decision struct {
 
 // decide picks the node for a read that the nodes in not have failed, and notes in the watermark how fresh the answer will
 // be at least.
-func (r *Reader) decide(ctx context.Context, not uint64) (decision, error) {
+func (r *Reader) decide(ctx context.Context, not uint64, out *decision) error {
 	db := r.db
-	w := scaleaware.WatermarkFrom(ctx)
-	out := decision{watermark: w, retry: not != 0}
+	out.watermark, out.retry = scaleaware.WatermarkFrom(ctx), not != 0
 	s := db.snap.Load()
-	if s != nil && !s.settled && w.Changes() > 0 {
+	if s != nil && !s.settled && out.watermark.Changes() > 0 {
 		var err error
 		if s, err = db.settle(ctx, s); err != nil {
-			return out, err
+			return err
 		}
-	}
-	need, err := db.needed(ctx, s, w)
-	if err != nil {
-		return out, err
-	}
-	if r.s.current {
-		if err := db.present(ctx, &need); err != nil {
-			return out, err
-		}
-	}
-	if s == nil || need.because == becauseUnknown && need.token.Timeline == 0 {
-		err := db.blind(ctx, s, need.because, not, &out)
-		return out, err
 	}
 	out.snapshot = s
-	if err := r.demand(&out, need, not); err != nil {
-		return out, err
+	need, err := db.needed(ctx, s, out.watermark)
+	if err == nil && r.s.current {
+		err = db.present(ctx, &need)
 	}
-	c := route(out.snapshot, &out.demand)
-	if need.seen != nil && c.node != need.seen.index {
+	if err != nil {
+		return err
+	}
+	c, err := r.choose(ctx, need, not, out)
+	if err == nil && need.seen != nil && c.node != need.seen.index {
 		// What was seen there must be known as a position, to be looked for elsewhere.
-		if need, err = db.settled(ctx, s, w); err != nil {
-			return out, err
+		if need, err = db.settled(ctx, s, out.watermark); err == nil {
+			c, err = r.choose(ctx, need, not, out)
 		}
-		if need.because == becauseUnknown && need.token.Timeline == 0 {
-			err := db.blind(ctx, s, need.because, not, &out)
-			return out, err
-		}
-		if err := r.demand(&out, need, not); err != nil {
-			return out, err
-		}
-		c = route(out.snapshot, &out.demand)
+	}
+	if err != nil || out.node != nil {
+		return err
 	}
 	if c.wait {
-		if c, err = db.await(ctx, &out, r.s.wait); err != nil {
-			return out, err
+		if c, err = db.await(ctx, out, r.s.wait); err != nil {
+			return err
 		}
 	}
 	if c.node == nobody {
-		return out, r.noNode(&out)
+		return r.noNode(out)
 	}
 	if out.token = !out.demand.token.IsZero(); out.token {
 		db.in.token(tokenObeyed)
 	}
+	if c.because == becauseBehind {
+		db.behind.Store(int64(out.demand.now))
+	}
 	out.take(db, c)
-	return out, nil
+	return nil
+}
+
+// choose routes the read by what it needs, or, when that cannot be compared, decides for the primary.
+func (r *Reader) choose(ctx context.Context, need need, not uint64, out *decision) (choice, error) {
+	if out.snapshot == nil || need.because == becauseUnknown && need.token.Timeline == 0 {
+		return choice{node: nobody}, r.db.blind(ctx, need.because, not, out)
+	}
+	if err := r.demand(out, need, not); err != nil {
+		return choice{node: nobody}, err
+	}
+	return route(out.snapshot, &out.demand), nil
 }
 
 // take makes c the decision.
@@ -139,12 +138,12 @@ func (s *snapshot) place(name string) int {
 
 // blind decides without positions to compare: there is no monitor, or it is not known what the caller wrote. Then the
 // primary answers.
-func (db *DB) blind(ctx context.Context, s *snapshot, because reason, not uint64, out *decision) error {
+func (db *DB) blind(ctx context.Context, because reason, not uint64, out *decision) error {
 	n := db.writer.Load()
 	if not&(1<<n.index) != 0 {
 		return fmt.Errorf("%w: the primary %s failed", ErrNoNode, n.name)
 	}
-	if s == nil {
+	if out.snapshot == nil {
 		if because != becauseUnknown {
 			if err := db.reaches(ctx, out.watermark); err != nil {
 				return err
@@ -153,7 +152,7 @@ func (db *DB) blind(ctx context.Context, s *snapshot, because reason, not uint64
 		because = becauseNoMonitor
 	}
 	out.watermark.Saw(db.asOf())
-	out.node, out.because = n, because
+	out.node, out.because, out.snapshot = n, because, nil
 	return nil
 }
 

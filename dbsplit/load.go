@@ -23,7 +23,8 @@ func (l *load) end() { l.inflight.Add(-1) }
 // answer notes an answer to what was sent at begun. Both times count from when the DB was opened.
 func (l *load) answer(begun, now time.Duration) {
 	old := max(l.latency.Load(), minLatency)
-	l.latency.Store(old + (int64(now-begun)-old)/8) // a lost update of two at once costs one sample
+	took := min(int64(now-begun), 8*old) // a hiccup of this process is no property of the node
+	l.latency.Store(old + (took-old)/8)  // a lost update of two at once costs one sample
 	l.answered.Store(int64(now))
 }
 

@@ -154,6 +154,7 @@ func (db *DB) publish() {
 		s.views[i] = m.view(db, n, i == s.writer)
 		s.settled = s.settled && (s.views[i].probed || len(places) == 1)
 	}
+	s.weigh()
 	for i := range s.views {
 		s.views[i].contested = contested&(1<<i) != 0
 	}
@@ -171,12 +172,27 @@ func (db *DB) publish() {
 	}
 }
 
+// weigh sums up what routing needs of all replicas together.
+func (s *snapshot) weigh() {
+	var first int64
+	for i := range s.views {
+		v := &s.views[i]
+		if v.near {
+			s.near |= 1 << i
+		}
+		if v.role == roleReplica && first == 0 {
+			first = v.share
+		}
+		s.uneven = s.uneven || v.role == roleReplica && v.share != first
+	}
+}
+
 func (m *monitor) view(db *DB, n *node, writer bool) view {
 	st := &m.nodes[n.index]
 	system := db.system.Load()
 	v := view{
 		probed: st.probed, up: st.up, at: st.at, sent: st.since, load: &n.load,
-		near: db.opts.Zone != "" && n.zone == db.opts.Zone, weight: int64(n.weight),
+		near: db.opts.Zone != "" && n.zone == db.opts.Zone, share: share(n.weight, 0, 0),
 	}
 	switch {
 	case st.at.IsZero():
@@ -199,7 +215,7 @@ func (m *monitor) view(db *DB, n *node, writer bool) view {
 	}
 	v.barred = st.barred
 	if !st.back.IsZero() {
-		v.joined = max(1, st.back.Sub(db.opened))
+		v.share = share(n.weight, max(1, st.back.Sub(db.opened)), db.now())
 	}
 	if st.at.Timeline != m.timeline {
 		return v

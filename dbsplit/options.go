@@ -40,7 +40,7 @@ type Options struct {
 	// staler replicas serve reads that did not themselves ask for a bound. Zero means 10 s.
 	MaxStaleness time.Duration
 	// WaitForReplica is how long a read waits for a replica to replay what its caller has written before it goes to the
-	// primary. Zero means 20 ms; negative means no wait.
+	// primary. Zero means 50 ms; negative means no wait.
 	WaitForReplica time.Duration
 
 	// MonotonicReads makes what a caller has seen travel like what it has written: no later read under the same watermark,
@@ -101,7 +101,7 @@ func (o *Options) withDefaults() Options {
 		c.MaxStaleness = 10 * time.Second
 	}
 	if c.WaitForReplica == 0 {
-		c.WaitForReplica = 20 * time.Millisecond
+		c.WaitForReplica = 50 * time.Millisecond
 	}
 	if c.PrimaryReadWait == 0 {
 		c.PrimaryReadWait = 100 * time.Millisecond

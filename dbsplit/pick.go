@@ -19,17 +19,12 @@ func pick(s *snapshot, set uint64, d *demand) int {
 	if set&(set-1) == 0 {
 		return bits.TrailingZeros64(set)
 	}
-	var near uint64
-	for rest := set; rest != 0; rest &= rest - 1 {
-		if i := bits.TrailingZeros64(rest); s.views[i].near {
-			near |= 1 << i
-		}
-	}
+	near := set & s.near
 	if near == 0 || near == set {
 		return lighter(s, set, d)
 	}
 	here := lighter(s, near, d)
-	there := draw(s, set&^near, d.random>>32, d.now)
+	there := draw(s, set&^near, d.random>>32)
 	if s.views[here].cost(d.now) > spill*s.views[there].cost(d.now) {
 		return there
 	}
@@ -40,8 +35,8 @@ func lighter(s *snapshot, set uint64, d *demand) int {
 	if set&(set-1) == 0 {
 		return bits.TrailingZeros64(set)
 	}
-	first := draw(s, set, d.random&0xffffffff, d.now)
-	second := draw(s, set&^(1<<first), d.random>>32, d.now)
+	first := draw(s, set, d.random&0xffffffff)
+	second := draw(s, set&^(1<<first), d.random>>32)
 	// Like answers share like reads: only a clear difference, of a third, is followed.
 	if s.views[second].cost(d.now) < s.views[first].cost(d.now)/4*3 {
 		return second
@@ -50,32 +45,45 @@ func lighter(s *snapshot, set uint64, d *demand) int {
 }
 
 // draw returns a member of set by chance, in proportion to the members' shares. random has 32 bits.
-func draw(s *snapshot, set uint64, random uint64, now time.Duration) int {
+func draw(s *snapshot, set uint64, random uint64) int {
+	if !s.uneven {
+		k := random * uint64(bits.OnesCount64(set)) >> 32
+		for ; k > 0; k-- {
+			set &= set - 1
+		}
+		return bits.TrailingZeros64(set)
+	}
 	var sum int64
 	for rest := set; rest != 0; rest &= rest - 1 {
-		sum += s.views[bits.TrailingZeros64(rest)].share(now)
+		sum += s.views[bits.TrailingZeros64(rest)].share
 	}
 	at := int64(random * uint64(sum) >> 32)
 	for ; ; set &= set - 1 {
 		i := bits.TrailingZeros64(set)
-		if at -= s.views[i].share(now); at < 0 || set&(set-1) == 0 {
+		if at -= s.views[i].share; at < 0 || set&(set-1) == 0 {
 			return i
 		}
 	}
 }
 
-// share is the node's weight, in thousandths so that slow starts have steps.
-func (v *view) share(now time.Duration) int64 {
-	share := v.weight * 1000
-	if since := now - v.joined; v.joined != 0 && since < slowStart {
-		share = share * int64(max(0, since)) / int64(slowStart)
+// wholeShare is the share of a weight of one, so that slow starts have steps.
+const wholeShare = 1000
+
+// share is what a node of that weight gets since it came back; back is 0 when it was there from the start.
+func share(weight int, back, now time.Duration) int64 {
+	whole := int64(weight) * wholeShare
+	if since := now - back; back != 0 && since < slowStart {
+		whole = whole * int64(max(0, since)) / int64(slowStart)
 	}
-	return max(1, share)
+	return max(1, whole)
 }
 
-// cost is lower for a better choice. A node with twice the weight may have twice the reads under way.
+// cost is lower for a better choice. A node with twice the share may have twice the reads under way.
 func (v *view) cost(now time.Duration) int64 {
 	const one, most = 1000, 1e8 // bounds keep the product within 64 bits
-	busy := one + v.load.inflight.Load()*one*defaultWeight*1000/v.share(now)
+	busy := int64(one)
+	if inflight := v.load.inflight.Load(); inflight != 0 {
+		busy += inflight * one * defaultWeight * wholeShare / v.share
+	}
 	return min(v.load.average(now), int64(time.Minute)) * min(busy, most) / one
 }

@@ -56,8 +56,8 @@ type lease struct {
 // lease chooses a node and takes a connection.
 func (r *Reader) lease(ctx context.Context, a *attempt) (lease, error) {
 	for {
-		d, err := r.decide(ctx, a.not)
-		if err != nil {
+		var d decision
+		if err := r.decide(ctx, a.not, &d); err != nil {
 			return lease{}, a.after(err)
 		}
 		conn, err := r.acquire(ctx, &d)

@@ -39,9 +39,8 @@ type view struct {
 	lagging bool
 	// barred says that the replica answers, but comes and goes too often to be relied on.
 	barred bool
-	near   bool          // in this process's zone
-	weight int64         // its share of the reads, in proportion to the others'
-	joined time.Duration // when it came back, since the DB was opened; 0 when it was there from the start
+	near   bool  // in this process's zone
+	share  int64 // of the reads, in proportion to the others'; wholeShare per weight once it is warm
 	load   *load
 	// contested says that this node and another one are not in recovery on the same timeline.
 	contested bool
@@ -55,6 +54,8 @@ type snapshot struct {
 	views  []view
 	writer int           // the node that takes the writes; its role is rolePrimary only while it is confirmed
 	next   chan struct{} // closed when a newer snapshot is there
+	near   uint64        // the nodes in this process's zone
+	uneven bool          // shares differ
 	// settled says that every node was probed, and that none but the writer should be it: before, a promoted server may
 	// not have been noticed yet.
 	settled bool

@@ -15,11 +15,11 @@ func at(timeline uint32, lsn scaleaware.LSN) scaleaware.Token {
 }
 
 func primaryAt(lsn scaleaware.LSN) view {
-	return view{role: rolePrimary, probed: true, up: true, at: at(2, lsn), weight: defaultWeight, load: new(load)}
+	return view{role: rolePrimary, probed: true, up: true, at: at(2, lsn), share: share(defaultWeight, 0, 0), load: new(load)}
 }
 
 func replicaAt(lsn scaleaware.LSN, fresh time.Duration) view {
-	return view{role: roleReplica, probed: true, up: true, at: at(2, lsn), fresh: fresh, bounded: true, weight: defaultWeight, load: new(load)}
+	return view{role: roleReplica, probed: true, up: true, at: at(2, lsn), fresh: fresh, bounded: true, share: share(defaultWeight, 0, 0), load: new(load)}
 }
 
 func with(v view, change func(*view)) view {
@@ -123,7 +123,9 @@ func TestRouteBalances(t *testing.T) {
 			t.Errorf("replica %d of 3 equal ones got %d of 30000 reads", i, n)
 		}
 	}
-	s.views[1].load.answer(now-20*time.Millisecond, now)
+	for range 3 { // one alone would be taken for a hiccup
+		s.views[1].load.answer(now-20*time.Millisecond, now)
+	}
 	if n := count(); n[1] > 200 {
 		t.Errorf("the slow replica got %d of 30000 reads", n[1])
 	}
@@ -131,6 +133,12 @@ func TestRouteBalances(t *testing.T) {
 	if c := s.views[1].load.average(40 * time.Second); c != minLatency {
 		t.Errorf("an old slow answer still costs %d", c)
 	}
+}
+
+func weighed(views ...view) *snapshot {
+	s := &snapshot{views: views}
+	s.weigh()
+	return s
 }
 
 // shares counts who gets n reads.
@@ -146,8 +154,8 @@ func shares(s *snapshot, n int, now time.Duration) []int {
 
 func TestRouteByWeight(t *testing.T) {
 	const now = 100 * time.Second
-	heavy := with(replicaAt(60, now), func(v *view) { v.weight = 3 * defaultWeight })
-	s := &snapshot{views: []view{primaryAt(60), heavy, replicaAt(60, now)}}
+	heavy := with(replicaAt(60, now), func(v *view) { v.share *= 3 })
+	s := weighed(primaryAt(60), heavy, replicaAt(60, now))
 	if got := shares(s, 10000, now); got[1] < 7000 || got[1] > 8000 {
 		t.Errorf("three times the weight got %d of 10000 reads", got[1])
 	}
@@ -164,22 +172,26 @@ func TestRouteByWeight(t *testing.T) {
 }
 
 func TestRouteWarmsUp(t *testing.T) {
-	const now = 100 * time.Second
-	back := with(replicaAt(60, now), func(v *view) { v.joined = now - slowStart/10 })
-	s := &snapshot{views: []view{primaryAt(60), back, replicaAt(60, now)}}
-	early := shares(s, 10000, now)[1]
-	if half := shares(s, 10000, now+slowStart*4/10)[1]; early > 1500 || half < 2000 || half > 4500 {
+	const now, back = 100 * time.Second, 90 * time.Second
+	got := func(since time.Duration) int {
+		cold := with(replicaAt(60, now), func(v *view) { v.share = share(defaultWeight, back, back+since) })
+		return shares(weighed(primaryAt(60), cold, replicaAt(60, now)), 10000, now)[1]
+	}
+	if early, half := got(slowStart/10), got(slowStart/2); early > 1500 || half < 2000 || half > 4500 {
 		t.Errorf("of 10000 reads it got %d at a tenth and %d at half of its slow start", early, half)
 	}
-	if whole := shares(s, 10000, now+slowStart)[1]; whole < 4500 || whole > 5500 {
+	if whole := got(slowStart); whole < 4500 || whole > 5500 {
 		t.Errorf("after its slow start it got %d of 10000 reads", whole)
+	}
+	if first := got(0); first > 100 {
+		t.Errorf("at once it got %d of 10000 reads", first)
 	}
 }
 
 func TestRouteByZone(t *testing.T) {
 	const now = 100 * time.Second
 	near := with(replicaAt(60, now), func(v *view) { v.near = true })
-	s := &snapshot{views: []view{primaryAt(60), near, replicaAt(60, now), replicaAt(60, now)}}
+	s := weighed(primaryAt(60), near, replicaAt(60, now), replicaAt(60, now))
 	if got := shares(s, 1000, now); got[1] != 1000 {
 		t.Errorf("the replica in this zone got %d of 1000 reads", got[1])
 	}

@@ -49,8 +49,14 @@ func (db *DB) watchAll(ctx context.Context, g *errgroup.Group) {
 	}
 }
 
-// orphanProbe is how often nodes are probed while writes wait for a primary.
-const orphanProbe = 25 * time.Millisecond
+const (
+	// orphanProbe is how often nodes are probed while writes wait for a primary, and behindProbe while reads find all
+	// replicas behind their callers' writes.
+	orphanProbe = 25 * time.Millisecond
+	behindProbe = 50 * time.Millisecond
+	// behindFor is how long a read that found all replicas behind makes the monitor look more often.
+	behindFor = 500 * time.Millisecond
+)
 
 // watch probes n until ctx ends or n is removed. Its connection is its own, so that a pool whose connections are all in
 // use cannot blind it.
@@ -79,8 +85,11 @@ func (db *DB) watch(ctx context.Context, n *node) {
 		} else {
 			quick = 0
 		}
-		if db.orphans.Load() > 0 {
+		switch {
+		case db.orphans.Load() > 0:
 			wait = min(wait, orphanProbe)
+		case err == nil && db.now()-time.Duration(db.behind.Load()) < behindFor:
+			wait = min(wait, behindProbe)
 		}
 		timer := time.NewTimer(wait)
 		select {
