@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -24,7 +25,9 @@ type Key struct {
 
 // Figures are what a benchmark printed, all its runs.
 type Figures struct {
-	Ns            pairs.Spread
+	Ns pairs.Spread
+	// Lowest is the quickest run in ns: of code that waits for nothing, what others on the machine took from the least.
+	Lowest        float64
 	Bytes, Allocs float64 // the most of all runs
 }
 
@@ -59,7 +62,7 @@ func Parse(out []byte) (map[Key]Figures, error) {
 		return nil, errors.New("gobench: no benchmark was run: does the pattern match one?")
 	}
 	for key, f := range figures {
-		f.Ns = pairs.SpreadOf(times[key])
+		f.Ns, f.Lowest = pairs.SpreadOf(times[key]), slices.Min(times[key])
 		figures[key] = f
 	}
 	return figures, nil

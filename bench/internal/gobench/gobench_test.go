@@ -19,7 +19,7 @@ func TestParse(t *testing.T) {
 		t.Fatal(err)
 	}
 	one, two := got[Key{"Route/replicas=2/token=none", 1}], got[Key{"Route/replicas=2/token=none", 2}]
-	if len(got) != 2 || one.Ns.Median != 40 || one.Ns.N != 3 || one.Bytes != 8 || one.Allocs != 1 || two.Ns.Median != 20.5 {
+	if len(got) != 2 || one.Ns.Median != 40 || one.Ns.N != 3 || one.Lowest != 30 || one.Bytes != 8 || one.Allocs != 1 || two.Ns.Median != 20.5 {
 		t.Errorf("%+v", got)
 	}
 	if _, err := Parse([]byte("PASS\n")); err == nil {
