@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -44,11 +45,14 @@ func run(args []string) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
+	file, err := filepath.Abs(*results) // now: it takes minutes, in which the folder may be moved
+	if err != nil {
+		return fmt.Errorf("-results: %w", err)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	opts := &dbsplitbench.Options{Quick: *quick, Module: ".."}
 	if *only != "" {
-		var err error
 		if opts.Only, err = regexp.Compile(*only); err != nil {
 			return fmt.Errorf("-only: %w", err)
 		}
@@ -73,10 +77,10 @@ func run(args []string) error {
 		if before != "" {
 			section.Facts = append(section.Facts, "Load of the machine: "+before+" before, "+report.Load()+" after.")
 		}
-		if err := section.Update(*results); err != nil {
+		if err := section.Update(file); err != nil {
 			return err
 		}
-		fmt.Printf("%s: results in bench/%s\n", s.name, *results)
+		fmt.Printf("%s: results in %s\n", s.name, file)
 	}
 	return nil
 }

@@ -1,8 +1,11 @@
+//go:build unix
+
 package dbsplit
 
 import (
 	"fmt"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -23,10 +26,22 @@ func eachRoute(b *testing.B, f func(b *testing.B, s *snapshot, token scaleaware.
 		}{{"none", scaleaware.Token{}}, {"token", at(2, 50)}} {
 			b.Run(fmt.Sprintf("replicas=%d/token=%s", replicas, c.name), func(b *testing.B) {
 				b.ReportAllocs()
+				before := cpuTime(b)
 				f(b, s, c.token)
+				// Unlike ns/op it does not count what other processes take.
+				b.ReportMetric(float64(cpuTime(b)-before)/float64(b.N), "cpu-ns/op")
 			})
 		}
 	}
+}
+
+func cpuTime(b *testing.B) time.Duration {
+	b.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 var goroutines atomic.Uint64

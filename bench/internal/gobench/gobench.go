@@ -26,7 +26,9 @@ type Key struct {
 // Figures are what a benchmark printed, all its runs.
 type Figures struct {
 	Ns pairs.Spread
-	// Lowest is the quickest run in ns: of code that waits for nothing, what others on the machine took from the least.
+	// CPU is the CPU time in ns, where the benchmark reports cpu-ns/op: what others on the machine take is not in it.
+	CPU pairs.Spread
+	// Lowest is the quickest run in ns.
 	Lowest        float64
 	Bytes, Allocs float64 // the most of all runs
 }
@@ -46,7 +48,7 @@ func Run(ctx context.Context, dir, pkg, pattern string, args ...string) (map[Key
 
 // Parse reads the output of go test -bench -benchmem.
 func Parse(out []byte) (map[Key]Figures, error) {
-	times := make(map[Key][]float64)
+	times, cpu := make(map[Key][]float64), make(map[Key][]float64)
 	figures := make(map[Key]Figures)
 	for s := bufio.NewScanner(bytes.NewReader(out)); s.Scan(); {
 		key, values, ok := parseLine(s.Text())
@@ -54,6 +56,9 @@ func Parse(out []byte) (map[Key]Figures, error) {
 			continue
 		}
 		times[key] = append(times[key], values["ns/op"])
+		if v, ok := values["cpu-ns/op"]; ok {
+			cpu[key] = append(cpu[key], v)
+		}
 		f := figures[key]
 		f.Bytes, f.Allocs = max(f.Bytes, values["B/op"]), max(f.Allocs, values["allocs/op"])
 		figures[key] = f
@@ -63,6 +68,7 @@ func Parse(out []byte) (map[Key]Figures, error) {
 	}
 	for key, f := range figures {
 		f.Ns, f.Lowest = pairs.SpreadOf(times[key]), slices.Min(times[key])
+		f.CPU = pairs.SpreadOf(cpu[key])
 		figures[key] = f
 	}
 	return figures, nil
