@@ -3,12 +3,14 @@ GO    ?= go
 # The race detector needs a C compiler; CI sets RACE=-race and so insists on it.
 RACE  ?= $(shell command -v gcc >/dev/null 2>&1 || command -v clang >/dev/null 2>&1 && echo -race)
 SOAK  ?= 10m
+# Arguments of bench/, for example BENCH='-only "One read"' or BENCH=-quick: see bench/main.go.
+BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check race bench soak golden
+.PHONY: help demo test check race bench bench-go soak golden
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## Run the whole platform on this machine; Ctrl-C leaves nothing behind
 	@scripts/install-servers postgres redis
@@ -26,12 +28,17 @@ check: ## Formatting, vet, staticcheck, arrows, file lengths, docs
 	$(GO) vet ./...
 	$(GO) tool -modfile=tools/go.mod staticcheck ./...
 	$(GO) test ./internal/arrows
+	cd bench && $(GO) mod tidy -diff && $(GO) vet ./... && $(GO) tool -modfile=../tools/go.mod staticcheck ./... && $(GO) test ./...
 
 race: ## Run every test three times with the race detector, to find flaky ones
 	@scripts/install-servers postgres redis promtool
 	SCALEAWARE_REQUIRE_SERVERS=1 $(GO) test -race -count=3 -timeout 60m ./...
 
-bench: ## Run the benchmarks, six times each for benchstat
+bench: ## Compare speed with peers' and keep it in bench/RESULTS.md: five minutes, on a machine with nothing else to do
+	@scripts/install-servers postgres redis
+	cd bench && SCALEAWARE_REQUIRE_SERVERS=1 $(GO) run . $(BENCH)
+
+bench-go: ## Run the packages' own benchmarks, six times each for benchstat
 	@scripts/install-servers postgres redis
 	SCALEAWARE_REQUIRE_SERVERS=1 $(GO) test -run '^$$' -bench . -benchmem -count 6 ./...
 

@@ -1,7 +1,6 @@
 package dbsplit
 
 import (
-	"fmt"
 	"testing"
 	"time"
 
@@ -249,23 +248,6 @@ func TestElect(t *testing.T) {
 				t.Errorf("elected %d, contested by %b; want %d, %b", got, contest, test.want, test.contest)
 			}
 		})
-	}
-}
-
-func BenchmarkRoute(b *testing.B) {
-	for _, replicas := range []int{2, 8} {
-		s := &snapshot{views: []view{primaryAt(60)}}
-		for range replicas {
-			s.views = append(s.views, replicaAt(60, time.Second))
-		}
-		for name, token := range map[string]scaleaware.Token{"none": {}, "token": at(2, 50)} {
-			b.Run(fmt.Sprintf("replicas=%d/token=%s", replicas, name), func(b *testing.B) {
-				b.ReportAllocs()
-				for i := range b.N {
-					route(s, &demand{token: token, bound: time.Minute, now: 2 * time.Second, random: uint64(i) * 0x9e3779b97f4a7c15})
-				}
-			})
-		}
 	}
 }
 

@@ -98,9 +98,10 @@ func exportedReceiver(d *ast.FuncDecl) bool {
 	}
 }
 
+// public packages are those that users import.
 func public(dir string) bool {
 	first, _, _ := strings.Cut(filepath.ToSlash(dir), "/")
-	return first != "internal" && first != "examples"
+	return first != "internal" && first != "examples" && first != "bench"
 }
 
 func eachGoFile(t *testing.T, visit func(path string, src []byte)) {
