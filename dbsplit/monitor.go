@@ -180,10 +180,14 @@ func (s *snapshot) weigh() {
 		if v.near {
 			s.near |= 1 << i
 		}
-		if v.role == roleReplica && first == 0 {
+		if v.role != roleReplica || !v.up {
+			continue
+		}
+		s.replicas |= 1 << i
+		if first == 0 {
 			first = v.share
 		}
-		s.uneven = s.uneven || v.role == roleReplica && v.share != first
+		s.uneven = s.uneven || v.share != first
 	}
 }
 

@@ -1,6 +1,7 @@
 package dbsplit
 
 import (
+	"math/bits"
 	"time"
 
 	"github.com/scaleaware/scaleaware"
@@ -54,8 +55,10 @@ type snapshot struct {
 	views  []view
 	writer int           // the node that takes the writes; its role is rolePrimary only while it is confirmed
 	next   chan struct{} // closed when a newer snapshot is there
-	near   uint64        // the nodes in this process's zone
-	uneven bool          // shares differ
+	// What routing needs of all nodes together, so that it need not look at each: see weigh.
+	replicas uint64 // in recovery, of the primary's system, and up
+	near     uint64 // in this process's zone
+	uneven   bool   // the replicas' shares differ
 	// settled says that every node was probed, and that none but the writer should be it: before, a promoted server may
 	// not have been noticed yet.
 	settled bool
@@ -121,13 +124,18 @@ const nobody = -1
 // primary that has not reached its timeline is an old one, whose promoted successor was not seen yet.
 func route(s *snapshot, d *demand) choice {
 	var fresh, behind, stale, barred uint64
-	for i := range s.views {
+	anything := d.token.IsZero()
+	for rest := s.replicas &^ d.not; rest != 0; rest &= rest - 1 {
+		i := bits.TrailingZeros64(rest)
 		v := &s.views[i]
 		bit := uint64(1) << i
-		if v.role != roleReplica || !v.up || d.not&bit != 0 || v.load.suspect.Load() {
+		if v.load.suspect.Load() {
 			continue
 		}
-		covers, _ := v.at.Covers(d.token)
+		covers := anything
+		if !covers {
+			covers, _ = v.at.Covers(d.token)
+		}
 		bounded := v.bounded && d.now-v.fresh <= d.bound && (d.strict || !v.lagging)
 		switch {
 		case covers && bounded && !v.barred:

@@ -20,6 +20,7 @@ func eachRoute(b *testing.B, f func(b *testing.B, s *snapshot, token scaleaware.
 		for range replicas {
 			s.views = append(s.views, replicaAt(60, time.Second))
 		}
+		s.weigh()
 		for _, c := range []struct {
 			name  string
 			token scaleaware.Token
@@ -89,7 +90,8 @@ func BenchmarkDecide(b *testing.B) {
 				w.Raise(token)
 			}
 			for pb.Next() {
-				if d, err := r.decide(ctx, 0); err != nil || !d.onReplica {
+				var d decision
+				if err := r.decide(ctx, 0, &d); err != nil || !d.onReplica {
 					b.Errorf("on a replica: %v, error %v", d.onReplica, err)
 					return
 				}

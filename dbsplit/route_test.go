@@ -97,7 +97,7 @@ func TestRoute(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			d := test.demand
 			d.now, d.bound = now, 10*time.Second
-			if got := route(&snapshot{views: test.views}, &d); got != test.want {
+			if got := route(weighed(test.views...), &d); got != test.want {
 				t.Errorf("got %+v, want %+v", got, test.want)
 			}
 		})
@@ -107,7 +107,7 @@ func TestRoute(t *testing.T) {
 // Two random choices spread over all equal replicas, and away from a slow one.
 func TestRouteBalances(t *testing.T) {
 	const now = time.Second
-	s := &snapshot{views: []view{primaryAt(60), replicaAt(60, now), replicaAt(60, now), replicaAt(60, now)}}
+	s := weighed(primaryAt(60), replicaAt(60, now), replicaAt(60, now), replicaAt(60, now))
 	count := func() (n [4]int) {
 		random := uint64(1)
 		for range 30000 {
@@ -203,6 +203,7 @@ func TestRouteByZone(t *testing.T) {
 		t.Errorf("too busy, it got %d of 1000 reads", got[1])
 	}
 	s.views[1].up = false
+	s = weighed(s.views...)
 	if got := shares(s, 1000, now); got[2] == 0 || got[3] == 0 || got[0] != 0 {
 		t.Errorf("without it the others got %v", got)
 	}
@@ -252,7 +253,7 @@ func TestElect(t *testing.T) {
 }
 
 func TestRouteAllocatesNothing(t *testing.T) {
-	s := &snapshot{views: []view{primaryAt(60), replicaAt(60, 0), replicaAt(60, 0)}}
+	s := weighed(primaryAt(60), replicaAt(60, 0), replicaAt(60, 0))
 	d := demand{token: at(2, 50), bound: time.Minute, now: time.Second, random: 99}
 	if n := testing.AllocsPerRun(100, func() { route(s, &d) }); n != 0 {
 		t.Errorf("%v allocations", n)
