@@ -77,6 +77,11 @@ func (w *Watermark) Raise(t Token) {
 		w.unknown = raise(w.unknown, t)
 		return
 	}
+	w.reach(t)
+}
+
+// reach raises the known side. w.mu is held.
+func (w *Watermark) reach(t Token) {
 	before := w.written.For(t.System)
 	w.written = raise(w.written, t)
 	if w.written.For(t.System) != before && !w.unknown.For(t.System).IsZero() {
@@ -130,7 +135,7 @@ func (w *Watermark) recall() {
 	for _, p := range w.pending {
 		if recent, ok := p.src.(RecentSource); ok {
 			if t, ok := recent.PositionSince(p.when); ok {
-				w.written = raise(w.written, t)
+				w.reach(t)
 				continue
 			}
 		}

@@ -109,6 +109,9 @@ func (db *DB) Ready(ctx context.Context) error {
 	if db.closed.Load() {
 		return ErrClosed
 	}
+	if err := db.divided(); err != nil {
+		return err
+	}
 	if s := db.snap.Load(); s != nil {
 		v := s.views[s.writer]
 		if v.up && v.role == rolePrimary {
@@ -116,9 +119,6 @@ func (db *DB) Ready(ctx context.Context) error {
 		}
 		if v.probed {
 			err := db.monitor.reason(s.writer)
-			if v.contested || v.tied {
-				return fmt.Errorf("dbsplit: primary %s: %s: %w", s.nodes[s.writer].name, v.advice(true), err)
-			}
 			return fmt.Errorf("dbsplit: primary %s does not take writes, bring it up or promote a replica: %w", s.nodes[s.writer].name, err)
 		}
 	}

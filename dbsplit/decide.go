@@ -31,7 +31,7 @@ func (r *Reader) decide(ctx context.Context, not uint64, out *decision) error {
 	db := r.db
 	out.watermark, out.retry = scaleaware.WatermarkFrom(ctx), not != 0
 	s := db.snap.Load()
-	if s != nil && !s.settled && out.watermark.Changes() > 0 {
+	if s != nil && !s.settled && (r.s.current || r.s.strict || out.watermark.Changes() > 0) {
 		var err error
 		if s, err = db.settle(ctx, s); err != nil {
 			return err
@@ -127,6 +127,8 @@ func (r *Reader) demand(out *decision, need need, not uint64) error {
 	return nil
 }
 
+func (s *snapshot) has(n *node) bool { return n.index < len(s.nodes) && s.nodes[n.index] == n }
+
 func (s *snapshot) place(name string) int {
 	for i, n := range s.nodes {
 		if n != nil && n.name == name {
@@ -178,8 +180,9 @@ func (r *Reader) acquire(ctx context.Context, out *decision) (*pgxpool.Conn, err
 	}
 	d.now = db.now()
 	c := route(out.snapshot, &d)
-	if c.node == nobody {
-		return nil, err
+	if c.node == nobody { // nor is there any more, so the primary is waited for after all
+		n.load.begin()
+		return db.heldBy(ctx, n)
 	}
 	c.because = becauseBusy
 	out.take(db, c)

@@ -30,8 +30,9 @@
 // Writes. While the primary is away, a write that has not been sent waits [Options.FailoverWait] for it, or for the
 // promotion of a replica, and then fails; [DB.Ready] says so meanwhile. When a replica leaves recovery on a higher timeline of
 // the same cluster, writes move to it. A server in recovery never gets a write. Neither does one that left recovery on the
-// writer's timeline or an older one, also while the writer is down: it lacks what was committed since. Between several on one
-// timeline there is no guess. [DB.Nodes], the log, db_node_up and [DB.Ready] tell of them. A DB knows only what it has seen: one
+// writer's timeline or an older one, also while the writer is down: it lacks what was committed since. While several are on one
+// timeline there is no guess: writes fail with [ErrTwoPrimaries], and [DB.Nodes], the log, db_node_up and [DB.Ready] tell of
+// them. A DB knows only what it has seen: one
 // that is opened while the promoted server is down believes in its Nodes.Primary. While [DB.Run] runs, the first write looks
 // at all nodes before. A transaction that was begun before writes moved is not committed, and an answer that comes after it is no
 // success.

@@ -28,6 +28,10 @@ var (
 	// transaction that was begun on a server which is the primary no longer. Nothing was written. The pool moves as
 	// soon as the monitor finds the promoted server.
 	ErrNotPrimary = errors.New("dbsplit: the server is not, or no longer, the primary: wait for the failover to end, or correct Nodes.Primary")
+	// ErrTwoPrimaries is returned by writes while several servers take writes on one timeline, or were promoted to one:
+	// nobody can tell which of them is right, and what is written to the wrong one is lost. Nothing was written. Nodes says
+	// which they are.
+	ErrTwoPrimaries = errors.New("dbsplit: several servers take writes on one timeline, so none gets any: stop all but the true primary, and rebuild them as replicas")
 	// ErrClosed is returned after Close.
 	ErrClosed = errors.New("dbsplit: the DB is closed")
 )

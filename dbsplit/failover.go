@@ -3,6 +3,7 @@ package dbsplit
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -79,6 +80,9 @@ func (w *succession) acquireWrite(ctx context.Context) (*pgxpool.Conn, *node, er
 		}
 	}
 	for {
+		if err := db.divided(); err != nil {
+			return nil, nil, err
+		}
 		n := db.writer.Load()
 		p := n.writes.Load()
 		if p == nil {
@@ -99,6 +103,18 @@ func (w *succession) acquireWrite(ctx context.Context) (*pgxpool.Conn, *node, er
 			return nil, nil, err
 		}
 	}
+}
+
+// divided returns an error while it cannot be told which server is the primary.
+func (db *DB) divided() error {
+	s := db.snap.Load()
+	if s == nil {
+		return nil
+	}
+	if v := &s.views[s.writer]; v.contested || v.tied {
+		return fmt.Errorf("%w: primary %s: %s", ErrTwoPrimaries, s.nodes[s.writer].name, v.advice(true))
+	}
+	return nil
 }
 
 // again reports whether a single statement that failed with err on s has certainly written nothing, and may be sent once

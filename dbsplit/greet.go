@@ -39,19 +39,19 @@ func (l *lacks) has(one lack) bool { return slices.Contains(l.list(), one) }
 // it may not do is needed for routing.
 func (db *DB) greet(ctx context.Context, n *node, conn *pgx.Conn) error {
 	const sql = `-- name: dbsplit_greet
-select pg_postmaster_start_time(), coalesce(host(inet_server_addr()), ''), coalesce(inet_server_port(), 0),
+select pg_postmaster_start_time(), current_setting('port')::int, (select system_identifier from pg_control_system()),
 	pg_has_role('pg_monitor', 'USAGE'), pg_has_role('pg_signal_backend', 'USAGE'),
 	has_function_privilege('pg_read_file(text, bigint, bigint, boolean)', 'EXECUTE')`
 	var (
 		started                  time.Time
-		addr                     string
 		port                     int
+		system                   int64
 		monitor, cancel, history bool
 	)
-	if err := conn.QueryRow(ctx, sql).Scan(&started, &addr, &port, &monitor, &cancel, &history); err != nil {
+	if err := conn.QueryRow(ctx, sql).Scan(&started, &port, &system, &monitor, &cancel, &history); err != nil {
 		return fmt.Errorf("dbsplit: greeting: %w", err)
 	}
-	n.identity.Store(&identity{started.UnixMicro(), addr, port})
+	n.identity.Store(&identity{started.UnixMicro(), port, system})
 	var missing []lack
 	for _, l := range []struct {
 		granted bool
@@ -67,19 +67,23 @@ select pg_postmaster_start_time(), coalesce(host(inet_server_addr()), ''), coale
 	return nil
 }
 
-// identity tells servers apart, however they are reached: two of one address and port do not start in one microsecond.
+// identity tells servers apart, by whichever of their addresses they are reached: two of one cluster that listen on the same
+// port, on different machines, do not start in one microsecond.
 type identity struct {
 	started int64
-	addr    string
 	port    int
+	system  int64
 }
 
-// markTwins finds the nodes that reach the same server as one before them. monitor.mu is held.
-func (m *monitor) markTwins(places []*node) {
+// markTwins finds the nodes that reach the same server as the writer, or as one before them. monitor.mu is held.
+func (m *monitor) markTwins(places []*node, writer *node) {
 	known := make(map[identity]bool, len(places))
+	if id := writer.identity.Load(); id != nil && m.nodes[writer.index].up {
+		known[*id] = true
+	}
 	for i, n := range places {
 		m.nodes[i].twin = false
-		if n == nil || !m.nodes[i].up {
+		if n == nil || n == writer || !m.nodes[i].up {
 			continue
 		}
 		if id := n.identity.Load(); id != nil {

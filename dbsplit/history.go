@@ -8,14 +8,14 @@ import (
 	"maps"
 	"strconv"
 	"strings"
-
-	"github.com/jackc/pgx/v5"
+	"time"
 
 	"github.com/scaleaware/scaleaware"
 )
 
 // timelines are where the timelines before the primary's ended. What was written beyond that is lost.
 type timelines struct {
+	system  uint64
 	current uint32 // the timeline whose history was read; 0: none was
 	ends    map[uint32]fork
 }
@@ -25,11 +25,14 @@ type fork struct{ atLeast, atMost scaleaware.LSN }
 
 // lost reports whether the end of its timeline came before t.
 func (h *timelines) lost(t scaleaware.Token) bool {
-	if h == nil || t.Unknown() {
+	if h == nil || h.system != t.System || t.Unknown() {
 		return false
 	}
 	end, known := h.ends[t.Timeline]
-	return known && t.LSN > end.atMost
+	if !known {
+		return t.Timeline < h.current // the history that was read knows nothing of that branch
+	}
+	return t.LSN > end.atMost
 }
 
 // sawFork notes that a server went from replaying one timeline to writing the next one: the fork is between what it had
@@ -38,54 +41,61 @@ func (db *DB) sawFork(before, now position) {
 	if !before.recovering || now.recovering || before.at.System != now.at.System || before.at.Timeline == 0 || now.at.Timeline <= before.at.Timeline {
 		return
 	}
-	db.addForks(0, map[uint32]fork{before.at.Timeline: {atLeast: before.at.LSN, atMost: now.at.LSN}})
+	old := db.history.Load()
+	h := &timelines{system: now.at.System, ends: make(map[uint32]fork)}
+	if old != nil && old.system == h.system {
+		h.current = old.current
+		maps.Copy(h.ends, old.ends)
+	}
+	if _, known := h.ends[before.at.Timeline]; !known {
+		h.ends[before.at.Timeline] = fork{atLeast: before.at.LSN, atMost: now.at.LSN}
+	}
+	db.history.Store(h)
 }
 
-// addForks takes in what is known more exactly than before.
-func (db *DB) addForks(current uint32, ends map[uint32]fork) {
-	for {
-		old := db.history.Load()
-		h := &timelines{current: current, ends: make(map[uint32]fork)}
-		if old != nil {
-			h.current = max(current, old.current)
-			maps.Copy(h.ends, old.ends)
-		}
-		for timeline, end := range ends {
-			if known, ok := h.ends[timeline]; !ok || end.atMost-end.atLeast < known.atMost-known.atLeast {
-				h.ends[timeline] = end
-			}
-		}
-		if db.history.CompareAndSwap(old, h) {
-			return
-		}
-	}
-}
+// historyPause is the least time between two tries to read a history.
+const historyPause = 10 * time.Second
 
 // learnHistory reads the history file of the primary's timeline, once. It takes the right to call pg_read_file: without
-// it only the promotions that this process has seen are known.
-func (db *DB) learnHistory(ctx context.Context, n *node, conn *pgx.Conn, at scaleaware.Token) {
-	if h := db.history.Load(); at.Timeline == 1 || db.writer.Load() != n || h != nil && h.current >= at.Timeline || n.lacking.has(lackHistory) {
+// it only the promotions that this process has seen are known. It uses a pooled connection: a slow answer must not look as
+// if the primary were down.
+func (db *DB) learnHistory(ctx context.Context, n *node, at scaleaware.Token) {
+	h := db.history.Load()
+	if at.Timeline == 1 || db.writer.Load() != n || h != nil && h.system == at.System && h.current >= at.Timeline || n.lacking.has(lackHistory) || time.Since(n.studied) < historyPause {
 		return
 	}
+	n.studied = time.Now()
 	ctx, cancel := context.WithTimeout(ctx, db.opts.ProbeTimeout)
 	defer cancel()
-	var text *string
-	err := conn.QueryRow(ctx, "-- name: dbsplit_history\nselect pg_read_file($1, 0, 1048576, true)", fmt.Sprintf("pg_wal/%08X.history", at.Timeline)).Scan(&text)
-	if err == nil && text == nil {
-		err = errors.New("there is no such file")
-	}
-	var ends map[uint32]fork
-	if err == nil {
-		ends, err = parseHistory(*text)
-	}
+	ends, err := db.readHistory(ctx, n, at.Timeline)
 	if err != nil {
 		if ctx.Err() == nil {
 			db.in.failed("history")
 			db.opts.Logger.Warn("dbsplit: cannot read the history of the primary's timeline, so lost writes may go unnoticed", "db", db.opts.Name, "node", n.name, "timeline", at.Timeline, "error", err)
 		}
-		ends = nil
+		return
 	}
-	db.addForks(at.Timeline, ends)
+	m := &db.monitor
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	db.history.Store(&timelines{system: at.System, current: at.Timeline, ends: ends}) // it knows all that was seen, exactly
+}
+
+func (db *DB) readHistory(ctx context.Context, n *node, timeline uint32) (map[uint32]fork, error) {
+	conn, err := db.acquireRead(ctx, n)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Release()
+	var text *string
+	err = conn.QueryRow(ctx, "-- name: dbsplit_history\nselect pg_read_file($1, 0, 1048576, true)", fmt.Sprintf("pg_wal/%08X.history", timeline)).Scan(&text)
+	switch {
+	case err != nil:
+		return nil, err
+	case text == nil:
+		return nil, errors.New("dbsplit: there is no history file")
+	}
+	return parseHistory(*text)
 }
 
 // parseHistory reads a timeline history file: a line for each earlier timeline, with its number, the position where the

@@ -65,13 +65,24 @@ func TestLost(t *testing.T) {
 	if lost(1, 100) || lost(1, 150) || !lost(1, 151) || lost(2, 1<<60) {
 		t.Error("between 100 and 150 it cannot be told")
 	}
-	db.addForks(2, map[uint32]fork{1: {120, 120}})
+	db.history.Store(&timelines{system: system, current: 3, ends: map[uint32]fork{1: {120, 120}}})
 	if lost(1, 120) || !lost(1, 121) {
 		t.Error("the history file says 120")
 	}
-	db.sawFork(at(1, 90, true), at(2, 160, false))
-	if !lost(1, 121) || db.history.Load().current != 2 {
+	if !lost(2, 130) || lost(3, 1<<60) || lost(4, 1) {
+		t.Error("timeline 2 is a branch that the history of 3 does not know")
+	}
+	db.sawFork(at(1, 90, true), at(3, 160, false))
+	if !lost(1, 121) || db.history.Load().current != 3 {
 		t.Error("what was seen is less exact than the file")
+	}
+	stranger := scaleaware.Token{System: system + 1, Timeline: 1, LSN: 1 << 60}
+	if db.history.Load().lost(stranger) {
+		t.Error("a position of another cluster is lost")
+	}
+	db.sawFork(position{recovering: true, at: scaleaware.Token{System: system + 1, Timeline: 1, LSN: 5}}, position{at: scaleaware.Token{System: system + 1, Timeline: 2, LSN: 6}})
+	if lost(1, 121) || !db.history.Load().lost(stranger) {
+		t.Error("the history of another cluster does not begin anew")
 	}
 	unknown := scaleaware.UnknownPosition(system)
 	if db.history.Load().lost(unknown) {

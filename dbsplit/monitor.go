@@ -33,7 +33,9 @@ func (db *DB) observe(n *node, sent time.Time, p position, err error) {
 	switch {
 	case err == nil:
 		now.admission = now.admit(before, sent)
-		n.load.suspect.Store(false)
+		if !before.up {
+			n.sight.Store(&sight{db: db, node: n})
+		}
 		db.sawFork(before.position, p)
 	case db.slowOnly(n, before, sent, err):
 		slow = true
@@ -42,8 +44,8 @@ func (db *DB) observe(n *node, sent time.Time, p position, err error) {
 		now.position = before.position
 	}
 	m.nodes[n.index] = now
-	m.markTwins(places)
 	current := db.writer.Load()
+	m.markTwins(places, current)
 	winner, _ := elect(m.nodes, current.index, db.system.Load())
 	elected := places[winner]
 	m.mu.Unlock()
@@ -57,6 +59,9 @@ func (db *DB) observe(n *node, sent time.Time, p position, err error) {
 	}
 	db.sampleWriter()
 	db.publish()
+	if err == nil {
+		n.load.suspect.Store(false) // not before: a replica that was away may have come back at an older position
+	}
 	if err != nil && ranOut(err) && !slow {
 		// Other failures speak: a connection that they concern ends by itself, and a long statement may well go on.
 		if ended := n.lines.end(sent.Sub(db.opened)); ended > 0 {
@@ -86,8 +91,8 @@ func (db *DB) moveWriter(from, to *node) error {
 	if db.closed.Load() {
 		return ErrClosed
 	}
-	if db.writer.Load() != from {
-		return nil // another probe was quicker
+	if db.writer.Load() != from || (*db.places.Load())[to.index] != to {
+		return nil // another probe was quicker, or the node was removed meanwhile
 	}
 	if err := db.replaceWrites(to, db.maxConns.Load()); err != nil {
 		return err

@@ -30,7 +30,7 @@ func (db *DB) needed(ctx context.Context, s *snapshot, w *scaleaware.Watermark) 
 	}
 	seen, ok := open[0].(*sight)
 	own := db.own(s, known)
-	if !ok || seen.db != db || own.Unknown() || s.nodes[seen.node.index] != seen.node {
+	if !ok || seen.db != db || own.Unknown() || !seen.current() || !s.has(seen.node) {
 		return db.settled(ctx, s, w)
 	}
 	out, err := db.proven(ctx, s, w, own)

@@ -19,10 +19,11 @@ type node struct {
 	lines  lines
 	prompt chan struct{} // asks the monitor for a probe now
 	gone   chan struct{} // closed when the node is removed
-	sight  sight
+	sight  atomic.Pointer[sight]
 	// identity and lacking are what the server said when the monitor last connected.
 	identity atomic.Pointer[identity]
 	lacking  lacks
+	studied  time.Time // when its timeline's history was last asked for; its watcher's own
 	budget   atomic.Pointer[budget]
 	// discovered says that Options.Discover named it, and so may take it out again.
 	discovered bool

@@ -59,7 +59,7 @@ func (db *DB) status(n *node, s *snapshot) NodeStatus {
 	if s == nil {
 		return st
 	}
-	if n.index >= len(s.nodes) || s.nodes[n.index] != n {
+	if !s.has(n) {
 		st.Advice = view{}.advice(false)
 		return st
 	}
@@ -82,7 +82,7 @@ func (v view) advice(writer bool) string {
 	case v.role == roleStranger:
 		return "it belongs to another cluster (its system identifier differs), so it is not read from: correct its connection string"
 	case v.contested && writer && v.up:
-		return "another server takes writes on the same timeline: stop that one, and rebuild it as a replica"
+		return "another server takes writes on the same timeline, so neither gets any: stop whichever is not the true primary, and rebuild it as a replica"
 	case v.contested && writer:
 		return "it does not answer, and another server takes writes on the same timeline, without what was committed here: bring it up, promote a replica, or name the other one as Nodes.Primary"
 	case v.tied:

@@ -49,12 +49,13 @@ var errNoMonitor = errors.New("dbsplit: Run is not running")
 func (db *DB) sample(ctx context.Context, n *node, mark time.Time) (scaleaware.Token, error) {
 	for {
 		s := db.snap.Load()
-		if s == nil || n.index >= len(s.nodes) || s.nodes[n.index] != n {
+		if s == nil || !s.has(n) {
 			return scaleaware.Token{}, errNoMonitor
 		}
 		v := &s.views[n.index]
 		switch {
 		case !v.sent.After(mark):
+		case n == db.writer.Load() && n.index != s.writer: // writes have just moved there, and the snapshot does not know yet
 		case !v.up:
 			return scaleaware.Token{}, fmt.Errorf("dbsplit: position of %s: %w", n.name, db.monitor.reason(n.index))
 		case n.index == s.writer && v.role != rolePrimary:

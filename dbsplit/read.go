@@ -61,6 +61,11 @@ func (r *Reader) lease(ctx context.Context, a *attempt) (lease, error) {
 			return lease{}, a.after(err)
 		}
 		conn, err := r.acquire(ctx, &d)
+		if err == nil && !r.holds(&d) {
+			conn.Release()
+			d.node.load.end()
+			continue
+		}
 		if err == nil {
 			r.db.served(d.node, d.onReplica, d.because)
 			r.report(ctx, &d)
@@ -76,6 +81,19 @@ func (r *Reader) lease(ctx context.Context, a *attempt) (lease, error) {
 		}
 		a.failed = err
 	}
+}
+
+// holds reports whether a bound that was asked for still holds, after the wait for a connection.
+func (r *Reader) holds(d *decision) bool {
+	if !r.s.strict || !d.onReplica || d.snapshot == nil {
+		return true
+	}
+	s := d.snapshot
+	if newer := r.db.snap.Load(); newer != nil && newer.has(d.node) {
+		s = newer
+	}
+	v := &s.views[d.node.index]
+	return v.bounded && r.db.now()-v.fresh <= r.s.bound
 }
 
 // after joins why the first node failed to why there is no second one.
@@ -115,7 +133,7 @@ func (l *lease) saw() {
 	switch {
 	case !l.db.opts.MonotonicReads:
 	case l.onReplica:
-		l.watermark.RaiseFrom(&l.node.sight)
+		l.watermark.RaiseFrom(l.node.sight.Load())
 	default:
 		l.watermark.RaiseFrom(l.db)
 	}

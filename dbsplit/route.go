@@ -123,7 +123,8 @@ const nobody = -1
 // and when the primary cannot, a staler replica, unless the caller asked for the bound. A token is never broken: a
 // primary that has not reached its timeline is an old one, whose promoted successor was not seen yet.
 func route(s *snapshot, d *demand) choice {
-	var fresh, behind, stale, barred uint64
+	var fresh, behind, stale, second uint64 // second: as good as fresh, but not to be relied on yet
+	late := false
 	anything := d.token.IsZero()
 	for rest := s.replicas &^ d.not; rest != 0; rest &= rest - 1 {
 		i := bits.TrailingZeros64(rest)
@@ -136,15 +137,17 @@ func route(s *snapshot, d *demand) choice {
 		if !covers {
 			covers, _ = v.at.Covers(d.token)
 		}
-		bounded := v.bounded && d.now-v.fresh <= d.bound && (d.strict || !v.lagging)
+		bounded := v.bounded && d.now-v.fresh <= d.bound
+		lagging := v.lagging && !d.strict
 		switch {
-		case covers && bounded && !v.barred:
-			fresh |= bit
+		case covers && bounded && (v.barred || lagging):
+			second |= bit
+			late = late || lagging
 		case covers && bounded:
-			barred |= bit
+			fresh |= bit
 		case covers:
 			stale |= bit
-		case bounded && !v.barred:
+		case bounded && !v.barred && !lagging:
 			behind |= bit
 		}
 	}
@@ -170,14 +173,14 @@ func route(s *snapshot, d *demand) choice {
 		case d.retry:
 		case behind != 0:
 			because = becauseBehind
-		case stale != 0:
+		case stale != 0 || late:
 			because = becauseStale
 		default:
 			because = becauseNoReplica
 		}
 		return choice{node: s.writer, because: because}
-	case barred != 0:
-		return choice{node: pick(s, narrow(barred, d), d), because: because}
+	case second != 0:
+		return choice{node: pick(s, narrow(second, d), d), because: because}
 	case stale != 0 && !d.strict && !d.noStale:
 		i := pick(s, narrow(stale, d), d)
 		switch {

@@ -76,6 +76,7 @@ func TestRoute(t *testing.T) {
 		"primary in recovery":                    {[]view{with(primary, func(v *view) { v.role = roleReplica }), with(good, down)}, demand{}, choice{0, becauseUnbounded, false}},
 		"nobody":                                 {[]view{with(primary, down), with(good, down)}, demand{}, choice{nobody, 0, false}},
 		"still lagging":                          {[]view{primary, with(good, lagging)}, demand{}, choice{0, becauseStale, false}},
+		"still lagging, no primary":              {[]view{primary, with(good, lagging)}, demand{noPrimary: true, noStale: true}, choice{1, becauseReplica, false}},
 		"still lagging, a bound asked for":       {[]view{primary, with(good, lagging)}, demand{strict: true}, choice{1, becauseReplica, false}},
 		"barred":                                 {[]view{primary, with(good, barred)}, demand{}, choice{0, becauseNoReplica, false}},
 		"barred, behind the token":               {[]view{primary, with(good, barred)}, demand{token: at(2, 51), wait: true}, choice{0, becauseNoReplica, false}},

@@ -16,14 +16,18 @@ func (db *DB) Run(ctx context.Context) error {
 	if !db.running.CompareAndSwap(false, true) {
 		return errors.New("dbsplit: Run is running already, call it once for each DB")
 	}
-	defer db.running.Store(false)
+	db.resize.Lock()
 	db.monitor.forget(*db.places.Load())
 	db.publish()
+	db.resize.Unlock()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { db.watchAll(ctx, g); return nil })
 	g.Go(func() error { db.measure(ctx); return nil })
 	g.Go(func() error { db.discover(ctx); return nil })
 	err := g.Wait()
+	db.resize.Lock() // whoever removes a replica publishes, too
+	defer db.resize.Unlock()
+	db.running.Store(false)
 	if last := db.snap.Swap(nil); last != nil {
 		close(last.next)
 	}
@@ -72,7 +76,7 @@ func (db *DB) watch(ctx context.Context, n *node) {
 		}
 		db.observe(n, sent, p, err)
 		if err == nil && !p.recovering {
-			db.learnHistory(ctx, n, conn, p.at)
+			db.learnHistory(ctx, n, p.at)
 		}
 		wait := db.opts.ProbeInterval * time.Duration(90+rand.IntN(21)) / 100
 		if db.waiters.Load() > 0 && err == nil {

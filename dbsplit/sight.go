@@ -54,7 +54,8 @@ func (db *DB) PositionSince(mark time.Time) (scaleaware.Token, bool) {
 	return scaleaware.Token{}, false
 }
 
-// sight is what was seen on one replica, as a source of positions: at least as far as the replica had replayed by then.
+// sight is what was seen on one replica, as a source of positions: at least as far as the replica had replayed by then. A
+// replica that has been away gets a new one, since it may have come back at an older position.
 type sight struct {
 	db   *DB
 	node *node
@@ -68,10 +69,13 @@ var (
 
 // Position asks the replica how far it has replayed, or the primary, which is never behind it.
 func (s *sight) Position(ctx context.Context) (scaleaware.Token, error) {
+	if !s.current() {
+		return s.db.Position(ctx)
+	}
 	asked, cancel := context.WithTimeout(ctx, s.db.opts.ProbeTimeout)
 	defer cancel()
 	at, err := s.db.sample(asked, s.node, time.Now())
-	if system := s.db.system.Load(); err == nil && (system == 0 || at.System == system) {
+	if system := s.db.system.Load(); err == nil && s.current() && (system == 0 || at.System == system) {
 		s.db.in.token(tokenCaptured)
 		return at, nil
 	}
@@ -80,11 +84,13 @@ func (s *sight) Position(ctx context.Context) (scaleaware.Token, error) {
 
 func (s *sight) PositionSince(mark time.Time) (scaleaware.Token, bool) {
 	snap := s.db.snap.Load()
-	if snap == nil || snap.nodes[s.node.index] != s.node {
+	if snap == nil || !snap.has(s.node) || !s.current() {
 		return scaleaware.Token{}, false
 	}
 	v := &snap.views[s.node.index]
 	return v.at, v.up && v.role == roleReplica && v.sent.After(mark)
 }
+
+func (s *sight) current() bool { return s.node.sight.Load() == s }
 
 func (s *sight) System() uint64 { return s.db.System() }

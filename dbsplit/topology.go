@@ -54,19 +54,24 @@ func (db *DB) add(e endpoint, discovered bool) error {
 	}
 	n := db.newNode(e, place)
 	n.discovered = discovered
-	if err := db.replaceReads(n, false); err != nil {
+	err := db.replaceReads(n, false)
+	if err != nil {
 		return err
 	}
+	alone := len(db.members()) == 1
 	places[place] = n
 	// It counts as probed: writes and elections do not wait for a newcomer.
 	db.monitor.enter(place, standing{probed: true, err: errNewcomer})
 	db.places.Store(&places)
+	if alone {
+		err = db.replaceReads(db.writer.Load(), true) // it now keeps a share of the primary only
+	}
 	select {
 	case db.joined <- struct{}{}:
 	default:
 	}
 	db.opts.Logger.Info("dbsplit: replica was added", "db", db.opts.Name, "node", e.name)
-	return nil
+	return err
 }
 
 var errNewcomer = errors.New("dbsplit: it was added a moment ago and has not been probed yet")
@@ -94,6 +99,9 @@ func (db *DB) RemoveReplica(name string) error {
 	if db.running.Load() {
 		db.publish()
 	}
+	if len(db.members()) == 1 {
+		return db.replaceReads(db.writer.Load(), true)
+	}
 	return nil
 }
 
@@ -111,7 +119,7 @@ func (m *monitor) enter(place int, s standing) {
 // newNode makes a node without pools.
 func (db *DB) newNode(e endpoint, place int) *node {
 	n := &node{endpoint: e, index: place, prompt: make(chan struct{}, 1), gone: make(chan struct{})}
-	n.sight = sight{db: db, node: n}
+	n.sight.Store(&sight{db: db, node: n})
 	return n
 }
 

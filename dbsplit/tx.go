@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/scaleaware/scaleaware"
 )
@@ -111,12 +112,16 @@ func (tx *writeTx) Commit(ctx context.Context) error {
 	if tx.ended {
 		return pgx.ErrTxClosed
 	}
+	refused := tx.db.divided()
 	if tx.moved() {
+		refused = fmt.Errorf("%w: writes have moved away from %s", ErrNotPrimary, tx.node.name)
+	}
+	if refused != nil {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)
 		defer cancel()
 		_ = tx.Tx.Rollback(ctx) // a failed rollback closes the connection, which rolls back as well
 		tx.end()
-		return fmt.Errorf("%w: writes have moved away from %s during the transaction, which was rolled back, so begin it again", ErrNotPrimary, tx.node.name)
+		return fmt.Errorf("%w: during the transaction, which was rolled back, so begin it again", refused)
 	}
 	open := !cut(tx.conn.Conn())
 	err := tx.Tx.Commit(ctx)
@@ -149,6 +154,33 @@ type readTx struct {
 	lease lease
 	ended bool
 }
+
+// What a statement of an open transaction has shown counts at once: the caller may read elsewhere meanwhile.
+
+func (tx *readTx) Exec(ctx context.Context, sql string, arguments ...any) (pgconn.CommandTag, error) {
+	defer tx.lease.saw()
+	tag, err := tx.Tx.Exec(ctx, sql, arguments...)
+	return tag, readError(err)
+}
+
+func (tx *readTx) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	defer tx.lease.saw()
+	rows, err := tx.Tx.Query(ctx, sql, args...)
+	return readTxRows{rows}, readError(err)
+}
+
+func (tx *readTx) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
+	defer tx.lease.saw()
+	return readTxRow{tx.Tx.QueryRow(ctx, sql, args...)}
+}
+
+type readTxRows struct{ pgx.Rows }
+
+func (r readTxRows) Err() error { return readError(r.Rows.Err()) }
+
+type readTxRow struct{ pgx.Row }
+
+func (r readTxRow) Scan(dest ...any) error { return readError(r.Row.Scan(dest...)) }
 
 func (tx *readTx) Commit(ctx context.Context) error {
 	return tx.end(func() error { return tx.Tx.Commit(ctx) })

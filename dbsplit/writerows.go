@@ -2,6 +2,7 @@ package dbsplit
 
 import (
 	"context"
+	"errors"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -103,7 +104,10 @@ type writeRow struct {
 	sql        string
 	args       []any
 	owned      bool
+	done       bool
 }
+
+var errScanned = errors.New("dbsplit: this row has been scanned, or could not be: query again")
 
 func (r *writeRow) send() error {
 	s, err := r.succession.begin(r.ctx)
@@ -114,6 +118,10 @@ func (r *writeRow) send() error {
 }
 
 func (r *writeRow) Scan(dest ...any) error {
+	if r.done {
+		return errScanned
+	}
+	r.done = r.owned // its connection is given back
 	for {
 		err := r.scan(dest)
 		if !r.owned || !r.succession.again(r.ctx, r.statement, err) {
@@ -143,11 +151,17 @@ type writeBatch struct {
 
 func (b *writeBatch) Exec() (pgconn.CommandTag, error) {
 	tag, err := b.BatchResults.Exec()
+	if b.closed {
+		return tag, err
+	}
 	return tag, b.explain(err)
 }
 
 func (b *writeBatch) Query() (pgx.Rows, error) {
 	rows, err := b.BatchResults.Query()
+	if b.closed {
+		return rows, err
+	}
 	if err != nil {
 		return rows, b.explain(err)
 	}
@@ -155,6 +169,9 @@ func (b *writeBatch) Query() (pgx.Rows, error) {
 }
 
 func (b *writeBatch) QueryRow() pgx.Row {
+	if b.closed {
+		return b.BatchResults.QueryRow()
+	}
 	return &writeRow{row: b.BatchResults.QueryRow(), statement: b.statement}
 }
 
