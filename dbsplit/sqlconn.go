@@ -34,11 +34,11 @@ var (
 	_ driver.Validator          = (*sqlConn)(nil)
 )
 
-// hold returns the session for one more statement, and begins it with the first one.
-func (c *sqlConn) hold(ctx context.Context) (statement, error) {
+// hold returns the session for one more statement, and begins it with the first one, with w's patience.
+func (c *sqlConn) hold(ctx context.Context, w *succession) (statement, error) {
 	if c.session.conn == nil {
 		writer := c.db.writer.Load()
-		s, err := c.db.begin(ctx)
+		s, err := w.begin(ctx)
 		if err != nil {
 			return statement{}, err
 		}
@@ -82,22 +82,39 @@ func (c *sqlConn) exec(ctx context.Context, sql string, args ...any) (pgconn.Com
 	case c.reader != nil:
 		return c.reader.Exec(ctx, sql, args...)
 	}
-	s, err := c.hold(ctx)
-	if err != nil {
-		return pgconn.CommandTag{}, err
+	w := succession{db: c.db}
+	for {
+		first := c.session.conn == nil
+		s, err := c.hold(ctx, &w)
+		if err != nil {
+			return pgconn.CommandTag{}, err
+		}
+		tag, err := s.conn.Exec(ctx, sql, args...)
+		err = s.explain(err)
+		if !first || !c.again(ctx, &w, err) {
+			return tag, err
+		}
 	}
-	tag, err := s.conn.Exec(ctx, sql, args...)
-	return tag, s.explain(err)
 }
 
-func (c *sqlConn) query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+// again reports whether the session's first statement, which failed with err, may be sent once more, as DB.Exec does, in
+// another session then. Later ones may not: they count on what was before.
+func (c *sqlConn) again(ctx context.Context, w *succession, err error) bool {
+	if !w.again(ctx, c.session, err) {
+		return false
+	}
+	c.release()
+	return true
+}
+
+func (c *sqlConn) query(ctx context.Context, w *succession, sql string, args ...any) (pgx.Rows, error) {
 	switch {
 	case c.tx != nil:
 		return c.tx.inner.Query(ctx, sql, args...)
 	case c.reader != nil:
 		return c.reader.Query(ctx, sql, args...)
 	}
-	s, err := c.hold(ctx)
+	s, err := c.hold(ctx, w)
 	if err != nil {
 		return nil, err
 	}
@@ -116,7 +133,7 @@ func (c *sqlConn) raw(ctx context.Context) (*pgx.Conn, error) {
 	case c.reader != nil:
 		return nil, errors.New("dbsplit: RawConn outside a transaction of a connector that only reads: each statement may go to another node, begin a transaction")
 	}
-	s, err := c.hold(ctx)
+	s, err := c.hold(ctx, &succession{db: c.db})
 	if err != nil {
 		return nil, err
 	}
@@ -134,16 +151,22 @@ func (c *sqlConn) ExecContext(ctx context.Context, query string, args []driver.N
 // QueryContext reads up to the first row: database/sql asks for the columns at once, and an error is told before any
 // row, as is the replacement of a replica that failed.
 func (c *sqlConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
-	rows, err := c.query(ctx, query, values([]any{sqlFormats}, args)...)
-	if err != nil {
-		return nil, c.tx.explain(err)
+	arguments := values([]any{sqlFormats}, args)
+	w := succession{db: c.db}
+	for {
+		first := c.tx == nil && c.reader == nil && c.session.conn == nil
+		rows, err := c.query(ctx, &w, query, arguments...)
+		if err == nil {
+			more := rows.Next()
+			if err = rows.Err(); err == nil {
+				return &sqlRows{rows: rows, tx: c.tx, more: more, ahead: true}, nil
+			}
+			rows.Close()
+		}
+		if !first || !c.again(ctx, &w, err) {
+			return nil, c.tx.explain(err)
+		}
 	}
-	r := &sqlRows{rows: rows, tx: c.tx, more: rows.Next(), ahead: true}
-	if err := r.err(); err != nil {
-		rows.Close()
-		return nil, err
-	}
-	return r, nil
 }
 
 // PrepareContext remembers the text. pgx prepares it on each connection that it is sent over, so it survives a

@@ -25,8 +25,8 @@ type Connector struct {
 }
 
 // Connector returns a connector for everything: statements go to the primary, and transactions opened with
-// sql.TxOptions.ReadOnly to a replica, as those of Read. Errors are the DB's own, and found with errors.Is. A write is
-// sent once: database/sql never gets the error on which it would repeat it.
+// sql.TxOptions.ReadOnly to a replica, as those of Read. Errors are the DB's own, and found with errors.Is; the one on which
+// database/sql repeats what it has sent is never among them.
 //
 // A *sql.Conn is one session on the primary from its first statement until it is closed, so settings, temporary tables
 // and advisory locks hold. Its read-only transactions are outside of that session. When writes move to another server it

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	"errors"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
@@ -48,19 +49,29 @@ func (c *sqlConn) beginWrite(ctx context.Context, txOptions pgx.TxOptions) (pgx.
 	if err := c.db.allow(ctx); err != nil {
 		return nil, refusal(err)
 	}
-	s, err := c.hold(ctx)
-	if err != nil {
-		return nil, err
+	w := succession{db: c.db}
+	for {
+		first := c.session.conn == nil
+		s, err := c.hold(ctx, &w)
+		if err != nil {
+			return nil, err
+		}
+		if s.refused != nil {
+			return nil, refusal(s.refused)
+		}
+		tx, err := s.beginTx(ctx, txOptions)
+		if err == nil {
+			tx.kept = true
+			return tx, nil
+		}
+		if !first || ctx.Err() != nil || !lost(err, s.conn.Conn().IsClosed()) {
+			return nil, err
+		}
+		c.release()
+		if !w.wait(ctx, s.node, errors.Join(errBegin, err)) {
+			return nil, err
+		}
 	}
-	if s.refused != nil {
-		return nil, refusal(s.refused)
-	}
-	tx, err := s.beginTx(ctx, txOptions)
-	if err != nil {
-		return nil, err
-	}
-	tx.kept = true
-	return tx, nil
 }
 
 func isoLevel(level driver.IsolationLevel) (pgx.TxIsoLevel, error) {
