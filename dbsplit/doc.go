@@ -64,6 +64,10 @@
 // methods of *pgxpool.Pool, so sqlc's queries and pgx's helpers take it, and [DB.Read] for reads. Replicas come and go by
 // [Options.Discover], [DB.AddReplica] and [DB.RemoveReplica]; [OnRoute] and [ReadTracer] tell where each read went.
 //
+// What speaks database/sql, such as ent, gorm, bun, sqlx and goose, takes sql.OpenDB of [DB.Connector]: statements go to the
+// primary, transactions opened with sql.TxOptions.ReadOnly to a replica, and all promises above hold.
+// [Reader.Connector] opens a handle that only reads.
+//
 // No privilege is needed. With pg_monitor, pg_signal_backend and EXECUTE on pg_read_file more is seen and can be done;
 // [NodeStatus] names what is missing.
 //

@@ -28,6 +28,7 @@ func TestWritesWaitForTheFailover(t *testing.T) {
 	must(t, c.Replica(0).WaitCaughtUp(ctx))
 
 	const insert = "insert into ledger values ($1)"
+	handle := openSQL(t, db.Connector())
 	ways := []func(ctx context.Context, id int) error{
 		func(ctx context.Context, id int) error { _, err := db.Exec(ctx, insert, id); return err },
 		func(ctx context.Context, id int) error {
@@ -46,6 +47,21 @@ func TestWritesWaitForTheFailover(t *testing.T) {
 		func(ctx context.Context, id int) error {
 			_, err := db.CopyFrom(ctx, pgx.Identifier{"ledger"}, []string{"id"}, pgx.CopyFromRows([][]any{{id}}))
 			return err
+		},
+		func(ctx context.Context, id int) error { _, err := handle.ExecContext(ctx, insert, id); return err },
+		func(ctx context.Context, id int) error {
+			return handle.QueryRowContext(ctx, insert+" returning id", id).Scan(new(int))
+		},
+		func(ctx context.Context, id int) error {
+			tx, err := handle.BeginTx(ctx, nil)
+			if err != nil {
+				return err
+			}
+			defer tx.Rollback()
+			if _, err := tx.ExecContext(ctx, insert, id); err != nil {
+				return err
+			}
+			return tx.Commit()
 		},
 	}
 	var next, done atomic.Int64

@@ -33,11 +33,9 @@ func (db *DB) BeginTx(ctx context.Context, txOptions pgx.TxOptions) (pgx.Tx, err
 		if err != nil {
 			return nil, err
 		}
-		w := scaleaware.WatermarkFrom(ctx)
-		w.Saw(db.asOf())
-		tx, err := conn.BeginTx(ctx, txOptions)
+		tx, err := statement{conn: conn, db: db, node: node}.beginTx(ctx, txOptions)
 		if err == nil {
-			return &writeTx{Tx: tx, statement: statement{conn: conn, db: db, node: node}, watermark: w}, nil
+			return tx, nil
 		}
 		died := lost(err, conn.Conn().IsClosed()) && ctx.Err() == nil
 		conn.Release()
@@ -45,6 +43,17 @@ func (db *DB) BeginTx(ctx context.Context, txOptions pgx.TxOptions) (pgx.Tx, err
 			return nil, err
 		}
 	}
+}
+
+// beginTx opens a transaction on the statement's connection, which is its own from then on.
+func (s statement) beginTx(ctx context.Context, txOptions pgx.TxOptions) (*writeTx, error) {
+	w := scaleaware.WatermarkFrom(ctx)
+	w.Saw(s.db.asOf())
+	tx, err := s.conn.BeginTx(ctx, txOptions)
+	if err != nil {
+		return nil, err
+	}
+	return &writeTx{Tx: tx, statement: s, watermark: w}, nil
 }
 
 // TxOption adjusts one transaction of InTx.
@@ -102,6 +111,7 @@ type writeTx struct {
 	pgx.Tx
 	statement
 	watermark *scaleaware.Watermark
+	kept      bool // the connection is somebody else's to release
 	ended     bool
 }
 
@@ -145,7 +155,9 @@ func (tx *writeTx) Rollback(ctx context.Context) error {
 
 func (tx *writeTx) end() {
 	tx.ended = true
-	tx.conn.Release()
+	if !tx.kept {
+		tx.conn.Release()
+	}
 }
 
 // readTx is a read-only transaction on any node.
