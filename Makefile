@@ -3,11 +3,12 @@ GO    ?= go
 # The race detector needs a C compiler; CI sets RACE=-race and so insists on it.
 RACE  ?= $(shell command -v gcc >/dev/null 2>&1 || command -v clang >/dev/null 2>&1 && echo -race)
 SOAK  ?= 10m
+PAIRS ?= 1000000
 # Arguments of bench/, for example BENCH='-only "One read"' or BENCH=-quick: see bench/main.go.
 BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check race bench bench-go soak golden
+.PHONY: help demo test check race bench bench-go soak history golden
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +49,10 @@ bench-go: ## Run the packages' own benchmarks, six times each for benchstat
 soak: ## Break the running platform again and again for SOAK (default 10m)
 	@scripts/install-servers postgres redis
 	SCALEAWARE_REQUIRE_SERVERS=1 SCALEAWARE_SOAK=$(SOAK) $(GO) test -timeout 0 -v -run TestPlatformSoak ./examples/leadplatform
+
+history: ## Check that clients see their writes and never go back, in PAIRS pairs (default 1000000)
+	@scripts/install-servers postgres redis
+	SCALEAWARE_REQUIRE_SERVERS=1 SCALEAWARE_PAIRS=$(PAIRS) $(GO) test -timeout 0 -v -run TestSessionGuarantees ./examples/consistency
 
 golden: ## Write the golden files anew; read the difference before you commit it
 	$(GO) test ./metrics -run Golden -update

@@ -102,11 +102,11 @@ func beginReply(reply []any) (text string, start int64, err error) {
 }
 
 // land stores the loader's answer if the lease still stands.
-func (v *viewState) land(ctx context.Context, s *Store, f *fill, k kind, payload []byte, asOf scaleaware.Tokens) {
+func (v *viewState) land(ctx context.Context, s *Store, f *fill, h header, payload []byte) {
 	outcome := "unleased"
 	if f.leased {
 		var err error
-		if outcome, err = v.store(ctx, s, f, k, payload, asOf); err != nil {
+		if outcome, err = v.store(ctx, s, f, h, payload); err != nil {
 			outcome = "failed"
 			s.in.failed(ctx, "store", err, "view", v.name)
 		}
@@ -114,20 +114,20 @@ func (v *viewState) land(ctx context.Context, s *Store, f *fill, k kind, payload
 	s.in.fills.WithLabelValues(v.name, outcome).Inc()
 }
 
-func (v *viewState) store(ctx context.Context, s *Store, f *fill, k kind, payload []byte, asOf scaleaware.Tokens) (string, error) {
+func (v *viewState) store(ctx context.Context, s *Store, f *fill, h header, payload []byte) (string, error) {
 	if len(payload) > s.opts.MaxValueBytes {
 		s.in.failed(ctx, "oversize", fmt.Errorf("%w: %d bytes", ErrTooLarge, len(payload)), "view", v.name)
 		return "oversize", nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout)
 	defer cancel()
-	h := header{kind: k, codec: v.opts.codec.ID(), gen: f.gen, start: f.start, schema: v.schema, asOf: asOf}
+	h.codec, h.gen, h.start, h.schema = v.opts.codec.ID(), f.gen, f.start, v.schema
 	ttl := v.opts.ttl
-	if k == kindNegative {
+	if h.kind == kindNegative {
 		ttl = v.opts.negative
 	}
 	own, physical := v.lifetime(s, f.id, ttl)
-	value := append(appendHeader(make([]byte, 0, headerSize+maxTokens*tokenSize+len(payload)), h), payload...)
+	value := append(appendHeader(make([]byte, 0, headerSize+1+2*maxTokens*tokenSize+len(payload)), h), payload...)
 	return storeScript.Run(ctx, s.rdb, []string{f.key}, value, own.Milliseconds(), physical.Milliseconds()).Text()
 }
 

@@ -19,6 +19,7 @@ import (
 //	   its unknown as-of tokens do (8)
 //	40 schema of the Go type (8)
 //	48 as-of tokens: system (8), timeline (4), position (8) each
+//	   seen tokens, with the flag for them: their number (1), then each as above
 //
 // then whatever a later version adds before the header's end, and the payload. A reader that meets a flag that it does
 // not know treats the value as a miss: additions that must be understood take a flag.
@@ -28,7 +29,8 @@ const (
 	headerSize  = 48
 	tokenSize   = 20
 	maxTokens   = 4
-	knownFlags  = 0
+	flagSeen    = 1
+	knownFlags  = flagSeen
 )
 
 // kind says what stands in an entry's place.
@@ -54,23 +56,35 @@ type header struct {
 	soft   int64
 	hard   int64
 	schema uint64
-	asOf   scaleaware.Tokens
+	asOf   scaleaware.Tokens // the value is no older
+	seen   scaleaware.Tokens // nor younger; empty where nobody asked for reads to be monotonic
 }
 
 var errWire = errors.New("cache: value is not of a form that this version reads")
 
-// appendHeader writes h. It keeps at most maxTokens tokens, which is all that a watermark holds.
+// appendHeader writes h. It keeps at most maxTokens tokens of a kind, which is all that a watermark holds.
 func appendHeader(b []byte, h header) []byte {
-	asOf := h.asOf[:min(len(h.asOf), maxTokens)]
-	size := headerSize + tokenSize*len(asOf)
-	b = append(b, wireMagic, wireVersion, byte(h.kind), 0, h.codec, byte(len(asOf)))
+	asOf, seen := h.asOf[:min(len(h.asOf), maxTokens)], h.seen[:min(len(h.seen), maxTokens)]
+	size, flags := headerSize+tokenSize*len(asOf), byte(0)
+	if len(seen) > 0 {
+		size, flags = size+1+tokenSize*len(seen), flagSeen
+	}
+	b = append(b, wireMagic, wireVersion, byte(h.kind), flags, h.codec, byte(len(asOf)))
 	b = binary.BigEndian.AppendUint16(b, uint16(size))
 	b = binary.BigEndian.AppendUint64(b, uint64(h.gen))
 	b = binary.BigEndian.AppendUint64(b, h.start)
 	b = binary.BigEndian.AppendUint64(b, uint64(h.soft))
 	b = binary.BigEndian.AppendUint64(b, uint64(h.hard))
 	b = binary.BigEndian.AppendUint64(b, h.schema)
-	for _, t := range asOf {
+	b = appendTokens(b, asOf)
+	if len(seen) > 0 {
+		b = appendTokens(append(b, byte(len(seen))), seen)
+	}
+	return b
+}
+
+func appendTokens(b []byte, tokens scaleaware.Tokens) []byte {
+	for _, t := range tokens {
 		b = binary.BigEndian.AppendUint64(b, t.System)
 		b = binary.BigEndian.AppendUint32(b, t.Timeline)
 		b = binary.BigEndian.AppendUint64(b, uint64(t.LSN))
@@ -84,8 +98,8 @@ func parseHeader(raw []byte) (header, []byte, error) {
 		return header{}, nil, errWire
 	}
 	h := header{kind: kind(raw[2]), codec: raw[4]}
-	tokens, size := int(raw[5]), int(binary.BigEndian.Uint16(raw[6:]))
-	if tokens > maxTokens || size < headerSize+tokens*tokenSize || size > len(raw) {
+	size := int(binary.BigEndian.Uint16(raw[6:]))
+	if size < headerSize || size > len(raw) {
 		return header{}, nil, errWire
 	}
 	if h.kind != kindValue && h.kind != kindNegative && h.kind != kindLease {
@@ -96,18 +110,37 @@ func parseHeader(raw []byte) (header, []byte, error) {
 	h.soft = int64(binary.BigEndian.Uint64(raw[24:]))
 	h.hard = int64(binary.BigEndian.Uint64(raw[32:]))
 	h.schema = binary.BigEndian.Uint64(raw[40:])
-	for i := range tokens {
-		at := raw[headerSize+i*tokenSize:]
-		t := scaleaware.Token{
-			System:   binary.BigEndian.Uint64(at),
-			Timeline: binary.BigEndian.Uint32(at[8:]),
-			LSN:      scaleaware.LSN(binary.BigEndian.Uint64(at[12:])),
-		}
-		twice := func(have scaleaware.Token) bool { return have.System == t.System && have.Unknown() == t.Unknown() }
-		if t.System == 0 || t.Unknown() && h.kind != kindLease || slices.ContainsFunc(h.asOf, twice) {
+	var ok bool
+	rest := raw[headerSize:size]
+	if h.asOf, rest, ok = parseTokens(rest, raw[5], h.kind == kindLease); !ok {
+		return header{}, nil, errWire
+	}
+	if raw[3]&flagSeen != 0 {
+		if len(rest) == 0 {
 			return header{}, nil, errWire
 		}
-		h.asOf = append(h.asOf, t)
+		if h.seen, _, ok = parseTokens(rest[1:], rest[0], false); !ok || len(h.seen) == 0 {
+			return header{}, nil, errWire
+		}
 	}
 	return h, raw[size:], nil
+}
+
+func parseTokens(raw []byte, n byte, unknown bool) (tokens scaleaware.Tokens, rest []byte, ok bool) {
+	if n > maxTokens || len(raw) < int(n)*tokenSize {
+		return nil, nil, false
+	}
+	for ; n > 0; n, raw = n-1, raw[tokenSize:] {
+		t := scaleaware.Token{
+			System:   binary.BigEndian.Uint64(raw),
+			Timeline: binary.BigEndian.Uint32(raw[8:]),
+			LSN:      scaleaware.LSN(binary.BigEndian.Uint64(raw[12:])),
+		}
+		twice := func(have scaleaware.Token) bool { return have.System == t.System && have.Unknown() == t.Unknown() }
+		if t.System == 0 || t.Unknown() && !unknown || slices.ContainsFunc(tokens, twice) {
+			return nil, nil, false
+		}
+		tokens = append(tokens, t)
+	}
+	return tokens, raw, true
 }

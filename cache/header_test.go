@@ -45,7 +45,7 @@ func TestHeaderRefuses(t *testing.T) {
 	change := func(at int, to byte) []byte { raw := bytes.Clone(good); raw[at] = to; return raw }
 	for name, raw := range map[string][]byte{
 		"empty": {}, "short": good[:headerSize-1], "tokens cut": good[:len(good)-1], "plain JSON": []byte(`{"ID":"a valid document that is long enough to be one"}`),
-		"magic": change(0, 0), "version": change(1, 2), "kind": change(2, 'X'), "flag": change(3, 1),
+		"magic": change(0, 0), "version": change(1, 2), "kind": change(2, 'X'), "flag": change(3, 2), "no seen tokens": change(3, flagSeen),
 		"too many tokens": change(5, maxTokens+1), "length below tokens": change(7, headerSize), "length beyond value": change(6, 1),
 		"no timeline": change(headerSize+11, 0), "same database twice": append(bytes.Clone(good[:headerSize+tokenSize]), good[headerSize:headerSize+tokenSize]...),
 	} {
@@ -55,10 +55,29 @@ func TestHeaderRefuses(t *testing.T) {
 	}
 }
 
+func TestHeaderOfWhatWasSeen(t *testing.T) {
+	want := sample
+	want.seen = scaleaware.Tokens{at(7), {System: 3, Timeline: 1, LSN: 9}}
+	raw := appendHeader(nil, want)
+	h, payload, err := parseHeader(append(bytes.Clone(raw), "payload"...))
+	if err != nil || string(payload) != "payload" || !cmp.Equal(h, want, cmp.AllowUnexported(header{})) {
+		t.Fatalf("got %+v, %q, %v", h, payload, err)
+	}
+	number := headerSize + 2*tokenSize
+	for name, n := range map[string]byte{"none": 0, "too many": maxTokens + 1, "more than there are": 3} {
+		bad := bytes.Clone(raw)
+		bad[number] = n
+		if _, _, err := parseHeader(bad); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
 func FuzzHeader(f *testing.F) {
 	f.Add(appendHeader(nil, sample))
 	f.Add(append(appendHeader(nil, header{kind: kindLease}), 1, 2, 3))
 	f.Add(appendHeader(nil, header{kind: kindLease, asOf: scaleaware.Tokens{at(5), unknownAt(77)}}))
+	f.Add(append(appendHeader(nil, header{kind: kindValue, asOf: sample.asOf, seen: scaleaware.Tokens{at(7)}}), "payload"...))
 	f.Add([]byte("\xca\x01"))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		h, payload, err := parseHeader(raw)

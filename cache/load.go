@@ -133,7 +133,7 @@ func (v *View[V]) landed(ctx context.Context, fl *fill, f *flight[V], raw []byte
 	value, e := v.open(ctx, raw, nil, fl.need)
 	switch e.verdict {
 	case hit:
-		v.flights.finish(fl.key, f, func() { f.value, f.payload, f.asOf = value, e.payload, e.header.asOf })
+		v.flights.finish(fl.key, f, func() { f.value, f.payload, f.asOf, f.wrote = value, e.payload, e.header.asOf, e.header.seen })
 	case negative:
 		v.flights.finish(fl.key, f, func() { f.err = ErrNotFound })
 	case unusable:
@@ -160,7 +160,7 @@ func (v *View[V]) conclude(ctx context.Context, fl *fill, f *flight[V], w *scale
 				settled = append(settled, now)
 			}
 		}
-		if noted != fl.noted && !fl.need.Covers(written) {
+		if noted != fl.noted { // even if fl.need covers it: not all waiters need as much
 			wrote = written
 		}
 	}
@@ -185,8 +185,11 @@ func (v *View[V]) conclude(ctx context.Context, fl *fill, f *flight[V], w *scale
 		outcome, k = "error", 0
 	}
 	s.in.loads.WithLabelValues(v.name, outcome).Inc()
+	if slices.ContainsFunc(wrote, scaleaware.Token.Unknown) {
+		k = 0 // its later readers could not be told what they have seen
+	}
 	if k != 0 {
-		v.land(ctx, s, fl, k, payload, asOf)
+		v.land(ctx, s, fl, header{kind: k, asOf: asOf, seen: wrote}, payload)
 	}
 	v.flights.finish(fl.key, f, func() {
 		f.value, f.payload, f.asOf, f.wrote, f.settled, f.err = value, payload, asOf, wrote, settled, err

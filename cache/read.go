@@ -115,6 +115,12 @@ func (v *View[V]) account(ctx context.Context, e entry) {
 	}
 	if r != resultMiss {
 		v.saw(ctx, e.header.asOf)
+		if !v.opts.untracked {
+			w := scaleaware.WatermarkFrom(ctx)
+			for _, t := range e.header.seen {
+				w.Raise(t)
+			}
+		}
 	}
 }
 
