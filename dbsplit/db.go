@@ -110,6 +110,9 @@ func (db *DB) Ready(ctx context.Context) error {
 		return ErrClosed
 	}
 	if s := db.snap.Load(); s != nil {
+		if err := s.nodes[s.writer].barred(); err != nil {
+			return err
+		}
 		v := s.views[s.writer]
 		if v.up && v.role == rolePrimary {
 			return nil

@@ -33,7 +33,7 @@ func (db *DB) observe(n *node, sent time.Time, p position, err error) {
 	switch {
 	case err == nil:
 		now.admission = now.admit(before, sent)
-		n.load.suspect.Store(false)
+		n.load.suspect.Store(n.barred() != nil)
 		db.sawFork(before.position, p)
 	case db.slowOnly(n, before, sent, err):
 		slow = true
@@ -57,9 +57,8 @@ func (db *DB) observe(n *node, sent time.Time, p position, err error) {
 	}
 	db.sampleWriter()
 	db.publish()
-	if err != nil && ranOut(err) && !slow {
-		// Other failures speak: a connection that they concern ends by itself, and a long statement may well go on.
-		if ended := n.lines.end(sent.Sub(db.opened)); ended > 0 {
+	if since, silent := n.silence(sent, err, db.opts.ProbeTimeout); silent && !slow {
+		if ended := n.lines.end(since.Sub(db.opened)); ended > 0 {
 			db.opts.Logger.Warn("dbsplit: node is silent, connections to it were closed", "db", db.opts.Name, "node", n.name, "connections", ended)
 		}
 	}

@@ -36,7 +36,7 @@ func (db *DB) BeginTx(ctx context.Context, txOptions pgx.TxOptions) (pgx.Tx, err
 		w.Saw(db.asOf())
 		tx, err := conn.BeginTx(ctx, txOptions)
 		if err == nil {
-			return &writeTx{Tx: tx, statement: statement{conn: conn, db: db, node: node}, watermark: w}, nil
+			return &writeTx{Tx: tx, statement: statement{conn: guarded{poolConn: conn}, db: db, node: node}, watermark: w}, nil
 		}
 		died := lost(err, conn.Conn().IsClosed()) && ctx.Err() == nil
 		conn.Release()
