@@ -27,6 +27,9 @@ type Options struct {
 	// PoolSize is how many server connections one user has to one database. Zero means PgBouncer's default, 20.
 	PoolSize int
 
+	// Forgetful pools keep no prepared statements, as all do before PgBouncer 1.21. Zero means the version's default.
+	Forgetful bool
+
 	// User is the role that clients have on the server. Zero means postgres.
 	User string
 
@@ -73,8 +76,9 @@ func (o *Options) checked() (Options, error) {
 // user is who clients log in as.
 const user = "postgres"
 
-// ini renders the configuration for a listener at port, with upstream behind it; users is the path of the users' file.
-func (o *Options) ini(port int, upstream, users string) string {
+// ini renders the configuration for a listener at port, with upstream behind it; users is the path of the users' file,
+// and keepsStatements tells that this version has the setting.
+func (o *Options) ini(port int, upstream, users string, keepsStatements bool) string {
 	host, serverPort, _ := net.SplitHostPort(upstream) // checked
 	settings := map[string]string{
 		"max_client_conn": "500",
@@ -89,6 +93,9 @@ func (o *Options) ini(port int, upstream, users string) string {
 	settings["auth_file"] = users
 	settings["admin_users"] = user
 	settings["pool_mode"] = o.Mode
+	if o.Forgetful && keepsStatements {
+		settings["max_prepared_statements"] = "0"
+	}
 	if o.PoolSize > 0 {
 		settings["default_pool_size"] = strconv.Itoa(o.PoolSize)
 	}

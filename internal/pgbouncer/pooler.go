@@ -7,7 +7,9 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"sync"
 	"time"
@@ -26,6 +28,8 @@ type Pooler struct {
 	env    []string
 	dir    string
 	port   int
+	// keepsStatements is whether this version can keep prepared statements.
+	keepsStatements bool
 
 	mu       sync.Mutex
 	upstream string
@@ -42,6 +46,9 @@ func Start(ctx context.Context, opts *Options) (*Pooler, error) {
 	if p.binary, p.env, err = localserver.Find("pgbouncer"); err != nil {
 		return nil, err
 	}
+	if p.keepsStatements, err = newEnough(ctx, p.binary, p.env); err != nil {
+		return nil, err
+	}
 	// PgBouncer refuses to run as root.
 	if p.home, err = localserver.Open(&localserver.Options{Dir: checked.Dir, DropRoot: true}); err != nil {
 		return nil, err
@@ -55,6 +62,25 @@ func Start(ctx context.Context, opts *Options) (*Pooler, error) {
 		return nil, errors.Join(err, p.Close())
 	}
 	return p, nil
+}
+
+var version = regexp.MustCompile(`PgBouncer (\d+)\.(\d+)`)
+
+// newEnough tells whether the program is PgBouncer 1.21 or newer.
+func newEnough(ctx context.Context, binary string, env []string) (bool, error) {
+	cmd := exec.CommandContext(ctx, binary, "--version")
+	cmd.Env = append(os.Environ(), env...)
+	text, err := cmd.Output()
+	if err != nil {
+		return false, fmt.Errorf("pgbouncer: %s does not run: %w", binary, err)
+	}
+	match := version.FindSubmatch(text)
+	if match == nil {
+		return false, fmt.Errorf("pgbouncer: %s has no version in %q", binary, text)
+	}
+	major, _ := strconv.Atoi(string(match[1])) // digits
+	minor, _ := strconv.Atoi(string(match[2]))
+	return major > 1 || major == 1 && minor >= 21, nil
 }
 
 // Close ends the pooler and removes its files. It may be called more than once.
@@ -127,7 +153,7 @@ func (p *Pooler) configure() error {
 	users := filepath.Join(p.dir, "users.txt")
 	for path, text := range map[string]string{
 		users:    fmt.Sprintf("%q \"\"\n", user),
-		p.conf(): p.opts.ini(p.port, p.upstream, users),
+		p.conf(): p.opts.ini(p.port, p.upstream, users, p.keepsStatements),
 	} {
 		if err := os.WriteFile(path, []byte(text), 0o644); err != nil { //nolint:gosec // another user reads it
 			return fmt.Errorf("pgbouncer: %w", err)
