@@ -113,6 +113,9 @@ func (db *DB) Ready(ctx context.Context) error {
 		return err
 	}
 	if s := db.snap.Load(); s != nil {
+		if err := s.nodes[s.writer].barred(); err != nil {
+			return err
+		}
 		v := s.views[s.writer]
 		if v.up && v.role == rolePrimary {
 			return nil

@@ -6,8 +6,6 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
-
 	"github.com/scaleaware/scaleaware"
 )
 
@@ -160,7 +158,7 @@ func (db *DB) blind(ctx context.Context, because reason, not uint64, out *decisi
 
 // acquire takes a connection to the decided node, and counts the read as under way there. When reads have used up their
 // share of the primary, it turns to a staler replica, if the read may go there.
-func (r *Reader) acquire(ctx context.Context, out *decision) (*pgxpool.Conn, error) {
+func (r *Reader) acquire(ctx context.Context, out *decision) (guarded, error) {
 	db := r.db
 	n := out.node
 	n.load.begin()
@@ -191,7 +189,7 @@ func (r *Reader) acquire(ctx context.Context, out *decision) (*pgxpool.Conn, err
 }
 
 // heldBy takes a connection for a read that was counted already, and takes it out of the count on an error.
-func (db *DB) heldBy(ctx context.Context, n *node) (*pgxpool.Conn, error) {
+func (db *DB) heldBy(ctx context.Context, n *node) (guarded, error) {
 	conn, err := db.acquireRead(ctx, n)
 	if err != nil {
 		n.load.end()

@@ -58,6 +58,26 @@
 // While [Options.Gate] refuses writes, transactions and COPY fail with its error before anything is sent, and single
 // statements run over a read-only session: reads work, and PostgreSQL itself refuses the rest.
 //
+// # Poolers
+//
+// A connection string says what stands before its server: node_pooler=session or node_pooler=transaction, after
+// PgBouncer's pool_mode. Then all promises hold there, too. In transaction mode nothing is kept from one transaction
+// to the next, so each statement of a read is a read-only transaction by itself, in one round trip as before; a
+// tracer sees it as a batch of two. pgx's default mode of execution fails there, so cache_describe takes its place,
+// unless the connection string chooses another safe one. With node_pooler=transaction-prepared (PgBouncer 1.21 or
+// newer with max_prepared_statements) the default stays. Also in transaction mode: maintenance and connections
+// acquired while the gate refuses writes are refused, since they need a session; what Read sends in one batch or
+// string must not COMMIT in its middle; and LISTEN, SET and advisory locks of a session do not work, as nowhere
+// there.
+//
+// While [DB.Run] runs, poolers that were not declared, or wrongly, are found, and [DB.Nodes] says what to add. Where
+// statements would fail or settings would reach other clients, nothing is sent to that node, and [ErrPooler] says
+// why. Reads through a pooler that was not declared fail with it: their sessions would not be read-only.
+//
+// What a pooler says of its server's role is old, so it counts for nothing; the monitor asks the server. A node whose
+// probes wait in a pooler's queue gets no reads, but nothing that runs there is ended, also when its server hangs:
+// give calls a deadline.
+//
 // # Use
 //
 // [Open] takes connection strings; [DB.Run] watches the nodes, and all reads go to the primary unless it runs. The DB has the

@@ -17,7 +17,8 @@ import (
 //
 //   - node_zone: where the server is. See Options.Zone.
 //   - node_weight: its share of the reads, from 1 to 100, in proportion to the other replicas'. 10 when absent.
-//   - node_pooler: transaction or session, the mode of the PgBouncer that stands before the server.
+//   - node_pooler: transaction, transaction-prepared or session, the mode of the PgBouncer that stands before the server. See
+//     the section on poolers.
 //   - node_addr: the IP address to connect to instead of looking the host up. TLS still verifies the host.
 type Nodes struct {
 	// Primary takes writes, and the reads that no replica can serve.
@@ -37,15 +38,6 @@ type endpoint struct {
 const (
 	defaultWeight = 10
 	maxWeight     = 100
-)
-
-// pooler is the mode of a connection pooler between us and a node, as its connection string declares it.
-type pooler string
-
-const (
-	poolerNone        pooler = ""
-	poolerSession     pooler = "session"
-	poolerTransaction pooler = "transaction"
 )
 
 // parse returns the primary's endpoint first, or all mistakes joined. No error contains any part of a connection
@@ -90,7 +82,7 @@ func parseDSN(dsn string) (endpoint, error) {
 		}
 	}
 	e := endpoint{name: name, config: config}
-	return e, e.takeParams()
+	return e, errors.Join(e.takeParams(), e.suit(dsn))
 }
 
 // takeParams takes our own parameters out of those that would be sent to the server.
@@ -113,9 +105,9 @@ func (e *endpoint) takeParams() error {
 		e.weight = n
 	}
 	switch e.pooler = pooler(mode); e.pooler {
-	case poolerNone, poolerSession, poolerTransaction:
+	case poolerNone, poolerSession, poolerTransaction, poolerPrepared:
 	default:
-		errs = append(errs, errors.New("has an unknown node_pooler, want session or transaction"))
+		errs = append(errs, errors.New("has an unknown node_pooler, want session, transaction or transaction-prepared"))
 	}
 	if addr != "" {
 		ip, err := netip.ParseAddr(addr)

@@ -1,6 +1,7 @@
 package dbsplit
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,20 +33,27 @@ var (
 	// nobody can tell which of them is right, and what is written to the wrong one is lost. Nothing was written. Nodes says
 	// which they are.
 	ErrTwoPrimaries = errors.New("dbsplit: several servers take writes on one timeline, so none gets any: stop all but the true primary, and rebuild them as replicas")
+	// ErrPooler is returned when a connection pooler stands before a node, such as PgBouncer, and the connection string does
+	// not fit it. The text says what to add to the connection string. When it says that nothing was sent, or that the
+	// connection was refused, nothing was.
+	ErrPooler = errors.New("dbsplit: a connection pooler is in the way")
 	// ErrClosed is returned after Close.
 	ErrClosed = errors.New("dbsplit: the DB is closed")
 )
 
 // SQLSTATEs that routing knows.
 const (
-	stateReadOnly          = "25006" // read_only_sql_transaction
-	stateSerialization     = "40001" // on a standby: conflict with recovery
-	stateUndefinedTable    = "42P01"
-	statePrivilege         = "42501"
-	stateLockNotAvailable  = "55P03"
-	stateNotInPrerequisite = "55000"
-	stateDeadlock          = "40P01"
-	stateCancelled         = "57014" // cancelled, or statement_timeout
+	stateReadOnly           = "25006" // read_only_sql_transaction
+	stateSerialization      = "40001" // on a standby: conflict with recovery
+	stateUndefinedTable     = "42P01"
+	statePrivilege          = "42501"
+	stateLockNotAvailable   = "55P03"
+	stateNotInPrerequisite  = "55000"
+	stateDeadlock           = "40P01"
+	stateCancelled          = "57014" // cancelled, or statement_timeout
+	stateNoStatement        = "26000" // invalid_sql_statement_name
+	stateDuplicateStatement = "42P05"
+	stateProtocolViolation  = "08P01" // of PgBouncer: it refuses the connection
 )
 
 func sqlState(err error) string {
@@ -64,8 +72,9 @@ func lost(err error, closed bool) bool {
 	if !ok {
 		return closed
 	}
-	// Severity is localised, SeverityUnlocalized is not.
-	return pgErr.SeverityUnlocalized == "FATAL" || pgErr.SeverityUnlocalized == "PANIC"
+	// Severity is localised, SeverityUnlocalized is not, but PgBouncer sends the former only, in English.
+	severity := cmp.Or(pgErr.SeverityUnlocalized, pgErr.Severity)
+	return severity == "FATAL" || severity == "PANIC"
 }
 
 // readRetry says whether a read that failed before its first row may be sent to another node, once. A conflict
@@ -90,10 +99,10 @@ func writeError(err error, closed, sent bool) error {
 	return err
 }
 
-// readError explains what a failed read means.
-func readError(err error) error {
+// explain says what a failed read means.
+func (l *lease) explain(err error) error {
 	if sqlState(err) == stateReadOnly {
 		return fmt.Errorf("%w: %w", ErrWriteInRead, err)
 	}
-	return err
+	return l.node.explainStatement(err)
 }

@@ -84,6 +84,9 @@ func (w *succession) acquireWrite(ctx context.Context) (*pgxpool.Conn, *node, er
 			return nil, nil, err
 		}
 		n := db.writer.Load()
+		if err := n.barred(); err != nil {
+			return nil, nil, err
+		}
 		p := n.writes.Load()
 		if p == nil {
 			continue // the writer has just moved
@@ -100,7 +103,7 @@ func (w *succession) acquireWrite(ctx context.Context) (*pgxpool.Conn, *node, er
 			return nil, nil, ErrClosed
 		}
 		if db.writer.Load() == n && n.writes.Load() == p && !w.wait(ctx, n, err) {
-			return nil, nil, err
+			return nil, nil, n.explainConnect(err)
 		}
 	}
 }

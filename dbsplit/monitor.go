@@ -60,11 +60,10 @@ func (db *DB) observe(n *node, sent time.Time, p position, err error) {
 	db.sampleWriter()
 	db.publish()
 	if err == nil {
-		n.load.suspect.Store(false) // not before: a replica that was away may have come back at an older position
+		n.load.suspect.Store(n.barred() != nil) // not before: a replica that was away may have come back at an older position
 	}
-	if err != nil && ranOut(err) && !slow {
-		// Other failures speak: a connection that they concern ends by itself, and a long statement may well go on.
-		if ended := n.lines.end(sent.Sub(db.opened)); ended > 0 {
+	if since, silent := n.silence(sent, err, db.opts.ProbeTimeout); silent && !slow {
+		if ended := n.lines.end(since.Sub(db.opened)); ended > 0 {
 			db.opts.Logger.Warn("dbsplit: node is silent, connections to it were closed", "db", db.opts.Name, "node", n.name, "connections", ended)
 		}
 	}

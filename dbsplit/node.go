@@ -27,7 +27,9 @@ type node struct {
 	budget   atomic.Pointer[budget]
 	// discovered says that Options.Discover named it, and so may take it out again.
 	discovered bool
-	served     [2][reasons]atomic.Pointer[prometheus.Counter]
+	// finding is nil before the monitor has looked for a pooler.
+	finding atomic.Pointer[finding]
+	served  [2][reasons]atomic.Pointer[prometheus.Counter]
 }
 
 // pool is a pgxpool.Pool with the tracer that watches it.
@@ -71,22 +73,27 @@ func (db *DB) wake(n *node) {
 // fail notes that a read lost its connection to n, so that the next reads avoid it until a probe succeeds.
 func (db *DB) fail(n *node) {
 	n.load.suspect.Store(true)
-	db.wake(n)
+	if n.barred() == nil { // or else a probe changes nothing
+		db.wake(n)
+	}
 }
 
 // acquireRead takes a read-only connection to n.
-func (db *DB) acquireRead(ctx context.Context, n *node) (*pgxpool.Conn, error) {
+func (db *DB) acquireRead(ctx context.Context, n *node) (guarded, error) {
+	if err := n.barred(); err != nil {
+		return guarded{}, err
+	}
 	for {
 		p := n.reads.Load()
 		c, err := p.take(ctx)
 		if err == nil {
-			return c, nil
+			return guarded{poolConn: c, each: n.pooler.byTransaction()}, nil
 		}
 		if db.closed.Load() {
-			return nil, ErrClosed
+			return guarded{}, ErrClosed
 		}
 		if n.reads.Load() == p {
-			return nil, err
+			return guarded{}, n.explainConnect(err)
 		}
 	}
 }

@@ -65,7 +65,7 @@ func (db *DB) status(n *node, s *snapshot) NodeStatus {
 	}
 	v := s.views[n.index]
 	st.Role, st.Up = v.role.String(), v.up
-	st.Advice = cmp.Or(v.advice(n.index == s.writer), over.advice())
+	st.Advice = n.counsel(cmp.Or(v.advice(n.index == s.writer), over.advice()))
 	if !v.at.IsZero() {
 		st.Timeline, st.LSN = v.at.Timeline, v.at.LSN.String()
 	}

@@ -73,9 +73,9 @@ func (db *DB) newPool(n *node, role string, maxConns int32) (*pool, error) {
 		return nil
 	}
 	if writes {
-		refuseStandbys(c)
+		n.refuseStandbys(c)
 	} else {
-		c.ConnConfig.RuntimeParams["default_transaction_read_only"] = "on"
+		n.readOnly(c)
 	}
 	p, err := pgxpool.NewWithConfig(context.Background(), c)
 	if err != nil {
@@ -87,22 +87,16 @@ func (db *DB) newPool(n *node, role string, maxConns int32) (*pool, error) {
 // refuseStandbys keeps the writing pool off servers in recovery. Servers since PostgreSQL 14 report the fact by
 // themselves, so asking costs nothing; without it a pool stays pinned to a demoted server for as long as
 // that answers.
-func refuseStandbys(c *pgxpool.Config) {
-	before := c.ConnConfig.ValidateConnect
-	c.ConnConfig.ValidateConnect = func(ctx context.Context, conn *pgconn.PgConn) error {
-		if before != nil {
-			if err := before(ctx, conn); err != nil {
-				return err
-			}
-		}
-		if inRecovery(conn) {
+func (n *node) refuseStandbys(c *pgxpool.Config) {
+	validateAlso(c, func(conn *pgconn.PgConn) error {
+		if n.inRecovery(conn) {
 			return ErrNotPrimary
 		}
 		return nil
-	}
+	})
 	c.PrepareConn = func(_ context.Context, conn *pgx.Conn) (bool, error) {
 		st := stateOf(conn)
-		return (st == nil || !st.doomed) && !inRecovery(conn.PgConn()), nil
+		return (st == nil || !st.doomed) && !n.inRecovery(conn.PgConn()), nil
 	}
 }
 

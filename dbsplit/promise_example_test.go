@@ -110,7 +110,8 @@ func ExampleOptions_monotonicReads() {
 		backwards := 0
 		for range 100 {
 			caller, _ := scaleaware.WithWatermark(ctx)
-			backwards += max(0, count(caller, db.Read())-count(caller, db.Read()))
+			first := count(caller, db.Read())
+			backwards += max(0, first-count(caller, db.Read()))
 		}
 		fmt.Println(backwards)
 	})

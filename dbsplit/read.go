@@ -9,7 +9,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/scaleaware/scaleaware"
 )
@@ -45,7 +44,7 @@ type attempt struct {
 
 // lease is one read's hold on a node.
 type lease struct {
-	conn      *pgxpool.Conn
+	conn      guarded
 	db        *DB
 	node      *node
 	watermark *scaleaware.Watermark
@@ -120,7 +119,7 @@ func (l *lease) give(err error) {
 	switch closed := conn.IsClosed(); {
 	case lost(err, closed) && !ranOut(err):
 		l.db.fail(l.node)
-	case l.onReplica && !closed && !inRecovery(conn.PgConn()) && l.node.pooler == poolerNone:
+	case l.onReplica && !closed && !inRecovery(conn.PgConn()) && !l.node.pooled():
 		l.db.wake(l.node) // it was promoted
 	}
 	l.saw()

@@ -34,7 +34,7 @@ func (row *readRow) Scan(dest ...any) error {
 			return err
 		})
 		if !again {
-			return readError(err)
+			return l.explain(err)
 		}
 	}
 }
@@ -65,7 +65,7 @@ func (r *Reader) Exec(ctx context.Context, sql string, arguments ...any) (tag pg
 			return err
 		})
 		if !again {
-			return tag, readError(err)
+			return tag, l.explain(err)
 		}
 	}
 }
@@ -107,7 +107,7 @@ func (r *readRows) send() error {
 		again := r.again(r.ctx, &l, err)
 		l.give(err)
 		if !again {
-			return readError(err)
+			return l.explain(err)
 		}
 	}
 }
@@ -150,7 +150,7 @@ func (r *readRows) Close() {
 	if err == nil {
 		r.start()
 	}
-	r.err = readError(err)
+	r.err = r.lease.explain(err)
 	r.lease.give(err)
 }
 
@@ -239,7 +239,7 @@ func (b *readBatch) Close() error {
 	}
 	b.closed = true
 	err := b.BatchResults.Close()
-	b.err = readError(err)
+	b.err = b.lease.explain(err)
 	if b.tx == nil {
 		b.lease.node.load.answer(b.lease.begun, b.lease.db.now())
 		b.lease.give(err)
@@ -263,5 +263,5 @@ func (r *Reader) CopyFrom(ctx context.Context, tableName pgx.Identifier, columnN
 	}
 	n, err := l.conn.CopyFrom(ctx, tableName, columnNames, rowSrc)
 	l.give(err)
-	return n, readError(err)
+	return n, l.explain(err)
 }

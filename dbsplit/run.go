@@ -129,15 +129,20 @@ func (db *DB) probeNode(ctx context.Context, n *node, conn **pgx.Conn) (position
 		c.DefaultQueryExecMode = pgx.QueryExecModeExec // no prepared statement: works through a pooler as well
 		opened, err := pgx.ConnectConfig(ctx, c)
 		if err != nil {
-			return position{}, err
+			return position{}, n.explainConnect(err)
 		}
 		*conn = opened
-		if err := db.greet(ctx, n, opened); err != nil {
+		err = db.lookForPooler(ctx, n, opened)
+		if err == nil {
+			err = db.greet(ctx, n, opened)
+		}
+		if err != nil {
 			hangUp(opened)
 			*conn = nil
 			return position{}, err
 		}
 	}
+	db.lookAgain(ctx, n, *conn)
 	p, err := probe(ctx, *conn)
 	if err != nil {
 		hangUp(*conn)

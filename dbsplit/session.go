@@ -3,6 +3,7 @@ package dbsplit
 import (
 	"context"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -20,14 +21,22 @@ type session struct {
 
 // connect opens a session on the primary that waits for locks no longer than lockTimeout and prints times in UTC.
 func (db *DB) connect(ctx context.Context, purpose string, lockTimeout time.Duration) (*session, error) {
-	c := db.writer.Load().config.ConnConfig.Copy()
-	params := c.RuntimeParams
-	params["application_name"] = db.opts.Name + " " + purpose
-	params["lock_timeout"] = fmt.Sprint(lockTimeout.Milliseconds())
-	params["statement_timeout"] = "0"
-	params["idle_in_transaction_session_timeout"] = "0"
-	params["timezone"] = "UTC"
-	params["datestyle"] = "ISO"
+	n := db.writer.Load()
+	if err := n.sessionless(); err != nil {
+		return nil, err
+	}
+	c := n.config.ConnConfig.Copy()
+	c.RuntimeParams["application_name"] = db.opts.Name + " " + purpose
+	settings := map[string]string{
+		"lock_timeout":                        fmt.Sprint(lockTimeout.Milliseconds()),
+		"statement_timeout":                   "0",
+		"idle_in_transaction_session_timeout": "0",
+		"timezone":                            "UTC",
+		"datestyle":                           "ISO",
+	}
+	if !n.pooled() {
+		maps.Copy(c.RuntimeParams, settings)
+	}
 	s := new(session)
 	c.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) {
 		s.mu.Lock()
@@ -36,11 +45,18 @@ func (db *DB) connect(ctx context.Context, purpose string, lockTimeout time.Dura
 	}
 	conn, err := pgx.ConnectConfig(ctx, c)
 	if err != nil {
-		return nil, err
+		return nil, n.explainConnect(err)
 	}
-	if inRecovery(conn.PgConn()) {
+	recovering := inRecovery(conn.PgConn())
+	if n.pooled() {
+		recovering, err = prepareSession(ctx, conn, settings)
+	}
+	if err == nil && recovering {
+		err = ErrNotPrimary
+	}
+	if err != nil {
 		hangUp(conn)
-		return nil, ErrNotPrimary
+		return nil, err
 	}
 	s.Conn = conn
 	return s, nil

@@ -36,7 +36,7 @@ var (
 
 // hold returns the session for one more statement, and begins it with the first one, with w's patience.
 func (c *sqlConn) hold(ctx context.Context, w *succession) (statement, error) {
-	if c.session.conn == nil {
+	if c.session.conn.poolConn == nil {
 		writer := c.db.writer.Load()
 		s, err := w.begin(ctx)
 		if err != nil {
@@ -68,7 +68,7 @@ func (c *sqlConn) release() {
 	if c.tx != nil {
 		_ = c.tx.Rollback() // a failed rollback closes the connection, which rolls back as well
 	}
-	if c.session.conn != nil {
+	if c.session.conn.poolConn != nil {
 		c.session.conn.Release()
 		c.session, c.writer = statement{}, nil
 	}
@@ -78,13 +78,13 @@ func (c *sqlConn) exec(ctx context.Context, sql string, args ...any) (pgconn.Com
 	switch {
 	case c.tx != nil:
 		tag, err := c.tx.inner.Exec(ctx, sql, args...)
-		return tag, c.tx.explain(err)
+		return tag, err
 	case c.reader != nil:
 		return c.reader.Exec(ctx, sql, args...)
 	}
 	w := succession{db: c.db}
 	for {
-		first := c.session.conn == nil
+		first := c.session.conn.poolConn == nil
 		s, err := c.hold(ctx, &w)
 		if err != nil {
 			return pgconn.CommandTag{}, err
@@ -154,17 +154,17 @@ func (c *sqlConn) QueryContext(ctx context.Context, query string, args []driver.
 	arguments := values([]any{sqlFormats}, args)
 	w := succession{db: c.db}
 	for {
-		first := c.tx == nil && c.reader == nil && c.session.conn == nil
+		first := c.tx == nil && c.reader == nil && c.session.conn.poolConn == nil
 		rows, err := c.query(ctx, &w, query, arguments...)
 		if err == nil {
 			more := rows.Next()
 			if err = rows.Err(); err == nil {
-				return &sqlRows{rows: rows, tx: c.tx, more: more, ahead: true}, nil
+				return &sqlRows{rows: rows, more: more, ahead: true}, nil
 			}
 			rows.Close()
 		}
 		if !first || !c.again(ctx, &w, err) {
-			return nil, c.tx.explain(err)
+			return nil, err
 		}
 	}
 }

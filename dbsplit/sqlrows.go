@@ -11,8 +11,7 @@ import (
 // sqlRows are rows for database/sql.
 type sqlRows struct {
 	rows    pgx.Rows
-	tx      *sqlTx // that they were read in, if any
-	ahead   bool   // Next was called already, and more is its answer
+	ahead   bool // Next was called already, and more is its answer
 	more    bool
 	cells   []sqlCell
 	targets []any
@@ -25,8 +24,6 @@ var (
 	_ driver.RowsColumnTypePrecisionScale   = (*sqlRows)(nil)
 	_ driver.RowsColumnTypeScanType         = (*sqlRows)(nil)
 )
-
-func (r *sqlRows) err() error { return r.tx.explain(r.rows.Err()) }
 
 func (r *sqlRows) Columns() []string {
 	fields := r.rows.FieldDescriptions()
@@ -43,7 +40,7 @@ func (r *sqlRows) Next(dest []driver.Value) error {
 	}
 	r.ahead = false
 	if !r.more {
-		if err := r.err(); err != nil {
+		if err := r.rows.Err(); err != nil {
 			return err
 		}
 		return io.EOF
@@ -52,7 +49,7 @@ func (r *sqlRows) Next(dest []driver.Value) error {
 		r.prepare()
 	}
 	if err := r.rows.Scan(r.targets...); err != nil {
-		return r.tx.explain(err)
+		return err
 	}
 	for i, c := range r.cells {
 		v, err := c.value()
@@ -75,5 +72,5 @@ func (r *sqlRows) prepare() {
 // Close ends the statement. database/sql calls it after the last row, too.
 func (r *sqlRows) Close() error {
 	r.rows.Close()
-	return r.err()
+	return r.rows.Err()
 }

@@ -15,7 +15,6 @@ type sqlTx struct {
 	conn  *sqlConn
 	ctx   context.Context //nolint:containedctx // of BeginTx: database/sql gives Commit none
 	inner pgx.Tx
-	reads bool
 }
 
 func (c *sqlConn) Begin() (driver.Tx, error) {
@@ -41,7 +40,7 @@ func (c *sqlConn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx
 	if err != nil {
 		return nil, err
 	}
-	c.tx = &sqlTx{conn: c, ctx: ctx, inner: tx, reads: reader != nil}
+	c.tx = &sqlTx{conn: c, ctx: ctx, inner: tx}
 	return c.tx, nil
 }
 
@@ -51,7 +50,7 @@ func (c *sqlConn) beginWrite(ctx context.Context, txOptions pgx.TxOptions) (pgx.
 	}
 	w := succession{db: c.db}
 	for {
-		first := c.session.conn == nil
+		first := c.session.conn.poolConn == nil
 		s, err := c.hold(ctx, &w)
 		if err != nil {
 			return nil, err
@@ -89,15 +88,6 @@ func isoLevel(level driver.IsolationLevel) (pgx.TxIsoLevel, error) {
 	default:
 		return "", fmt.Errorf("dbsplit: PostgreSQL has no isolation level %v, use read committed, repeatable read or serializable", sql.IsolationLevel(level))
 	}
-}
-
-// explain says what an error of a statement in the transaction means. Outside of one, where t is nil, the DB and the
-// Reader have done so.
-func (t *sqlTx) explain(err error) error {
-	if t != nil && t.reads {
-		return readError(err)
-	}
-	return err
 }
 
 func (t *sqlTx) Commit() error {

@@ -139,5 +139,8 @@ func unavailable(err error) error {
 	if sqlState(err) == stateLockNotAvailable {
 		return admin.Conflict("another transaction holds a lock on the table for longer than %v: end it, or try again later", maintenanceLockTimeout)
 	}
+	if errors.Is(err, ErrPooler) {
+		return admin.Unsupported("%v", err)
+	}
 	return admin.Unavailable(err, "the database does not answer as it should: see this service's log, and GET the replication status")
 }

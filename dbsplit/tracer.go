@@ -2,6 +2,7 @@ package dbsplit
 
 import (
 	"context"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -75,7 +76,7 @@ func (t *tracer) end(ctx context.Context, conn *pgx.Conn, err error) {
 }
 
 func (t *tracer) TraceQueryStart(ctx context.Context, conn *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
-	t.begin(conn, data.SQL, "query")
+	t.begin(conn, strings.TrimPrefix(data.SQL, guard+";\n"), "query")
 	return ctx
 }
 
@@ -83,7 +84,11 @@ func (t *tracer) TraceQueryEnd(ctx context.Context, conn *pgx.Conn, data pgx.Tra
 	t.end(ctx, conn, data.Err)
 }
 
-func (t *tracer) TraceBatchStart(ctx context.Context, conn *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
+func (t *tracer) TraceBatchStart(ctx context.Context, conn *pgx.Conn, data pgx.TraceBatchStartData) context.Context {
+	if q := data.Batch.QueuedQueries; len(q) == 2 && q[0].SQL == guard {
+		t.begin(conn, q[1].SQL, "query")
+		return ctx
+	}
 	t.begin(conn, "", "batch")
 	return ctx
 }

@@ -33,7 +33,7 @@ func (db *DB) BeginTx(ctx context.Context, txOptions pgx.TxOptions) (pgx.Tx, err
 		if err != nil {
 			return nil, err
 		}
-		tx, err := statement{conn: conn, db: db, node: node}.beginTx(ctx, txOptions)
+		tx, err := statement{conn: guarded{poolConn: conn}, db: db, node: node}.beginTx(ctx, txOptions)
 		if err == nil {
 			return tx, nil
 		}
@@ -172,27 +172,33 @@ type readTx struct {
 func (tx *readTx) Exec(ctx context.Context, sql string, arguments ...any) (pgconn.CommandTag, error) {
 	defer tx.lease.saw()
 	tag, err := tx.Tx.Exec(ctx, sql, arguments...)
-	return tag, readError(err)
+	return tag, tx.lease.explain(err)
 }
 
 func (tx *readTx) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
 	defer tx.lease.saw()
 	rows, err := tx.Tx.Query(ctx, sql, args...)
-	return readTxRows{rows}, readError(err)
+	return readTxRows{rows, &tx.lease}, tx.lease.explain(err)
 }
 
 func (tx *readTx) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
 	defer tx.lease.saw()
-	return readTxRow{tx.Tx.QueryRow(ctx, sql, args...)}
+	return readTxRow{tx.Tx.QueryRow(ctx, sql, args...), &tx.lease}
 }
 
-type readTxRows struct{ pgx.Rows }
+type readTxRows struct {
+	pgx.Rows
+	lease *lease
+}
 
-func (r readTxRows) Err() error { return readError(r.Rows.Err()) }
+func (r readTxRows) Err() error { return r.lease.explain(r.Rows.Err()) }
 
-type readTxRow struct{ pgx.Row }
+type readTxRow struct {
+	pgx.Row
+	lease *lease
+}
 
-func (r readTxRow) Scan(dest ...any) error { return readError(r.Row.Scan(dest...)) }
+func (r readTxRow) Scan(dest ...any) error { return r.lease.explain(r.Row.Scan(dest...)) }
 
 func (tx *readTx) Commit(ctx context.Context) error {
 	return tx.end(func() error { return tx.Tx.Commit(ctx) })

@@ -14,7 +14,7 @@ import (
 
 // statement is one top-level statement, or batch, on the primary.
 type statement struct {
-	conn    *pgxpool.Conn
+	conn    guarded
 	db      *DB
 	node    *node // the writer that it was sent to; nil: not known, or it cannot write
 	refused error // the gate's, if it refuses writes
@@ -31,7 +31,7 @@ func (w *succession) begin(ctx context.Context) (statement, error) {
 	s := statement{db: db, refused: db.allow(ctx)}
 	var err error
 	if s.refused == nil {
-		s.conn, s.node, err = w.acquireWrite(ctx)
+		s.conn.poolConn, s.node, err = w.acquireWrite(ctx)
 	} else {
 		s.conn, err = db.acquireRead(ctx, db.writer.Load())
 	}
@@ -62,11 +62,11 @@ func (s statement) explain(err error) error {
 		switch {
 		case s.refused != nil:
 			return fmt.Errorf("dbsplit: write refused: %w (%w)", s.refused, err)
-		case inRecovery(s.conn.Conn().PgConn()):
+		case s.standby():
 			return fmt.Errorf("%w: %w", ErrNotPrimary, err)
 		}
 	}
-	return writeError(err, s.conn.Conn().IsClosed(), s.refused == nil)
+	return s.server().explainStatement(writeError(err, s.conn.Conn().IsClosed(), s.refused == nil))
 }
 
 // Exec runs a statement on the primary. It is sent once more only when it has certainly done nothing: the server was a
@@ -136,7 +136,7 @@ func (db *DB) CopyFrom(ctx context.Context, tableName pgx.Identifier, columnName
 	}
 	defer conn.Release()
 	n, err := conn.CopyFrom(ctx, tableName, columnNames, rowSrc)
-	return n, statement{conn: conn, db: db, node: node}.explain(err)
+	return n, statement{conn: guarded{poolConn: conn}, db: db, node: node}.explain(err)
 }
 
 func refusal(gate error) error { return fmt.Errorf("dbsplit: write refused: %w", gate) }
@@ -155,7 +155,11 @@ func (db *DB) Ping(ctx context.Context) error {
 // a read-only one.
 func (db *DB) Acquire(ctx context.Context) (*pgxpool.Conn, error) {
 	s, err := db.begin(ctx)
-	return s.conn, err
+	if err == nil && s.conn.each {
+		s.conn.Release()
+		return nil, fmt.Errorf("%w (a connection through a pooler in transaction mode cannot be read-only)", refusal(s.refused))
+	}
+	return s.conn.poolConn, err
 }
 
 // AcquireFunc calls f with a connection from Acquire and releases it.
