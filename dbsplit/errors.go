@@ -51,6 +51,7 @@ const (
 	stateNotInPrerequisite  = "55000"
 	stateDeadlock           = "40P01"
 	stateCancelled          = "57014" // cancelled, or statement_timeout
+	stateDatabaseDropped    = "57P04"
 	stateNoStatement        = "26000" // invalid_sql_statement_name
 	stateDuplicateStatement = "42P05"
 	stateProtocolViolation  = "08P01" // of PgBouncer: it refuses the connection
@@ -78,12 +79,20 @@ func lost(err error, closed bool) bool {
 }
 
 // readRetry says whether a read that failed before its first row may be sent to another node, once. A conflict
-// with recovery is told from an application's serialization failure by where it happened: messages are localised.
+// with recovery is told from an application's serialization failure by where it happened: messages are localised. Somebody
+// wanted a cancelled statement to end, and a dropped database is gone everywhere.
 func readRetry(ctx context.Context, err error, closed, onReplica bool) bool {
 	if err == nil || ctx.Err() != nil {
 		return false
 	}
-	return lost(err, closed) || onReplica && sqlState(err) == stateSerialization
+	switch sqlState(err) {
+	case stateCancelled, stateDatabaseDropped:
+		return false
+	case stateSerialization:
+		return onReplica || lost(err, closed)
+	default:
+		return lost(err, closed)
+	}
 }
 
 // writeError explains what a write's failure means, when its connection was open before it. sent is false when the

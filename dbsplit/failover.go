@@ -126,7 +126,10 @@ func (w *succession) again(ctx context.Context, s statement, err error) bool {
 	if err == nil || s.node == nil || s.refused != nil || !w.until.IsZero() {
 		return false
 	}
-	demoted := errors.Is(err, ErrNotPrimary)
-	unsent := pgconn.SafeToRetry(err) && !errors.Is(err, pgconn.ErrConnClosed)
-	return (demoted || unsent) && w.wait(ctx, s.node, err)
+	return unwritten(err) && w.wait(ctx, s.node, err)
+}
+
+// unwritten reports whether a statement that failed with err has certainly written nothing.
+func unwritten(err error) bool {
+	return errors.Is(err, ErrNotPrimary) || pgconn.SafeToRetry(err) && !errors.Is(err, pgconn.ErrConnClosed)
 }
