@@ -43,7 +43,9 @@ func TestFrozenReplica(t *testing.T) {
 	frozen.Freeze()
 	begun := time.Now()
 	await(t, db, "its ejection", func() bool { return !db.Nodes()[1].Up })
-	if took := time.Since(begun); took > 3*time.Second {
+	took := time.Since(begun)
+	t.Logf("it was ejected after %v, the goal is 1.5 s", took)
+	if took > 3*time.Second { // leaves room for a busy machine
 		t.Errorf("it was ejected after %v", took)
 	}
 	for range 50 {
