@@ -90,6 +90,7 @@ var writers = map[string]func(ctx context.Context, db *dbsplit.DB, n int) error{
 		if err != nil {
 			return err
 		}
+		defer tx.Rollback(context.Background())
 		if _, err := tx.Exec(context.Background(), "insert into notes values ($1)", n); err != nil {
 			return err
 		}
