@@ -77,7 +77,7 @@ func unknownPosition(t *testing.T, silence func(*pgcluster.Server), heal func(co
 	nodes, reg := nodesOf(c, "postgres"), prometheus.NewRegistry()
 	must(t, c.Replica(0).WaitCaughtUp(ctx))
 	// Its monitor does not happen to see the primary between the commit and the silence.
-	near := run(t, nodes, &dbsplit.Options{ProbeTimeout: 500 * time.Millisecond, ProbeInterval: time.Hour})
+	near := run(t, nodes, &dbsplit.Options{ProbeTimeout: 20 * time.Second, ProbeInterval: time.Hour})
 	far := run(t, nodes, &dbsplit.Options{ProbeTimeout: 500 * time.Millisecond, Registerer: reg})
 	for _, db := range []*dbsplit.DB{near, far} {
 		await(t, db, "a fresh replica", func() bool { return fresh(db) == 1 })
