@@ -12,8 +12,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// errSilent is what those get who wait for an answer of a node that the monitor has given up.
-var errSilent = errors.New("dbsplit: the node answers neither this connection nor the monitor, so the connection was closed")
+// errSilent is what those get who wait for an answer of a node that the monitor has given up, or for a connection to it.
+var errSilent = errors.New("dbsplit: the node answers neither its connections nor the monitor, so they were closed")
 
 // lines are the open connections of one node's pools, below pgx: closing one there ends whatever waits for it, at no
 // cost to the statements that go well.
@@ -102,6 +102,26 @@ func (l *line) Close() error {
 	delete(l.lines.open, l)
 	l.lines.mu.Unlock()
 	return l.Conn.Close()
+}
+
+// dismiss sends those away who wait for a connection to read from n, which has fallen silent: each that they would open in
+// their turn would be waited for in vain. They learn it when the pool that they wait for is closed.
+func (db *DB) dismiss(n *node) {
+	db.resize.Lock()
+	defer db.resize.Unlock()
+	if db.closed.Load() || (*db.places.Load())[n.index] != n {
+		return
+	}
+	if err := db.replaceReads(n, n == db.writer.Load()); err != nil {
+		db.in.failed("failover")
+		db.opts.Logger.Error("dbsplit: cannot replace the pool of a silent node, reads may wait for it", "db", db.opts.Name, "node", n.name, "error", err)
+	}
+}
+
+// gaveUp reports whether the monitor has heard nothing of n at its last look.
+func (db *DB) gaveUp(n *node) bool {
+	s := db.snap.Load()
+	return s != nil && n.index < len(s.nodes) && s.nodes[n.index] == n && s.views[n.index].probed && !s.views[n.index].up
 }
 
 // cut reports whether conn cannot send any more.

@@ -63,6 +63,9 @@ func (db *DB) observe(n *node, sent time.Time, p position, err error) {
 		n.load.suspect.Store(n.barred() != nil) // not before: a replica that was away may have come back at an older position
 	}
 	if since, silent := n.silence(sent, err, db.opts.ProbeTimeout); silent && !slow {
+		if before.up {
+			db.dismiss(n)
+		}
 		if ended := n.lines.end(since.Sub(db.opened)); ended > 0 {
 			db.opts.Logger.Warn("dbsplit: node is silent, connections to it were closed", "db", db.opts.Name, "node", n.name, "connections", ended)
 		}

@@ -95,6 +95,9 @@ func (db *DB) acquireRead(ctx context.Context, n *node) (guarded, error) {
 		if n.reads.Load() == p {
 			return guarded{}, n.explainConnect(err)
 		}
+		if db.gaveUp(n) {
+			return guarded{}, errSilent
+		}
 	}
 }
 
