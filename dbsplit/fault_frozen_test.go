@@ -21,7 +21,7 @@ func TestFrozenReplicaHoldsNobody(t *testing.T) {
 	defer stop()
 	var reads, longest atomic.Int64
 	var wg sync.WaitGroup
-	for range 20 {
+	for range 40 { // ten for each connection
 		wg.Go(func() {
 			tick := time.NewTicker(5 * time.Millisecond) // leaves the processor to others
 			defer tick.Stop()

@@ -3,6 +3,7 @@ package dbsplit_test
 import (
 	"context"
 	"errors"
+	"maps"
 	"sync"
 	"testing"
 	"time"
@@ -33,7 +34,7 @@ type entry struct {
 
 const insertEntry = "insert into ledger values ($1)"
 
-// ways are all that a DB has to write with.
+// ways are all that pgx's callers have to write with.
 var ways = map[string]func(ctx context.Context, db *dbsplit.DB, id int) error{
 	"Exec": func(ctx context.Context, db *dbsplit.DB, id int) error {
 		_, err := db.Exec(ctx, insertEntry, id)
@@ -92,10 +93,28 @@ func openLedger(t testing.TB, db *dbsplit.DB) *ledger {
 	return b
 }
 
-// write starts n writers for each way.
+// write starts n writers for each way, and for those of database/sql.
 func (b *ledger) write(t testing.TB, db *dbsplit.DB, n int) {
 	t.Helper()
-	for _, way := range ways {
+	all := maps.Clone(ways)
+	handle := openSQL(t, db.Connector())
+	all["sql.DB"] = func(ctx context.Context, _ *dbsplit.DB, id int) error {
+		_, err := handle.ExecContext(ctx, insertEntry, id)
+		return err
+	}
+	all["sql.Tx"] = func(ctx context.Context, _ *dbsplit.DB, id int) error {
+		tx, err := handle.BeginTx(ctx, nil)
+		if err != nil {
+			return err
+		}
+		defer tx.Rollback()
+		if _, err := tx.ExecContext(ctx, insertEntry, id); err != nil {
+			return err
+		}
+		return tx.Commit()
+	}
+	t.Cleanup(b.stop) // before the handle is closed
+	for _, way := range all {
 		for range n {
 			b.writers.Go(func() {
 				tick := time.NewTicker(2 * time.Millisecond) // leaves the processor to others
