@@ -256,3 +256,16 @@ func TestWrittenTokensStayAsTheyWere(t *testing.T) {
 		t.Errorf("tokens that were handed out have become %v", before)
 	}
 }
+
+// A request came with an unknown position and writes. What it hands out must not look like what it came with: a response
+// beside it may settle that one by a position from before the write.
+func TestRecentSourceBesideAnUnknownPosition(t *testing.T) {
+	src := &recentLog{at: Token{1, 1, 50}, asOf: time.Now().Add(time.Hour)}
+	_, w := WithWatermark(t.Context())
+	held := Tokens{UnknownPosition(1)}
+	w.Raise(held[0])
+	w.RaiseFrom(src)
+	if written, err := w.Written(t.Context()); err != nil || held.Includes(written) {
+		t.Errorf("%v are handed out as %v, %v", held, written, err)
+	}
+}

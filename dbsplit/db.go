@@ -39,6 +39,7 @@ type DB struct {
 	retired sync.WaitGroup
 
 	monitor    monitor
+	told       toldTokens
 	statements statementHistory
 	sizes      sizeHistory
 }

@@ -74,7 +74,7 @@ func (r *Reader) decide(ctx context.Context, not uint64, out *decision) error {
 // choose routes the read by what it needs, or, when that cannot be compared, decides for the primary.
 func (r *Reader) choose(ctx context.Context, need need, not uint64, out *decision) (choice, error) {
 	if out.snapshot == nil || need.because == becauseUnknown && need.token.Timeline == 0 {
-		return choice{node: nobody}, r.db.blind(ctx, need.because, not, out)
+		return choice{node: nobody}, r.blind(ctx, need.because, not, out)
 	}
 	if err := r.demand(out, need, not); err != nil {
 		return choice{node: nobody}, err
@@ -100,7 +100,7 @@ func (r *Reader) demand(out *decision, need need, not uint64) error {
 	d := &out.demand
 	*d = demand{
 		token: need.token, bound: r.s.bound, strict: r.s.strict, primary: r.s.primary, wait: r.s.wait > 0,
-		noPrimary: !r.s.fallback.primary() && len(s.views) > 1, noStale: !r.s.fallback.stale(),
+		noPrimary: !r.s.fallback.primary() && s.members > 1, noStale: !r.s.fallback.stale(),
 		not: not, retry: not != 0, now: r.db.now(), random: rand.Uint64(),
 	}
 	if need.seen != nil {
@@ -138,8 +138,15 @@ func (s *snapshot) place(name string) int {
 
 // blind decides without positions to compare: there is no monitor, or it is not known what the caller wrote. Then the
 // primary answers.
-func (db *DB) blind(ctx context.Context, because reason, not uint64, out *decision) error {
+func (r *Reader) blind(ctx context.Context, because reason, not uint64, out *decision) error {
+	db := r.db
 	n := db.writer.Load()
+	switch {
+	case r.s.only != "" && r.s.only != n.name:
+		return fmt.Errorf("%w: it cannot be told whether node %s has what this read must see: Run is not running, or the position of a write is unknown; read from any node", ErrNoNode, r.s.only)
+	case out.snapshot != nil && out.snapshot.members > 1 && !r.s.fallback.primary():
+		return fmt.Errorf("%w: the position of what this caller wrote is unknown, so only the primary has it for sure, which this read's Fallback spares", ErrNoNode)
+	}
 	if not&(1<<n.index) != 0 {
 		return fmt.Errorf("%w: the primary %s failed", ErrNoNode, n.name)
 	}

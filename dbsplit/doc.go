@@ -48,7 +48,7 @@
 // read that has one asks the primary first, once, and goes on with the answer; without an answer it goes to the primary
 // and nowhere else, so while that is down it fails. Positions from before a promotion cannot be compared by their numbers:
 // reads that carry one go to the primary until their caller's watermark has been renewed there, and when the promotion came
-// earlier in the log than the position, they are told, once, by [ErrLostWrite]. Reads that carry a position of a
+// earlier in the log than the position, they are told, once by each DB, by [ErrLostWrite]. Reads that carry a position of a
 // newer timeline are not answered by an old primary, but by [ErrNoNode].
 //
 // Silence. When a node does not answer the monitor, its connections that are as silent are closed ([Options.ProbeTimeout]): what

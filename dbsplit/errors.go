@@ -14,9 +14,9 @@ var (
 	// ErrNoNode is returned by a read that no node may serve: the primary is down, and no replica is up that has
 	// what the read asks for.
 	ErrNoNode = errors.New("dbsplit: no node can serve this read")
-	// ErrLostWrite is returned, once for each watermark, by a read whose caller has written something that a promotion may
-	// have lost: its position lies beyond the end of its timeline. Other writes may have moved that position up, so look
-	// whether this one is there.
+	// ErrLostWrite is returned, once for each position by each DB, by a read whose caller has written, or with MonotonicReads
+	// seen, something that a promotion may have lost: its position lies beyond the end of its timeline. Other writes may have
+	// moved that position up, so look whether this one is there. The same read goes on when it is called again.
 	ErrLostWrite = errors.New("dbsplit: a promotion has lost writes, maybe this caller's: look whether they are there, and repeat them if not")
 	// ErrOutcomeUnknown is returned by a write whose connection was lost after it was sent, or that was answered by a
 	// primary which has been replaced meanwhile: it may have been committed. Nothing was sent again. Look for its effect

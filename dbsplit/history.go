@@ -8,6 +8,7 @@ import (
 	"maps"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/scaleaware/scaleaware"
@@ -33,6 +34,29 @@ func (h *timelines) lost(t scaleaware.Token) bool {
 		return t.Timeline < h.current // the history that was read knows nothing of that branch
 	}
 	return t.LSN > end.atMost
+}
+
+// toldTokens are the lost positions that were told of. A caller who cannot renew its watermark, such as a job that is tried
+// again or a cache's tombstone, would be told each time, and never get on.
+type toldTokens struct {
+	mu    sync.Mutex
+	known map[scaleaware.Token]bool
+}
+
+const mostTold = 4096
+
+// first reports whether t is told of for the first time. When there are too many it forgets: better told twice.
+func (ts *toldTokens) first(t scaleaware.Token) bool {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	if ts.known[t] {
+		return false
+	}
+	if ts.known == nil || len(ts.known) >= mostTold {
+		ts.known = make(map[scaleaware.Token]bool)
+	}
+	ts.known[t] = true
+	return true
 }
 
 // sawFork notes that a server went from replaying one timeline to writing the next one: the fork is between what it had

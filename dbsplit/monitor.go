@@ -137,6 +137,7 @@ func (db *DB) sampleWriter() {
 		m.ring.reset()
 	}
 	m.ring.add(s.at.LSN, s.since)
+	db.fellBack(s.at, s.since)
 	db.sighted(s.at, s.since)
 }
 
@@ -158,6 +159,7 @@ func (db *DB) publish() {
 			s.views[i].probed = true
 			continue
 		}
+		s.members++
 		s.views[i] = m.view(db, n, i == s.writer)
 		s.settled = s.settled && (s.views[i].probed || len(places) == 1)
 	}

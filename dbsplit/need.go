@@ -82,7 +82,7 @@ func (db *DB) proven(ctx context.Context, s *snapshot, w *scaleaware.Watermark, 
 		asked.because = becauseUnknown
 	case token.Timeline < known.Timeline:
 		w.RaiseFrom(db) // the read that follows sees the present timeline, and so must those after it
-		if db.history.Load().lost(token) {
+		if db.history.Load().lost(token) && db.told.first(token) {
 			db.in.token(tokenLost)
 			return need{}, fmt.Errorf("%w: its position is on timeline %d, which ended before it in a promotion", ErrLostWrite, token.Timeline)
 		}

@@ -54,7 +54,8 @@ type Options struct {
 	// none may, it waits as long as its context lets it. Zero means 100 ms.
 	PrimaryReadWait time.Duration
 	// FailoverWait is how long a write waits for a primary when the present one cannot be connected to or has been demoted.
-	// Nothing has been sent by then. Zero means 2 s; negative means no wait.
+	// Nothing has been sent by then. An attempt to connect that hangs takes ConnectTimeout more. Zero means 2 s; negative
+	// means no wait.
 	FailoverWait time.Duration
 
 	// Zone is where this process runs: replicas whose node_zone is the same serve its reads unless they are four times as

@@ -51,10 +51,11 @@ type view struct {
 
 // snapshot is what the monitor knows at one moment. It never changes.
 type snapshot struct {
-	nodes  []*node // nil where one was removed; views has the same places
-	views  []view
-	writer int           // the node that takes the writes; its role is rolePrimary only while it is confirmed
-	next   chan struct{} // closed when a newer snapshot is there
+	nodes   []*node // nil where one was removed; views has the same places
+	views   []view
+	members int
+	writer  int           // the node that takes the writes; its role is rolePrimary only while it is confirmed
+	next    chan struct{} // closed when a newer snapshot is there
 	// What routing needs of all nodes together, so that it need not look at each: see weigh.
 	replicas uint64 // in recovery, of the primary's system, and up
 	near     uint64 // in this process's zone
@@ -124,6 +125,7 @@ const nobody = -1
 // primary that has not reached its timeline is an old one, whose promoted successor was not seen yet.
 func route(s *snapshot, d *demand) choice {
 	var fresh, behind, stale, second uint64 // second: as good as fresh, but not to be relied on yet
+	var doubtful uint64                     // a read lost its connection there a moment ago
 	late := false
 	anything := d.token.IsZero()
 	for rest := s.replicas &^ d.not; rest != 0; rest &= rest - 1 {
@@ -131,6 +133,9 @@ func route(s *snapshot, d *demand) choice {
 		v := &s.views[i]
 		bit := uint64(1) << i
 		if v.load.suspect.Load() {
+			if anything && !d.strict && !d.noStale {
+				doubtful |= bit
+			}
 			continue
 		}
 		covers := anything
@@ -192,6 +197,8 @@ func route(s *snapshot, d *demand) choice {
 			because = becausePrimaryDown
 		}
 		return choice{node: i, because: because}
+	case doubtful != 0: // rather than nobody; it may have come back older than it was, but nothing was asked of it
+		return choice{node: pick(s, narrow(doubtful, d), d), because: becausePrimaryDown}
 	default:
 		return choice{node: nobody}
 	}

@@ -11,21 +11,29 @@ import (
 type sighting struct {
 	at    scaleaware.Token
 	asked time.Time
+	// first is when this timeline was first seen, and before the last sighting of the one before, if there was one.
+	first  time.Time
+	before *sighting
 }
 
 // sighted remembers a position of the primary if it is the highest so far, and how recent the knowledge is.
 func (db *DB) sighted(t scaleaware.Token, asked time.Time) {
 	for {
 		old := db.latest.Load()
-		now := sighting{t, asked}
+		now := sighting{at: t, asked: asked, first: asked}
 		if old != nil && old.at.System == t.System {
-			if ahead(old.at, t) {
-				now.at = old.at
-			}
 			if old.at.Timeline > t.Timeline {
-				now.asked = old.asked // an answer of a server that has been replaced
-			} else if old.at.Timeline == t.Timeline && old.asked.After(asked) {
-				now.asked = old.asked
+				return // an answer of a server that has been replaced
+			}
+			now.before = &sighting{at: old.at, asked: old.asked}
+			if old.at.Timeline == t.Timeline {
+				now.first, now.before = old.first, old.before
+				if ahead(old.at, t) {
+					now.at = old.at
+				}
+				if old.asked.After(asked) {
+					now.asked = old.asked
+				}
 			}
 			if now == *old {
 				return
@@ -45,13 +53,31 @@ func (db *DB) asOf() scaleaware.Token {
 	return scaleaware.Token{}
 }
 
-// PositionSince implements scaleaware.RecentSource: the monitor samples the primary anyway, and a sample that was asked for
-// after a commit covers it.
-func (db *DB) PositionSince(mark time.Time) (scaleaware.Token, bool) {
-	if s := db.latest.Load(); s != nil && s.asked.After(mark) {
-		return s.at, true
+// fellBack takes in that the primary stands at a lower position than before, on its timeline: it has crashed, and had not
+// flushed what it showed. It would be waited for in vain.
+func (db *DB) fellBack(t scaleaware.Token, asked time.Time) {
+	if old := db.latest.Load(); old != nil && old.at.System == t.System && old.at.Timeline == t.Timeline && ahead(old.at, t) && asked.After(old.asked) {
+		db.latest.CompareAndSwap(old, &sighting{at: t, asked: asked, first: old.first, before: old.before})
 	}
-	return scaleaware.Token{}, false
+}
+
+// PositionSince implements scaleaware.RecentSource: the monitor samples the primary anyway, and a sample that was asked for
+// after a commit covers it. What was committed before the present timeline was seen was committed to the one before, and a
+// promotion may have lost it: its position there is that of the next sample, or beyond the last.
+func (db *DB) PositionSince(mark time.Time) (scaleaware.Token, bool) {
+	s := db.latest.Load()
+	switch {
+	case s == nil || !s.asked.After(mark):
+		return scaleaware.Token{}, false
+	case s.before == nil || !mark.Before(s.first):
+		return s.at, true
+	case s.before.asked.After(mark):
+		return s.before.at, true
+	default:
+		beyond := s.before.at
+		beyond.LSN++
+		return beyond, true
+	}
 }
 
 // sight is what was seen on one replica, as a source of positions: at least as far as the replica had replayed by then. A
