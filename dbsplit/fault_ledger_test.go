@@ -14,7 +14,7 @@ import (
 // an unknown outcome is there once or not at all, and what failed is not.
 func TestLedgerOverFaults(t *testing.T) {
 	t.Parallel()
-	ctx := within(t, 150*time.Second)
+	ctx := within(t, 5*time.Minute)
 	c, err := pgcluster.Start(ctx, &pgcluster.Options{Replicas: 1})
 	must(t, err)
 	t.Cleanup(func() { c.Close() })
@@ -26,7 +26,7 @@ func TestLedgerOverFaults(t *testing.T) {
 	b := openLedger(t, db)
 	must(t, c.Replica(0).WaitCaughtUp(ctx))
 	b.write(t, db, 1)
-	b.progress(t, db, 40)
+	b.progress(t, db, 20)
 	silent := func() bool { return !db.Nodes()[0].Up }
 	for _, fault := range []struct {
 		name  string
@@ -52,14 +52,14 @@ func TestLedgerOverFaults(t *testing.T) {
 			await(t, db, fault.name+" to be seen", silent)
 		}
 		fault.end()
-		b.progress(t, db, 40)
+		b.progress(t, db, 20)
 		t.Log(fault.name, "is over")
 	}
 	// A clean stop hands everything to the replica, if that listens.
 	must(t, c.Replica(0).WaitCaughtUp(ctx))
 	must(t, c.Primary().Stop(ctx))
 	must(t, c.Replica(0).Promote(ctx))
-	b.progress(t, db, 40)
+	b.progress(t, db, 20)
 	good, unknown, _ := b.settle(t, db, time.Time{})
 	if unknown == 0 || good == 0 {
 		t.Errorf("%d good writes, %d unknown outcomes: no fault has hit anything", good, unknown)
