@@ -65,6 +65,9 @@ func (db *DB) sawFork(before, now position) {
 	if !before.recovering || now.recovering || before.at.System != now.at.System || before.at.Timeline == 0 || now.at.Timeline <= before.at.Timeline {
 		return
 	}
+	if system := db.system.Load(); system != 0 && system != now.at.System {
+		return // strangers
+	}
 	old := db.history.Load()
 	h := &timelines{system: now.at.System, ends: make(map[uint32]fork)}
 	if old != nil && old.system == h.system {

@@ -84,6 +84,11 @@ func TestLost(t *testing.T) {
 	if lost(1, 121) || !db.history.Load().lost(stranger) {
 		t.Error("the history of another cluster does not begin anew")
 	}
+	db.system.Store(system + 1)
+	db.sawFork(at(1, 90, true), at(3, 160, false))
+	if !db.history.Load().lost(stranger) {
+		t.Error("strangers' promotions have taken the place of the history")
+	}
 	unknown := scaleaware.UnknownPosition(system)
 	if db.history.Load().lost(unknown) {
 		t.Error("an unknown position is lost")

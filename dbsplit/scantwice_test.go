@@ -21,7 +21,11 @@ func TestScanTwice(t *testing.T) {
 	b := new(pgx.Batch)
 	b.Queue("select 1")
 	results := db.SendBatch(ctx, b)
+	left := results.QueryRow()
 	must(t, results.Close())
+	if err := left.Scan(&n); err == nil {
+		t.Error("a row of the batch is scanned after Close")
+	}
 	if _, err := results.Exec(); err == nil {
 		t.Error("Exec after Close went well")
 	}

@@ -176,29 +176,42 @@ func (tx *readTx) Exec(ctx context.Context, sql string, arguments ...any) (pgcon
 }
 
 func (tx *readTx) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
-	defer tx.lease.saw()
 	rows, err := tx.Tx.Query(ctx, sql, args...)
-	return readTxRows{rows, &tx.lease}, tx.lease.explain(err)
+	return &readTxRows{Rows: rows, lease: &tx.lease}, tx.lease.explain(err)
 }
 
 func (tx *readTx) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
-	defer tx.lease.saw()
 	return readTxRow{tx.Tx.QueryRow(ctx, sql, args...), &tx.lease}
 }
 
+// readTxRows note what was seen once the first row is there, or that there is none: when the statement is sent the server may
+// not have looked yet.
 type readTxRows struct {
 	pgx.Rows
-	lease *lease
+	lease   *lease
+	started bool
 }
 
-func (r readTxRows) Err() error { return r.lease.explain(r.Rows.Err()) }
+func (r *readTxRows) Next() bool {
+	more := r.Rows.Next()
+	if !r.started {
+		r.started = true
+		r.lease.saw()
+	}
+	return more
+}
+
+func (r *readTxRows) Err() error { return r.lease.explain(r.Rows.Err()) }
 
 type readTxRow struct {
 	pgx.Row
 	lease *lease
 }
 
-func (r readTxRow) Scan(dest ...any) error { return r.lease.explain(r.Row.Scan(dest...)) }
+func (r readTxRow) Scan(dest ...any) error {
+	defer r.lease.saw()
+	return r.lease.explain(r.Row.Scan(dest...))
+}
 
 func (tx *readTx) Commit(ctx context.Context) error {
 	return tx.end(func() error { return tx.Tx.Commit(ctx) })

@@ -18,6 +18,7 @@ type writeRows struct {
 	sql        string
 	args       []any
 	owned      bool // the connection is released with the rows
+	batch      *writeBatch
 	started    bool
 	done       bool
 	err        error
@@ -48,7 +49,9 @@ func (r *writeRows) Close() {
 	}
 	r.done = true
 	r.Rows.Close()
-	r.err = r.explain(r.Rows.Err())
+	if r.err = r.Rows.Err(); !r.batch.over() {
+		r.err = r.explain(r.err)
+	}
 	if r.owned {
 		r.conn.Release()
 	}
@@ -104,6 +107,7 @@ type writeRow struct {
 	sql        string
 	args       []any
 	owned      bool
+	batch      *writeBatch
 	done       bool
 }
 
@@ -120,6 +124,9 @@ func (r *writeRow) send() error {
 func (r *writeRow) Scan(dest ...any) error {
 	if r.done {
 		return errScanned
+	}
+	if r.batch.over() {
+		return r.row.Scan(dest...)
 	}
 	r.done = r.owned // its connection is given back
 	for {
@@ -149,6 +156,9 @@ type writeBatch struct {
 	err    error
 }
 
+// over reports whether the batch has given its connection back. Nil has none.
+func (b *writeBatch) over() bool { return b != nil && b.closed }
+
 func (b *writeBatch) Exec() (pgconn.CommandTag, error) {
 	tag, err := b.BatchResults.Exec()
 	if b.closed {
@@ -165,14 +175,14 @@ func (b *writeBatch) Query() (pgx.Rows, error) {
 	if err != nil {
 		return rows, b.explain(err)
 	}
-	return &writeRows{Rows: rows, statement: b.statement}, nil
+	return &writeRows{Rows: rows, statement: b.statement, batch: b}, nil
 }
 
 func (b *writeBatch) QueryRow() pgx.Row {
 	if b.closed {
 		return b.BatchResults.QueryRow()
 	}
-	return &writeRow{row: b.BatchResults.QueryRow(), statement: b.statement}
+	return &writeRow{row: b.BatchResults.QueryRow(), statement: b.statement, batch: b}
 }
 
 func (b *writeBatch) Close() error {
