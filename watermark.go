@@ -170,6 +170,11 @@ func (w *Watermark) Written(ctx context.Context) (Tokens, error) {
 			w.fail(p.src)
 			continue
 		}
+		if recent, ok := p.src.(RecentSource); ok {
+			if better, ok := recent.PositionSince(p.when); ok {
+				t = better // of the timeline that was written to, if that was left while the question was under way
+			}
+		}
 		w.answer(p, t, unknown)
 	}
 	w.mu.Lock()

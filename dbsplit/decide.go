@@ -104,7 +104,7 @@ func (r *Reader) demand(out *decision, need need, not uint64) error {
 		not: not, retry: not != 0, now: r.db.now(), random: rand.Uint64(),
 	}
 	if need.seen != nil {
-		d.prefer = 1 << need.seen.index
+		d.prefer, d.seen = 1<<need.seen.index, true
 	}
 	if r.s.only != "" {
 		place := s.place(r.s.only)

@@ -74,7 +74,7 @@ func (db *DB) sawFork(before, now position) {
 		h.current = old.current
 		maps.Copy(h.ends, old.ends)
 	}
-	if _, known := h.ends[before.at.Timeline]; !known {
+	if _, known := h.ends[before.at.Timeline]; !known || h.current == 0 { // of two branches the later one is the present
 		h.ends[before.at.Timeline] = fork{atLeast: before.at.LSN, atMost: now.at.LSN}
 	}
 	db.history.Store(h)

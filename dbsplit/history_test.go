@@ -115,7 +115,7 @@ func TestSighted(t *testing.T) {
 		{token(2, 6), 10, token(2, 6), 10},
 		{scaleaware.Token{System: system + 1, Timeline: 1, LSN: 1}, 11, scaleaware.Token{System: system + 1, Timeline: 1, LSN: 1}, 11},
 	} {
-		db.sighted(step.see, start.Add(step.asked*time.Second))
+		db.sighted(step.see, start.Add(step.asked*time.Second), true)
 		if got := db.latest.Load(); got.at != step.want || !got.asked.Equal(start.Add(step.since*time.Second)) {
 			t.Errorf("step %d: %v as of %v", i, got.at, got.asked.Sub(start))
 		}
@@ -134,7 +134,7 @@ func TestPositionsAcrossAPromotion(t *testing.T) {
 		token scaleaware.Token
 		asked time.Duration
 	}{{at(1, 10), 1}, {at(1, 20), 3}, {at(2, 15), 6}, {at(2, 17), 8}} {
-		db.sighted(s.token, start.Add(s.asked*time.Second))
+		db.sighted(s.token, start.Add(s.asked*time.Second), true)
 	}
 	for mark, want := range map[time.Duration]scaleaware.Token{2: at(1, 20), 4: at(1, 21), 7: at(2, 17), 9: {}} {
 		if got, ok := db.PositionSince(start.Add(mark * time.Second)); got != want || ok != (want != scaleaware.Token{}) {

@@ -13,6 +13,7 @@ type monitor struct {
 	told     []verdict
 	ring     ring
 	timeline uint32 // of the samples in ring
+	sampled  *node  // the writer that the last of them is from
 }
 
 // observe takes in one probe of n and publishes what follows from it.
@@ -138,7 +139,8 @@ func (db *DB) sampleWriter() {
 	}
 	m.ring.add(s.at.LSN, s.since)
 	db.fellBack(s.at, s.since)
-	db.sighted(s.at, s.since)
+	db.sighted(s.at, s.since, m.sampled != nil && m.sampled != w)
+	m.sampled = w
 }
 
 // publish replaces the snapshot and rouses those who wait for it.

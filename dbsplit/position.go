@@ -38,7 +38,7 @@ func (db *DB) Position(ctx context.Context) (scaleaware.Token, error) {
 		return scaleaware.Token{}, err
 	}
 	db.system.CompareAndSwap(0, at.System)
-	db.sighted(at, asked)
+	db.sighted(at, asked, false)
 	db.in.token(tokenCaptured)
 	return at, nil
 }

@@ -77,6 +77,7 @@ type demand struct {
 	not       uint64           // nodes that are out of the question: they failed this read, or were not asked for
 	prefer    uint64           // nodes to take when they are good enough
 	avoid     uint64           // nodes to take only when no other is good enough
+	seen      bool             // a node must not be gone back behind that has no position yet
 	retry     bool             // a node has failed this read
 	now       time.Duration
 	random    uint64
@@ -133,7 +134,7 @@ func route(s *snapshot, d *demand) choice {
 		v := &s.views[i]
 		bit := uint64(1) << i
 		if v.load.suspect.Load() {
-			if anything && !d.strict && !d.noStale {
+			if anything && !d.seen && !d.strict && !d.noStale {
 				doubtful |= bit
 			}
 			continue

@@ -77,7 +77,7 @@ func BenchmarkDecide(b *testing.B) {
 	}
 	defer db.Close()
 	db.system.Store(system)
-	db.sighted(at(2, 60), time.Now())
+	db.sighted(at(2, 60), time.Now(), false)
 	r := db.Read(MaxStaleness(time.Hour))
 	eachRoute(b, func(b *testing.B, s *snapshot, token scaleaware.Token) {
 		s.nodes = (*db.places.Load())[:len(s.views)]

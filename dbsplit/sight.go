@@ -16,8 +16,9 @@ type sighting struct {
 	before *sighting
 }
 
-// sighted remembers a position of the primary if it is the highest so far, and how recent the knowledge is.
-func (db *DB) sighted(t scaleaware.Token, asked time.Time) {
+// sighted remembers a position of the primary if it is the highest so far, and how recent the knowledge is. moved says
+// that writes went to another node before: then no write to the one before has gone to this timeline.
+func (db *DB) sighted(t scaleaware.Token, asked time.Time, moved bool) {
 	for {
 		old := db.latest.Load()
 		now := sighting{at: t, asked: asked, first: asked}
@@ -25,7 +26,9 @@ func (db *DB) sighted(t scaleaware.Token, asked time.Time) {
 			if old.at.Timeline > t.Timeline {
 				return // an answer of a server that has been replaced
 			}
-			now.before = &sighting{at: old.at, asked: old.asked}
+			if moved {
+				now.before = &sighting{at: old.at, asked: old.asked}
+			}
 			if old.at.Timeline == t.Timeline {
 				now.first, now.before = old.first, old.before
 				if ahead(old.at, t) {
