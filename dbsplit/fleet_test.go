@@ -3,6 +3,7 @@ package dbsplit_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -31,5 +32,25 @@ func TestFleetFitsTheServer(t *testing.T) {
 	}
 	if got := counter(t, reg, "db_server_max_connections", "node", n.Name); got != float64(n.MaxConnections) {
 		t.Errorf("db_server_max_connections is %v", got)
+	}
+}
+
+// Every wait for a connection is in the histogram of its pool.
+func TestWaitsForConnectionsAreCounted(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	db, _, _ := settled(t, &dbsplit.Options{Registerer: reg})
+	waits := func(role string) float64 { return counter(t, reg, "db_pool_acquire_duration_seconds", "role", role) }
+	replica, primary := waits("replica"), waits("primary")
+	ctx := within(t, 20*time.Second)
+	for range 7 {
+		get[int](t, ctx, db.Read(dbsplit.FallBack(dbsplit.FallbackNone)), "select 1")
+	}
+	exec(t, db, "select 1")
+	// The monitor takes one of each pool's now and then.
+	if n := waits("replica") - replica; n < 7 || n > 10 {
+		t.Errorf("%v waits for replicas are counted, want 7", n)
+	}
+	if n := waits("primary") - primary; n < 1 || n > 2 {
+		t.Errorf("%v waits for the primary are counted, want 1", n)
 	}
 }
