@@ -119,7 +119,9 @@ for i = 1, #all, 2 do
 end
 if ARGV[2] == '0' then return redis.call('HDEL', KEYS[1], ARGV[1]) end
 redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f %.0f ', now + ARGV[2], now) .. ARGV[3])
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
+if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[2]) then -- others may count for longer
+	redis.call('PEXPIRE', KEYS[1], ARGV[2])
+end
 return 1`)
 
 var acknowledgedScript = redis.NewScript(`

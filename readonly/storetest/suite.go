@@ -117,7 +117,7 @@ func acks(t *testing.T, handle func() readonly.Store) {
 		if _, gone := got["gone"]; !there || heard != one || gone {
 			t.Fatalf("acknowledged: %v", got)
 		}
-		if _, alive := got["two"]; !alive && age >= 50*time.Millisecond && age < time.Minute {
+		if _, alive := got["two"]; !alive && age >= 250*time.Millisecond && age < time.Minute {
 			return
 		}
 		if time.Now().After(deadline) {
