@@ -52,21 +52,27 @@ func TestPoolerFound(t *testing.T) {
 	defer direct.Close(context.Background())
 	exec(t, direct, "create table notes (n int)")
 	for name, test := range map[string]struct {
-		mode, params, advice string
-		role                 string
+		turns                string // server_round_robin: whether the server connection that was idle longest comes next
+		params, advice, role string
 	}{
-		"undeclared":               {pgbouncer.Transaction, "", "add node_pooler=transaction", "postgres"},
-		"undeclared, unprivileged": {pgbouncer.Transaction, "", "add node_pooler=transaction", "app"},
-		"describe_exec":            {pgbouncer.Transaction, "&default_query_exec_mode=describe_exec", "add node_pooler=transaction", "postgres"},
-		"declared as session":      {pgbouncer.Transaction, "&node_pooler=session", "node_pooler=transaction", "postgres"},
-		"declared as prepared":     {pgbouncer.Transaction, "&node_pooler=transaction-prepared", "max_prepared_statements", "postgres"},
+		"undeclared":                     {"0", "", "add node_pooler=transaction", "postgres"},
+		"undeclared, unprivileged":       {"0", "", "add node_pooler=transaction", "app"},
+		"undeclared, by turns":           {"1", "", "add node_pooler=transaction", "postgres"},
+		"describe_exec":                  {"0", "&default_query_exec_mode=describe_exec", "add node_pooler=transaction", "postgres"},
+		"declared as session":            {"0", "&node_pooler=session", "node_pooler=transaction", "postgres"},
+		"declared as session, by turns":  {"1", "&node_pooler=session", "node_pooler=transaction", "postgres"},
+		"declared as prepared":           {"0", "&node_pooler=transaction-prepared", "max_prepared_statements", "postgres"},
+		"declared as prepared, by turns": {"1", "&node_pooler=transaction-prepared", "max_prepared_statements", "postgres"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if test.role != "postgres" {
 				exec(t, direct, "create role "+test.role+" login; grant all on notes to "+test.role)
 				defer exec(t, direct, "drop owned by "+test.role+"; drop role "+test.role)
 			}
-			p := pooler(t, c.Primary(), pgbouncer.Options{Mode: test.mode, User: test.role, Forgetful: true})
+			p := pooler(t, c.Primary(), pgbouncer.Options{
+				Mode: pgbouncer.Transaction, User: test.role, Forgetful: true,
+				Settings: map[string]string{"server_round_robin": test.turns},
+			})
 			defer p.Kill() // its connections would keep the role from being dropped
 			s := new(sent)
 			db := run(t, dbsplit.Nodes{Primary: p.URL(database) + test.params}, &dbsplit.Options{Tracer: s})

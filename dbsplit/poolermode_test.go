@@ -70,8 +70,9 @@ func TestWeighPooler(t *testing.T) {
 	direct := finding{}
 	unproven := finding{pooled: true}
 	session := finding{pooled: true, mode: poolerSession}
-	forgetful := finding{pooled: true, mode: poolerTransaction}
-	keeping := finding{pooled: true, mode: poolerTransaction, prepared: true}
+	transaction := finding{pooled: true, mode: poolerTransaction}
+	forgetful := finding{pooled: true, mode: poolerTransaction, prepared: keepsNone}
+	keeping := finding{pooled: true, mode: poolerTransaction, prepared: keepsAll}
 	for _, test := range []struct {
 		found    finding
 		declared pooler
@@ -86,6 +87,9 @@ func TestWeighPooler(t *testing.T) {
 		{session, poolerNone, stmt, "node_pooler=session", false},
 		{session, poolerSession, stmt, "", false},
 		{session, poolerPrepared, stmt, "node_pooler=session", false},
+		{transaction, poolerNone, stmt, "node_pooler=transaction", false},
+		{transaction, poolerSession, stmt, "node_pooler=transaction", true},
+		{transaction, poolerPrepared, stmt, "", false},
 		{forgetful, poolerNone, stmt, "node_pooler=transaction", true},
 		{forgetful, poolerNone, describe, "node_pooler=transaction", false},
 		{forgetful, poolerSession, describe, "node_pooler=transaction", true},

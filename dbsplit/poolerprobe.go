@@ -16,12 +16,21 @@ import (
 type finding struct {
 	pooled   bool
 	mode     pooler // poolerNone: not proven; never poolerPrepared
-	prepared bool   // in transaction mode: a statement prepared here is known wherever it goes
+	prepared keeping
 	again    time.Time
 
 	bar    error // why nothing is sent to the node
 	advice string
 }
+
+// keeping is whether a statement prepared through a pooler in transaction mode is known wherever it goes.
+type keeping int
+
+const (
+	keepsUnknown keeping = iota
+	keepsAll
+	keepsNone
+)
 
 const (
 	poolerRounds = 3
@@ -50,9 +59,9 @@ func (db *DB) lookForPooler(ctx context.Context, n *node, conn *pgx.Conn) error 
 	if err != nil {
 		return err
 	}
-	if f.pooled && f.mode == poolerNone {
+	if f.pooled && (f.mode == poolerNone || f.mode == poolerTransaction && f.prepared == keepsUnknown && n.names()) {
 		f.again = time.Now().Add(poolerRetry)
-		if known != nil && known.pooled { // what was proven once is believed rather than nothing
+		if known != nil && known.pooled && (f.mode == poolerNone || f.mode == known.mode) { // what was proven once is believed rather than nothing
 			f.mode, f.prepared = known.mode, known.prepared
 		}
 	}
@@ -67,8 +76,7 @@ func (db *DB) lookForPooler(ctx context.Context, n *node, conn *pgx.Conn) error 
 
 // findPooler tells a pooler by the number of the server's process, which is not the one that the connection was given. A
 // process that serves two connections by turns, or a connection that two processes serve by turns, proves that server
-// connections are given back after each transaction. PgBouncer hands out first what it was given back last, so two that
-// each keep their own process, turn for turn, have sessions.
+// connections are given back after each transaction. Two that each keep their own process, turn for turn, have sessions.
 func findPooler(ctx context.Context, n *node, conn *pgx.Conn) (finding, error) {
 	var pid uint32
 	if err := conn.QueryRow(ctx, "-- name: dbsplit_pooler\nselect pg_backend_pid()").Scan(&pid); err != nil {
@@ -89,46 +97,68 @@ func findPooler(ctx context.Context, n *node, conn *pgx.Conn) (finding, error) {
 		return f, nil
 	}
 	defer hangUp(other)
-	name := "" // whether others work matters to nobody
-	if n.pooler == poolerNone || n.pooler == poolerPrepared {
+	pair := [2]asker{{conn: conn}, {conn: other}}
+	for range poolerRounds {
+		if sure, err := f.round(ctx, n, &pair); sure || err != nil {
+			return f, nil
+		}
+	}
+	if f.mode == poolerNone {
+		f.mode = poolerSession
+	}
+	return f, nil
+}
+
+// names reports whether statements with names are to go to n: whether they work there matters otherwise to nobody.
+func (n *node) names() bool { return n.pooler == poolerNone || n.pooler == poolerPrepared }
+
+// round asks both connections more than once, in an order that shows something whether the pooler hands out the process that
+// it was given back last, or the one that is idle longest. It reports whether there is no more to find out.
+func (f *finding) round(ctx context.Context, n *node, pair *[2]asker) (sure bool, err error) {
+	name := ""
+	if n.names() {
 		name = "dbsplit_" + strconv.FormatUint(rand.Uint64(), 36)
 	}
-	pair := [2]asker{{conn: conn}, {conn: other}}
 	defer func() {
 		for _, a := range pair {
 			a.forget(ctx, name)
 		}
 	}()
-	for range poolerRounds {
-		for i := range pair {
-			before := pair[i].pid
-			switch err := pair[i].ask(ctx, name); {
-			case sqlState(err) == stateNoStatement || sqlState(err) == stateDuplicateStatement:
-				f.mode = poolerTransaction
-				return f, nil
-			case err != nil:
-				return f, nil
-			case before != 0 && before != pair[i].pid, pair[0].pid == pair[1].pid:
-				f.mode, f.prepared = poolerTransaction, true
-				return f, nil
-			}
+	byHand := make(map[uint32]bool) // the processes that one of the pair prepared the statement in
+	for turn, i := range []int{0, 0, 1, 1, 0} {
+		first, before := turn == 0 || turn == 2, pair[i].pid
+		if err := pair[i].ask(ctx, name, first || name == ""); sqlState(err) == stateNoStatement || sqlState(err) == stateDuplicateStatement {
+			f.mode, f.prepared = poolerTransaction, keepsNone
+			return true, nil
+		} else if err != nil {
+			return false, err
 		}
+		pid := pair[i].pid
+		if before != 0 && before != pid || pair[0].pid == pair[1].pid {
+			f.mode = poolerTransaction
+		}
+		if name != "" && first == byHand[pid] { // prepared there twice, or never, and yet it works
+			f.prepared = keepsAll
+		}
+		if f.mode == poolerTransaction && (f.prepared == keepsAll || name == "") {
+			return true, nil
+		}
+		byHand[pid] = byHand[pid] || first
 	}
-	f.mode = poolerSession
-	return f, nil
+	return false, nil
 }
 
 // asker asks for the process that serves a connection, by a prepared statement.
 type asker struct {
 	conn *pgx.Conn
-	pid  uint32 // the last answer; 0: not prepared yet
+	pid  uint32 // the last answer
 }
 
-// ask prepares the statement, the first time, and runs it in the same transaction, so that one process does both.
-func (a *asker) ask(ctx context.Context, name string) error {
+// ask runs the statement, after preparing it in the same transaction, if it is to be prepared, so that one process does both.
+func (a *asker) ask(ctx context.Context, name string, prepare bool) error {
 	p := a.conn.PgConn().StartPipeline(ctx)
 	defer p.Close()
-	if a.pid == 0 || name == "" {
+	if prepare {
 		p.SendPrepare(name, "select pg_backend_pid()", nil)
 	}
 	p.SendQueryPrepared(name, nil, nil, nil)
@@ -171,7 +201,7 @@ func (a *asker) forget(ctx context.Context, name string) {
 // weigh says what a finding means for the connection string.
 func (n *node) weigh(f *finding) {
 	mode := n.config.ConnConfig.DefaultQueryExecMode
-	breaks := mode == pgx.QueryExecModeDescribeExec || mode == pgx.QueryExecModeCacheStatement && !f.prepared
+	breaks := mode == pgx.QueryExecModeDescribeExec || mode == pgx.QueryExecModeCacheStatement && f.prepared == keepsNone
 	bar := func(advice string) {
 		f.advice = advice
 		f.bar = fmt.Errorf("%w: nothing was sent to %s: %s", ErrPooler, n.name, advice)
