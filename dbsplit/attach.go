@@ -26,21 +26,40 @@ const (
 	partitionLock = 0x5ca1ea
 )
 
-// alone takes the advisory lock of the table, or says that somebody else has it.
-func (r *PartitionReport) alone(ctx context.Context, s *session) (release func(), err error) {
-	var alone bool
-	if err := s.QueryRow(ctx, "select pg_try_advisory_lock($1::int, $2::oid::int)", partitionLock, r.parent.oid).Scan(&alone); err != nil {
-		return nil, unavailable(err)
+// partitionsAlone opens a session that changes the partitions of a table, the only one to do so until end is called.
+func (db *DB) partitionsAlone(ctx context.Context, table string) (s *session, r *PartitionReport, end func(), err error) {
+	if err := db.allow(ctx); err != nil {
+		return nil, nil, nil, refusedOperation(err)
 	}
-	if !alone {
-		return nil, admin.Conflict("another run is changing partitions of %s: wait for it to end", r.parent)
+	if s, err = db.connect(ctx, "partitions", maintenanceLockTimeout); err != nil {
+		return nil, nil, nil, unavailable(err)
 	}
-	// The server may notice the end of the session only after the next call has begun.
-	return func() {
+	if r, err = partitionsOf(ctx, s, table); err == nil {
+		err = r.alone(ctx, s)
+	}
+	if err != nil {
+		s.close()
+		return nil, nil, nil, err
+	}
+	return s, r, func() {
+		// The server may notice the end of the session only after the next call has begun.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
 		_, _ = s.Exec(ctx, "select pg_advisory_unlock_all()") // the lock ends with the session anyway
+		s.close()
 	}, nil
+}
+
+// alone takes the advisory lock of the table, or says that somebody else has it.
+func (r *PartitionReport) alone(ctx context.Context, s *session) error {
+	var alone bool
+	if err := s.QueryRow(ctx, "select pg_try_advisory_lock($1::int, $2::oid::int)", partitionLock, r.parent.oid).Scan(&alone); err != nil {
+		return unavailable(err)
+	}
+	if !alone {
+		return admin.Conflict("another run is changing partitions of %s: wait for it to end", r.parent)
+	}
+	return nil
 }
 
 // errLocked is what untilUnlocked gives up with.

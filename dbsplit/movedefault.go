@@ -69,9 +69,6 @@ func (db *DB) MoveDefaultRows(ctx context.Context, table string, opts MoveOption
 }
 
 func (db *DB) moveDefaultRows(ctx context.Context, table string, opts MoveOptions, progress func(*MoveReport)) (*MoveReport, error) {
-	if err := db.allow(ctx); err != nil {
-		return nil, refusedOperation(err)
-	}
 	if opts.MaxRows < 0 {
 		return nil, admin.Invalid("max_rows", "%d rows: give 1 or more", opts.MaxRows)
 	} else if opts.MaxRows == 0 {
@@ -82,20 +79,11 @@ func (db *DB) moveDefaultRows(ctx context.Context, table string, opts MoveOption
 	} else if opts.Timeout == 0 {
 		opts.Timeout = heldTimeout
 	}
-	s, err := db.connect(ctx, "partitions", maintenanceLockTimeout)
-	if err != nil {
-		return nil, unavailable(err)
-	}
-	defer s.close()
-	r, err := partitionsOf(ctx, s, table)
+	s, r, end, err := db.partitionsAlone(ctx, table)
 	if err != nil {
 		return nil, err
 	}
-	release, err := r.alone(ctx, s)
-	if err != nil {
-		return nil, err
-	}
-	defer release()
+	defer end()
 	report, columns, err := r.planMove(ctx, s, opts)
 	if err != nil {
 		return nil, err

@@ -16,26 +16,14 @@ const maxMonthsAhead = 120
 // ones, in UTC, with the parent's indexes. Writers go on meanwhile, except that a default partition is locked for a
 // moment. With dryRun it only says what it would make. Errors are *admin.Problem where the caller can do something.
 func (db *DB) EnsurePartitions(ctx context.Context, table string, monthsAhead int, dryRun bool) (*PartitionReport, error) {
-	if err := db.allow(ctx); err != nil {
-		return nil, refusedOperation(err)
-	}
 	if monthsAhead < 0 || monthsAhead > maxMonthsAhead {
 		return nil, admin.Invalid("months", "%d months ahead: give 0 to %d", monthsAhead, maxMonthsAhead)
 	}
-	s, err := db.connect(ctx, "partitions", maintenanceLockTimeout)
-	if err != nil {
-		return nil, unavailable(err)
-	}
-	defer s.close()
-	r, err := partitionsOf(ctx, s, table)
+	s, r, end, err := db.partitionsAlone(ctx, table)
 	if err != nil {
 		return nil, err
 	}
-	release, err := r.alone(ctx, s)
-	if err != nil {
-		return nil, err
-	}
-	defer release()
+	defer end()
 	missing, err := missingMonths(r.parent.name, r.Partitions, time.Now(), monthsAhead)
 	if err != nil {
 		return nil, admin.Conflict("%s has no monthly partitions: %v", r.parent, err)

@@ -51,26 +51,14 @@ type DetachedPartition struct {
 // detached tables unless opts.Drop is set, and then are gone for good. Errors are *admin.Problem where the caller can do
 // something, and name what was detached before.
 func (db *DB) DetachPartitions(ctx context.Context, table string, opts DetachOptions) (*DetachReport, error) {
-	if err := db.allow(ctx); err != nil {
-		return nil, refusedOperation(err)
-	}
 	if opts.KeepMonths < 1 || opts.KeepMonths > maxKeepMonths {
 		return nil, admin.Invalid("keep", "%d months to keep: give 1 to %d", opts.KeepMonths, maxKeepMonths)
 	}
-	s, err := db.connect(ctx, "partitions", maintenanceLockTimeout)
-	if err != nil {
-		return nil, unavailable(err)
-	}
-	defer s.close()
-	r, err := partitionsOf(ctx, s, table)
+	s, r, end, err := db.partitionsAlone(ctx, table)
 	if err != nil {
 		return nil, err
 	}
-	release, err := r.alone(ctx, s)
-	if err != nil {
-		return nil, err
-	}
-	defer release()
+	defer end()
 	now := monthOf("", time.Now().UTC()).from
 	report := &DetachReport{Table: r.parent.String(), KeptFrom: now.AddDate(0, -opts.KeepMonths, 0), Partitions: []DetachedPartition{}}
 	for _, p := range outdatedPartitions(r.Partitions, report.KeptFrom) {
