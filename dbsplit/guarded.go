@@ -3,6 +3,7 @@ package dbsplit
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -19,7 +20,8 @@ const guard = "select set_config('transaction_read_only', 'on', true)"
 // guarded is a connection of a pool. Where its session cannot be read-only, each of its statements is so by itself.
 type guarded struct {
 	*poolConn
-	each bool
+	each  bool
+	since time.Duration // when it was acquired
 }
 
 type poolConn = pgxpool.Conn // as a field it would hide the method Conn

@@ -39,11 +39,18 @@ type pool struct {
 	acquire prometheus.Observer // how long callers waited
 }
 
-func (p *pool) take(ctx context.Context) (*pgxpool.Conn, error) {
-	begun := time.Now()
-	c, err := p.Acquire(ctx)
-	p.acquire.Observe(time.Since(begun).Seconds())
-	return c, err
+// take acquires a connection and says when it had it. Reading the clock is a good part of what a read costs above pgx, so
+// whoever needs the time takes this one.
+func (p *pool) take(ctx context.Context) (c *pgxpool.Conn, at time.Duration, err error) {
+	begun := p.tracer.db.now()
+	c, err = p.Acquire(ctx)
+	if err == nil {
+		at = p.tracer.acquiredAt(c)
+	} else {
+		at = p.tracer.db.now()
+	}
+	p.acquire.Observe((at - begun).Seconds())
+	return c, at, err
 }
 
 // served counts a read, without a look-up by label values on the way.
@@ -85,9 +92,9 @@ func (db *DB) acquireRead(ctx context.Context, n *node) (guarded, error) {
 	}
 	for {
 		p := n.reads.Load()
-		c, err := p.take(ctx)
+		c, at, err := p.take(ctx)
 		if err == nil {
-			return guarded{poolConn: c, each: n.pooler.byTransaction()}, nil
+			return guarded{poolConn: c, each: n.pooler.byTransaction(), since: at}, nil
 		}
 		if db.closed.Load() {
 			return guarded{}, ErrClosed

@@ -69,7 +69,7 @@ func (r *Reader) lease(ctx context.Context, a *attempt) (lease, error) {
 			r.db.served(d.node, d.onReplica, d.because)
 			r.report(ctx, &d)
 			// Connecting says nothing about the node, and waiting is in inflight.
-			return lease{conn: conn, db: r.db, node: d.node, watermark: d.watermark, begun: r.db.now(), onReplica: d.onReplica}, nil
+			return lease{conn: conn, db: r.db, node: d.node, watermark: d.watermark, begun: conn.since, onReplica: d.onReplica}, nil
 		}
 		if ctx.Err() != nil || r.db.closed.Load() {
 			return lease{}, err

@@ -27,7 +27,8 @@ const connStateKey = "dbsplit"
 
 // connState belongs to one connection, which serves one caller at a time.
 type connState struct {
-	begun     time.Time
+	acquired  time.Duration // times are since the DB was opened
+	begun     time.Duration
 	operation prometheus.Observer
 	holder    *scaleaware.Watermark // of the context that acquired the connection
 	doomed    bool                  // must not be used again
@@ -49,7 +50,7 @@ func stateOf(conn *pgx.Conn) *connState {
 
 func (t *tracer) begin(conn *pgx.Conn, sql, otherwise string) {
 	if st := stateOf(conn); st != nil {
-		st.begun, st.operation = time.Now(), t.db.in.operation(sql, otherwise)
+		st.begun, st.operation = t.db.now(), t.db.in.operation(sql, otherwise)
 	}
 }
 
@@ -59,7 +60,7 @@ func (t *tracer) end(ctx context.Context, conn *pgx.Conn, err error) {
 		return
 	}
 	if st.operation != nil {
-		st.operation.Observe(time.Since(st.begun).Seconds())
+		st.operation.Observe((t.db.now() - st.begun).Seconds())
 		st.operation = nil
 	}
 	if !t.writes {
@@ -115,19 +116,35 @@ func (t *tracer) TraceAcquireStart(ctx context.Context, _ *pgxpool.Pool, _ pgxpo
 
 func (t *tracer) TraceAcquireEnd(ctx context.Context, _ *pgxpool.Pool, data pgxpool.TraceAcquireEndData) {
 	t.waiting.Add(-1)
-	if data.Conn != nil {
-		t.usage.add(1, t.db.now())
+	if data.Conn == nil {
+		return
 	}
-	if st := stateOf(data.Conn); st != nil && t.writes {
-		st.holder = scaleaware.WatermarkFrom(ctx)
+	now := t.db.now()
+	t.usage.add(1, now)
+	if st := stateOf(data.Conn); st != nil {
+		st.acquired = now
+		if t.writes {
+			st.holder = scaleaware.WatermarkFrom(ctx)
+		}
 	}
+}
+
+// acquiredAt is when c was acquired.
+func (t *tracer) acquiredAt(c *pgxpool.Conn) time.Duration {
+	if st := stateOf(c.Conn()); st != nil {
+		return st.acquired
+	}
+	return t.db.now()
 }
 
 // TraceRelease marks once more: the statements may have run under another context than the one that acquired, or below
 // pgx, where no tracer sees them.
 func (t *tracer) TraceRelease(_ *pgxpool.Pool, data pgxpool.TraceReleaseData) {
 	t.usage.add(-1, t.db.now())
-	if st := stateOf(data.Conn); st != nil && t.writes {
+	if !t.writes {
+		return
+	}
+	if st := stateOf(data.Conn); st != nil {
 		st.holder.RaiseFrom(t.db)
 		st.holder = nil
 	}
