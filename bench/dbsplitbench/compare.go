@@ -47,16 +47,56 @@ type entry struct {
 
 // compare measures a group together and makes a row for each entry but the first.
 func (l *lab) compare(ctx context.Context, what string, total time.Duration, entries ...entry) ([]report.Row, error) {
-	var contenders []pairs.Contender
-	for _, e := range entries {
-		contenders = append(contenders, pairs.Contender{Name: e.name, Op: e.op})
-	}
-	results, err := pairs.Run(ctx, &pairs.Options{Total: l.opts.scaled(total)}, contenders...)
+	results, err := pairs.Run(ctx, &pairs.Options{Total: l.opts.scaled(total), Turn: 1}, contenders(entries)...)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", what, err)
 	}
+	return judged(what, entries, results), nil
+}
+
+// compareAfresh is compare for a group that is opened anew for each of the repeats, of which each counts as one round.
+func (l *lab) compareAfresh(ctx context.Context, what string, repeats int, each time.Duration, open func(context.Context) ([]entry, func(), error)) ([]report.Row, error) {
+	var results []pairs.Result
+	var entries []entry
+	for repeat := range repeats {
+		opts := &pairs.Options{Total: each, Turn: 1}
+		if repeat > 0 {
+			opts.AllocRuns = -1
+		}
+		more, err := func() ([]pairs.Result, error) {
+			var end func()
+			var err error
+			if entries, end, err = open(ctx); err != nil {
+				return nil, err
+			}
+			defer end()
+			return pairs.Run(ctx, opts, contenders(entries)...)
+		}()
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", what, err)
+		}
+		for i := range more {
+			median := []float64{more[i].Time().Median}
+			if repeat == 0 {
+				results = append(results, more[i])
+				results[i].Rounds = median
+				continue
+			}
+			results[i].Rounds = append(results[i].Rounds, median...)
+		}
+	}
+	return judged(what, entries, results), nil
+}
+
+func contenders(entries []entry) (all []pairs.Contender) {
+	for _, e := range entries {
+		all = append(all, pairs.Contender{Name: e.name, Op: e.op})
+	}
+	return all
+}
+
+func judged(what string, entries []entry, results []pairs.Result) (rows []report.Row) {
 	figures := func(r pairs.Result) string { return report.Time(r.Time()) + ", " + report.Cost(r) }
-	var rows []report.Row
 	peer := results[0]
 	for i, e := range entries[1:] {
 		r := results[i+1]
@@ -65,5 +105,5 @@ func (l *lab) compare(ctx context.Context, what string, total time.Duration, ent
 			Peer: figures(peer), Ours: figures(r), Ratio: report.Ratio(pairs.Ratio(r, peer)), Met: e.goal.judge(r, peer),
 		})
 	}
-	return rows, nil
+	return rows
 }

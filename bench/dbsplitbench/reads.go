@@ -3,6 +3,7 @@ package dbsplitbench
 import (
 	"context"
 	"database/sql"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -11,34 +12,67 @@ import (
 	"github.com/scaleaware/scaleaware/bench/internal/report"
 )
 
-const readNote = "One replica, the same for all, one caller. Called through an interface, as sqlc does. The row of pgxpool against itself shows what the noise does to a ratio."
+const readNote = "One replica, the same for all, one caller. Called through an interface, as sqlc does. Which server process answers makes a difference of several per cent, " +
+	"so everything is opened anew for each of the repeats, and the repeats' medians are compared. The row of pgxpool against itself shows what the noise does to a ratio."
+
+// readRepeats is how often the contenders are opened.
+const readRepeats = 40
 
 func (l *lab) reads(ctx context.Context) (rows []report.Row, err error) {
+	for i, what := range []string{"QueryRow", "Query, 100 rows", "Read-only transaction with one QueryRow"} {
+		more, err := l.compareAfresh(ctx, what, l.opts.times(readRepeats), 200*time.Millisecond, func(ctx context.Context) ([]entry, func(), error) {
+			groups, end, err := l.readers(ctx)
+			if err != nil {
+				return nil, nil, err
+			}
+			return groups[i], end, nil
+		})
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, more...)
+	}
+	return rows, nil
+}
+
+// readers opens everything that reads, and returns what is compared with each other. end closes it.
+func (l *lab) readers(ctx context.Context) (groups [3][]entry, end func(), err error) {
+	var ends []func()
+	end = func() {
+		for _, e := range slices.Backward(ends) {
+			e()
+		}
+	}
+	defer func() {
+		if err != nil {
+			end()
+		}
+	}()
 	c, err := l.servers(ctx)
 	if err != nil {
-		return nil, err
+		return groups, end, err
 	}
 	primary, replica := c.Primary().Addr(), c.Replica(0).Addr()
 	db, stop, err := openSplit(ctx, calm(), primary, replica)
 	if err != nil {
-		return nil, err
+		return groups, end, err
 	}
-	defer stop()
+	ends = append(ends, stop)
 	pool, err := openPool(ctx, address(replica))
 	if err != nil {
-		return nil, err
+		return groups, end, err
 	}
-	defer pool.Close()
+	ends = append(ends, pool.Close)
 	again, err := openPool(ctx, address(replica))
 	if err != nil {
-		return nil, err
+		return groups, end, err
 	}
-	defer again.Close()
+	ends = append(ends, again.Close)
 	resolver, err := openResolver(address(primary), address(replica))
 	if err != nil {
-		return nil, err
+		return groups, end, err
 	}
-	defer resolver.Close()
+	ends = append(ends, func() { _ = resolver.Close() })
 
 	withToken := func(op func(context.Context) error) (func(context.Context) error, error) {
 		session, w := scaleaware.WithWatermark(context.Background()) // as pairs gives to the others
@@ -48,7 +82,7 @@ func (l *lab) reads(ctx context.Context) (rows []report.Row, err error) {
 	}
 	// The token is one that the replica has, also as far as the single probe of a calm monitor knows.
 	if err := c.Replica(0).WaitCaughtUp(ctx); err != nil {
-		return nil, err
+		return groups, end, err
 	}
 	viaSplit := func(ctx context.Context) error { return readOne(ctx, db.Read()) }
 	manySplit := func(ctx context.Context) error { return readMany(ctx, db.Read()) }
@@ -57,22 +91,18 @@ func (l *lab) reads(ctx context.Context) (rows []report.Row, err error) {
 	}
 	oneToken, err := withToken(viaSplit)
 	if err != nil {
-		return nil, err
+		return groups, end, err
 	}
 	manyToken, err := withToken(manySplit)
 	if err != nil {
-		return nil, err
+		return groups, end, err
 	}
 	txToken, err := withToken(txSplit)
 	if err != nil {
-		return nil, err
+		return groups, end, err
 	}
-	for _, g := range []struct {
-		what    string
-		total   time.Duration
-		entries []entry
-	}{
-		{"QueryRow", 10 * time.Second, []entry{
+	return [3][]entry{
+		{
 			{"pgxpool", nil, func(ctx context.Context) error { return readOne(ctx, pool) }},
 			{"pgxpool again", nil, func(ctx context.Context) error { return readOne(ctx, again) }},
 			{"dbsplit", readGoal, viaSplit},
@@ -81,8 +111,8 @@ func (l *lab) reads(ctx context.Context) (rows []report.Row, err error) {
 				var n int
 				return resolver.QueryRowContext(ctx, sqlOne).Scan(&n)
 			}},
-		}},
-		{"Query, 100 rows", 5 * time.Second, []entry{
+		},
+		{
 			{"pgxpool", nil, func(ctx context.Context) error { return readMany(ctx, pool) }},
 			{"dbsplit", nil, manySplit},
 			{"dbsplit with a token", nil, manyToken},
@@ -99,8 +129,8 @@ func (l *lab) reads(ctx context.Context) (rows []report.Row, err error) {
 				}
 				return rows.Err()
 			}},
-		}},
-		{"Read-only transaction with one QueryRow", 5 * time.Second, []entry{
+		},
+		{
 			{"pgxpool", nil, func(ctx context.Context) error {
 				return pgx.BeginTxFunc(ctx, pool, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error { return readOne(ctx, tx) })
 			}},
@@ -118,13 +148,6 @@ func (l *lab) reads(ctx context.Context) (rows []report.Row, err error) {
 				}
 				return tx.Commit()
 			}},
-		}},
-	} {
-		more, err := l.compare(ctx, g.what, g.total, g.entries...)
-		if err != nil {
-			return nil, err
-		}
-		rows = append(rows, more...)
-	}
-	return rows, nil
+		},
+	}, end, nil
 }
