@@ -58,6 +58,7 @@ func Measure(ctx context.Context, o *Options) (tables []report.Table, facts []st
 		{"Reads in parallel", parallelNote, lab.parallel},
 		{"Balance", balanceNote, lab.balance},
 		{"Reads on replicas for sessions that write", shareNote, lab.share},
+		{"Replica lost", lostNote, lab.lostReplica},
 		{"Promotion", promotionNote, lab.promotion},
 	} {
 		if o.Only != nil && !o.Only.MatchString(t.title) {
