@@ -48,6 +48,7 @@ bench-go: ## Run the packages' own benchmarks, six times each for benchstat
 
 soak: ## Break the running platform again and again for SOAK (default 10m)
 	@scripts/install-servers postgres redis
+	SCALEAWARE_REQUIRE_SERVERS=1 SCALEAWARE_SOAK=$(SOAK) $(GO) test -timeout 0 -v -run TestIdlePrimary ./dbsplit
 	SCALEAWARE_REQUIRE_SERVERS=1 SCALEAWARE_SOAK=$(SOAK) $(GO) test -timeout 0 -v -run TestPlatformSoak ./examples/leadplatform
 
 history: ## Check that clients see their writes and never go back, in PAIRS pairs (default 1000000)
