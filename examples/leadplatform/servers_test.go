@@ -13,10 +13,21 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/redis/go-redis/v9"
+
+	"github.com/scaleaware/scaleaware/internal/pgcluster"
 )
 
 // query runs one statement on a server of the platform and returns its first column as text.
 func query(t *testing.T, url, sql string, args ...any) (text string) {
+	t.Helper()
+	text, err := ask(t, url, sql, args...)
+	if err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+	return text
+}
+
+func ask(t *testing.T, url, sql string, args ...any) (text string, err error) {
 	t.Helper()
 	ctx := context.WithoutCancel(t.Context())
 	conn, err := pgx.Connect(ctx, url)
@@ -24,10 +35,8 @@ func query(t *testing.T, url, sql string, args ...any) (text string) {
 		t.Fatal(err)
 	}
 	defer conn.Close(ctx)
-	if err := conn.QueryRow(ctx, sql, args...).Scan(&text); err != nil {
-		t.Fatalf("%s: %v", sql, err)
-	}
-	return text
+	err = conn.QueryRow(ctx, sql, args...).Scan(&text)
+	return text, err
 }
 
 // pauseReplay holds all replicas back, or lets them go on.
@@ -38,7 +47,10 @@ func pauseReplay(t *testing.T, s state, pause bool) {
 		sql = `SELECT pg_wal_replay_pause()::text`
 	}
 	for _, url := range s.Replicas {
-		query(t, url, sql)
+		// What resumes replay may be cancelled by it.
+		if _, err := ask(t, url, sql); err != nil && (pause || !pgcluster.Conflicted(err)) {
+			t.Fatalf("%s: %v", sql, err)
+		}
 	}
 }
 

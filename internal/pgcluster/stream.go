@@ -2,10 +2,12 @@ package pgcluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // PauseReplay holds back what the primary writes from now on: the replica
@@ -21,7 +23,11 @@ func (s *Server) PauseReplay(ctx context.Context) error {
 
 // ResumeReplay undoes [Server.PauseReplay]; [Server.WaitCaughtUp] waits for its effect.
 func (s *Server) ResumeReplay(ctx context.Context) error {
-	return s.Exec(ctx, "select pg_wal_replay_resume()")
+	err := s.Exec(ctx, "select pg_wal_replay_resume()")
+	if Conflicted(err) {
+		return nil // the statement itself was in the way of what it let go on
+	}
+	return err
 }
 
 // CutStream points the replica to a port where nobody listens, and returns when
@@ -167,4 +173,10 @@ func (s *Server) pollSQL(ctx context.Context, conn *pgx.Conn, what, sql string) 
 		}
 		return holds, nil
 	})
+}
+
+// Conflicted reports whether replay has cancelled the statement that failed with err.
+func Conflicted(err error) bool {
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && pgErr.Code == "40001"
 }
