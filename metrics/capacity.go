@@ -39,6 +39,9 @@ type CapacityOptions struct {
 	Interval time.Duration
 	// Window is what rates and quantiles are taken over. Zero means 5 min.
 	Window time.Duration
+	// LeftOpen computes as Prometheus 3 does: a sample at the very beginning of a range is not part of it. Zero means as
+	// Prometheus 2 does.
+	LeftOpen bool
 	// Instance names this process among those that share Store. Zero means host name and process id.
 	Instance string
 	// Store shares snapshots between the processes. Zero means that this instance reports on itself alone.
@@ -117,7 +120,7 @@ type evaluation struct {
 	collector *collector
 	window    window
 	alerts    alerts
-	sizes     trend
+	values    results
 	started   time.Time
 	failing   map[string]bool
 }
@@ -126,8 +129,9 @@ func newEvaluation(c *Capacity) *evaluation {
 	return &evaluation{
 		Capacity:  c,
 		collector: newCollector(c.table, runtime.GOMAXPROCS(0)),
-		window:    window{length: c.opts.Window},
+		window:    newWindow(c.table, c.opts.Window, c.opts.LeftOpen),
 		alerts:    alerts{},
+		values:    results{},
 		failing:   map[string]bool{},
 	}
 }
@@ -139,12 +143,13 @@ func (e *evaluation) tick(ctx context.Context, now time.Time) {
 		e.started = now
 	}
 	own := &reading{Version: snapshotVersion, Started: e.started.UnixMilli(), At: now.UnixMilli(), Points: e.collector.collect(families)}
-	readings, only := map[string]*reading{}, e.opts.Instance
+	readings, only, partial := map[string]*reading{}, e.opts.Instance, false
 	var degraded string
 	if e.opts.Store != nil {
 		if readings, err = e.share(ctx, own); err == nil {
 			only = ""
 		} else if ctx.Err() == nil {
+			partial = true
 			degraded = "the other instances' snapshots cannot be read: this report is about this instance alone"
 		}
 		e.note("fleet", err)
@@ -153,7 +158,7 @@ func (e *evaluation) tick(ctx context.Context, now time.Time) {
 		readings = map[string]*reading{}
 	}
 	readings[e.opts.Instance] = own
-	e.window.add(frame{at: now, readings: readings})
+	e.window.add(frame{at: now, readings: readings, partial: partial})
 	e.evaluate(now, only, degraded)
 }
 

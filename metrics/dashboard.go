@@ -61,15 +61,12 @@ type report struct {
 }
 
 func (e *evaluation) evaluate(now time.Time, only, degraded string) {
-	values := map[string]map[string]float64{}
-	for _, m := range e.table {
-		if m.Statistic == GrowthPerDay {
-			values[m.ID] = e.sizes.perDay(now, e.window.values(m, only))
-		} else {
-			values[m.ID] = e.window.values(m, only)
-		}
+	e.window.evaluate(e.values, e.table, "")
+	e.alerts.tick(now, e.table, e.values) // a store that cannot be read ends no alert about the others
+	if only != "" && degraded != "" {
+		e.window.evaluate(e.values, e.table, only)
 	}
-	e.alerts.tick(now, e.table, values)
+	values := e.values
 	about := About{
 		Time: now, Instance: e.opts.Instance, Instances: e.window.reporting(only), Scope: "fleet", Degraded: degraded,
 		Warming: e.window.elapsed() < e.opts.Window-e.opts.Interval, WindowSeconds: e.window.elapsed().Seconds(),

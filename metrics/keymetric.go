@@ -71,6 +71,9 @@ type KeyMetric struct {
 	Warning, Critical float64
 	// WarningFor and CriticalFor are how long a value must be past them. Zero means that there are none.
 	WarningFor, CriticalFor time.Duration
+	// KeepFiringFor is how long an alert that has fired goes on firing when the value is no longer past the threshold,
+	// so that it does not flap. Zero means not at all.
+	KeepFiringFor time.Duration
 	// Step is what the runbook says to do.
 	Step string
 

@@ -20,7 +20,7 @@ type reading struct {
 }
 
 const (
-	snapshotVersion = 1
+	snapshotVersion = 2
 	// maxSnapshot bounds what is written to and read from the store: far above what the table makes of 50 queues.
 	maxSnapshot = 256 << 10
 	maxScopes   = 512

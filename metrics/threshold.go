@@ -86,6 +86,14 @@ func (m KeyMetric) Thresholds() []Threshold {
 	return []Threshold{{Warning, m.Warning, m.WarningFor}, {Critical, m.Critical, m.CriticalFor}}
 }
 
+// threshold is the bound of a severity.
+func (m *KeyMetric) threshold(severity Level) Threshold {
+	if severity == Critical {
+		return Threshold{Critical, m.Critical, m.CriticalFor}
+	}
+	return Threshold{Warning, m.Warning, m.WarningFor}
+}
+
 // Level says what a value of the metric means now, whatever it was before. NaN is Unknown.
 func (m KeyMetric) Level(value float64) Level {
 	switch {
