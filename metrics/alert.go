@@ -52,7 +52,7 @@ func (a alerts) tick(now time.Time, table []KeyMetric, values map[string]map[str
 	for _, m := range table {
 		for _, t := range m.Thresholds() {
 			for scope, value := range values[m.ID] {
-				if !m.Op.past(value, t.Value) { // false for NaN
+				if !m.Op.past(value, t.Value) || m.muted(scope, values) { // false for NaN
 					continue
 				}
 				key := alertKey{m.ID, t.Severity, scope}

@@ -113,6 +113,11 @@ func (w *window) values(m KeyMetric, only string) map[string]float64 {
 				}
 			}
 		}
+		if m.Statistic == Age {
+			for scope, last := range out {
+				out[scope] = float64(w.newest().at.UnixMilli())/1000 - last
+			}
+		}
 		return out
 	}
 	seconds := w.elapsed().Seconds()
