@@ -65,7 +65,7 @@ func TestAlerts(t *testing.T) {
 }
 
 func TestAlertList(t *testing.T) {
-	table := KeyMetrics()
+	table := KeyMetrics().Rows
 	a := alerts{}
 	for i := range 5 {
 		a.tick(epoch.Add(time.Duration(i)*30*time.Second), table, map[string]map[string]float64{

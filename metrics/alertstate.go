@@ -49,7 +49,7 @@ func (a alerts) tick(now time.Time, table []KeyMetric, values results) {
 		}
 		for scope, value := range values[m.ID] {
 			for severity := Warning; severity <= Critical; severity++ {
-				if t := m.threshold(severity); m.Op.past(value, t.Value) { // false for NaN
+				if t := m.threshold(severity); m.alerts(t, value, scope, values) {
 					a.due(now, alertKey{m.ID, severity, scope}, m, t).value = value
 				}
 			}
@@ -60,6 +60,13 @@ func (a alerts) tick(now time.Time, table []KeyMetric, values results) {
 			delete(a, key)
 		}
 	}
+}
+
+// alerts says whether a value is past a bound and nothing speaks against the alert: too few events, or another metric.
+func (m *KeyMetric) alerts(t Threshold, value float64, scope string, values results) bool {
+	return m.Op.past(value, t.Value) && // false for NaN
+		(m.MinEvents <= 0 || values[m.eventsKey()][scope] >= m.MinEvents) &&
+		(m.Unless == "" || !m.muted(scope, values))
 }
 
 // due finds the alert, or begins it.

@@ -30,6 +30,7 @@ type Capacity struct {
 	table    []KeyMetric
 	widths   map[string]int
 	errors   *prometheus.CounterVec
+	sampled  *prometheus.GaugeVec
 	report   atomic.Pointer[report]
 }
 
@@ -37,7 +38,10 @@ type Capacity struct {
 type CapacityOptions struct {
 	// Interval is the time between two evaluations. Zero means 5 s.
 	Interval time.Duration
-	// Window is what rates and quantiles are taken over. Zero means 5 min.
+	// Table is what is evaluated. Zero means KeyMetrics(). With thresholds of your own, give the packages its
+	// Registerer.
+	Table Table
+	// Window is what rates and quantiles are taken over. Zero means the table's, 5 min.
 	Window time.Duration
 	// LeftOpen computes as Prometheus 3 does: a sample at the very beginning of a range is not part of it. Zero means as
 	// Prometheus 2 does.
@@ -62,8 +66,12 @@ func NewCapacity(gatherer prometheus.Gatherer, opts *CapacityOptions) (*Capacity
 	if o.Interval == 0 {
 		o.Interval = 5 * time.Second
 	}
+	if len(o.Table.Rows) == 0 {
+		o.Table.Rows = KeyMetrics().Rows
+	}
+	o.Table = o.Table.withDefaults()
 	if o.Window == 0 {
-		o.Window = 5 * time.Minute
+		o.Window = o.Table.Window
 	}
 	if o.Instance == "" {
 		host, err := os.Hostname()
@@ -75,7 +83,7 @@ func NewCapacity(gatherer prometheus.Gatherer, opts *CapacityOptions) (*Capacity
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	c := &Capacity{gatherer: gatherer, opts: o, table: KeyMetrics()}
+	c := &Capacity{gatherer: gatherer, opts: o, table: o.Table.Rows}
 	c.widths = widths(c.table)
 	var errs []error
 	if gatherer == nil {
@@ -87,11 +95,11 @@ func NewCapacity(gatherer prometheus.Gatherer, opts *CapacityOptions) (*Capacity
 	if o.Window > 1000*o.Interval {
 		errs = append(errs, fmt.Errorf("metrics: CapacityOptions.Window %v keeps more than 1000 snapshots of %v, give a longer interval", o.Window, o.Interval))
 	}
-	for _, m := range c.table {
-		errs = append(errs, m.validate())
-	}
+	errs = append(errs, o.Table.validate())
 	var err error
 	c.errors, err = NewCounter(o.Registerer, BackgroundErrors)
+	errs = append(errs, err)
+	c.sampled, err = NewGauge(o.Registerer, SamplerSuccess)
 	errs = append(errs, err)
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
@@ -160,6 +168,7 @@ func (e *evaluation) tick(ctx context.Context, now time.Time) {
 	readings[e.opts.Instance] = own
 	e.window.add(frame{at: now, readings: readings, partial: partial})
 	e.evaluate(now, only, degraded)
+	e.sampled.WithLabelValues("metrics", "evaluate").SetToCurrentTime()
 }
 
 // share gives our snapshot to the others and takes theirs.

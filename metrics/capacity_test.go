@@ -185,8 +185,8 @@ func TestCapacityBeforeRun(t *testing.T) {
 	if alerts, ok := got["alerts"].([]any); !ok || len(alerts) != 0 {
 		t.Errorf("alerts: %v, want an empty array", got["alerts"])
 	}
-	if list := got["metrics"].([]any); len(list) != len(KeyMetrics()) {
-		t.Errorf("%d metrics, want every one of %d", len(list), len(KeyMetrics()))
+	if list := got["metrics"].([]any); len(list) != len(KeyMetrics().Rows) {
+		t.Errorf("%d metrics, want every one of %d", len(list), len(KeyMetrics().Rows))
 	}
 	if got["warming"] != true || c.Bottlenecks().Verdict != "not enough data" {
 		t.Errorf("%s", text)

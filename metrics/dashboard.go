@@ -95,7 +95,11 @@ func measure(table []KeyMetric, values map[string]map[string]float64) []Measurem
 			list = append(list, m.measurement(map[string]string{}, math.NaN()))
 		}
 		for _, scope := range scopes {
-			list = append(list, m.measurement(m.labels(scope), values[m.ID][scope]))
+			row := m.measurement(m.labels(scope), values[m.ID][scope])
+			if m.muted(scope, values) {
+				row.State = OK
+			}
+			list = append(list, row)
 		}
 	}
 	return list

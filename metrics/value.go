@@ -9,13 +9,38 @@ type results map[string]map[string]float64
 func (w *window) evaluate(v results, table []KeyMetric, only string) {
 	for i := range table {
 		m := &table[i]
-		out := v[m.ID]
-		if out == nil {
-			out = map[string]float64{}
-			v[m.ID] = out
+		w.write(v.clear(m.ID), m, only)
+		if m.MinEvents > 0 {
+			w.events(v.clear(m.eventsKey()), m, only)
 		}
-		clear(out)
-		w.write(out, m, only)
+	}
+}
+
+func (v results) clear(id string) map[string]float64 {
+	out := v[id]
+	if out == nil {
+		out = map[string]float64{}
+		v[id] = out
+	}
+	clear(out)
+	return out
+}
+
+// eventsKey is where the results have how many events a metric that needs MinEvents is made of.
+func (m *KeyMetric) eventsKey() string { return m.ID + " events" }
+
+func (w *window) events(out map[string]float64, m *KeyMetric, only string) {
+	for scope, g := range w.groups[m.ID] {
+		if sum, known := w.sum(m, g, only, w.increase); known {
+			switch m.Statistic {
+			case Share:
+				out[scope] = sum[0] + sum[1]
+			case Quantile:
+				out[scope] = sum[len(sum)-1]
+			default:
+				out[scope] = sum[0]
+			}
+		}
 	}
 }
 
@@ -40,14 +65,25 @@ func (w *window) value(m *KeyMetric, g *group, only string) (float64, bool) {
 	case m.Statistic == GrowthPerDay:
 		slope, ok := w.slope(g.tracks, only, now)
 		return 86400 * slope, ok
+	case m.Statistic == Age:
+		last, ok := w.largest(g, only, now)
+		return float64(now)/1000 - last, ok
 	case m.gauge():
 		return w.largest(g, only, now)
 	}
+	sum, known := w.sum(m, g, only, w.rate)
+	if !known {
+		return 0, false
+	}
+	return w.compute(m, sum), true
+}
+
+// sum adds what of makes of the instances' tracks, or takes the largest of what all of them show alike.
+func (w *window) sum(m *KeyMetric, g *group, only string, of func([]float64, *track, int64) bool) (sum []float64, known bool) {
 	sum, one := w.scratch[0][:m.width()], w.scratch[1][:m.width()]
 	clear(sum)
-	known := false
 	for _, t := range g.tracks {
-		if only != "" && t.instance != only || t.width != len(one) || !w.rate(one, t, now) {
+		if only != "" && t.instance != only || t.width != len(one) || !of(one, t, w.latest.at.UnixMilli()) {
 			continue
 		}
 		for i, n := range one {
@@ -59,10 +95,7 @@ func (w *window) value(m *KeyMetric, g *group, only string) (float64, bool) {
 		}
 		known = true
 	}
-	if !known {
-		return 0, false
-	}
-	return w.compute(m, sum), true
+	return sum, known
 }
 
 func (w *window) largest(g *group, only string, now int64) (largest float64, known bool) {

@@ -26,7 +26,7 @@ type window struct {
 	sources map[string]*source           // by instance
 	since   time.Time                    // of the first frame
 	latest  frame
-	scratch [3][]float64
+	scratch [2][]float64
 }
 
 // group is a metric's scope on all instances.

@@ -36,7 +36,7 @@ func TestBucketQuantile(t *testing.T) {
 type at struct{ started, second, requests, pool float64 }
 
 func windowOf(length time.Duration, frames ...map[string]at) *window {
-	w := newWindow(KeyMetrics(), length, false)
+	w := newWindow(KeyMetrics().Rows, length, false)
 	for i, f := range frames {
 		readings := map[string]*reading{}
 		for name, a := range f {
@@ -148,7 +148,7 @@ func TestWindowKnowsASnapshotAgain(t *testing.T) {
 
 // A snapshot is read up to an interval after it was taken. That the delay varies must not bend rates.
 func TestWindowUsesTheTimeOfTheSnapshot(t *testing.T) {
-	w := newWindow(KeyMetrics(), time.Minute, false)
+	w := newWindow(KeyMetrics().Rows, time.Minute, false)
 	throughput := metric(t, "api_throughput")
 	const skew = 3_600_000
 	for i, late := range []int64{0, 4000, 1000, 4000, 0, 2000, 4000} {
@@ -164,7 +164,7 @@ func TestWindowUsesTheTimeOfTheSnapshot(t *testing.T) {
 }
 
 func TestGrowth(t *testing.T) {
-	w := newWindow(KeyMetrics(), 5*time.Minute, false)
+	w := newWindow(KeyMetrics().Rows, 5*time.Minute, false)
 	growth := metric(t, "db_size_growth")
 	for i := range 500 {
 		p := points{}
