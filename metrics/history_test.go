@@ -42,7 +42,9 @@ func TestHistoryKeepsStepsWithTheirWorst(t *testing.T) {
 	put := func(second int, values map[string]map[string]float64) {
 		h.add(epoch.Add(time.Duration(second)*time.Second), values)
 	}
-	one := func(id string, v float64) map[string]map[string]float64 { return map[string]map[string]float64{id: {"": v}} }
+	one := func(id string, v float64) map[string]map[string]float64 {
+		return map[string]map[string]float64{id: {"": v}}
+	}
 	put(0, one("api_latency_p95", .1))
 	put(5, one("api_latency_p95", .3)) // above is worse
 	put(9, one("api_latency_p95", .2))
