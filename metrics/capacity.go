@@ -32,6 +32,7 @@ type Capacity struct {
 	errors   *prometheus.CounterVec
 	sampled  *prometheus.GaugeVec
 	report   atomic.Pointer[report]
+	judges   [reaches]*judge // Run's, but for their histories
 }
 
 // CapacityOptions are NewCapacity's options.
@@ -85,6 +86,7 @@ func NewCapacity(gatherer prometheus.Gatherer, opts *CapacityOptions) (*Capacity
 	}
 	c := &Capacity{gatherer: gatherer, opts: o, table: o.Table.Rows}
 	c.widths = widths(c.table)
+	c.judges = [reaches]*judge{newJudge(c), newJudge(c)}
 	var errs []error
 	if gatherer == nil {
 		errs = append(errs, errors.New("metrics: NewCapacity needs a gatherer: give it the registry that the packages register with"))
@@ -127,8 +129,6 @@ type evaluation struct {
 	*Capacity
 	collector *collector
 	window    window
-	alerts    alerts
-	values    results
 	started   time.Time
 	failing   map[string]bool
 }
@@ -138,8 +138,6 @@ func newEvaluation(c *Capacity) *evaluation {
 		Capacity:  c,
 		collector: newCollector(c.table, runtime.GOMAXPROCS(0)),
 		window:    newWindow(c.table, c.opts.Window, c.opts.LeftOpen),
-		alerts:    alerts{},
-		values:    results{},
 		failing:   map[string]bool{},
 	}
 }
