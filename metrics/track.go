@@ -26,9 +26,6 @@ func (t *track) put(at int64, numbers []float64) {
 	t.stale = false
 }
 
-// has says whether there is a sample at a time or later.
-func (t *track) has(since int64) bool { n := len(t.times); return n > 0 && t.times[n-1] >= since }
-
 // zero adds a sample of zeros.
 func (t *track) zero(at int64) {
 	if n := len(t.times); n > 0 && at <= t.times[n-1] {

@@ -38,9 +38,10 @@ type group struct {
 // source is an instance.
 type source struct {
 	reading *reading
-	at      int64 // when that was taken, on our clock
-	shift   int64 // from the instance's clock to ours
-	began   int64 // when its counters were at zero
+	at      int64                      // when that was taken, on our clock
+	shift   int64                      // from the instance's clock to ours
+	began   int64                      // when its counters were at zero
+	counted map[string]map[string]bool // metrics and scopes that it has told of since
 }
 
 func newWindow(table []KeyMetric, length time.Duration, leftOpen bool) window {
@@ -105,18 +106,18 @@ func (w *window) read(name string, r *reading, now int64) {
 		if last != nil {
 			began = max(began, s.at+1)
 		}
-		s.began = began
+		s.began, s.counted = began, map[string]map[string]bool{}
 	}
 	for id, scopes := range r.Points {
 		m := w.table[id]
 		for scope, numbers := range scopes {
 			t := w.track(id, scope, name, len(numbers))
-			if m == nil || m.counts() {
+			if (m == nil || m.counts()) && s.begins(id, scope) {
 				zero := s.began
 				if alive { // it has appeared since we looked last
 					zero = s.at
 				}
-				if zero < at && zero > now-w.span && !t.has(s.began) {
+				if zero < at && zero >= now-w.span {
 					t.zero(zero)
 				}
 			}
@@ -124,6 +125,19 @@ func (w *window) read(name string, r *reading, now int64) {
 		}
 	}
 	s.reading, s.at = r, at
+}
+
+// begins says whether this is the first that the instance tells of a counter. Later it may vanish and come back, but
+// not at zero.
+func (s *source) begins(id, scope string) bool {
+	if s.counted[id][scope] {
+		return false
+	}
+	if s.counted[id] == nil {
+		s.counted[id] = map[string]bool{}
+	}
+	s.counted[id][scope] = true
+	return true
 }
 
 // taken is when a reading was taken, on our clock. It is read up to an interval later, and how much later varies: the
