@@ -48,6 +48,11 @@ func (a alerts) ended(reach string) []Alert {
 	return list
 }
 
+// told is what is notified of: what fires, and what has fired lately.
+func (a alerts) told(reach string) []Alert {
+	return a.choose(reach, func(x *activeAlert) bool { return x.state != pending })
+}
+
 func (a alerts) choose(reach string, shown func(*activeAlert) bool) []Alert {
 	list := []Alert{}
 	for key, x := range a {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -31,6 +32,7 @@ type Capacity struct {
 	widths   map[string]int
 	errors   *prometheus.CounterVec
 	sampled  *prometheus.GaugeVec
+	took     *prometheus.HistogramVec
 	report   atomic.Pointer[report]
 	judges   [reaches]*judge // Run's, but for their histories
 }
@@ -47,6 +49,8 @@ type CapacityOptions struct {
 	// LeftOpen computes as Prometheus 3 does: a sample at the very beginning of a range is not part of it. Zero means as
 	// Prometheus 2 does.
 	LeftOpen bool
+	// Webhook is told of alerts. Zero means that nobody is.
+	Webhook *Webhook
 	// Instance names this process among those that share Store. Zero means host name and process id.
 	Instance string
 	// Store shares snapshots between the processes. Zero means that this instance reports on itself alone.
@@ -103,6 +107,8 @@ func NewCapacity(gatherer prometheus.Gatherer, opts *CapacityOptions) (*Capacity
 	errs = append(errs, err)
 	c.sampled, err = NewGauge(o.Registerer, SamplerSuccess)
 	errs = append(errs, err)
+	c.took, err = NewHistogram(o.Registerer, EvaluationDuration)
+	errs = append(errs, err)
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
@@ -111,6 +117,11 @@ func NewCapacity(gatherer prometheus.Gatherer, opts *CapacityOptions) (*Capacity
 
 // Run evaluates at every interval until ctx ends, and returns nil then.
 func (c *Capacity) Run(ctx context.Context) error {
+	if c.opts.Webhook != nil {
+		var sender sync.WaitGroup
+		defer sender.Wait()
+		sender.Go(func() { c.opts.Webhook.run(ctx) })
+	}
 	e := newEvaluation(c)
 	ticker := time.NewTicker(c.opts.Interval)
 	defer ticker.Stop()
@@ -131,6 +142,8 @@ type evaluation struct {
 	window    window
 	started   time.Time
 	failing   map[string]bool
+	leader    string    // who notifies
+	known     time.Time // when all were asked for the last time
 }
 
 func newEvaluation(c *Capacity) *evaluation {
@@ -143,12 +156,16 @@ func newEvaluation(c *Capacity) *evaluation {
 }
 
 func (e *evaluation) tick(ctx context.Context, now time.Time) {
+	began := time.Now()
 	families, err := e.gatherer.Gather() // what it could gather comes with the error
 	e.note("gather", err)
 	if e.started.IsZero() {
 		e.started = now
 	}
 	own := &reading{Version: snapshotVersion, Started: e.started.UnixMilli(), At: now.UnixMilli(), Points: e.collector.collect(families)}
+	if e.opts.Webhook != nil {
+		own.Delivery = e.opts.Webhook.delivery(now)
+	}
 	readings, only, partial := map[string]*reading{}, e.opts.Instance, false
 	var degraded string
 	if e.opts.Store != nil {
@@ -166,7 +183,34 @@ func (e *evaluation) tick(ctx context.Context, now time.Time) {
 	readings[e.opts.Instance] = own
 	e.window.add(frame{at: now, readings: readings, partial: partial})
 	e.evaluate(now, only, degraded)
+	e.notify(now, readings, partial)
+	e.took.WithLabelValues().Observe(time.Since(began).Seconds())
 	e.sampled.WithLabelValues("metrics", "evaluate").SetToCurrentTime()
+}
+
+// notify hands the alerts of the widest reach to the webhook, to send them if that is this instance's task. Where the
+// others cannot be asked, who sent goes on sending as long as what is known of them counts. After that each sends for
+// itself: better twice than never.
+func (e *evaluation) notify(now time.Time, readings map[string]*reading, partial bool) {
+	hook, own := e.opts.Webhook, e.opts.Instance
+	if hook == nil {
+		return
+	}
+	switch {
+	case e.opts.Store == nil || e.leader == "" && partial:
+		e.leader = own
+	case !partial:
+		for _, name := range []string{e.leader, leader(readings)} {
+			if r := readings[name]; r != nil && r.Delivery != nil && name != own {
+				hook.learn(r.Delivery, now)
+			}
+		}
+		e.leader, e.known = leader(readings), now
+	case now.Sub(e.known).Milliseconds() > lookback:
+		e.leader = own
+	}
+	of := e.widest()
+	hook.publish(now, e.leader == own, e.judges[of].alerts.told(of.String()))
 }
 
 // share gives our snapshot to the others and takes theirs.

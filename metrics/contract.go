@@ -90,6 +90,12 @@ var (
 	SamplerSuccess   = Series{"scaleaware_sampler_last_success_timestamp_seconds", Gauge, []string{"package", "task"}, nil, "Unix time of a sampler's last success; until the first one, of its start."}
 )
 
+// The evaluator's own series.
+var (
+	EvaluationDuration = Series{"scaleaware_evaluation_duration_seconds", Histogram, nil, dbBuckets, "Time that an evaluation of the key metrics took, with gathering and exchanging snapshots. When the last one was is scaleaware_sampler_last_success_timestamp_seconds of the task evaluate."}
+	Notifications      = Series{"scaleaware_notifications_total", Counter, []string{"outcome"}, nil, "Messages about alerts by outcome: sent, failed (each attempt), or dropped because too many groups wait."}
+)
+
 // processCPU is made by client_golang's process collector, not by us.
 var processCPU = Series{"process_cpu_seconds_total", Counter, nil, nil, "Total user and system CPU time spent in seconds."}
 
@@ -102,5 +108,6 @@ func Contract() []Series {
 		CacheRequests, CacheLoads, CacheFills, CacheMemoryUsed, CacheMemoryMax, CacheEvicted, CacheEvicting, CacheInvalidated,
 		QueueTasks, QueueOldestPending, QueueEnqueued, QueueDesiredWorkers, QueueWorkerSlots, QueueLimited, JobDuration,
 		SessionCommands, ReadOnlyEnabled, ReadOnlyEpoch, ReadOnlyRefused, BackgroundErrors, SamplerSuccess,
+		EvaluationDuration, Notifications,
 	}
 }

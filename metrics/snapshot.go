@@ -17,6 +17,8 @@ type reading struct {
 	At      int64 `json:"at"`
 	// Points are as collected since Started.
 	Points points `json:"points"`
+	// Delivery is of instances that notify.
+	Delivery *delivery `json:"delivery,omitempty"`
 }
 
 const (
@@ -55,6 +57,9 @@ func decode(blob []byte, widths map[string]int) (*reading, error) {
 	}
 	if r.At < r.Started {
 		return nil, errors.New("metrics: a snapshot is older than its process")
+	}
+	if r.Delivery != nil && len(r.Delivery.Groups) > maxGroups {
+		return nil, fmt.Errorf("metrics: a snapshot has %d groups of alerts", len(r.Delivery.Groups))
 	}
 	for id, scopes := range r.Points {
 		if len(scopes) > maxScopes {
