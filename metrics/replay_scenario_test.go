@@ -19,6 +19,7 @@ const (
 type scenario struct {
 	table  Table
 	rnd    *rand.Rand
+	hosts  int
 	series []*replaySeries
 	frames []frame // one a slot
 	groups []*replayGroup
@@ -67,7 +68,8 @@ type replayHost struct {
 
 func newScenario(table Table, seed uint64, slots int) *scenario {
 	s := &scenario{table: table, rnd: rand.New(rand.NewPCG(seed, 7))}
-	for i := range 1 + s.rnd.IntN(3) {
+	s.hosts = 1 + s.rnd.IntN(3)
+	for i := range s.hosts {
 		s.groups = nil
 		s.describe()
 		h := &replayHost{name: string(rune('a' + i)), period: 1 + s.rnd.IntN(3), up: s.rnd.IntN(4) > 0, groups: s.groups, lastSlot: -1}

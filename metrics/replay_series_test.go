@@ -10,6 +10,7 @@ import (
 // regime is a level that a value keeps for some minutes: a factor of one of its thresholds.
 type regime struct {
 	s      *scenario
+	summed bool // over instances
 	levels []float64
 	until  float64
 	factor float64
@@ -22,6 +23,9 @@ func (r *regime) at(now float64) (target float64) {
 		r.until = now + 60 + 600*r.s.rnd.Float64()
 		r.level = r.levels[r.s.rnd.IntN(len(r.levels))]
 		r.factor = []float64{0, .5, .9, .97, 1, 1.03, 1.1, 2, 10}[r.s.rnd.IntN(9)]
+		if r.factor == 1 && r.summed && r.s.hosts > 1 {
+			r.factor = 1.01 // Prometheus adds instances in no certain order, so that a sum at the threshold may be on either side
+		}
 		r.volume = []float64{0, 4, 30, 400, 5000}[r.s.rnd.IntN(5)]
 	}
 	return r.level * r.factor
@@ -118,7 +122,7 @@ func (s *scenario) histogram(ms []KeyMetric, labels map[string]string, scope str
 	if slow {
 		name("_count", "")
 	}
-	r := &regime{s: s, levels: []float64{1}}
+	r := &regime{s: s, summed: true, levels: []float64{1}}
 	m := ms[0]
 	var bound float64
 	g.move = func(n []float64, seconds, now float64) {
@@ -169,7 +173,7 @@ func (s *scenario) share(m KeyMetric, labels map[string]string, scope string) {
 	}
 	name := m.events("")
 	g := &replayGroup{scope: scope, counted: true, names: []replaySeries{{Name: name, Labels: chosen}, {Name: name, Labels: other}}}
-	r := &regime{s: s, levels: []float64{m.Warning, m.Critical}}
+	r := &regime{s: s, summed: true, levels: []float64{m.Warning, m.Critical}}
 	g.move = func(n []float64, seconds, now float64) {
 		share := min(1, r.at(now))
 		total := math.Round(r.volume * seconds / 30 * (.5 + s.rnd.Float64()))
@@ -202,7 +206,7 @@ func (s *scenario) ratio(m KeyMetric, labels map[string]string, scope string) {
 
 // counter makes a rate near the thresholds.
 func (s *scenario) counter(m KeyMetric, labels map[string]string, scope string) {
-	r := &regime{s: s, levels: []float64{m.Warning, m.Critical}}
+	r := &regime{s: s, summed: m.Statistic == Rate, levels: []float64{m.Warning, m.Critical}}
 	g := &replayGroup{scope: scope, counted: true, fixed: m.Statistic == RateOfOne, names: []replaySeries{{Name: m.Series.Name, Labels: labels}}}
 	g.move = func(n []float64, seconds, now float64) { n[0] += math.Round(1000*r.at(now)*seconds) / 1000 }
 	g.points = func(n []float64) map[string][]float64 { return map[string][]float64{m.ID: n} }
