@@ -62,9 +62,14 @@ func (w *window) bottlenecks(table []KeyMetric, only string, about About) Bottle
 	for _, m := range table {
 		switch m.ID {
 		case "api_throughput":
-			if rate, ok := w.values(m, only)[""]; ok && rate > 0 {
+			for _, name := range w.instances(only) {
+				if sum := w.gained(name, m.ID)[""]; sum != nil {
+					requests += sum[0]
+				}
+			}
+			if requests > 0 && about.WindowSeconds > 0 {
+				rate := requests / about.WindowSeconds
 				out.Throughput = &rate
-				requests = rate * about.WindowSeconds
 			}
 		case "db_pool_utilization":
 			pool = m
@@ -78,7 +83,7 @@ func (w *window) bottlenecks(table []KeyMetric, only string, about About) Bottle
 	list = append(list, w.shares("cache_memory", memory, only)...)
 	list = append(list, w.active(only)...)
 	for i := range list {
-		list[i].rate(out.Throughput, requests, len(w.frames))
+		list[i].rate(out.Throughput, requests, w.observations(only))
 	}
 	slices.SortStableFunc(list, func(a, b Resource) int {
 		return cmp.Or(
@@ -128,20 +133,7 @@ func (r *Resource) name() string {
 func (w *window) shares(id string, m KeyMetric, only string) []Resource {
 	var list []Resource
 	for scope := range w.values(m, only) {
-		mean := 0.0
-		n := 0
-		for _, f := range w.frames {
-			busiest, known := 0.0, false
-			for name, r := range f.readings {
-				if p := r.Points[m.ID][scope]; p != nil && (only == "" || name == only) {
-					busiest, known = max(busiest, p[0]), true
-				}
-			}
-			if known {
-				mean, n = mean+busiest, n+1
-			}
-		}
-		mean /= float64(n)
+		mean, n := w.mean(m.ID, scope, only)
 		list = append(list, Resource{
 			ID: id, Title: m.Title, Labels: m.labels(scope), Utilization: &mean, State: m.Level(mean), Step: m.Step,
 			Evidence: []string{fmt.Sprintf("%.1f %% on average over %d observations of the busiest instance", 100*mean, n)},
@@ -158,7 +150,7 @@ func (w *window) cpu(only string) []Resource {
 		if r == nil || r.Points[pointCPU][""] == nil || seconds == 0 {
 			continue
 		}
-		used := w.increase(name, pointCPU, 2)[""]
+		used := w.gained(name, pointCPU)[""]
 		if cores := r.Points[pointCPU][""][1]; cores > 0 && (at == "" || used[0]/seconds/cores > busiest) {
 			busiest, at = used[0]/seconds/cores, name
 		}
@@ -179,7 +171,7 @@ func (w *window) cpu(only string) []Resource {
 func (w *window) workers(only string) []Resource {
 	worked, slots, seconds := 0.0, 0.0, w.elapsed().Seconds()
 	for _, name := range w.instances(only) {
-		if sum := w.increase(name, pointWorkers, 2)[""]; sum != nil {
+		if sum := w.gained(name, pointWorkers)[""]; sum != nil {
 			worked += sum[0]
 		}
 		if r := w.newest().readings[name]; r != nil && r.Points[pointWorkers][""] != nil {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -30,15 +31,26 @@ type Capacity struct {
 	table    []KeyMetric
 	widths   map[string]int
 	errors   *prometheus.CounterVec
+	sampled  *prometheus.GaugeVec
+	took     *prometheus.HistogramVec
 	report   atomic.Pointer[report]
+	judges   [reaches]*judge // Run's, but for their histories
 }
 
 // CapacityOptions are NewCapacity's options.
 type CapacityOptions struct {
 	// Interval is the time between two evaluations. Zero means 5 s.
 	Interval time.Duration
-	// Window is what rates and quantiles are taken over. Zero means 5 min.
+	// Table is what is evaluated. Zero means KeyMetrics(). With thresholds of your own, give the packages its
+	// Registerer.
+	Table Table
+	// Window is what rates and quantiles are taken over. Zero means the table's, 5 min.
 	Window time.Duration
+	// LeftOpen computes as Prometheus 3 does: a sample at the very beginning of a range is not part of it. Zero means as
+	// Prometheus 2 does.
+	LeftOpen bool
+	// Webhook is told of alerts. Zero means that nobody is.
+	Webhook *Webhook
 	// Instance names this process among those that share Store. Zero means host name and process id.
 	Instance string
 	// Store shares snapshots between the processes. Zero means that this instance reports on itself alone.
@@ -59,8 +71,12 @@ func NewCapacity(gatherer prometheus.Gatherer, opts *CapacityOptions) (*Capacity
 	if o.Interval == 0 {
 		o.Interval = 5 * time.Second
 	}
+	if len(o.Table.Rows) == 0 {
+		o.Table.Rows = KeyMetrics().Rows
+	}
+	o.Table = o.Table.withDefaults()
 	if o.Window == 0 {
-		o.Window = 5 * time.Minute
+		o.Window = o.Table.Window
 	}
 	if o.Instance == "" {
 		host, err := os.Hostname()
@@ -72,8 +88,9 @@ func NewCapacity(gatherer prometheus.Gatherer, opts *CapacityOptions) (*Capacity
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	c := &Capacity{gatherer: gatherer, opts: o, table: KeyMetrics()}
+	c := &Capacity{gatherer: gatherer, opts: o, table: o.Table.Rows}
 	c.widths = widths(c.table)
+	c.judges = [reaches]*judge{newJudge(c), newJudge(c)}
 	var errs []error
 	if gatherer == nil {
 		errs = append(errs, errors.New("metrics: NewCapacity needs a gatherer: give it the registry that the packages register with"))
@@ -84,11 +101,13 @@ func NewCapacity(gatherer prometheus.Gatherer, opts *CapacityOptions) (*Capacity
 	if o.Window > 1000*o.Interval {
 		errs = append(errs, fmt.Errorf("metrics: CapacityOptions.Window %v keeps more than 1000 snapshots of %v, give a longer interval", o.Window, o.Interval))
 	}
-	for _, m := range c.table {
-		errs = append(errs, m.validate())
-	}
+	errs = append(errs, o.Table.validate())
 	var err error
 	c.errors, err = NewCounter(o.Registerer, BackgroundErrors)
+	errs = append(errs, err)
+	c.sampled, err = NewGauge(o.Registerer, SamplerSuccess)
+	errs = append(errs, err)
+	c.took, err = NewHistogram(o.Registerer, EvaluationDuration)
 	errs = append(errs, err)
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
@@ -98,6 +117,11 @@ func NewCapacity(gatherer prometheus.Gatherer, opts *CapacityOptions) (*Capacity
 
 // Run evaluates at every interval until ctx ends, and returns nil then.
 func (c *Capacity) Run(ctx context.Context) error {
+	if c.opts.Webhook != nil {
+		var sender sync.WaitGroup
+		defer sender.Wait()
+		sender.Go(func() { c.opts.Webhook.run(ctx) })
+	}
 	e := newEvaluation(c)
 	ticker := time.NewTicker(c.opts.Interval)
 	defer ticker.Stop()
@@ -116,35 +140,39 @@ type evaluation struct {
 	*Capacity
 	collector *collector
 	window    window
-	alerts    alerts
-	sizes     trend
 	started   time.Time
 	failing   map[string]bool
+	leader    string    // who notifies
+	known     time.Time // when all were asked for the last time
 }
 
 func newEvaluation(c *Capacity) *evaluation {
 	return &evaluation{
 		Capacity:  c,
 		collector: newCollector(c.table, runtime.GOMAXPROCS(0)),
-		window:    window{length: c.opts.Window},
-		alerts:    alerts{},
+		window:    newWindow(c.table, c.opts.Window, c.opts.LeftOpen),
 		failing:   map[string]bool{},
 	}
 }
 
 func (e *evaluation) tick(ctx context.Context, now time.Time) {
+	began := time.Now()
 	families, err := e.gatherer.Gather() // what it could gather comes with the error
 	e.note("gather", err)
 	if e.started.IsZero() {
 		e.started = now
 	}
 	own := &reading{Version: snapshotVersion, Started: e.started.UnixMilli(), At: now.UnixMilli(), Points: e.collector.collect(families)}
-	readings, only := map[string]*reading{}, e.opts.Instance
+	if e.opts.Webhook != nil {
+		own.Delivery = e.opts.Webhook.delivery(now)
+	}
+	readings, only, partial := map[string]*reading{}, e.opts.Instance, false
 	var degraded string
 	if e.opts.Store != nil {
 		if readings, err = e.share(ctx, own); err == nil {
 			only = ""
 		} else if ctx.Err() == nil {
+			partial = true
 			degraded = "the other instances' snapshots cannot be read: this report is about this instance alone"
 		}
 		e.note("fleet", err)
@@ -153,8 +181,36 @@ func (e *evaluation) tick(ctx context.Context, now time.Time) {
 		readings = map[string]*reading{}
 	}
 	readings[e.opts.Instance] = own
-	e.window.add(frame{at: now, readings: readings})
+	e.window.add(frame{at: now, readings: readings, partial: partial})
 	e.evaluate(now, only, degraded)
+	e.notify(now, readings, partial)
+	e.took.WithLabelValues().Observe(time.Since(began).Seconds())
+	e.sampled.WithLabelValues("metrics", "evaluate").SetToCurrentTime()
+}
+
+// notify hands the alerts of the widest reach to the webhook, to send them if that is this instance's task. Where the
+// others cannot be asked, who sent goes on sending as long as what is known of them counts. After that each sends for
+// itself: better twice than never.
+func (e *evaluation) notify(now time.Time, readings map[string]*reading, partial bool) {
+	hook, own := e.opts.Webhook, e.opts.Instance
+	if hook == nil {
+		return
+	}
+	switch {
+	case e.opts.Store == nil || e.leader == "" && partial:
+		e.leader = own
+	case !partial:
+		for _, name := range []string{e.leader, leader(readings)} {
+			if r := readings[name]; r != nil && r.Delivery != nil && name != own {
+				hook.learn(r.Delivery, now)
+			}
+		}
+		e.leader, e.known = leader(readings), now
+	case now.Sub(e.known).Milliseconds() > lookback:
+		e.leader = own
+	}
+	of := e.widest()
+	hook.publish(now, e.leader == own, e.judges[of].alerts.told(of.String()))
 }
 
 // share gives our snapshot to the others and takes theirs.

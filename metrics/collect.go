@@ -36,7 +36,7 @@ func (m KeyMetric) width() int {
 	switch m.Statistic {
 	case Quantile:
 		return len(m.Series.Buckets) + 1
-	case Share:
+	case Share, OverPerMinute:
 		return 2
 	}
 	return 1
@@ -88,8 +88,12 @@ func (c *collector) collect(families []*dto.MetricFamily) points {
 	}
 	c.primed = true
 	for _, m := range c.table {
-		if f := by[m.Series.Name]; f != nil && m.gauge() {
+		switch f := by[m.Series.Name]; {
+		case f == nil:
+		case m.gauge():
 			m.readGauge(out, f, by[m.Of.Name])
+		case m.Statistic == RateOfOne:
+			m.readOne(out, f)
 		}
 	}
 	if f := by[HTTPActiveRequests.Name]; f != nil {
@@ -127,6 +131,16 @@ func (m KeyMetric) readGauge(out points, f, of *dto.MetricFamily) {
 	}
 }
 
+// readOne takes a counter as it is: it is a server's, which every instance shows alike.
+func (m KeyMetric) readOne(out points, f *dto.MetricFamily) {
+	for _, child := range f.GetMetric() {
+		if r := rawOf(f.GetType(), child); r != nil {
+			p := out.at(m.ID, m.scopeOf(child), 1)
+			p[0] = max(p[0], r.count)
+		}
+	}
+}
+
 // count adds what a family's counters have gained since the last call.
 func (c *collector) count(f *dto.MetricFamily) {
 	for _, child := range f.GetMetric() {
@@ -135,16 +149,15 @@ func (c *collector) count(f *dto.MetricFamily) {
 			continue
 		}
 		key := f.GetName() + "\x1f" + childKey(child)
-		before, seen := c.last[key]
+		before := c.last[key]
 		c.last[key] = *now
 		gained := now.since(before)
 		for _, m := range c.table {
-			if m.Series.Name != f.GetName() || m.gauge() {
+			if m.Series.Name != f.GetName() || !m.counts() {
 				continue
 			}
-			g := gained
-			// A child that appears later began at zero, except where it mirrors a server's counter.
-			if !c.primed || !seen && m.Statistic == RateOfOne {
+			g := gained // a child that appears later began at zero
+			if !c.primed {
 				g = raw{buckets: make([]float64, len(now.buckets))}
 			}
 			m.add(c.counted, child, g)
@@ -175,11 +188,13 @@ func (m KeyMetric) add(counted points, child *dto.Metric, g raw) {
 	case Share:
 		if m.selects(child) {
 			p[0] += g.count
+		} else {
+			p[1] += g.count
 		}
-		p[1] += g.count
 	case OverPerMinute:
 		if i := slices.Index(m.Series.Buckets, m.Param); i >= 0 && i < len(g.buckets) {
-			p[0] += g.count - g.buckets[i]
+			p[0] += g.count
+			p[1] += g.buckets[i]
 		}
 	default:
 		p[0] += g.count

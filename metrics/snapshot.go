@@ -17,10 +17,12 @@ type reading struct {
 	At      int64 `json:"at"`
 	// Points are as collected since Started.
 	Points points `json:"points"`
+	// Delivery is of instances that notify.
+	Delivery *delivery `json:"delivery,omitempty"`
 }
 
 const (
-	snapshotVersion = 1
+	snapshotVersion = 2
 	// maxSnapshot bounds what is written to and read from the store: far above what the table makes of 50 queues.
 	maxSnapshot = 256 << 10
 	maxScopes   = 512
@@ -55,6 +57,9 @@ func decode(blob []byte, widths map[string]int) (*reading, error) {
 	}
 	if r.At < r.Started {
 		return nil, errors.New("metrics: a snapshot is older than its process")
+	}
+	if r.Delivery != nil && len(r.Delivery.Groups) > maxGroups {
+		return nil, fmt.Errorf("metrics: a snapshot has %d groups of alerts", len(r.Delivery.Groups))
 	}
 	for id, scopes := range r.Points {
 		if len(scopes) > maxScopes {
