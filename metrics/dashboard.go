@@ -30,6 +30,8 @@ type About struct {
 	Degraded string `json:"degraded,omitempty"`
 	// Warming is true until a whole window has been seen. Values are of the time seen so far.
 	Warming bool `json:"warming"`
+	// Unmeasured are the key metrics that nothing in the evaluating process measures: it uses no package that does.
+	Unmeasured []string `json:"unmeasured"`
 	// WindowSeconds is the time that rates and quantiles are taken over.
 	WindowSeconds float64 `json:"window_seconds"`
 }
@@ -72,7 +74,7 @@ func (e *evaluation) evaluate(now time.Time, only, degraded string) {
 	e.alerts.tick(now, e.table, values)
 	about := About{
 		Time: now, Instance: e.opts.Instance, Instances: e.window.reporting(only), Scope: "fleet", Degraded: degraded,
-		Warming: e.window.elapsed() < e.opts.Window-e.opts.Interval, WindowSeconds: e.window.elapsed().Seconds(),
+		Warming: e.window.elapsed() < e.opts.Window-e.opts.Interval, WindowSeconds: e.window.elapsed().Seconds(), Unmeasured: e.missing,
 	}
 	if only != "" {
 		about.Scope = "instance"
@@ -132,7 +134,7 @@ func (c *Capacity) current(now time.Time) *report {
 		return r
 	}
 	about := About{
-		Instance: c.opts.Instance, Instances: []string{}, Scope: "instance", Warming: true,
+		Instance: c.opts.Instance, Instances: []string{}, Unmeasured: []string{}, Scope: "instance", Warming: true,
 		Degraded: "nothing has been evaluated lately: Capacity.Run must be running",
 	}
 	return &report{

@@ -36,18 +36,20 @@ func ruleFile(t *testing.T) rulesYAML {
 	return file
 }
 
-func TestRulesGolden(t *testing.T) {
-	if *update {
-		if err := os.WriteFile(golden, Rules(), 0o644); err != nil {
+func TestGolden(t *testing.T) {
+	for path, got := range map[string][]byte{golden: Rules(), "testdata/dashboard.golden.json": GrafanaDashboard()} {
+		if *update {
+			if err := os.WriteFile(path, got, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(path)
+		if err != nil {
 			t.Fatal(err)
 		}
-	}
-	want, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), string(Rules())); diff != "" {
-		t.Errorf("the rules are not as in %s; if that is intended, go test ./metrics -update\n%s", golden, diff)
+		if diff := cmp.Diff(string(want), string(got)); diff != "" {
+			t.Errorf("%s is not what the table makes; if that is intended, make golden\n%s", path, diff)
+		}
 	}
 }
 
@@ -288,7 +290,8 @@ func TestPromtoolIsSilentWithoutTraffic(t *testing.T) {
 	// A Redis without maxmemory has no series of it, or 0.
 	idle.Input = append(idle.Input, promInput{CacheMemoryUsed.Name + `{server="x"}`, "1000x60"},
 		promInput{CacheMemoryUsed.Name + `{server="y"}`, "1000x60"}, promInput{CacheMemoryMax.Name + `{server="y"}`, "0x60"})
-	nothing := &promSeries{Name: "nothing is exported", Interval: "30s", Exprs: []promExpr{{Expr: "ALERTS", At: "25m"}}}
+	idle.Input = append(idle.Input, promInput{SamplerSuccess.Name + `{package="x",task="x"}`, "0+30x60"})
+	nothing := &promSeries{Name: "nothing is exported", Interval: "30s", Exprs: []promExpr{{Expr: `ALERTS{metric!="` + watchAll + `"}`, At: "25m"}}}
 	runPromTests(t, []*promSeries{idle, nothing}, golden)
 }
 
@@ -316,7 +319,7 @@ func TestPromtoolFiresTheRunbooksRules(t *testing.T) {
 		s.Alerts = append(s.Alerts, promAlert{"20m", alert, []promExpAlert{{labels, map[string]string{"summary": want.summary}}}},
 			promAlert{At: "1m", Name: alert})
 	}
-	quiet := &promSeries{Name: "runbook, all well", Interval: "30s", Exprs: []promExpr{{Expr: "ALERTS", At: "25m"}}}
+	quiet := &promSeries{Name: "runbook, all well", Interval: "30s", Exprs: []promExpr{{Expr: `ALERTS{metric!="` + watchAll + `"}`, At: "25m"}}}
 	for _, id := range []string{"api_latency_p95", "cache_hit_rate", "db_pool_utilization"} {
 		m := metric(t, id)
 		in, _ := m.input(m.Warning, false)
