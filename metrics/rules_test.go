@@ -37,7 +37,7 @@ func ruleFile(t *testing.T) rulesYAML {
 }
 
 func TestGolden(t *testing.T) {
-	for path, got := range map[string][]byte{golden: Rules(), "testdata/dashboard.golden.json": GrafanaDashboard()} {
+	for path, got := range map[string][]byte{golden: Rules(), "testdata/dashboard.golden.json": GrafanaDashboard(), "../docs/metrics.md": KeyMetrics().Markdown()} {
 		if *update {
 			if err := os.WriteFile(path, got, 0o644); err != nil {
 				t.Fatal(err)
