@@ -19,7 +19,7 @@ demo: ## Run the whole platform on this machine; Ctrl-C leaves nothing behind
 	@exec bin/leadplatform
 
 test: ## Run every test against real servers, with the race detector
-	@scripts/install-servers postgres redis promtool pgbouncer
+	@scripts/install-servers postgres redis prometheus pgbouncer
 	@[ -n "$(RACE)" ] || echo "no C compiler found: testing without the race detector"
 	SCALEAWARE_REQUIRE_SERVERS=1 $(GO) test $(RACE) -timeout 20m ./...
 	cd internal/ormtest && SCALEAWARE_REQUIRE_SERVERS=1 $(GO) test $(RACE) -timeout 20m ./...
@@ -34,7 +34,7 @@ check: ## Formatting, vet, staticcheck, arrows, file lengths, docs
 	cd internal/ormtest && $(GO) mod tidy -diff && $(GO) vet ./... && $(GO) tool -modfile=../../tools/go.mod staticcheck ./...
 
 race: ## Run every test three times with the race detector, to find flaky ones
-	@scripts/install-servers postgres redis promtool pgbouncer
+	@scripts/install-servers postgres redis prometheus pgbouncer
 	SCALEAWARE_REQUIRE_SERVERS=1 $(GO) test -race -count=3 -timeout 60m ./...
 	cd internal/ormtest && SCALEAWARE_REQUIRE_SERVERS=1 $(GO) test -race -count=3 -timeout 60m ./...
 

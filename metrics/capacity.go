@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 )
 
 // SnapshotStore shares the instances' small snapshots, so that any of them can report on all. It is used by one
@@ -101,7 +102,7 @@ func NewCapacity(gatherer prometheus.Gatherer, opts *CapacityOptions) (*Capacity
 	if o.Window > 1000*o.Interval {
 		errs = append(errs, fmt.Errorf("metrics: CapacityOptions.Window %v keeps more than 1000 snapshots of %v, give a longer interval", o.Window, o.Interval))
 	}
-	errs = append(errs, o.Table.validate())
+	errs = append(errs, o.Table.Audit())
 	var err error
 	c.errors, err = NewCounter(o.Registerer, BackgroundErrors)
 	errs = append(errs, err)
@@ -144,6 +145,8 @@ type evaluation struct {
 	failing   map[string]bool
 	leader    string    // who notifies
 	known     time.Time // when all were asked for the last time
+	presence  *presence
+	missing   []string
 }
 
 func newEvaluation(c *Capacity) *evaluation {
@@ -159,6 +162,7 @@ func (e *evaluation) tick(ctx context.Context, now time.Time) {
 	began := time.Now()
 	families, err := e.gatherer.Gather() // what it could gather comes with the error
 	e.note("gather", err)
+	e.audit(families)
 	if e.started.IsZero() {
 		e.started = now
 	}
@@ -211,6 +215,18 @@ func (e *evaluation) notify(now time.Time, readings map[string]*reading, partial
 	}
 	of := e.widest()
 	hook.publish(now, e.leader == own, e.judges[of].alerts.told(of.String()))
+}
+
+// audit compares what is registered here with what the table needs, and says once what nothing here measures.
+func (e *evaluation) audit(families []*dto.MetricFamily) {
+	first := e.presence == nil
+	if first {
+		e.presence = newPresence(e.table, e.gatherer)
+	}
+	e.note("buckets", e.presence.look(families))
+	if e.missing = e.presence.missing(); first && len(e.missing) > 0 {
+		e.opts.Logger.Info("metrics: nothing in this process measures some key metrics, which is right where it does not use the packages that do", "metrics", e.missing)
+	}
 }
 
 // share gives our snapshot to the others and takes theirs.

@@ -96,8 +96,20 @@ var (
 	Notifications      = Series{"scaleaware_notifications_total", Counter, []string{"outcome"}, nil, "Messages about alerts by outcome: sent, failed (each attempt), or dropped because too many groups wait."}
 )
 
-// processCPU is made by client_golang's process collector, not by us.
-var processCPU = Series{"process_cpu_seconds_total", Counter, nil, nil, "Total user and system CPU time spent in seconds."}
+// What others make: client_golang's process and Go collectors, and Prometheus itself.
+var (
+	processCPU    = Series{"process_cpu_seconds_total", Counter, nil, nil, "Total user and system CPU time spent in seconds."}
+	processMemory = Series{"process_resident_memory_bytes", Gauge, nil, nil, "Resident memory size in bytes."}
+	processFiles  = Series{"process_open_fds", Gauge, nil, nil, "Number of open file descriptors."}
+	goGoroutines  = Series{"go_goroutines", Gauge, nil, nil, "Number of goroutines that currently exist."}
+	up            = Series{"up", Gauge, nil, nil, "1 when the last scrape of a target succeeded."}
+	activeAlerts  = Series{"ALERTS", Gauge, []string{"alertname", "alertstate", "severity", "metric"}, nil, "1 for each alert that is pending or firing."}
+)
+
+// foreign are the series that others make and our rules and dashboard read.
+func foreign() []Series {
+	return []Series{processCPU, processMemory, processFiles, goGoroutines, up, activeAlerts}
+}
 
 // Contract returns every series that this module exports, in the order of this file.
 func Contract() []Series {

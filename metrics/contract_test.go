@@ -4,10 +4,8 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
-	"regexp"
 	"slices"
 	"strconv"
-	"strings"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -59,7 +57,7 @@ func contract(t *testing.T) []Series {
 
 func TestContractIsLintClean(t *testing.T) {
 	reg := prometheus.NewPedanticRegistry()
-	for _, s := range contract(t) {
+	for _, s := range Contract() {
 		values := make([]string, len(s.Labels))
 		var err error
 		switch s.Kind {
@@ -92,74 +90,20 @@ func TestContractIsLintClean(t *testing.T) {
 	}
 }
 
-var (
-	selector = regexp.MustCompile(`([a-zA-Z_:][a-zA-Z0-9_:]*)(\{[^}]*\})?`)
-	duration = regexp.MustCompile(`\[[^]]*\]`)
-	byClause = regexp.MustCompile(`by \(([^)]*)\)`)
-	word     = regexp.MustCompile(`^(sum|max|by|rate|deriv|or|unless|time|histogram_quantile)$`)
-	matchers = regexp.MustCompile(`([a-zA-Z_]+)(?:=~|!=|=)"([^"]*)"`)
-)
-
-// promtool cannot know which series exist: a rule over a misspelt one is valid and silent for ever.
-func TestRulesSelectOnlyWhatTheContractHas(t *testing.T) {
-	labels := map[string][]string{}
-	for _, s := range contract(t) {
-		if s.Kind == Histogram {
-			labels[s.Name+"_bucket"] = append([]string{"le"}, s.Labels...)
-			labels[s.Name+"_count"] = s.Labels
-			labels[s.Name+"_sum"] = s.Labels
-		} else {
-			labels[s.Name] = s.Labels
-		}
-	}
-	selected := 0
-	for _, rule := range ruleFile(t).Groups[0].Rules {
-		for _, found := range selector.FindAllStringSubmatch(duration.ReplaceAllString(byClause.ReplaceAllString(rule.Expr, "by"), ""), -1) {
-			if word.MatchString(found[1]) {
-				continue
-			}
-			known, ok := labels[found[1]]
-			if !ok {
-				t.Errorf("%s%s selects %s, which is neither in the contract nor recorded before", rule.Record, rule.Alert, found[1])
-				continue
-			}
-			selected++
-			for _, m := range matchers.FindAllStringSubmatch(found[2], -1) {
-				if !slices.Contains(known, m[1]) {
-					t.Errorf("%s%s: %s has no label %s", rule.Record, rule.Alert, found[1], m[1])
-				}
-			}
-			for _, by := range byClause.FindAllStringSubmatch(rule.Expr, -1) {
-				for label := range strings.SplitSeq(by[1], ", ") {
-					if !slices.Contains(known, label) {
-						t.Errorf("%s%s: %s has no label %s", rule.Record, rule.Alert, found[1], label)
-					}
-				}
-			}
-		}
-		if rule.Record != "" {
-			labels[rule.Record] = nil
-		}
-	}
-	if selected < 40 {
-		t.Errorf("found only %d selectors in the rules", selected)
-	}
-}
-
 func TestContractListsEverySeries(t *testing.T) {
 	inFile := map[string]bool{}
 	for _, s := range contract(t) {
-		inFile[s.Name] = s.Name != processCPU.Name
+		inFile[s.Name] = true
 	}
-	for _, s := range Contract() {
+	for _, s := range slices.Concat(Contract(), foreign()) {
 		if !inFile[s.Name] {
-			t.Errorf("Contract lists %s twice, or it is not in contract.go", s.Name)
+			t.Errorf("Contract or foreign lists %s twice, or it is not in contract.go", s.Name)
 		}
 		inFile[s.Name] = false
 	}
 	for name, missing := range inFile {
 		if missing {
-			t.Errorf("Contract does not list %s", name)
+			t.Errorf("neither Contract nor foreign lists %s", name)
 		}
 	}
 }

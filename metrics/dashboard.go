@@ -32,6 +32,8 @@ type About struct {
 	Degraded string `json:"degraded,omitempty"`
 	// Warming is true until a whole window has been seen. Values are of the time seen so far.
 	Warming bool `json:"warming"`
+	// Unmeasured are the key metrics that nothing in the evaluating process measures: it uses no package that does.
+	Unmeasured []string `json:"unmeasured"`
 	// WindowSeconds is the time that rates and quantiles are taken over.
 	WindowSeconds float64 `json:"window_seconds"`
 }
@@ -122,7 +124,7 @@ func (e *evaluation) view(now time.Time, of reach, only string) view {
 	}
 	about := About{
 		Time: now, Instance: e.opts.Instance, Instances: e.window.reporting(only), Scope: instanceReach.String(),
-		Warming: e.window.elapsed() < e.opts.Window-e.opts.Interval, WindowSeconds: e.window.elapsed().Seconds(),
+		Warming: e.window.elapsed() < e.opts.Window-e.opts.Interval, WindowSeconds: e.window.elapsed().Seconds(), Unmeasured: e.missing,
 	}
 	if only == "" {
 		about.Scope = fleetReach.String()
@@ -209,7 +211,7 @@ func (c *Capacity) current(now time.Time) *report {
 		return r
 	}
 	about := About{
-		Instance: c.opts.Instance, Instances: []string{}, Scope: instanceReach.String(), Warming: true,
+		Instance: c.opts.Instance, Instances: []string{}, Unmeasured: []string{}, Scope: instanceReach.String(), Warming: true,
 		Degraded: "nothing has been evaluated lately: Capacity.Run must be running",
 	}
 	nothing := view{

@@ -8,7 +8,8 @@
 //
 //   - A latency threshold is a bucket boundary with a finite one above it: p95 is past 200 ms exactly when fewer than
 //     95 % of requests took 200 ms or less, without an error of interpolation.
-//   - Every rule selects series that exist, and every alert has been seen to fire, just past its threshold and not
+//   - Every rule and every panel selects series that exist, with labels that they have: [Table.Audit] reads them all,
+//     and NewCapacity fails when one does not. Every alert has been seen to fire, just past its threshold and not
 //     before its time, by the real promtool. The runbook's own rules load unchanged and fire.
 //   - What is not known is reported as unknown: a metric without traffic is null, a bottleneck without enough
 //     observations says "not enough data", an evaluation that has stopped is not reported at all.
@@ -38,7 +39,19 @@
 // Every process runs a Capacity on the same store, so that any management listener reports on all of them.
 //
 // To read the contract: a [Series] is a variable such as [HTTPRequestDuration], with name, labels and buckets;
-// [KeyMetrics] says what is made of them and what it means. For Prometheus, write the rules to a file:
+// [KeyMetrics] says what is made of them and what it means; docs/metrics.md has it all on one page. For Prometheus and
+// Grafana, write rules and dashboard to files, by hand or with go generate:
 //
-//	go run github.com/scaleaware/scaleaware/metrics/cmd/scaleaware-rules > scaleaware.rules.yml
+//	//go:generate go run github.com/scaleaware/scaleaware/metrics/cmd/scaleaware-rules -o deploy
+//
+// # Thresholds of your own
+//
+// They are given in one place, and everything follows: buckets, rules, dashboard, docs, the report and its alerts.
+//
+//	overrides, err := metrics.ReadOverrides(file) // {"api_latency_p95": {"warning": 0.25, "critical": 0.6}}
+//	table, err := metrics.KeyMetrics().Override(overrides)
+//	httpMetrics, err := metrics.NewHTTP(table.Registerer(registry), nil) // and the packages' Options.Registerer
+//	capacity, err := metrics.NewCapacity(registry, &metrics.CapacityOptions{Table: table, Store: store})
+//
+// and the same file to scaleaware-rules as -thresholds.
 package metrics

@@ -6,33 +6,34 @@ import (
 	"strings"
 )
 
-// expression is the metric's value in PromQL. Where nothing happens it is NaN or empty, and both are silence.
-func (m KeyMetric) expression(window string) string {
+// expression is the metric's value in PromQL, of the series that filter, a list of matchers, leaves. Where nothing
+// happens it is NaN or empty, and both are silence.
+func (m KeyMetric) expression(window, filter string) string {
 	by := m.by()
-	total := "sum" + by + "(rate(" + m.events("") + "[" + window + "]))"
+	total := "sum" + by + "(rate(" + m.events(filter) + "[" + window + "]))"
 	switch m.Statistic {
 	case Quantile:
 		le := strings.Join(append(m.Scope[:len(m.Scope):len(m.Scope)], "le"), ", ")
-		return fmt.Sprintf("histogram_quantile(%g, sum by (%s) (rate(%s_bucket[%s])))", m.Param, le, m.Series.Name, window)
+		return fmt.Sprintf("histogram_quantile(%g, sum by (%s) (rate(%s_bucket%s[%s])))", m.Param, le, m.Series.Name, braces(filter), window)
 	case Share:
-		part := "sum" + by + "(rate(" + m.events(m.matcher()) + "[" + window + "]))"
+		part := "sum" + by + "(rate(" + m.events(both(m.matcher(), filter)) + "[" + window + "]))"
 		// A selection without a child yet is nothing of all, not unknown.
 		return fmt.Sprintf("(%s or 0 * %s) / (%s > 0)", part, total, total)
 	case OverPerMinute:
-		upTo := m.Series.Name + "_bucket{" + leMatcher(m.Param) + "}"
+		upTo := m.Series.Name + "_bucket" + braces(both(leMatcher(m.Param), filter))
 		return fmt.Sprintf("60 * (%s - sum%s(rate(%s[%s])))", total, by, upTo, window)
 	case Rate:
 		return total
 	case RateOfOne:
-		return "max" + by + "(rate(" + m.events("") + "[" + window + "]))"
+		return "max" + by + "(rate(" + m.events(filter) + "[" + window + "]))"
 	case Largest:
-		return "max" + by + "(" + m.Series.Name + braces(m.matcher()) + ")"
+		return "max" + by + "(" + m.Series.Name + braces(both(m.matcher(), filter)) + ")"
 	case LargestRatio:
-		return fmt.Sprintf("max%s(%s / (%s > 0))", by, m.Series.Name, m.Of.Name)
+		return fmt.Sprintf("max%s(%s%s / (%s%s > 0))", by, m.Series.Name, braces(filter), m.Of.Name, braces(filter))
 	case GrowthPerDay:
-		return fmt.Sprintf("86400 * deriv((max%s(%s))[6h:5m])", by, m.Series.Name)
+		return fmt.Sprintf("86400 * deriv((max%s(%s%s))[6h:5m])", by, m.Series.Name, braces(filter))
 	case Age:
-		return fmt.Sprintf("time() - max%s(%s)", by, m.Series.Name)
+		return fmt.Sprintf("time() - max%s(%s%s)", by, m.Series.Name, braces(filter))
 	}
 	panic("metrics: key metric " + m.ID + " has a statistic that is not in the table")
 }
@@ -63,6 +64,13 @@ func (m KeyMetric) matcher() string {
 		op = "!="
 	}
 	return m.Label + op + strconv.Quote(m.Value)
+}
+
+func both(a, b string) string {
+	if a == "" || b == "" {
+		return a + b
+	}
+	return a + ", " + b
 }
 
 func braces(matcher string) string {

@@ -57,14 +57,6 @@ func (w *Webhook) learn(d *delivery, at time.Time) {
 	}
 }
 
-func set(list []string) map[string]bool {
-	out := make(map[string]bool, len(list))
-	for _, s := range list {
-		out[s] = true
-	}
-	return out
-}
-
 // leader is who sends: of those that notify the one whose messages arrive, then the one that has evaluated longest. All
 // compare the same numbers, however far their clocks are apart.
 func leader(readings map[string]*reading) string {

@@ -1,4 +1,15 @@
-// Command scaleaware-rules writes the Prometheus rule file to standard output:
+// Command scaleaware-rules writes what follows from the table of key metrics: the Prometheus rules, a Grafana dashboard
+// and a page that documents them. Without arguments it writes the rules to standard output:
 //
 //	go run github.com/scaleaware/scaleaware/metrics/cmd/scaleaware-rules > scaleaware.rules.yml
+//
+// With a directory it writes scaleaware.rules.yml, scaleaware.dashboard.json and metrics.md into it, and with
+// thresholds of your own all three are made of those:
+//
+//	//go:generate go run github.com/scaleaware/scaleaware/metrics/cmd/scaleaware-rules -o deploy -thresholds thresholds.json
+//
+// The file of thresholds is what metrics.ReadOverrides reads. Give the service the same one, so that its own alerts and
+// buckets agree.
+//
+// A file that would be the same is not written again, one that would differ is replaced whole.
 package main
