@@ -15,7 +15,7 @@ import (
 // instruments are the store's series and its log.
 type instruments struct {
 	requests, loads, fills, invalidated, evicted, background *prometheus.CounterVec
-	memoryUsed, memoryMax                                    *prometheus.GaugeVec
+	memoryUsed, memoryMax, evicting, sampled                 *prometheus.GaugeVec
 
 	log     *slog.Logger
 	lastLog atomic.Int64 // Unix nanoseconds of the last throttled record
@@ -41,6 +41,8 @@ func newInstruments(o Options) (*instruments, error) {
 	counter(&in.background, metrics.BackgroundErrors)
 	gauge(&in.memoryUsed, metrics.CacheMemoryUsed)
 	gauge(&in.memoryMax, metrics.CacheMemoryMax)
+	gauge(&in.evicting, metrics.CacheEvicting)
+	gauge(&in.sampled, metrics.SamplerSuccess)
 	return in, errors.Join(errs...)
 }
 

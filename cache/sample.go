@@ -23,9 +23,18 @@ type info struct {
 	runID     string
 	used, max float64 // bytes; max is 0 when the node has no limit
 	evicted   float64
+	policy    string
 }
 
-func newSampler(s *Store) *sampler { return &sampler{store: s, last: map[string]info{}} }
+func newSampler(s *Store) *sampler {
+	m := &sampler{store: s, last: map[string]info{}}
+	m.succeeded() // until it has, its age is told from its start
+	return m
+}
+
+func (m *sampler) succeeded() {
+	m.store.in.sampled.WithLabelValues("cache", "sample").SetToCurrentTime()
+}
 
 func (m *sampler) sample(ctx context.Context) error {
 	var mu sync.Mutex
@@ -45,6 +54,7 @@ func (m *sampler) sample(ctx context.Context) error {
 	})
 	if err == nil {
 		m.forget(masters)
+		m.succeeded()
 	}
 	return err
 }
@@ -58,6 +68,7 @@ func (m *sampler) forget(masters map[string]bool) {
 			delete(m.last, server)
 			m.store.in.memoryUsed.DeleteLabelValues(server)
 			m.store.in.memoryMax.DeleteLabelValues(server)
+			m.store.in.evicting.DeleteLabelValues(server)
 		}
 	}
 }
@@ -73,6 +84,14 @@ func (m *sampler) record(server string, now info) {
 		in.memoryMax.WithLabelValues(server).Set(now.max)
 	} else {
 		in.memoryMax.DeleteLabelValues(server) // without a limit there is no utilisation, rather than one of 0
+	}
+	switch now.policy {
+	case "": // not told
+		in.evicting.DeleteLabelValues(server)
+	case "noeviction":
+		in.evicting.WithLabelValues(server).Set(0)
+	default:
+		in.evicting.WithLabelValues(server).Set(1)
 	}
 	in.evicted.WithLabelValues(server).Add(evictions(was, now, known))
 }
@@ -106,5 +125,6 @@ func parseInfo(text string) info {
 		used:    max(0, number("used_memory")-number("mem_not_counted_for_evict")),
 		max:     number("maxmemory"),
 		evicted: number("evicted_keys"),
+		policy:  fields["maxmemory_policy"],
 	}
 }

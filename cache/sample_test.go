@@ -2,14 +2,15 @@ package cache
 
 import (
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/redis/go-redis/v9"
 )
 
 func TestParseInfo(t *testing.T) {
-	got := parseInfo("# Server\r\nrun_id:abc\r\n# Memory\r\nused_memory:1000\r\nmem_not_counted_for_evict:100\r\nmaxmemory:5000\r\n# Stats\r\nevicted_keys:7\r\n")
-	if want := (info{runID: "abc", used: 900, max: 5000, evicted: 7}); got != want {
+	got := parseInfo("# Server\r\nrun_id:abc\r\n# Memory\r\nused_memory:1000\r\nmem_not_counted_for_evict:100\r\nmaxmemory:5000\r\nmaxmemory_policy:allkeys-lru\r\n# Stats\r\nevicted_keys:7\r\n")
+	if want := (info{runID: "abc", used: 900, max: 5000, evicted: 7, policy: "allkeys-lru"}); got != want {
 		t.Errorf("got %+v", got)
 	}
 }
@@ -32,6 +33,24 @@ func TestEvictions(t *testing.T) {
 	}
 }
 
+func TestRecordTellsWhetherAServerEvicts(t *testing.T) {
+	in, err := newInstruments(Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := newSampler(&Store{in: in})
+	for policy, want := range map[string]float64{"noeviction": 0, "allkeys-lru": 1, "volatile-ttl": 1} {
+		m.record("a", info{policy: policy})
+		if got := testutil.ToFloat64(m.store.in.evicting); got != want {
+			t.Errorf("%s: %v, want %v", policy, got, want)
+		}
+	}
+	m.record("a", info{})
+	if n := testutil.CollectAndCount(m.store.in.evicting); n != 0 {
+		t.Error("a policy that is not told was made up")
+	}
+}
+
 func TestSampleReachesEveryMaster(t *testing.T) {
 	both(t, func(t *testing.T, rdb redis.UniversalClient) {
 		ctx := testContext(t)
@@ -45,6 +64,12 @@ func TestSampleReachesEveryMaster(t *testing.T) {
 		}
 		if n := testutil.CollectAndCount(s.in.memoryUsed); n != len(l) {
 			t.Errorf("%d servers sampled of %d", n, len(l))
+		}
+		if n := testutil.CollectAndCount(s.in.evicting); n != len(l) {
+			t.Errorf("the policy of %d servers is known, of %d", n, len(l))
+		}
+		if age := time.Since(time.Unix(0, int64(1e9*testutil.ToFloat64(s.in.sampled)))); age > time.Minute {
+			t.Errorf("the sampler's success was noted %v ago", age)
 		}
 		if n := testutil.CollectAndCount(s.in.memoryMax); n != 0 {
 			t.Errorf("a limit was made up for %d servers that have none", n)

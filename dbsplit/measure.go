@@ -20,13 +20,15 @@ func (db *DB) measure(ctx context.Context) {
 	waited := make(map[*pool]time.Duration)
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	wg.Go(func() { db.watchSizes(ctx) }) // a slow look at many tables must not hold up the gauges
+	wg.Go(func() { db.watchSizes(ctx) })                                // a slow look at many tables must not hold up the gauges
+	db.in.sampled.WithLabelValues("dbsplit", "size").SetToCurrentTime() // until it has succeeded, its age is told from here
 	db.sampleSize(ctx)
 	counted := false
 	for {
 		db.samplePools()
 		db.sampleWaits(waited)
 		db.sampleStaleness()
+		db.in.sampled.WithLabelValues("dbsplit", "pools").SetToCurrentTime()
 		select {
 		case <-ctx.Done():
 			return
@@ -129,4 +131,5 @@ func (db *DB) sampleSize(ctx context.Context) {
 		return
 	}
 	db.in.size.WithLabelValues(name).Set(float64(size))
+	db.in.sampled.WithLabelValues("dbsplit", "size").SetToCurrentTime()
 }

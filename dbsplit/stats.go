@@ -31,6 +31,7 @@ type instruments struct {
 	up         *prometheus.GaugeVec
 	tokens     [tokenOutcomes]prometheus.Counter
 	size       *prometheus.GaugeVec
+	sampled    *prometheus.GaugeVec
 	background *prometheus.CounterVec
 
 	mu         sync.Mutex // for writing operations
@@ -68,6 +69,7 @@ func newInstruments(name string, reg prometheus.Registerer) (*instruments, error
 		stale:      gauge(metrics.DBReplicaStale),
 		up:         gauge(metrics.DBNodeUp),
 		size:       gauge(metrics.DBSize),
+		sampled:    gauge(metrics.SamplerSuccess),
 		background: counter(metrics.BackgroundErrors),
 	}
 	in.operations.Store(&map[string]prometheus.Observer{})

@@ -6,17 +6,25 @@ import (
 	"time"
 )
 
-// Alert is one alert that is pending or firing, with the fields of Prometheus's /api/v1/alerts and some more.
+// Alert is one alert, with the fields of Prometheus's /api/v1/alerts and some more.
 type Alert struct {
 	// Labels are alertname, severity, metric and the metric's scope.
 	Labels map[string]string `json:"labels"`
 	// Annotations are summary and runbook.
 	Annotations map[string]string `json:"annotations"`
-	// State is pending until the threshold's time has passed, then firing.
+	// State is pending until the threshold's time has passed, then firing, then inactive.
 	State string `json:"state"`
 	// ActiveAt is since when the value has been past the threshold.
 	ActiveAt time.Time `json:"activeAt"`
-	// Value is the metric's value now, in Unit.
+	// FiredAt is since when it has been firing, or null.
+	FiredAt *time.Time `json:"firedAt"`
+	// KeepFiringSince is since when the value is no longer past the threshold while the alert is kept firing, or null.
+	KeepFiringSince *time.Time `json:"keepFiringSince"`
+	// ResolvedAt is when it ended, or null.
+	ResolvedAt *time.Time `json:"resolvedAt"`
+	// Inhibited is true for a warning while the critical alert of the same metric and scope fires: nobody is notified.
+	Inhibited bool `json:"inhibited"`
+	// Value is the metric's value when it was last past the threshold, in Unit.
 	Value float64 `json:"value"`
 	// Threshold is what Value is past, in Unit.
 	Threshold float64 `json:"threshold"`
@@ -30,79 +38,54 @@ type Alert struct {
 	Why *Why `json:"why"`
 }
 
-type alertKey struct {
-	metric   string
-	severity Level
-	scope    string
-}
-
-type activeAlert struct {
-	metric    KeyMetric
-	threshold Threshold
-	since     time.Time
-	value     float64
-	firing    bool
-}
-
-// alerts are the pending and firing ones, with Prometheus's semantics: the first tick past the threshold is pending,
-// it fires when it has been past it at every tick for the threshold's time, and one tick without, or without a value,
-// forgets it.
-type alerts map[alertKey]*activeAlert
-
-func (a alerts) tick(now time.Time, table []KeyMetric, values map[string]map[string]float64) {
-	seen := map[alertKey]bool{}
-	for _, m := range table {
-		for _, t := range m.Thresholds() {
-			for scope, value := range values[m.ID] {
-				if !m.Op.past(value, t.Value) { // false for NaN
-					continue
-				}
-				key := alertKey{m.ID, t.Severity, scope}
-				seen[key] = true
-				active := a[key]
-				if active == nil {
-					active = &activeAlert{metric: m, threshold: t, since: now}
-					a[key] = active
-				}
-				active.value = value
-				active.firing = active.firing || now.Sub(active.since) >= t.For
-			}
-		}
-	}
-	for key := range a {
-		if !seen[key] {
-			delete(a, key)
-		}
-	}
-}
-
-// list is what the report shows: firing before pending, critical before warning.
+// list is what the report shows of those that are pending or firing: firing before pending, critical before warning.
 func (a alerts) list(reach string) []Alert {
+	return a.choose(reach, func(x *activeAlert) bool { return x.state != inactive })
+}
+
+// ended is what the report shows of those that have ended lately, the latest first.
+func (a alerts) ended(reach string) []Alert {
+	list := a.choose(reach, func(x *activeAlert) bool { return x.state == inactive })
+	slices.SortStableFunc(list, func(x, y Alert) int { return y.ResolvedAt.Compare(*x.ResolvedAt) })
+	return list
+}
+
+func (a alerts) choose(reach string, shown func(*activeAlert) bool) []Alert {
 	list := []Alert{}
-	for key, active := range a {
-		m := active.metric
-		labels := m.labels(key.scope)
-		summary := m.summary(active.threshold, func(name string) string { return labels[name] })
-		labels["alertname"] = m.Alert
-		labels["severity"] = active.threshold.Severity.String()
-		labels["metric"] = m.ID
-		state := "pending"
-		if active.firing {
-			state = "firing"
+	for key, x := range a {
+		if shown(x) {
+			list = append(list, a.alert(key, x, reach))
 		}
-		list = append(list, Alert{
-			Labels: labels, Annotations: map[string]string{"summary": summary, "runbook": m.Step},
-			State: state, ActiveAt: active.since, Value: active.value, Threshold: active.threshold.Value,
-			Unit: m.Unit, Severity: active.threshold.Severity, Scope: reach,
-		})
 	}
 	slices.SortFunc(list, func(x, y Alert) int {
 		return cmp.Or(
-			cmp.Compare(x.State, y.State), // firing < pending
+			cmp.Compare(x.State, y.State), // firing < inactive < pending
 			cmp.Compare(y.Severity, x.Severity),
 			cmp.Compare(x.Labels["metric"], y.Labels["metric"]),
 			cmp.Compare(x.Annotations["summary"], y.Annotations["summary"]),
 		)
 	})
 	return list
+}
+
+func (a alerts) alert(key alertKey, x *activeAlert, reach string) Alert {
+	m := x.metric
+	labels := m.labels(key.scope)
+	summary := m.summary(x.threshold, func(name string) string { return labels[name] })
+	labels["alertname"] = m.Alert
+	labels["severity"] = x.threshold.Severity.String()
+	labels["metric"] = m.ID
+	return Alert{
+		Labels: labels, Annotations: map[string]string{"summary": summary, "runbook": m.Step},
+		State: x.state.String(), ActiveAt: x.since, FiredAt: orNull(x.fired), KeepFiringSince: orNull(x.keeping), ResolvedAt: orNull(x.resolved),
+		Inhibited: a.inhibited(key), Value: x.value, Threshold: x.threshold.Value,
+		Unit: m.Unit, Severity: x.threshold.Severity, Scope: reach,
+	}
+}
+
+func orNull(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
 }

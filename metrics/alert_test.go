@@ -44,9 +44,9 @@ func TestAlerts(t *testing.T) {
 				a.tick(epoch.Add(time.Duration(i)*30*time.Second), table, map[string]map[string]float64{"api_latency_p95": {"": v}})
 				state := ""
 				for _, severity := range []Level{Warning, Critical} {
-					if active := a[alertKey{"api_latency_p95", severity, ""}]; active != nil {
+					if active := a[alertKey{"api_latency_p95", severity, ""}]; active != nil && active.state != inactive {
 						letter := map[Level]string{Warning: "P", Critical: "p"}[severity]
-						if active.firing {
+						if active.state == firing {
 							letter = map[Level]string{Warning: "F", Critical: "f"}[severity]
 						}
 						state += letter
@@ -65,7 +65,7 @@ func TestAlerts(t *testing.T) {
 }
 
 func TestAlertList(t *testing.T) {
-	table := KeyMetrics()
+	table := KeyMetrics().Rows
 	a := alerts{}
 	for i := range 5 {
 		a.tick(epoch.Add(time.Duration(i)*30*time.Second), table, map[string]map[string]float64{

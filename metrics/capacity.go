@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"runtime"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -31,6 +30,7 @@ type Capacity struct {
 	table    []KeyMetric
 	widths   map[string]int
 	errors   *prometheus.CounterVec
+	sampled  *prometheus.GaugeVec
 	report   atomic.Pointer[report]
 	judges   [reaches]*judge // Run's, but for their histories
 }
@@ -39,8 +39,14 @@ type Capacity struct {
 type CapacityOptions struct {
 	// Interval is the time between two evaluations. Zero means 5 s.
 	Interval time.Duration
-	// Window is what rates and quantiles are taken over. Zero means 5 min.
+	// Table is what is evaluated. Zero means KeyMetrics(). With thresholds of your own, give the packages its
+	// Registerer.
+	Table Table
+	// Window is what rates and quantiles are taken over. Zero means the table's, 5 min.
 	Window time.Duration
+	// LeftOpen computes as Prometheus 3 does: a sample at the very beginning of a range is not part of it. Zero means as
+	// Prometheus 2 does.
+	LeftOpen bool
 	// Instance names this process among those that share Store. Zero means host name and process id.
 	Instance string
 	// Store shares snapshots between the processes. Zero means that this instance reports on itself alone.
@@ -65,8 +71,12 @@ func NewCapacity(gatherer prometheus.Gatherer, opts *CapacityOptions) (*Capacity
 	if o.Interval == 0 {
 		o.Interval = 5 * time.Second
 	}
+	if len(o.Table.Rows) == 0 {
+		o.Table.Rows = KeyMetrics().Rows
+	}
+	o.Table = o.Table.withDefaults()
 	if o.Window == 0 {
-		o.Window = 5 * time.Minute
+		o.Window = o.Table.Window
 	}
 	if o.Instance == "" {
 		host, err := os.Hostname()
@@ -81,7 +91,7 @@ func NewCapacity(gatherer prometheus.Gatherer, opts *CapacityOptions) (*Capacity
 	if o.Version == "" {
 		o.Version = buildVersion()
 	}
-	c := &Capacity{gatherer: gatherer, opts: o, table: KeyMetrics()}
+	c := &Capacity{gatherer: gatherer, opts: o, table: o.Table.Rows}
 	c.widths = widths(c.table)
 	c.judges = [reaches]*judge{newJudge(c), newJudge(c)}
 	var errs []error
@@ -94,11 +104,11 @@ func NewCapacity(gatherer prometheus.Gatherer, opts *CapacityOptions) (*Capacity
 	if o.Window > 1000*o.Interval {
 		errs = append(errs, fmt.Errorf("metrics: CapacityOptions.Window %v keeps more than 1000 snapshots of %v, give a longer interval", o.Window, o.Interval))
 	}
-	for _, m := range c.table {
-		errs = append(errs, m.validate())
-	}
+	errs = append(errs, o.Table.validate())
 	var err error
 	c.errors, err = NewCounter(o.Registerer, BackgroundErrors)
+	errs = append(errs, err)
+	c.sampled, err = NewGauge(o.Registerer, SamplerSuccess)
 	errs = append(errs, err)
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
@@ -135,10 +145,10 @@ type evaluation struct {
 func newEvaluation(c *Capacity) *evaluation {
 	return &evaluation{
 		Capacity:  c,
-		collector: newCollector(c.table, runtime.GOMAXPROCS(0)),
+		collector: newCollector(c.table),
 		examiner:  newExaminer(c.table, &c.opts),
 		roster:    roster{every: c.opts.Interval, seen: map[string]sighting{}},
-		window:    window{length: c.opts.Window},
+		window:    newWindow(c.table, c.opts.Window, c.opts.LeftOpen),
 		failing:   map[string]bool{},
 	}
 }
@@ -150,7 +160,7 @@ func (e *evaluation) tick(ctx context.Context, now time.Time) {
 		e.started = now
 	}
 	own := &reading{Version: snapshotVersion, Started: e.started.UnixMilli(), At: now.UnixMilli(), Points: e.collector.collect(families), Vitals: e.examiner.examine(now, families, e.suspects())}
-	readings, only := map[string]*reading{}, e.opts.Instance
+	readings, only, partial := map[string]*reading{}, e.opts.Instance, false
 	var degraded []string
 	if e.opts.Store != nil {
 		var unreadable []string
@@ -158,6 +168,7 @@ func (e *evaluation) tick(ctx context.Context, now time.Time) {
 			only = ""
 			degraded = describeLosses(unreadable, e.roster.see(now, readings))
 		} else if ctx.Err() == nil {
+			partial = true
 			degraded = append(degraded, "the other instances' snapshots cannot be read: this report is about this instance alone")
 		}
 		e.note("fleet", err)
@@ -166,8 +177,9 @@ func (e *evaluation) tick(ctx context.Context, now time.Time) {
 		readings = map[string]*reading{}
 	}
 	readings[e.opts.Instance] = own
-	e.window.add(frame{at: now, readings: readings})
+	e.window.add(frame{at: now, readings: readings, partial: partial})
 	e.evaluate(now, only, strings.Join(degraded, "; "))
+	e.sampled.WithLabelValues("metrics", "evaluate").SetToCurrentTime()
 }
 
 // share gives our snapshot to the others and takes theirs.

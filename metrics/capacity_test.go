@@ -112,8 +112,8 @@ func TestCapacityAlertsOverTime(t *testing.T) {
 		if m := d.measurement("api_latency_p95", ""); m.Value == nil || *m.Value <= .2 || *m.Value >= .3 || m.State != Warning {
 			t.Errorf("p95 is %+v", m)
 		}
-		if v := *d.measurement("api_throughput", "").Value; v < 99 || v > 101 {
-			t.Errorf("throughput %v, want 100/s", v)
+		if v := *d.measurement("api_throughput", "").Value; v != 20 {
+			t.Errorf("throughput %v, want 6000 requests in the five minutes that Prometheus divides by", v)
 		}
 		if m := d.measurement("db_query_time", ""); m.Value != nil || m.State != Unknown {
 			t.Errorf("a metric that nothing measures is %+v, want unknown", m)
@@ -185,8 +185,8 @@ func TestCapacityBeforeRun(t *testing.T) {
 	if alerts, ok := got["alerts"].([]any); !ok || len(alerts) != 0 {
 		t.Errorf("alerts: %v, want an empty array", got["alerts"])
 	}
-	if list := got["metrics"].([]any); len(list) != len(KeyMetrics()) {
-		t.Errorf("%d metrics, want every one of %d", len(list), len(KeyMetrics()))
+	if list := got["metrics"].([]any); len(list) != len(KeyMetrics().Rows) {
+		t.Errorf("%d metrics, want every one of %d", len(list), len(KeyMetrics().Rows))
 	}
 	if got["warming"] != true || c.Bottlenecks().Verdict != "not enough data" {
 		t.Errorf("%s", text)
@@ -283,10 +283,10 @@ func TestCapacityDistrustsTheStore(t *testing.T) {
 		for name, blob := range map[string]string{
 			"junk":     "junk",
 			"version":  `{"v":99}`,
-			"negative": `{"v":1,"points":{"api_throughput":{"":[-1]}}}`,
-			"time":     `{"v":1,"started":5,"at":1}`,
+			"negative": `{"v":2,"points":{"api_throughput":{"":[-1]}}}`,
+			"time":     `{"v":2,"started":5,"at":1}`,
 			"large":    strings.Repeat("x", maxSnapshot+1),
-			"shape":    `{"v":1,"points":{"api_throughput":{"":[1,2,3]},"api_latency_p95":{"":[]},"unheard_of":{"":[1]},"db_pool_utilization":{"p":null}}}`,
+			"shape":    `{"v":2,"points":{"api_throughput":{"":[1,2,3]},"api_latency_p95":{"":[]},"unheard_of":{"":[1]},"db_pool_utilization":{"p":null}}}`,
 		} {
 			store.blobs[name], store.until[name] = []byte(blob), time.Now().Add(time.Hour)
 		}
@@ -299,8 +299,8 @@ func TestCapacityDistrustsTheStore(t *testing.T) {
 		}
 		pass(18, busy) // "shape" is never renewed
 		d := r.Dashboard()
-		if v := *d.measurement("api_throughput", "").Value; v < 9 || v > 11 {
-			t.Errorf("throughput %v, want 10", v)
+		if v := *d.measurement("api_throughput", "").Value; v != 1 {
+			t.Errorf("throughput %v, want 300 requests in five minutes", v)
 		}
 		if !slices.Equal(d.Instances, []string{"a"}) {
 			t.Errorf("instances: %v", d.Instances)

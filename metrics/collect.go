@@ -12,13 +12,6 @@ import (
 // long as a process lives.
 type points map[string]map[string][]float64
 
-// The points of resources that have no key metric of their own.
-const (
-	pointCPU     = "process_cpu"  // seconds used, cores
-	pointActive  = "http_active"  // requests
-	pointWorkers = "worker_slots" // seconds worked, slots
-)
-
 func (p points) at(id, scope string, n int) []float64 {
 	scopes := p[id]
 	if scopes == nil {
@@ -36,7 +29,7 @@ func (m KeyMetric) width() int {
 	switch m.Statistic {
 	case Quantile:
 		return len(m.Series.Buckets) + 1
-	case Share:
+	case Share, OverPerMinute:
 		return 2
 	}
 	return 1
@@ -49,7 +42,6 @@ func (m KeyMetric) gauge() bool { return m.Series.Kind == Gauge }
 // start again.
 type collector struct {
 	table   []KeyMetric
-	cores   float64
 	wanted  map[string]bool
 	last    map[string]raw // by child
 	counted points
@@ -62,11 +54,8 @@ type raw struct {
 	buckets    []float64 // cumulative, +Inf last
 }
 
-func newCollector(table []KeyMetric, cores int) *collector {
-	c := &collector{table: table, cores: float64(cores), last: map[string]raw{}, counted: points{}, wanted: map[string]bool{}}
-	for _, s := range []Series{HTTPActiveRequests, QueueWorkerSlots, JobDuration, processCPU} {
-		c.wanted[s.Name] = true
-	}
+func newCollector(table []KeyMetric) *collector {
+	c := &collector{table: table, last: map[string]raw{}, counted: points{}, wanted: map[string]bool{}}
 	for _, m := range table {
 		c.wanted[m.Series.Name] = true
 		if m.Of.Name != "" {
@@ -88,20 +77,18 @@ func (c *collector) collect(families []*dto.MetricFamily) points {
 	}
 	c.primed = true
 	for _, m := range c.table {
-		if f := by[m.Series.Name]; f != nil && m.gauge() {
+		switch f := by[m.Series.Name]; {
+		case f == nil:
+		case m.gauge():
 			m.readGauge(out, f, by[m.Of.Name])
+		case m.Statistic == RateOfOne:
+			m.readOne(out, f)
 		}
-	}
-	if f := by[HTTPActiveRequests.Name]; f != nil {
-		out.at(pointActive, "", 1)[0] = f.GetMetric()[0].GetGauge().GetValue()
 	}
 	for id, scopes := range c.counted {
 		for scope, numbers := range scopes {
 			copy(out.at(id, scope, len(numbers)), numbers)
 		}
-	}
-	if f := by[QueueWorkerSlots.Name]; f != nil {
-		out.at(pointWorkers, "", 2)[1] = f.GetMetric()[0].GetGauge().GetValue()
 	}
 	return out
 }
@@ -127,6 +114,16 @@ func (m KeyMetric) readGauge(out points, f, of *dto.MetricFamily) {
 	}
 }
 
+// readOne takes a counter as it is: it is a server's, which every instance shows alike.
+func (m KeyMetric) readOne(out points, f *dto.MetricFamily) {
+	for _, child := range f.GetMetric() {
+		if r := rawOf(f.GetType(), child); r != nil {
+			p := out.at(m.ID, m.scopeOf(child), 1)
+			p[0] = max(p[0], r.count)
+		}
+	}
+}
+
 // count adds what a family's counters have gained since the last call.
 func (c *collector) count(f *dto.MetricFamily) {
 	for _, child := range f.GetMetric() {
@@ -135,30 +132,18 @@ func (c *collector) count(f *dto.MetricFamily) {
 			continue
 		}
 		key := f.GetName() + "\x1f" + childKey(child)
-		before, seen := c.last[key]
+		before := c.last[key]
 		c.last[key] = *now
 		gained := now.since(before)
 		for _, m := range c.table {
-			if m.Series.Name != f.GetName() || m.gauge() {
+			if m.Series.Name != f.GetName() || !m.counts() {
 				continue
 			}
-			g := gained
-			// A child that appears later began at zero, except where it mirrors a server's counter.
-			if !c.primed || !seen && m.Statistic == RateOfOne {
+			g := gained // a child that appears later began at zero
+			if !c.primed {
 				g = raw{buckets: make([]float64, len(now.buckets))}
 			}
 			m.add(c.counted, child, g)
-		}
-		if !c.primed {
-			gained = raw{}
-		}
-		switch f.GetName() {
-		case JobDuration.Name:
-			c.counted.at(pointWorkers, "", 2)[0] += gained.sum
-		case processCPU.Name:
-			p := c.counted.at(pointCPU, "", 2)
-			p[0] += gained.count
-			p[1] = c.cores
 		}
 	}
 }
@@ -175,11 +160,13 @@ func (m KeyMetric) add(counted points, child *dto.Metric, g raw) {
 	case Share:
 		if m.selects(child) {
 			p[0] += g.count
+		} else {
+			p[1] += g.count
 		}
-		p[1] += g.count
 	case OverPerMinute:
 		if i := slices.Index(m.Series.Buckets, m.Param); i >= 0 && i < len(g.buckets) {
-			p[0] += g.count - g.buckets[i]
+			p[0] += g.count
+			p[1] += g.buckets[i]
 		}
 	default:
 		p[0] += g.count

@@ -65,6 +65,7 @@ var (
 	CacheMemoryUsed  = Series{"cache_memory_used_bytes", Gauge, []string{"server"}, nil, "Memory that a Redis node counts against its maxmemory."}
 	CacheMemoryMax   = Series{"cache_memory_max_bytes", Gauge, []string{"server"}, nil, "A Redis node's maxmemory; absent when it has none."}
 	CacheEvicted     = Series{"cache_evicted_keys_total", Counter, []string{"server"}, nil, "Keys that a Redis node has evicted."}
+	CacheEvicting    = Series{"cache_evicting", Gauge, []string{"server"}, nil, "1 where a Redis node evicts keys when its memory is full, 0 where it refuses writes then (maxmemory-policy noeviction)."}
 	CacheInvalidated = Series{"cache_invalidated_keys_total", Counter, []string{"cache"}, nil, "Keys removed by invalidation."}
 )
 
@@ -86,7 +87,17 @@ var (
 	ReadOnlyEpoch    = Series{"readonly_epoch", Gauge, nil, nil, "Epoch of the read-only state that this instance obeys."}
 	ReadOnlyRefused  = Series{"readonly_refused_total", Counter, []string{"surface"}, nil, "Writes refused by read-only mode: http, or check for those refused further down."}
 	BackgroundErrors = Series{"scaleaware_background_errors_total", Counter, []string{"package", "task"}, nil, "Failures of background work, each also logged."}
+	SamplerSuccess   = Series{"scaleaware_sampler_last_success_timestamp_seconds", Gauge, []string{"package", "task"}, nil, "Unix time of a sampler's last success; until the first one, of its start."}
 )
 
-// processCPU is made by client_golang's process collector, not by us.
-var processCPU = Series{"process_cpu_seconds_total", Counter, nil, nil, "Total user and system CPU time spent in seconds."}
+// Contract returns every series that this module exports, in the order of this file.
+func Contract() []Series {
+	return []Series{
+		HTTPRequestDuration, HTTPActiveRequests, HTTPRouteOverflow,
+		DBPoolAcquired, DBPoolMax, DBPoolWaiters, DBPoolAcquireWait, DBPoolAcquireTime, DBFleetMax, DBServerMax,
+		DBQueryDuration, DBReads, DBReplicaStale, DBNodeUp, DBTokens, DBSize,
+		CacheRequests, CacheLoads, CacheFills, CacheMemoryUsed, CacheMemoryMax, CacheEvicted, CacheEvicting, CacheInvalidated,
+		QueueTasks, QueueOldestPending, QueueEnqueued, QueueDesiredWorkers, QueueWorkerSlots, QueueLimited, JobDuration,
+		SessionCommands, ReadOnlyEnabled, ReadOnlyEpoch, ReadOnlyRefused, BackgroundErrors, SamplerSuccess,
+	}
+}

@@ -96,7 +96,7 @@ var (
 	selector = regexp.MustCompile(`([a-zA-Z_:][a-zA-Z0-9_:]*)(\{[^}]*\})?`)
 	duration = regexp.MustCompile(`\[[^]]*\]`)
 	byClause = regexp.MustCompile(`by \(([^)]*)\)`)
-	word     = regexp.MustCompile(`^(sum|max|by|rate|deriv|or|histogram_quantile)$`)
+	word     = regexp.MustCompile(`^(sum|max|by|rate|deriv|or|unless|time|histogram_quantile)$`)
 	matchers = regexp.MustCompile(`([a-zA-Z_]+)(?:=~|!=|=)"([^"]*)"`)
 )
 
@@ -143,5 +143,23 @@ func TestRulesSelectOnlyWhatTheContractHas(t *testing.T) {
 	}
 	if selected < 40 {
 		t.Errorf("found only %d selectors in the rules", selected)
+	}
+}
+
+func TestContractListsEverySeries(t *testing.T) {
+	inFile := map[string]bool{}
+	for _, s := range contract(t) {
+		inFile[s.Name] = true
+	}
+	for _, s := range Contract() {
+		if !inFile[s.Name] {
+			t.Errorf("Contract lists %s twice, or it is not in contract.go", s.Name)
+		}
+		inFile[s.Name] = false
+	}
+	for name, missing := range inFile {
+		if missing {
+			t.Errorf("Contract does not list %s", name)
+		}
 	}
 }

@@ -11,6 +11,8 @@ import (
 type Dashboard struct {
 	// Alerts are those pending or firing, the worst first.
 	Alerts []Alert `json:"alerts"`
+	// Resolved are alerts that have fired and ended within the last 15 minutes, the latest first.
+	Resolved []Alert `json:"resolved"`
 	// Metrics are all key metrics, one for each scope, such as a queue, that has a value.
 	Metrics []Measurement `json:"metrics"`
 	About
@@ -79,13 +81,16 @@ type view struct{ dashboard Dashboard }
 // judge is what an evaluation remembers of one reach.
 type judge struct {
 	alerts  alerts
-	sizes   trend
+	values  results
 	history *history
 	ledger  *ledger
 }
 
 func newJudge(c *Capacity) *judge {
-	return &judge{alerts: alerts{}, history: newHistory(c.table, c.opts.Interval, c.opts.Window), ledger: newLedger(c.opts.Interval, c.opts.Window)}
+	return &judge{
+		alerts: alerts{}, values: results{},
+		history: newHistory(c.table, c.opts.Interval, c.opts.Window), ledger: newLedger(c.opts.Interval, c.opts.Window),
+	}
 }
 
 // evaluate makes both reports. only is this instance where the others are not known.
@@ -107,15 +112,15 @@ const noFleet = "there is no store of snapshots (CapacityOptions.Store), so that
 // view evaluates the fleet, or only one instance.
 func (e *evaluation) view(now time.Time, of reach, only string) view {
 	j := e.judges[of]
-	values := map[string]map[string]float64{}
-	for _, m := range e.table {
-		if m.Statistic == GrowthPerDay {
-			values[m.ID] = j.sizes.perDay(now, e.window.values(m, only))
-		} else {
-			values[m.ID] = e.window.values(m, only)
-		}
+	values, all := j.values, only
+	if of == fleetReach {
+		all = "" // a store that cannot be read ends no alert about the others
 	}
+	e.window.evaluate(values, e.table, all)
 	j.alerts.tick(now, e.table, values)
+	if all != only {
+		e.window.evaluate(values, e.table, only)
+	}
 	about := About{
 		Time: now, Instance: e.opts.Instance, Instances: e.window.reporting(only), Scope: instanceReach.String(),
 		Warming: e.window.elapsed() < e.opts.Window-e.opts.Interval, WindowSeconds: e.window.elapsed().Seconds(),
@@ -128,19 +133,19 @@ func (e *evaluation) view(now time.Time, of reach, only string) view {
 		readings = map[string]*reading{only: readings[only]}
 	}
 	about.Members = e.roster.members(now, readings)
-	all := map[string]*vitals{}
+	told := map[string]*vitals{}
 	for instance, r := range readings {
 		if r.Vitals != nil {
-			all[instance] = r.Vitals
+			told[instance] = r.Vitals
 		}
 	}
 	if about.Scope == of.String() { // a fleet's past has a gap where only this instance is known
 		j.history.add(now, values)
-		j.ledger.add(now, all)
+		j.ledger.add(now, told)
 	}
-	d := Dashboard{Alerts: j.alerts.list(about.Scope), Metrics: measure(e.table, values), About: about}
+	d := Dashboard{Alerts: j.alerts.list(about.Scope), Resolved: j.alerts.ended(about.Scope), Metrics: measure(e.table, values), About: about}
 	for i := range d.Alerts {
-		d.Alerts[i].explain(e.table, all)
+		d.Alerts[i].explain(e.table, told)
 	}
 	return view{d}
 }
@@ -175,7 +180,11 @@ func measure(table []KeyMetric, values map[string]map[string]float64) []Measurem
 			list = append(list, none)
 		}
 		for _, scope := range scopes {
-			list = append(list, m.measurement(scope, values[m.ID][scope]))
+			row := m.measurement(scope, values[m.ID][scope])
+			if m.muted(scope, values) {
+				row.State = OK
+			}
+			list = append(list, row)
 		}
 	}
 	return list
@@ -261,6 +270,6 @@ func (c *Capacity) current(now time.Time) *report {
 		Instance: c.opts.Instance, Instances: []string{}, Members: []Member{}, Scope: instanceReach.String(), Warming: true,
 		Degraded: "nothing has been evaluated lately: Capacity.Run must be running",
 	}
-	nothing := view{Dashboard{Alerts: []Alert{}, Metrics: measure(c.table, nil), About: about}}
+	nothing := view{Dashboard{Alerts: []Alert{}, Resolved: []Alert{}, Metrics: measure(c.table, nil), About: about}}
 	return &report{nothing, nothing}
 }

@@ -11,7 +11,7 @@ import (
 )
 
 func ExampleKeyMetric_Level() {
-	for _, m := range metrics.KeyMetrics() {
+	for _, m := range metrics.KeyMetrics().Rows {
 		if m.ID == "cache_hit_rate" {
 			fmt.Println(m.Level(.85), m.Level(.7), m.Level(.5))
 		}

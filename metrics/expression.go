@@ -7,35 +7,42 @@ import (
 )
 
 // expression is the metric's value in PromQL. Where nothing happens it is NaN or empty, and both are silence.
-func (m KeyMetric) expression() string {
-	by := "" // " by (queue) "
-	if len(m.Scope) > 0 {
-		by = " by (" + strings.Join(m.Scope, ", ") + ") "
-	}
-	total := "sum" + by + "(rate(" + m.events("") + "[5m]))"
+func (m KeyMetric) expression(window string) string {
+	by := m.by()
+	total := "sum" + by + "(rate(" + m.events("") + "[" + window + "]))"
 	switch m.Statistic {
 	case Quantile:
 		le := strings.Join(append(m.Scope[:len(m.Scope):len(m.Scope)], "le"), ", ")
-		return fmt.Sprintf("histogram_quantile(%g, sum by (%s) (rate(%s_bucket[5m])))", m.Param, le, m.Series.Name)
+		return fmt.Sprintf("histogram_quantile(%g, sum by (%s) (rate(%s_bucket[%s])))", m.Param, le, m.Series.Name, window)
 	case Share:
-		part := "sum" + by + "(rate(" + m.events(m.matcher()) + "[5m]))"
+		part := "sum" + by + "(rate(" + m.events(m.matcher()) + "[" + window + "]))"
 		// A selection without a child yet is nothing of all, not unknown.
 		return fmt.Sprintf("(%s or 0 * %s) / (%s > 0)", part, total, total)
 	case OverPerMinute:
 		upTo := m.Series.Name + "_bucket{" + leMatcher(m.Param) + "}"
-		return fmt.Sprintf("60 * (%s - sum%s(rate(%s[5m])))", total, by, upTo)
+		return fmt.Sprintf("60 * (%s - sum%s(rate(%s[%s])))", total, by, upTo, window)
 	case Rate:
 		return total
 	case RateOfOne:
-		return "max" + by + "(rate(" + m.events("") + "[5m]))"
+		return "max" + by + "(rate(" + m.events("") + "[" + window + "]))"
 	case Largest:
 		return "max" + by + "(" + m.Series.Name + braces(m.matcher()) + ")"
 	case LargestRatio:
 		return fmt.Sprintf("max%s(%s / (%s > 0))", by, m.Series.Name, m.Of.Name)
 	case GrowthPerDay:
 		return fmt.Sprintf("86400 * deriv((max%s(%s))[6h:5m])", by, m.Series.Name)
+	case Age:
+		return fmt.Sprintf("time() - max%s(%s)", by, m.Series.Name)
 	}
 	panic("metrics: key metric " + m.ID + " has a statistic that is not in the table")
+}
+
+// by is such as " by (queue) ".
+func (m KeyMetric) by() string {
+	if len(m.Scope) == 0 {
+		return ""
+	}
+	return " by (" + strings.Join(m.Scope, ", ") + ") "
 }
 
 // events is the counter that counts what the metric is about.
@@ -81,6 +88,20 @@ func (m KeyMetric) summary(t Threshold, label func(name string) string) string {
 		text += ", " + name + " " + label(name)
 	}
 	return text
+}
+
+// condition is when the alert is due, in PromQL over the records.
+func (m KeyMetric) condition(t Threshold, table Table) string {
+	expr := fmt.Sprintf("%s %s %s", table.record(m), m.Op.symbol(), strconv.FormatFloat(t.Value, 'f', -1, 64))
+	if m.MinEvents > 0 {
+		expr += fmt.Sprintf(" and sum%s(increase(%s[%s])) >= %s", m.by(), m.events(""), promDuration(table.Window), strconv.FormatFloat(m.MinEvents, 'f', -1, 64))
+	}
+	if m.Unless != "" {
+		if other, ok := table.Row(m.Unless); ok {
+			expr += " unless (" + table.record(other) + " > 0)"
+		}
+	}
+	return expr
 }
 
 func (u Unit) format(v float64) string {

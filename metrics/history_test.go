@@ -35,7 +35,7 @@ func alike(a, b []float64) bool {
 }
 
 func TestHistoryKeepsStepsWithTheirWorst(t *testing.T) {
-	h := newHistory(KeyMetrics(), 5*time.Second, 5*time.Minute)
+	h := newHistory(KeyMetrics().Rows, 5*time.Second, 5*time.Minute)
 	if h.step != 10*time.Second {
 		t.Fatalf("step %v, want a thirtieth of the window", h.step)
 	}
@@ -84,7 +84,7 @@ func TestHistoryKeepsStepsWithTheirWorst(t *testing.T) {
 }
 
 func TestHistoryForgets(t *testing.T) {
-	h := newHistory(KeyMetrics(), 5*time.Second, 5*time.Minute)
+	h := newHistory(KeyMetrics().Rows, 5*time.Second, 5*time.Minute)
 	for i := range 2 * keptSteps {
 		h.add(epoch.Add(time.Duration(i)*10*time.Second), map[string]map[string]float64{"api_throughput": {"": float64(i)}})
 	}
@@ -104,7 +104,7 @@ func TestHistoryForgets(t *testing.T) {
 // A queue's name is a caller's choice, so scopes are bounded; those long gone make room.
 func TestHistoryIsBounded(t *testing.T) {
 	before := memory()
-	h := newHistory(KeyMetrics(), 5*time.Second, 5*time.Minute)
+	h := newHistory(KeyMetrics().Rows, 5*time.Second, 5*time.Minute)
 	second := func(from, n int) map[string]map[string]float64 {
 		scopes := map[string]float64{}
 		for i := range n {
@@ -140,7 +140,7 @@ func memory() int {
 }
 
 func TestHistoryIsAgreed(t *testing.T) {
-	h := newHistory(KeyMetrics(), 5*time.Second, 5*time.Minute)
+	h := newHistory(KeyMetrics().Rows, 5*time.Second, 5*time.Minute)
 	h.add(epoch, map[string]map[string]float64{"queue_depth": {"mail": 3}})
 	h.add(epoch.Add(10*time.Second), nil)
 	text, err := json.Marshal(h.report(time.Time{}, nil, "fleet"))

@@ -21,9 +21,13 @@ func NewGauge(reg prometheus.Registerer, s Series) (*prometheus.GaugeVec, error)
 	return register(reg, s, prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: s.Name, Help: s.Help}, s.Labels))
 }
 
-// NewHistogram is NewCounter for a histogram with the row's buckets.
+// NewHistogram is NewCounter for a histogram with the row's buckets, or those of the table whose [Table.Registerer]
+// reg is.
 func NewHistogram(reg prometheus.Registerer, s Series) (*prometheus.HistogramVec, error) {
 	s.must(Histogram)
+	if t, ok := reg.(*tableRegisterer); ok {
+		s.Buckets = t.table.buckets(s)
+	}
 	return register(reg, s, prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: s.Name, Help: s.Help, Buckets: s.Buckets}, s.Labels))
 }
 

@@ -22,6 +22,8 @@ const (
 	LargestRatio
 	// GrowthPerDay is a gauge's slope over six hours, in units per day.
 	GrowthPerDay
+	// Age is how many seconds ago the largest value of a gauge of Unix times was.
+	Age
 )
 
 // Unit is what a value counts.
@@ -37,6 +39,7 @@ const (
 	Callers   Unit = "callers"
 	Bytes     Unit = "bytes"
 	BytesADay Unit = "bytes_per_day"
+	Flag      Unit = "flag" // 1 is yes, 0 is no
 )
 
 // KeyMetric is one row of the table from which rules, alerts and reports are rendered.
@@ -47,9 +50,9 @@ type KeyMetric struct {
 	Title string
 	// Unit is the unit of values and thresholds.
 	Unit Unit
-	// Record is the name of the recording rule, after the prefix scaleaware:.
+	// Record is the name of the recording rule, after the prefix scaleaware:. A 5m in it stands for the table's window.
 	Record string
-	// Alert is the name of the alerts. Empty where there are no thresholds.
+	// Alert is the name of the alerts. A row that has one can be given thresholds, even if it has none yet.
 	Alert string
 
 	// Statistic says how the value is made, of the following.
@@ -71,6 +74,15 @@ type KeyMetric struct {
 	Warning, Critical float64
 	// WarningFor and CriticalFor are how long a value must be past them. Zero means that there are none.
 	WarningFor, CriticalFor time.Duration
+	// KeepFiringFor is how long an alert that has fired goes on firing when the value is no longer past the threshold,
+	// so that it does not flap. Zero means not at all.
+	KeepFiringFor time.Duration
+	// MinEvents is how many events the window must have for an alert: of a handful, the slowest is the p99. Zero means
+	// that any number will do.
+	MinEvents float64
+	// Unless is the ID of another key metric of the same scope: where its value is above 0, this one does not alert.
+	// Empty means that it always does.
+	Unless string
 	// Step is what the runbook says to do.
 	Step string
 
@@ -91,12 +103,13 @@ const (
 	stepRedis = "Cache Scaling: add nodes to the Redis Cluster or raise maxmemory; shorten TTLs of what is rarely read."
 	stepQueue = "Queue Backlog: add workers; pause or drain queues that can wait (POST /api/v1/performance/jobs/{queue}/pause)."
 	stepJobs  = "Queue Backlog: find why jobs fail, then POST /api/v1/performance/jobs/{queue}/retry-failed."
+	stepBlind = "Monitoring: what this sampler measures is not known. Look for scaleaware_background_errors_total of the same package and task, and for its lines in the log."
 	stepDisk  = "Database Partitioning: create the coming partitions and detach old ones before the disk is full."
 )
 
-// KeyMetrics returns the runbook's key metrics with its thresholds, in its order.
-func KeyMetrics() []KeyMetric {
-	return []KeyMetric{
+// KeyMetrics returns the runbook's key metrics with its thresholds, in its order, and what is needed to trust them.
+func KeyMetrics() Table {
+	return Table{Rows: []KeyMetric{
 		{
 			ID: "api_latency_p95", Title: "API latency (p95)", Unit: Seconds, Record: "http_request_duration_seconds:p95_5m", Alert: "APILatencyP95High",
 			Statistic: Quantile, Series: HTTPRequestDuration, Param: .95,
@@ -114,17 +127,17 @@ func KeyMetrics() []KeyMetric {
 			Warning: .001, Critical: .01, WarningFor: long, CriticalFor: short, Step: stepLoad,
 		},
 		{
-			ID: "api_throughput", Title: "API throughput", Unit: PerSecond, Record: "http_requests:rate5m",
-			Statistic: Rate, Series: HTTPRequestDuration,
+			ID: "api_throughput", Title: "API throughput", Unit: PerSecond, Record: "http_requests:rate5m", Alert: "APIThroughputHigh",
+			Statistic: Rate, Series: HTTPRequestDuration, Step: stepLoad,
 		},
 		{
 			ID: "db_pool_utilization", Title: "Connection pool utilization", Unit: Ratio, Record: "db_pool_utilization:ratio", Alert: "DBPoolUtilizationHigh",
 			Statistic: LargestRatio, Series: DBPoolAcquired, Of: DBPoolMax, Scope: []string{"pool"},
-			Warning: .8, Critical: .9, WarningFor: long, CriticalFor: short, Step: stepPool,
+			Warning: .8, Critical: .9, WarningFor: long, CriticalFor: short, KeepFiringFor: short, Step: stepPool,
 			Compat: "db_connection_pool_utilization", CompatFactor: 1,
 		},
 		{
-			ID: "db_pool_waiters", Title: "Callers waiting for a connection", Unit: Callers, Record: "db_pool_waiters:avg5m",
+			ID: "db_pool_waiters", Title: "Callers waiting for a connection", Unit: Callers, Record: "db_pool_waiters:avg5m", Alert: "DBPoolWaitersHigh",
 			Statistic: Rate, Series: DBPoolAcquireWait, Scope: []string{"pool"}, Step: stepPool, // seconds waited per second: Little's law
 		},
 		{
@@ -138,11 +151,11 @@ func KeyMetrics() []KeyMetric {
 			Warning: 10, Critical: 50, WarningFor: long, CriticalFor: short, Step: stepQuery,
 		},
 		{
-			ID: "db_size", Title: "Database size", Unit: Bytes, Record: "db_size_bytes:max",
+			ID: "db_size", Title: "Database size", Unit: Bytes, Record: "db_size_bytes:max", Alert: "DBSizeHigh",
 			Statistic: Largest, Series: DBSize, Scope: []string{"datname"}, Step: stepDisk,
 		},
 		{
-			ID: "db_size_growth", Title: "Database growth", Unit: BytesADay, Record: "db_size_bytes:growth_per_day",
+			ID: "db_size_growth", Title: "Database growth", Unit: BytesADay, Record: "db_size_bytes:growth_per_day", Alert: "DBGrowthHigh",
 			Statistic: GrowthPerDay, Series: DBSize, Scope: []string{"datname"}, Step: stepDisk,
 		},
 		{
@@ -154,7 +167,12 @@ func KeyMetrics() []KeyMetric {
 		{
 			ID: "cache_memory", Title: "Cache memory", Unit: Ratio, Record: "cache_memory:ratio", Alert: "CacheMemoryHigh",
 			Statistic: LargestRatio, Series: CacheMemoryUsed, Of: CacheMemoryMax, Scope: []string{"server"},
-			Warning: .8, Critical: .9, WarningFor: long, CriticalFor: short, Step: stepRedis,
+			Warning: .8, Critical: .9, WarningFor: long, CriticalFor: short, KeepFiringFor: short, Step: stepRedis,
+			Unless: "cache_evicting", // full is where such a cache should be, and cache_evictions watches it
+		},
+		{
+			ID: "cache_evicting", Title: "Cache evicts when full", Unit: Flag, Record: "cache_evicting",
+			Statistic: Largest, Series: CacheEvicting, Scope: []string{"server"},
 		},
 		{
 			ID: "cache_evictions", Title: "Cache evictions", Unit: PerSecond, Record: "cache_evictions:rate5m", Alert: "CacheEvictionsHigh",
@@ -164,7 +182,7 @@ func KeyMetrics() []KeyMetric {
 		{
 			ID: "queue_depth", Title: "Queue depth", Unit: Jobs, Record: "queue_depth", Alert: "QueueDepthHigh",
 			Statistic: Largest, Series: QueueTasks, Label: "state", Value: "pending", Scope: []string{"queue"},
-			Warning: 1000, Critical: 5000, WarningFor: long, CriticalFor: short, Step: stepQueue,
+			Warning: 1000, Critical: 5000, WarningFor: long, CriticalFor: short, KeepFiringFor: short, Step: stepQueue,
 		},
 		{
 			ID: "job_time", Title: "Job processing time (p95)", Unit: Seconds, Record: "job_duration_seconds:p95_5m", Alert: "JobTimeHigh",
@@ -176,5 +194,10 @@ func KeyMetrics() []KeyMetric {
 			Statistic: Share, Series: JobDuration, Label: "outcome", Value: "failed", Scope: []string{"queue"},
 			Warning: .01, Critical: .05, WarningFor: long, CriticalFor: short, Step: stepJobs,
 		},
-	}
+		{
+			ID: "sampler_age", Title: "Time since a sampler succeeded", Unit: Seconds, Record: "sampler_age_seconds", Alert: "SamplerStopped",
+			Statistic: Age, Series: SamplerSuccess, Scope: []string{"package", "task"},
+			Warning: 180, Critical: 600, WarningFor: short, CriticalFor: short, Step: stepBlind,
+		},
+	}}
 }

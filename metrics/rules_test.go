@@ -198,6 +198,15 @@ func (m KeyMetric) input(threshold float64, past bool) (in []promInput, from tim
 			}
 			in[i].Values = fmt.Sprintf("%gx60", v)
 		}
+	case Age: // the test begins at the Unix time 0
+		last := -threshold
+		if past {
+			last--
+		}
+		add(m.Series, "", "x", a, 0)
+		add(m.Series, "", "x", b, 0) // another instance's sampler is older
+		in[0].Values = fmt.Sprintf("%g+30x60", last)
+		in[1].Values = fmt.Sprintf("%g+30x60", last-1000)
 	case LargestRatio:
 		busy := 100 * threshold
 		if past {
@@ -225,7 +234,7 @@ func (m KeyMetric) promAlert(t Threshold) promExpAlert {
 
 func TestPromtoolFiresEveryThreshold(t *testing.T) {
 	var tests []*promSeries
-	for _, m := range KeyMetrics() {
+	for _, m := range KeyMetrics().Rows {
 		for _, threshold := range m.Thresholds() {
 			name := m.ID + " " + threshold.Severity.String()
 			in, from := m.input(threshold.Value, true)
@@ -233,6 +242,10 @@ func TestPromtoolFiresEveryThreshold(t *testing.T) {
 			var before []promExpAlert
 			if from == 5*time.Minute && threshold.Severity == Critical {
 				before = append(before, m.promAlert(m.Thresholds()[0])) // the rate grew past it minutes earlier
+			}
+			firing := append(before[:len(before):len(before)], m.promAlert(threshold))
+			if warning := m.Thresholds()[0]; len(before) == 0 && threshold.Severity == Critical && warning.For <= threshold.For {
+				firing = append(firing, m.promAlert(warning))
 			}
 			pending := fmt.Sprintf("ALERTS{alertname=%q, alertstate=\"pending\"", m.Alert)
 			for k, v := range m.promAlert(threshold).Labels {
@@ -243,7 +256,7 @@ func TestPromtoolFiresEveryThreshold(t *testing.T) {
 				Name: name + " past", Interval: "30s", Input: in,
 				Alerts: []promAlert{
 					{(fires - 30*time.Second).String(), m.Alert, before},
-					{fires.String(), m.Alert, append(before[:len(before):len(before)], m.promAlert(threshold))},
+					{fires.String(), m.Alert, firing},
 				},
 				Exprs: []promExpr{{query, (fires - 30*time.Second).String(), []promSample{{pending + "}", 1}}}},
 			})
@@ -254,15 +267,15 @@ func TestPromtoolFiresEveryThreshold(t *testing.T) {
 			})
 		}
 	}
-	if len(tests) != 48 {
-		t.Errorf("%d tests, want 4 for each of 12 metrics", len(tests))
+	if len(tests) != 52 {
+		t.Errorf("%d tests, want 4 for each of 13 metrics", len(tests))
 	}
 	runPromTests(t, tests, golden)
 }
 
 func TestPromtoolIsSilentWithoutTraffic(t *testing.T) {
 	idle := &promSeries{Name: "counters stand still", Interval: "30s", Exprs: []promExpr{{Expr: "ALERTS", At: "25m"}}}
-	for _, m := range KeyMetrics() {
+	for _, m := range KeyMetrics().Rows {
 		if m.gauge() || !m.HasThresholds() {
 			continue
 		}

@@ -21,7 +21,7 @@ type reading struct {
 }
 
 const (
-	snapshotVersion = 1
+	snapshotVersion = 2
 	// maxSnapshot bounds what is written to and read from the store: far above what the table makes of 50 queues.
 	maxSnapshot = 256 << 10
 	maxScopes   = 512
@@ -82,7 +82,7 @@ func decode(blob []byte, widths map[string]int) (*reading, error) {
 }
 
 func widths(table []KeyMetric) map[string]int {
-	w := map[string]int{pointCPU: 2, pointActive: 1, pointWorkers: 2}
+	w := map[string]int{}
 	for _, m := range table {
 		w[m.ID] = m.width()
 	}

@@ -86,6 +86,14 @@ func (m KeyMetric) Thresholds() []Threshold {
 	return []Threshold{{Warning, m.Warning, m.WarningFor}, {Critical, m.Critical, m.CriticalFor}}
 }
 
+// threshold is the bound of a severity.
+func (m *KeyMetric) threshold(severity Level) Threshold {
+	if severity == Critical {
+		return Threshold{Critical, m.Critical, m.CriticalFor}
+	}
+	return Threshold{Warning, m.Warning, m.WarningFor}
+}
+
 // Level says what a value of the metric means now, whatever it was before. NaN is Unknown.
 func (m KeyMetric) Level(value float64) Level {
 	switch {
@@ -99,6 +107,11 @@ func (m KeyMetric) Level(value float64) Level {
 		return Warning
 	}
 	return OK
+}
+
+// muted says whether the metric that Unless names keeps this one from alerting.
+func (m KeyMetric) muted(scope string, values map[string]map[string]float64) bool {
+	return m.Unless != "" && values[m.Unless][scope] > 0
 }
 
 // validate finds what would make an alert fire wrongly or never.
@@ -130,8 +143,27 @@ func (m KeyMetric) validate() error {
 			fail("%g must be a bucket boundary of %s with a finite one above", bound, m.Series.Name)
 		}
 	}
-	if m.HasThresholds() && (m.CriticalFor <= 0 || !m.Op.past(m.Critical, m.Warning)) {
-		fail("critical must be past warning, and both last for some time")
+	if m.HasThresholds() {
+		if !m.Op.past(m.Critical, m.Warning) {
+			fail("critical %g must be %s warning %g: change one of them", m.Critical, m.Op, m.Warning)
+		}
+		if m.CriticalFor <= 0 {
+			fail("an alert needs a time that the value must be past the threshold for: give one above 0")
+		}
+		if m.Alert == "" {
+			fail("has thresholds and no name for its alerts: give it one")
+		}
+	}
+	if m.WarningFor < 0 || m.KeepFiringFor < 0 {
+		fail("times must not be negative")
+	}
+	if !(m.MinEvents >= 0) || m.MinEvents > 0 && !m.hasEvents() {
+		fail("min_events %g: give 0 or more, and only to a metric made of events", m.MinEvents)
 	}
 	return errors.Join(errs...)
+}
+
+// hasEvents says whether MinEvents means something.
+func (m KeyMetric) hasEvents() bool {
+	return m.Statistic == Quantile || m.Statistic == Share || m.Statistic == OverPerMinute
 }

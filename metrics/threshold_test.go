@@ -40,7 +40,7 @@ func TestLevel(t *testing.T) {
 
 func metric(t testing.TB, id string) KeyMetric {
 	t.Helper()
-	for _, m := range KeyMetrics() {
+	for _, m := range KeyMetrics().Rows {
 		if m.ID == id {
 			return m
 		}
@@ -50,10 +50,10 @@ func metric(t testing.TB, id string) KeyMetric {
 }
 
 func TestKeyMetricsAreValid(t *testing.T) {
-	for _, m := range KeyMetrics() {
-		if err := m.validate(); err != nil {
-			t.Error(err)
-		}
+	if err := KeyMetrics().validate(); err != nil {
+		t.Error(err)
+	}
+	for _, m := range KeyMetrics().Rows {
 		if m.HasThresholds() && m.Step == "" {
 			t.Errorf("%s alerts and says not what to do", m.ID)
 		}
@@ -69,8 +69,12 @@ func TestValidate(t *testing.T) {
 		"no boundary at the threshold": {"api_latency_p95", func(m *KeyMetric) { m.Warning = .25 }, "0.25 must be a bucket boundary"},
 		"none above":                   {"job_time", func(m *KeyMetric) { m.Critical = 600 }, "600 must be a bucket boundary"},
 		"no boundary at the bound":     {"db_slow_queries", func(m *KeyMetric) { m.Param = .2 }, "0.2 must be a bucket boundary"},
-		"wrong way round":              {"cache_hit_rate", func(m *KeyMetric) { m.Critical = .9 }, "critical must be past warning"},
-		"fires at once":                {"queue_depth", func(m *KeyMetric) { m.CriticalFor = 0 }, "critical must be past warning"},
+		"wrong way round":              {"cache_hit_rate", func(m *KeyMetric) { m.Critical = .9 }, "critical 0.9 must be below warning 0.8"},
+		"fires at once":                {"queue_depth", func(m *KeyMetric) { m.CriticalFor = 0 }, "give one above 0"},
+		"no name for alerts":           {"queue_depth", func(m *KeyMetric) { m.Alert = "" }, "no name for its alerts"},
+		"negative time":                {"queue_depth", func(m *KeyMetric) { m.KeepFiringFor = -1 }, "must not be negative"},
+		"events of a gauge":            {"queue_depth", func(m *KeyMetric) { m.MinEvents = 5 }, "only to a metric made of events"},
+		"events are not a number":      {"api_latency_p95", func(m *KeyMetric) { m.MinEvents = math.NaN() }, "min_events NaN"},
 		"unknown scope":                {"queue_depth", func(m *KeyMetric) { m.Scope = []string{"route"} }, "no label route"},
 		"unknown label":                {"api_error_rate", func(m *KeyMetric) { m.Label = "status" }, "no label status"},
 	} {

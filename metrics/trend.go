@@ -1,54 +1,97 @@
 package metrics
 
-import "time"
+import "math"
 
+// The growth of slow gauges is their slope over hours of samples at whole steps of the clock: deriv over [6h:5m].
 const (
-	trendEvery = 5 * time.Minute
-	trendSpan  = 6 * time.Hour
-	trendLeast = 30 * time.Minute
+	slowStep = 5 * 60 * 1000
+	slowSpan = 6 * 60 * 60 * 1000
 )
 
-// trend keeps a few hours of slow gauges.
-type trend struct{ samples []trendSample }
-
-type trendSample struct {
-	at     time.Time
-	values map[string]float64
+type slowSample struct {
+	at    int64
+	value float64
 }
 
-// perDay adds values and returns their slopes, by least squares as Prometheus's deriv, once there is half an hour.
-func (t *trend) perDay(now time.Time, values map[string]float64) map[string]float64 {
-	if n := len(t.samples); n == 0 || now.Sub(t.samples[n-1].at) >= trendEvery {
-		t.samples = append(t.samples, trendSample{now, values})
+// keepSlow adds what the gauge was at a whole step, and forgets what no slope needs any longer.
+func (t *track) keepSlow(a arithmetic, at int64) {
+	drop := 0
+	for drop < len(t.slow) && t.slow[drop].at < at-slowSpan {
+		drop++
 	}
-	for now.Sub(t.samples[0].at) > trendSpan {
-		t.samples = t.samples[1:]
+	t.slow = append(t.slow[:0], t.slow[drop:]...)
+	if value, ok := t.gauge(a, at); ok {
+		t.slow = append(t.slow, slowSample{at, value})
 	}
-	out := map[string]float64{}
-	for scope := range values {
-		if slope, ok := t.slope(scope); ok {
-			out[scope] = slope * (24 * time.Hour).Seconds()
+}
+
+// slope is the slope per second of the largest of several tracks at each step, by least squares, and whether there are
+// two steps to tell it from.
+func (a arithmetic) slope(tracks []*track, only string, now int64) (float64, bool) {
+	start := now - slowSpan
+	step := start - start%slowStep
+	if step < start || a.leftOpen && step == start {
+		step += slowStep
+	}
+	var steps [slowSpan/slowStep + 1]float64
+	for i := range steps {
+		steps[i] = math.NaN()
+	}
+	for _, t := range tracks {
+		if only != "" && t.instance != only {
+			continue
+		}
+		for _, s := range t.slow {
+			if i := (s.at - step) / slowStep; s.at >= step && s.at <= now && !(steps[i] >= s.value) {
+				steps[i] = s.value
+			}
 		}
 	}
-	return out
+	return leastSquares(steps[:])
 }
 
-func (t *trend) slope(scope string) (perSecond float64, ok bool) {
-	var n, sx, sy, sxx, sxy, last float64
-	var first time.Time
-	for _, s := range t.samples {
-		y, known := s.values[scope]
-		if !known {
+// leastSquares is the slope of values a step apart, those that are NaN left out. Sums are compensated as Prometheus's
+// are, so that large sizes with small changes keep their digits.
+func leastSquares(values []float64) (perSecond float64, ok bool) {
+	var x, y, xy, xx kahan
+	n, first, origin, constant := 0.0, 0.0, 0, true
+	for i, v := range values {
+		if math.IsNaN(v) {
 			continue
 		}
 		if n == 0 {
-			first = s.at
+			first, origin = v, i
 		}
-		x := s.at.Sub(first).Seconds()
-		n, sx, sy, sxx, sxy, last = n+1, sx+x, sy+y, sxx+x*x, sxy+x*y, x
+		constant = constant && v == first
+		at := float64((i-origin)*slowStep) / 1000
+		n++
+		x.add(at)
+		y.add(v)
+		xy.add(at * v)
+		xx.add(at * at)
 	}
-	if last < trendLeast.Seconds() {
+	if n < 2 {
 		return 0, false
 	}
-	return (n*sxy - sx*sy) / (n*sxx - sx*sx), true
+	if constant {
+		return 0, true
+	}
+	covariance := xy.total() - x.total()*y.total()/n
+	variance := xx.total() - x.total()*x.total()/n
+	return covariance / variance, true
 }
+
+// kahan is a sum with Neumaier's compensation.
+type kahan struct{ sum, lost float64 }
+
+func (k *kahan) add(v float64) {
+	t := k.sum + v
+	if math.Abs(k.sum) >= math.Abs(v) {
+		k.lost += (k.sum - t) + v
+	} else {
+		k.lost += (v - t) + k.sum
+	}
+	k.sum = t
+}
+
+func (k *kahan) total() float64 { return k.sum + k.lost }

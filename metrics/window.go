@@ -2,184 +2,236 @@ package metrics
 
 import (
 	"maps"
-	"math"
 	"slices"
 	"time"
 )
+
+// longestDelay is what a snapshot may be late by, in milliseconds. More means that a clock was set.
+const longestDelay = 60_000
 
 // frame is what was known of all instances at one moment of our clock.
 type frame struct {
 	at       time.Time
 	readings map[string]*reading // by instance, never changed
+	// partial means that the other instances could not be asked: those that are not there have not ended.
+	partial bool
 }
 
-// window keeps the frames of the last minutes, the oldest first.
+// window keeps the samples of the last minutes. An instance is what Prometheus would scrape, each of its points a
+// series, and a frame with a reading not seen before a scrape.
 type window struct {
-	length time.Duration
-	frames []frame
+	arithmetic
+	table   map[string]*KeyMetric
+	groups  map[string]map[string]*group // by metric and scope
+	sources map[string]*source           // by instance
+	since   time.Time                    // of the first frame
+	latest  frame
+	scratch [2][]float64
 }
 
+// group is a metric's scope on all instances.
+type group struct {
+	scope  string
+	tracks []*track // by instance
+}
+
+// source is an instance.
+type source struct {
+	reading *reading
+	at      int64 // when that was taken, on our clock
+	shift   int64 // from the instance's clock to ours
+	began   int64 // when its counters were at zero
+}
+
+func newWindow(table []KeyMetric, length time.Duration, leftOpen bool) window {
+	w := window{
+		arithmetic: arithmetic{length.Milliseconds(), leftOpen},
+		table:      map[string]*KeyMetric{}, groups: map[string]map[string]*group{}, sources: map[string]*source{},
+	}
+	widest := 2
+	for i := range table {
+		w.table[table[i].ID] = &table[i]
+		widest = max(widest, table[i].width())
+	}
+	for i := range w.scratch {
+		w.scratch[i] = make([]float64, widest)
+	}
+	return w
+}
+
+// add takes a frame. One that is older than the last means that the clock was set back: all begins anew.
 func (w *window) add(f frame) {
-	w.frames = append(w.frames, f)
-	drop := 0
-	for drop < len(w.frames)-1 && f.at.Sub(w.frames[drop].at) > w.length {
-		drop++
+	now, before := f.at.UnixMilli(), w.latest.at.UnixMilli()
+	switch {
+	case w.latest.at.IsZero():
+		w.since, before = f.at, now
+	case now < before:
+		clear(w.groups)
+		clear(w.sources)
+		w.since, before = f.at, now
 	}
-	w.frames = slices.Delete(w.frames, 0, drop)
+	for at := before - before%slowStep + slowStep; at < now; at += slowStep {
+		w.keepSlow(at)
+	}
+	for name, r := range f.readings {
+		w.read(name, r, now)
+	}
+	if !f.partial {
+		w.end(f.readings, now)
+	}
+	w.latest = f
+	if now%slowStep == 0 {
+		w.keepSlow(now)
+	}
+	w.forget(now - max(w.span, lookback))
 }
 
-func (w *window) newest() frame {
-	if len(w.frames) == 0 {
-		return frame{}
+// read takes an instance's points as a scrape, unless they are the same as before.
+func (w *window) read(name string, r *reading, now int64) {
+	s := w.sources[name]
+	if s == nil {
+		s = &source{}
+		w.sources[name] = s
 	}
-	return w.frames[len(w.frames)-1]
+	last := s.reading
+	if last != nil && last.Started == r.Started && last.At == r.At {
+		return
+	}
+	alive := last != nil && last.Started == r.Started
+	at := s.taken(r, now, alive)
+	if !alive {
+		// Its counters were at zero when it began: the time since then is told by its own clock.
+		began := at - r.age().Milliseconds()
+		if last != nil {
+			began = max(began, s.at+1)
+		}
+		s.began = began
+	}
+	for id, scopes := range r.Points {
+		m := w.table[id]
+		for scope, numbers := range scopes {
+			t := w.track(id, scope, name, len(numbers))
+			if m == nil || m.counts() {
+				zero := s.began
+				if alive { // it has appeared since we looked last
+					zero = s.at
+				}
+				if zero < at && zero > now-w.span && !t.has(s.began) {
+					t.zero(zero)
+				}
+			}
+			t.put(at, numbers)
+		}
+	}
+	s.reading, s.at = r, at
 }
 
-func (w *window) elapsed() time.Duration {
-	if len(w.frames) == 0 {
+// taken is when a reading was taken, on our clock. It is read up to an interval later, and how much later varies: the
+// shortest delay seen tells how far the clocks are apart.
+func (s *source) taken(r *reading, now int64, alive bool) int64 {
+	if delay := now - r.At; !alive || delay < s.shift || delay > s.shift+longestDelay {
+		s.shift = delay
+	}
+	return r.At + s.shift
+}
+
+// counts says whether the metric's points begin at zero where they begin.
+func (m *KeyMetric) counts() bool { return !m.gauge() && m.Statistic != RateOfOne }
+
+func (w *window) track(id, scope, instance string, width int) *track {
+	scopes := w.groups[id]
+	if scopes == nil {
+		scopes = map[string]*group{}
+		w.groups[id] = scopes
+	}
+	g := scopes[scope]
+	if g == nil {
+		g = &group{scope: scope}
+		scopes[scope] = g
+	}
+	i, found := slices.BinarySearchFunc(g.tracks, instance, func(t *track, name string) int {
+		if t.instance < name {
+			return -1
+		} else if t.instance > name {
+			return 1
+		}
 		return 0
+	})
+	if !found {
+		g.tracks = slices.Insert(g.tracks, i, &track{instance: instance, width: width})
 	}
-	return w.newest().at.Sub(w.frames[0].at)
+	return g.tracks[i]
+}
+
+// end marks the series that their instances tell no longer, as Prometheus does with its stale markers.
+func (w *window) end(readings map[string]*reading, now int64) {
+	for id, scopes := range w.groups {
+		for scope, g := range scopes {
+			for _, t := range g.tracks {
+				if r := readings[t.instance]; r == nil || r.Points[id][scope] == nil {
+					t.stale = true
+				}
+			}
+		}
+	}
+	for name, s := range w.sources {
+		if readings[name] == nil && now-s.at > w.span {
+			delete(w.sources, name)
+		}
+	}
+}
+
+func (w *window) keepSlow(at int64) {
+	for id, scopes := range w.groups {
+		if m := w.table[id]; m == nil || m.Statistic != GrowthPerDay {
+			continue
+		}
+		for _, g := range scopes {
+			for _, t := range g.tracks {
+				t.keepSlow(w.arithmetic, at)
+			}
+		}
+	}
+}
+
+// forget drops what no value needs any longer.
+func (w *window) forget(before int64) {
+	for _, scopes := range w.groups {
+		for scope, g := range scopes {
+			empty := 0
+			for _, t := range g.tracks {
+				t.forget(before)
+				if t.empty() {
+					empty++
+				}
+			}
+			if empty > 0 {
+				g.tracks = slices.DeleteFunc(g.tracks, (*track).empty)
+			}
+			if len(g.tracks) == 0 {
+				delete(scopes, scope)
+			}
+		}
+	}
+}
+
+func (t *track) empty() bool { return len(t.times) == 0 && len(t.slow) == 0 }
+
+func (w *window) newest() frame { return w.latest }
+
+// elapsed is the time that the window has seen, up to its length.
+func (w *window) elapsed() time.Duration {
+	return min(time.Duration(w.span)*time.Millisecond, w.latest.at.Sub(w.since))
 }
 
 // instances lists those seen in the window; only, where it is not empty, restricts it to one.
 func (w *window) instances(only string) []string {
-	seen := map[string]bool{}
-	for _, f := range w.frames {
-		for name := range f.readings {
-			if only == "" || name == only {
-				seen[name] = true
-			}
+	var list []string
+	for name := range maps.Keys(w.sources) {
+		if only == "" || name == only {
+			list = append(list, name)
 		}
 	}
-	return slices.Sorted(maps.Keys(seen))
-}
-
-// increase is what one instance has counted within the window, by scope. An instance that has vanished keeps what it
-// counted before; one that began within the window, perhaps under a name used before, counts from its zero.
-func (w *window) increase(instance, id string, width int) map[string][]float64 {
-	total := map[string][]float64{}
-	var before *reading
-	for _, f := range w.frames {
-		now := f.readings[instance]
-		if now == nil {
-			continue
-		}
-		fresh := before == nil && now.age() < f.at.Sub(w.frames[0].at) || before != nil && now.Started != before.Started
-		for scope, numbers := range now.Points[id] {
-			sum := total[scope]
-			if sum == nil {
-				sum = make([]float64, width)
-				total[scope] = sum
-			}
-			if before == nil && !fresh {
-				continue
-			}
-			var was []float64
-			if !fresh {
-				was = before.Points[id][scope]
-			}
-			for i, n := range numbers {
-				if i < len(was) {
-					n -= was[i]
-				}
-				sum[i] += max(n, 0)
-			}
-		}
-		before = now
-	}
-	return total
-}
-
-// scale corrects for the age of what another instance has stored: of two readings up to an interval old each, the time
-// between them is not the time between our frames.
-func (w *window) scale(instance string) float64 {
-	first, last := w.frames[0].readings[instance], w.newest().readings[instance]
-	if first == nil || last == nil || first.Started != last.Started || last.At <= first.At {
-		return 1
-	}
-	own := time.Duration(last.At-first.At) * time.Millisecond
-	return min(2, max(.5, float64(w.elapsed())/float64(own)))
-}
-
-// values computes a metric by scope. A scope without a value is absent, or NaN.
-func (w *window) values(m KeyMetric, only string) map[string]float64 {
-	out := map[string]float64{}
-	if m.gauge() {
-		for name, r := range w.newest().readings {
-			for scope, numbers := range r.Points[m.ID] {
-				if only == "" || name == only {
-					out[scope] = max(out[scope], numbers[0])
-				}
-			}
-		}
-		return out
-	}
-	seconds := w.elapsed().Seconds()
-	sums := map[string][]float64{}
-	for _, name := range w.instances(only) {
-		scale := 1.0
-		if m.Statistic != Quantile && m.Statistic != Share { // those are the same at any scale, and stay exact
-			scale = w.scale(name)
-		}
-		for scope, numbers := range w.increase(name, m.ID, m.width()) {
-			sum := sums[scope]
-			if sum == nil {
-				sum = make([]float64, len(numbers))
-				sums[scope] = sum
-			}
-			for i, n := range numbers {
-				if m.Statistic == RateOfOne {
-					sum[i] = max(sum[i], n*scale)
-				} else {
-					sum[i] += n * scale
-				}
-			}
-		}
-	}
-	for scope, sum := range sums {
-		out[scope] = m.compute(sum, seconds)
-	}
-	return out
-}
-
-// compute makes the value of what was counted in so many seconds.
-func (m KeyMetric) compute(counted []float64, seconds float64) float64 {
-	switch m.Statistic {
-	case Quantile:
-		return bucketQuantile(m.Param, m.Series.Buckets, counted)
-	case Share:
-		if counted[1] == 0 {
-			return math.NaN()
-		}
-		return counted[0] / counted[1]
-	}
-	if seconds <= 0 {
-		return math.NaN()
-	}
-	if m.Statistic == OverPerMinute {
-		seconds /= 60
-	}
-	return counted[0] / seconds
-}
-
-// bucketQuantile interpolates as Prometheus's histogram_quantile does. Counts are cumulative, +Inf's last.
-func bucketQuantile(q float64, bounds, counts []float64) float64 {
-	total := counts[len(counts)-1]
-	if total == 0 || len(bounds) == 0 {
-		return math.NaN()
-	}
-	rank := q * total
-	b := 0
-	for b < len(bounds) && counts[b] < rank {
-		b++
-	}
-	if b == len(bounds) {
-		return bounds[b-1]
-	}
-	start, below := 0.0, 0.0
-	if b > 0 {
-		start, below = bounds[b-1], counts[b-1]
-	}
-	return start + (bounds[b]-start)*(rank-below)/(counts[b]-below)
+	slices.Sort(list)
+	return list
 }

@@ -25,7 +25,7 @@ func TestBucketQuantile(t *testing.T) {
 		"at one, the rest far":    {.95, []float64{0, 95, 95, 100}, .2},
 		"nothing":                 {.95, []float64{0, 0, 0, 0}, math.NaN()},
 	} {
-		got := bucketQuantile(test.q, bounds, test.counts)
+		got := arithmetic{}.bucketQuantile(test.q, bounds, test.counts)
 		if math.Abs(got-test.want) > 1e-12 && !(math.IsNaN(got) && math.IsNaN(test.want)) {
 			t.Errorf("%s: %v, want %v", name, got, test.want)
 		}
@@ -36,7 +36,7 @@ func TestBucketQuantile(t *testing.T) {
 type at struct{ started, second, requests, pool float64 }
 
 func windowOf(length time.Duration, frames ...map[string]at) *window {
-	w := &window{length: length}
+	w := newWindow(KeyMetrics().Rows, length, false)
 	for i, f := range frames {
 		readings := map[string]*reading{}
 		for name, a := range f {
@@ -46,9 +46,9 @@ func windowOf(length time.Duration, frames ...map[string]at) *window {
 			r.Points.at("cache_evictions", "r1", 1)[0] = a.requests
 			readings[name] = r
 		}
-		w.add(frame{epoch.Add(time.Duration(i) * 10 * time.Second), readings})
+		w.add(frame{epoch.Add(time.Duration(i) * 10 * time.Second), readings, false})
 	}
-	return w
+	return &w
 }
 
 func TestWindowOverTheFleet(t *testing.T) {
@@ -103,7 +103,12 @@ func TestWindowOverTheFleet(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := windowOf(30*time.Second, test.frames...)
-			got := w.values(metric(t, "api_throughput"), test.only)[""] * w.elapsed().Seconds()
+			got := 0.0
+			for _, name := range w.instances(test.only) {
+				for _, sum := range w.gained(name, "api_throughput") {
+					got += sum[0]
+				}
+			}
 			if math.Abs(got-test.requests) > 1e-9 {
 				t.Errorf("%v requests in the window, want %v", got, test.requests)
 			}
@@ -121,37 +126,84 @@ func TestWindowTakesTheLargestOfWhatEachInstanceSees(t *testing.T) {
 	if diff := cmp.Diff(map[string]float64{"app": .1}, w.values(metric(t, "db_pool_utilization"), "b")); diff != "" {
 		t.Errorf("pool of b: %s", diff)
 	}
-	if diff := cmp.Diff(map[string]float64{"r1": 20}, w.values(metric(t, "cache_evictions"), "")); diff != "" {
-		t.Errorf("evictions of one server, seen by two: %s", diff)
+	if got := w.values(metric(t, "cache_evictions"), "")["r1"]; got != 200./60 {
+		t.Errorf("evictions of one server, seen by two: %v a second, want 200 in a minute", got)
 	}
 }
 
-// What others have stored is up to an interval old: 100 requests between readings 10 s apart are 10 a second, although
-// our frames are 20 s apart.
-func TestWindowCorrectsForTheAgeOfSnapshots(t *testing.T) {
+// What others have stored may be read twice: that is no second scrape.
+func TestWindowKnowsASnapshotAgain(t *testing.T) {
 	w := windowOf(time.Minute,
 		map[string]at{"a": {-100, 0, 0, 0}},
-		map[string]at{"a": {-100, 5, 50, 0}},
+		map[string]at{"a": {-100, 10, 100, 0}},
 		map[string]at{"a": {-100, 10, 100, 0}})
-	if got := w.values(metric(t, "api_throughput"), "")[""]; math.Abs(got-10) > 1e-9 {
-		t.Errorf("throughput %v, want 10", got)
+	if n := w.observations(""); n != 2 {
+		t.Errorf("%d samples of two snapshots", n)
+	}
+	// 100 in 10 s, from zero, and going on until now.
+	if got := w.values(metric(t, "api_throughput"), "")[""]; got != 100.*(10+0+10)/10/60 {
+		t.Errorf("throughput %v, want 3.33", got)
 	}
 }
 
-func TestTrend(t *testing.T) {
-	var tr trend
-	var got map[string]float64
-	for i := range 200 {
-		size := map[string]float64{"app": 1e6 + 1000*float64(i)} // a minute: 1.44 MB a day
-		got = tr.perDay(epoch.Add(time.Duration(i)*time.Minute), size)
-		if known := len(got) > 0; known != (i >= 30) {
-			t.Fatalf("after %d minutes the growth is known: %v", i, known)
+// A snapshot is read up to an interval after it was taken. That the delay varies must not bend rates.
+func TestWindowUsesTheTimeOfTheSnapshot(t *testing.T) {
+	w := newWindow(KeyMetrics().Rows, time.Minute, false)
+	throughput := metric(t, "api_throughput")
+	const skew = 3_600_000
+	for i, late := range []int64{0, 4000, 1000, 4000, 0, 2000, 4000} {
+		at := epoch.Add(time.Duration(i) * 10 * time.Second)
+		taken := at.UnixMilli() - late
+		r := &reading{Started: skew - 1e9, At: taken + skew, Points: points{}}
+		r.Points.at(throughput.ID, "", 1)[0] = float64(taken-epoch.UnixMilli()) + 1e9 // one a millisecond
+		w.add(frame{at: at, readings: map[string]*reading{"a": r}})
+	}
+	if got := w.values(throughput, "")[""]; math.Abs(got-1000) > 1e-6 {
+		t.Errorf("throughput %v, want 1000", got)
+	}
+}
+
+func TestGrowth(t *testing.T) {
+	w := newWindow(KeyMetrics().Rows, 5*time.Minute, false)
+	growth := metric(t, "db_size_growth")
+	for i := range 500 {
+		p := points{}
+		p.at(growth.ID, "app", 1)[0] = 1e6 + 1000*float64(i) // a minute: 1.44 MB a day
+		w.add(frame{at: epoch.Add(time.Duration(i) * time.Minute), readings: map[string]*reading{"a": {At: int64(i), Points: p}}})
+		if got, known := w.values(growth, "")["app"]; known != (i >= 5) || known && math.Abs(got-1.44e6) > 1 {
+			t.Fatalf("after %d minutes the growth is %v, known: %v", i, got, known)
 		}
 	}
-	if math.Abs(got["app"]-1.44e6) > 1 {
-		t.Errorf("growth %v bytes a day, want 1.44e6", got["app"])
+	if n := len(w.groups[growth.ID]["app"].tracks[0].slow); n != 73 {
+		t.Errorf("%d samples are kept, want those of six hours", n)
 	}
-	if len(tr.samples) != 40 {
-		t.Errorf("%d samples are kept of 200 minutes, want one each 5", len(tr.samples))
+}
+
+// gained is what an instance has counted of a metric within the window by scope, without any extrapolation.
+func (w *window) gained(instance, id string) map[string][]float64 {
+	out := map[string][]float64{}
+	for scope, g := range w.groups[id] {
+		for _, t := range g.tracks {
+			if lo := w.from(t.times, w.latest.at.UnixMilli()); t.instance == instance && lo < len(t.times) {
+				sum := make([]float64, t.width)
+				t.gain(sum, lo)
+				out[scope] = sum
+			}
+		}
 	}
+	return out
+}
+
+// observations is how often the instance that was read most often was read within the window.
+func (w *window) observations(only string) (most int) {
+	for _, scopes := range w.groups {
+		for _, g := range scopes {
+			for _, t := range g.tracks {
+				if only == "" || t.instance == only {
+					most = max(most, len(t.times)-w.from(t.times, w.latest.at.UnixMilli()))
+				}
+			}
+		}
+	}
+	return most
 }

@@ -13,6 +13,7 @@ type meters struct {
 	oldest     *prometheus.GaugeVec
 	desired    *prometheus.GaugeVec
 	slots      *prometheus.GaugeVec
+	sampled    *prometheus.GaugeVec
 	enqueued   *prometheus.CounterVec
 	limited    *prometheus.CounterVec
 	duration   *prometheus.HistogramVec
@@ -21,7 +22,7 @@ type meters struct {
 
 func newMeters(reg prometheus.Registerer) (*meters, error) {
 	m := new(meters)
-	errs := make([]error, 8)
+	errs := make([]error, 9)
 	m.tasks, errs[0] = metrics.NewGauge(reg, metrics.QueueTasks)
 	m.oldest, errs[1] = metrics.NewGauge(reg, metrics.QueueOldestPending)
 	m.desired, errs[2] = metrics.NewGauge(reg, metrics.QueueDesiredWorkers)
@@ -30,5 +31,6 @@ func newMeters(reg prometheus.Registerer) (*meters, error) {
 	m.duration, errs[5] = metrics.NewHistogram(reg, metrics.JobDuration)
 	m.background, errs[6] = metrics.NewCounter(reg, metrics.BackgroundErrors)
 	m.slots, errs[7] = metrics.NewGauge(reg, metrics.QueueWorkerSlots)
+	m.sampled, errs[8] = metrics.NewGauge(reg, metrics.SamplerSuccess)
 	return m, errors.Join(errs...)
 }

@@ -23,11 +23,18 @@ func (j *Jobs) Run(ctx context.Context) error {
 }
 
 func (j *Jobs) runSampler(ctx context.Context) {
+	succeeded := j.meters.sampled.WithLabelValues("queue", "sample")
+	succeeded.SetToCurrentTime() // until it has, its age is told from its start
 	for more := true; more; more = sleep(ctx, j.opts.SampleInterval) {
+		failed := false
 		for _, q := range j.queues {
 			if err := j.sample(ctx, q.Name); err != nil && ctx.Err() == nil {
+				failed = true
 				j.background("sample", err, "queue", q.Name)
 			}
+		}
+		if !failed {
+			succeeded.SetToCurrentTime()
 		}
 	}
 }

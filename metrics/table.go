@@ -1,0 +1,97 @@
+package metrics
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Table is the key metrics with their thresholds. Rules, dashboard, docs, alerts and instruments are made of it, and
+// agree because of that: change it with [Table.Override] and give the same value to all of them.
+type Table struct {
+	// Rows are the key metrics, in the order of reports.
+	Rows []KeyMetric
+	// Window is what rates, quantiles and shares are taken over. Zero means 5 min.
+	Window time.Duration
+	// Interval is the time between two evaluations of the rules. Zero means 30 s.
+	Interval time.Duration
+}
+
+func (t Table) withDefaults() Table {
+	if t.Window == 0 {
+		t.Window = 5 * time.Minute
+	}
+	if t.Interval == 0 {
+		t.Interval = 30 * time.Second
+	}
+	return t
+}
+
+// Row returns the key metric with that ID.
+func (t Table) Row(id string) (KeyMetric, bool) {
+	i := slices.IndexFunc(t.Rows, func(m KeyMetric) bool { return m.ID == id })
+	if i < 0 {
+		return KeyMetric{}, false
+	}
+	return t.Rows[i], true
+}
+
+// IDs are those of all rows, in their order.
+func (t Table) IDs() []string {
+	ids := make([]string, len(t.Rows))
+	for i, m := range t.Rows {
+		ids[i] = m.ID
+	}
+	return ids
+}
+
+// validate finds what would make an alert fire wrongly or never, in each row and between them.
+func (t Table) validate() error {
+	var errs []error
+	if t.Window < 0 || t.Interval < 0 {
+		errs = append(errs, fmt.Errorf("metrics: Table.Window %v and Interval %v must not be negative, 0 is the default", t.Window, t.Interval))
+	}
+	seen := map[string]bool{}
+	for _, m := range t.Rows {
+		if m.ID == "" || seen[m.ID] {
+			errs = append(errs, fmt.Errorf("metrics: the table has the key metric %q twice or without a name: give each row an ID of its own", m.ID))
+		}
+		seen[m.ID] = true
+		errs = append(errs, m.validate())
+		if m.Unless == "" {
+			continue
+		}
+		if other, ok := t.Row(m.Unless); !ok || !slices.Equal(other.Scope, m.Scope) {
+			errs = append(errs, fmt.Errorf("metrics: key metric %s: Unless is %q, name a row of the same scope", m.ID, m.Unless))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Registerer wraps reg so that the packages, when they are given it, make their histograms with this table's buckets:
+// an overridden latency threshold needs a boundary of its own. What else wraps reg, such as
+// prometheus.WrapRegistererWith, must be inside.
+func (t Table) Registerer(reg prometheus.Registerer) prometheus.Registerer {
+	if reg == nil {
+		return nil
+	}
+	return &tableRegisterer{reg, t}
+}
+
+type tableRegisterer struct {
+	prometheus.Registerer
+	table Table
+}
+
+// buckets are those of a series of the contract, as the rows have them.
+func (t Table) buckets(s Series) []float64 {
+	for _, m := range t.Rows {
+		if m.Series.Name == s.Name {
+			return m.Series.Buckets
+		}
+	}
+	return s.Buckets
+}
