@@ -34,6 +34,8 @@ type Alert struct {
 	Severity Level `json:"severity"`
 	// Scope is fleet or instance.
 	Scope string `json:"scope"`
+	// Why is what is behind it, or null where its series does not tell, or has not yet.
+	Why *Why `json:"why"`
 }
 
 // list is what the report shows of those that are pending or firing: firing before pending, critical before warning.

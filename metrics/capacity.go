@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -58,6 +58,10 @@ type CapacityOptions struct {
 	Store SnapshotStore
 	// Logger gets background failures. Zero means that they are only counted.
 	Logger *slog.Logger
+	// Limits are resources' limits that nothing measures, for the report on bottlenecks. Zero means that there are none.
+	Limits Limits
+	// Version is the program's, shown in the list of instances. Zero means the one that Go's build recorded.
+	Version string
 	// Registerer exports the count of background failures. Zero means counted, not exported.
 	Registerer prometheus.Registerer
 }
@@ -88,6 +92,9 @@ func NewCapacity(gatherer prometheus.Gatherer, opts *CapacityOptions) (*Capacity
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Version == "" {
+		o.Version = buildVersion()
 	}
 	c := &Capacity{gatherer: gatherer, opts: o, table: o.Table.Rows}
 	c.widths = widths(c.table)
@@ -140,6 +147,8 @@ func (c *Capacity) Run(ctx context.Context) error {
 type evaluation struct {
 	*Capacity
 	collector *collector
+	examiner  *examiner
+	roster    roster
 	window    window
 	started   time.Time
 	failing   map[string]bool
@@ -152,7 +161,9 @@ type evaluation struct {
 func newEvaluation(c *Capacity) *evaluation {
 	return &evaluation{
 		Capacity:  c,
-		collector: newCollector(c.table, runtime.GOMAXPROCS(0)),
+		collector: newCollector(c.table),
+		examiner:  newExaminer(c.table, &c.opts),
+		roster:    roster{every: c.opts.Interval, seen: map[string]sighting{}},
 		window:    newWindow(c.table, c.opts.Window, c.opts.LeftOpen),
 		failing:   map[string]bool{},
 	}
@@ -166,18 +177,20 @@ func (e *evaluation) tick(ctx context.Context, now time.Time) {
 	if e.started.IsZero() {
 		e.started = now
 	}
-	own := &reading{Version: snapshotVersion, Started: e.started.UnixMilli(), At: now.UnixMilli(), Points: e.collector.collect(families)}
+	own := &reading{Version: snapshotVersion, Started: e.started.UnixMilli(), At: now.UnixMilli(), Points: e.collector.collect(families), Vitals: e.examiner.examine(now, families, e.suspects())}
 	if e.opts.Webhook != nil {
 		own.Delivery = e.opts.Webhook.delivery(now)
 	}
 	readings, only, partial := map[string]*reading{}, e.opts.Instance, false
-	var degraded string
+	var degraded []string
 	if e.opts.Store != nil {
-		if readings, err = e.share(ctx, own); err == nil {
+		var unreadable []string
+		if readings, unreadable, err = e.share(ctx, own); err == nil {
 			only = ""
+			degraded = describeLosses(unreadable, e.roster.see(now, readings))
 		} else if ctx.Err() == nil {
 			partial = true
-			degraded = "the other instances' snapshots cannot be read: this report is about this instance alone"
+			degraded = append(degraded, "the other instances' snapshots cannot be read: this report is about this instance alone")
 		}
 		e.note("fleet", err)
 	}
@@ -186,7 +199,7 @@ func (e *evaluation) tick(ctx context.Context, now time.Time) {
 	}
 	readings[e.opts.Instance] = own
 	e.window.add(frame{at: now, readings: readings, partial: partial})
-	e.evaluate(now, only, degraded)
+	e.evaluate(now, only, strings.Join(degraded, "; "))
 	e.notify(now, readings, partial)
 	e.took.WithLabelValues().Observe(time.Since(began).Seconds())
 	e.sampled.WithLabelValues("metrics", "evaluate").SetToCurrentTime()
@@ -230,32 +243,33 @@ func (e *evaluation) audit(families []*dto.MetricFamily) {
 }
 
 // share gives our snapshot to the others and takes theirs.
-func (e *evaluation) share(ctx context.Context, own *reading) (map[string]*reading, error) {
+func (e *evaluation) share(ctx context.Context, own *reading) (readings map[string]*reading, unreadable []string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, e.opts.Interval/2)
 	defer cancel()
 	blob, err := own.encode()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := e.opts.Store.Put(ctx, e.opts.Instance, blob, 3*e.opts.Interval); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	blobs, err := e.opts.Store.All(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	readings := make(map[string]*reading, len(blobs))
+	readings = make(map[string]*reading, len(blobs))
 	var errs []error
 	for instance, blob := range blobs {
 		r, err := decode(blob, e.widths)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("instance %.100q: %w", instance, err))
+			unreadable = append(unreadable, instance)
 			continue
 		}
 		readings[instance] = r
 	}
 	e.note("snapshot", errors.Join(errs...)) // one instance's fault does not hide the others
-	return readings, nil
+	return readings, unreadable, nil
 }
 
 // note counts a failure, and logs when it begins and when it ends.

@@ -12,13 +12,6 @@ import (
 // long as a process lives.
 type points map[string]map[string][]float64
 
-// The points of resources that have no key metric of their own.
-const (
-	pointCPU     = "process_cpu"  // seconds used, cores
-	pointActive  = "http_active"  // requests
-	pointWorkers = "worker_slots" // seconds worked, slots
-)
-
 func (p points) at(id, scope string, n int) []float64 {
 	scopes := p[id]
 	if scopes == nil {
@@ -49,7 +42,6 @@ func (m KeyMetric) gauge() bool { return m.Series.Kind == Gauge }
 // start again.
 type collector struct {
 	table   []KeyMetric
-	cores   float64
 	wanted  map[string]bool
 	last    map[string]raw // by child
 	counted points
@@ -62,11 +54,8 @@ type raw struct {
 	buckets    []float64 // cumulative, +Inf last
 }
 
-func newCollector(table []KeyMetric, cores int) *collector {
-	c := &collector{table: table, cores: float64(cores), last: map[string]raw{}, counted: points{}, wanted: map[string]bool{}}
-	for _, s := range []Series{HTTPActiveRequests, QueueWorkerSlots, JobDuration, processCPU} {
-		c.wanted[s.Name] = true
-	}
+func newCollector(table []KeyMetric) *collector {
+	c := &collector{table: table, last: map[string]raw{}, counted: points{}, wanted: map[string]bool{}}
 	for _, m := range table {
 		c.wanted[m.Series.Name] = true
 		if m.Of.Name != "" {
@@ -96,16 +85,10 @@ func (c *collector) collect(families []*dto.MetricFamily) points {
 			m.readOne(out, f)
 		}
 	}
-	if f := by[HTTPActiveRequests.Name]; f != nil {
-		out.at(pointActive, "", 1)[0] = f.GetMetric()[0].GetGauge().GetValue()
-	}
 	for id, scopes := range c.counted {
 		for scope, numbers := range scopes {
 			copy(out.at(id, scope, len(numbers)), numbers)
 		}
-	}
-	if f := by[QueueWorkerSlots.Name]; f != nil {
-		out.at(pointWorkers, "", 2)[1] = f.GetMetric()[0].GetGauge().GetValue()
 	}
 	return out
 }
@@ -161,17 +144,6 @@ func (c *collector) count(f *dto.MetricFamily) {
 				g = raw{buckets: make([]float64, len(now.buckets))}
 			}
 			m.add(c.counted, child, g)
-		}
-		if !c.primed {
-			gained = raw{}
-		}
-		switch f.GetName() {
-		case JobDuration.Name:
-			c.counted.at(pointWorkers, "", 2)[0] += gained.sum
-		case processCPU.Name:
-			p := c.counted.at(pointCPU, "", 2)
-			p[0] += gained.count
-			p[1] = c.cores
 		}
 	}
 }

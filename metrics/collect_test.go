@@ -62,7 +62,7 @@ func (f *fixture) collect(t testing.TB, c *collector) points {
 
 func TestCollectCountsFromItsBeginning(t *testing.T) {
 	f := newFixture(t)
-	c := newCollector(KeyMetrics().Rows, 2)
+	c := newCollector(KeyMetrics().Rows)
 	f.requests(1000, .3, "2xx") // before: not ours to report
 	f.evicted.WithLabelValues("r1").Add(1e6)
 	p := f.collect(t, c)
@@ -88,7 +88,7 @@ func TestCollectCountsFromItsBeginning(t *testing.T) {
 
 func TestCollectSurvivesCountersThatDisappear(t *testing.T) {
 	f := newFixture(t)
-	c := newCollector(KeyMetrics().Rows, 2)
+	c := newCollector(KeyMetrics().Rows)
 	f.collect(t, c)
 	f.requests(10, .01, "2xx")
 	f.requests(10, .01, "5xx")
@@ -113,7 +113,7 @@ func TestCollectGauges(t *testing.T) {
 	f.limit.WithLabelValues("unlimited", "primary").Set(0)
 	f.tasks.WithLabelValues("normal", "pending").Set(5)
 	f.tasks.WithLabelValues("normal", "completed").Set(5000)
-	p := f.collect(t, newCollector(KeyMetrics().Rows, 2))
+	p := f.collect(t, newCollector(KeyMetrics().Rows))
 	if diff := cmp.Diff(map[string][]float64{"app": {.9}}, p["db_pool_utilization"]); diff != "" {
 		t.Errorf("pools: %s", diff)
 	}

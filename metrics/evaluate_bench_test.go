@@ -34,7 +34,7 @@ func busy(tb testing.TB) *fixture {
 func BenchmarkTick(b *testing.B) {
 	f := busy(b)
 	table := KeyMetrics().Rows
-	c := newCollector(table, 2)
+	c := newCollector(table)
 	w := newWindow(table, 5*time.Minute, false)
 	a, v := alerts{}, results{}
 	now := epoch
@@ -60,7 +60,7 @@ func BenchmarkTick(b *testing.B) {
 // BenchmarkCollect is what is done before a tick: gather 100 routes and reduce them. There is no I/O in it.
 func BenchmarkCollect(b *testing.B) {
 	f := busy(b)
-	c := newCollector(KeyMetrics().Rows, 2)
+	c := newCollector(KeyMetrics().Rows)
 	b.Run("gather", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
@@ -82,7 +82,7 @@ func BenchmarkCollect(b *testing.B) {
 func BenchmarkRing(b *testing.B) {
 	f := busy(b)
 	table := KeyMetrics().Rows
-	c := newCollector(table, 2)
+	c := newCollector(table)
 	points := f.collect(b, c)
 	memory := func() uint64 {
 		runtime.GC()

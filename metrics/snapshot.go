@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
 	"time"
 )
 
@@ -19,6 +18,8 @@ type reading struct {
 	Points points `json:"points"`
 	// Delivery is of instances that notify.
 	Delivery *delivery `json:"delivery,omitempty"`
+	// Vitals are the resources' use, or nil.
+	Vitals *vitals `json:"vitals,omitempty"`
 }
 
 const (
@@ -61,6 +62,11 @@ func decode(blob []byte, widths map[string]int) (*reading, error) {
 	if r.Delivery != nil && len(r.Delivery.Groups) > maxGroups {
 		return nil, fmt.Errorf("metrics: a snapshot has %d groups of alerts", len(r.Delivery.Groups))
 	}
+	if r.Vitals != nil {
+		if err := r.Vitals.check(); err != nil {
+			return nil, err
+		}
+	}
 	for id, scopes := range r.Points {
 		if len(scopes) > maxScopes {
 			return nil, fmt.Errorf("metrics: a snapshot has %d values of %s", len(scopes), id)
@@ -71,7 +77,7 @@ func decode(blob []byte, widths map[string]int) (*reading, error) {
 				continue
 			}
 			for _, n := range numbers {
-				if n < 0 || math.IsInf(n, 0) || math.IsNaN(n) {
+				if !(n >= 0 && n <= largest) {
 					return nil, fmt.Errorf("metrics: a snapshot counts %g of %s", n, id)
 				}
 			}
@@ -81,7 +87,7 @@ func decode(blob []byte, widths map[string]int) (*reading, error) {
 }
 
 func widths(table []KeyMetric) map[string]int {
-	w := map[string]int{pointCPU: 2, pointActive: 1, pointWorkers: 2}
+	w := map[string]int{}
 	for _, m := range table {
 		w[m.ID] = m.width()
 	}

@@ -178,3 +178,32 @@ func TestGrowth(t *testing.T) {
 		t.Errorf("%d samples are kept, want those of six hours", n)
 	}
 }
+
+// gained is what an instance has counted of a metric within the window by scope, without any extrapolation.
+func (w *window) gained(instance, id string) map[string][]float64 {
+	out := map[string][]float64{}
+	for scope, g := range w.groups[id] {
+		for _, t := range g.tracks {
+			if lo := w.from(t.times, w.latest.at.UnixMilli()); t.instance == instance && lo < len(t.times) {
+				sum := make([]float64, t.width)
+				t.gain(sum, lo)
+				out[scope] = sum
+			}
+		}
+	}
+	return out
+}
+
+// observations is how often the instance that was read most often was read within the window.
+func (w *window) observations(only string) (most int) {
+	for _, scopes := range w.groups {
+		for _, g := range scopes {
+			for _, t := range g.tracks {
+				if only == "" || t.instance == only {
+					most = max(most, len(t.times)-w.from(t.times, w.latest.at.UnixMilli()))
+				}
+			}
+		}
+	}
+	return most
+}
