@@ -74,7 +74,7 @@ func TestBottlenecksOfOneProcess(t *testing.T) {
 				e.tick(t.Context(), epoch.Add(time.Duration(second)*time.Second))
 			}
 		}
-		b := e.report.Load().bottlenecks
+		b := e.report.Load()[instanceReach].bottlenecks
 		got := ""
 		for _, r := range b.Resources {
 			got += r.ID + " " + r.State.String() + " " + r.Status[:2] + "; "

@@ -31,6 +31,7 @@ type Capacity struct {
 	widths   map[string]int
 	errors   *prometheus.CounterVec
 	report   atomic.Pointer[report]
+	judges   [reaches]*judge // Run's, but for their histories
 }
 
 // CapacityOptions are NewCapacity's options.
@@ -74,6 +75,7 @@ func NewCapacity(gatherer prometheus.Gatherer, opts *CapacityOptions) (*Capacity
 	}
 	c := &Capacity{gatherer: gatherer, opts: o, table: KeyMetrics()}
 	c.widths = widths(c.table)
+	c.judges = [reaches]*judge{newJudge(c), newJudge(c)}
 	var errs []error
 	if gatherer == nil {
 		errs = append(errs, errors.New("metrics: NewCapacity needs a gatherer: give it the registry that the packages register with"))
@@ -116,8 +118,6 @@ type evaluation struct {
 	*Capacity
 	collector *collector
 	window    window
-	alerts    alerts
-	sizes     trend
 	started   time.Time
 	failing   map[string]bool
 }
@@ -127,7 +127,6 @@ func newEvaluation(c *Capacity) *evaluation {
 		Capacity:  c,
 		collector: newCollector(c.table, runtime.GOMAXPROCS(0)),
 		window:    window{length: c.opts.Window},
-		alerts:    alerts{},
 		failing:   map[string]bool{},
 	}
 }

@@ -54,33 +54,84 @@ type Measurement struct {
 	State Level `json:"state"`
 }
 
-// report is both replies.
-type report struct {
+// reach is how much of the fleet a report covers.
+type reach int
+
+const (
+	instanceReach reach = iota
+	fleetReach
+	reaches
+)
+
+func (r reach) String() string { return [...]string{"instance", "fleet"}[r] }
+
+// report is an evaluation of this instance and of the fleet. Without a fleet both are of this instance.
+type report [reaches]view
+
+// view is both replies.
+type view struct {
 	dashboard   Dashboard
 	bottlenecks Bottlenecks
 }
 
+// judge is what an evaluation remembers of one reach.
+type judge struct {
+	alerts  alerts
+	sizes   trend
+	history *history
+}
+
+func newJudge(c *Capacity) *judge {
+	return &judge{alerts: alerts{}, history: newHistory(c.table, c.opts.Interval, c.opts.Window)}
+}
+
+// evaluate makes both reports. only is this instance where the others are not known.
 func (e *evaluation) evaluate(now time.Time, only, degraded string) {
+	r := &report{}
+	r[instanceReach] = e.view(now, instanceReach, e.opts.Instance)
+	if e.opts.Store == nil {
+		r[fleetReach] = r[instanceReach]
+		r[fleetReach].about(func(a *About) { a.Degraded = noFleet })
+	} else {
+		r[fleetReach] = e.view(now, fleetReach, only)
+		r[fleetReach].about(func(a *About) { a.Degraded = degraded })
+	}
+	e.report.Store(r)
+}
+
+const noFleet = "there is no store of snapshots (CapacityOptions.Store), so that this report is about this instance alone"
+
+func (v *view) about(change func(*About)) {
+	change(&v.dashboard.About)
+	change(&v.bottlenecks.About)
+}
+
+// view evaluates the fleet, or only one instance.
+func (e *evaluation) view(now time.Time, of reach, only string) view {
+	j := e.judges[of]
 	values := map[string]map[string]float64{}
 	for _, m := range e.table {
 		if m.Statistic == GrowthPerDay {
-			values[m.ID] = e.sizes.perDay(now, e.window.values(m, only))
+			values[m.ID] = j.sizes.perDay(now, e.window.values(m, only))
 		} else {
 			values[m.ID] = e.window.values(m, only)
 		}
 	}
-	e.alerts.tick(now, e.table, values)
+	j.alerts.tick(now, e.table, values)
 	about := About{
-		Time: now, Instance: e.opts.Instance, Instances: e.window.reporting(only), Scope: "fleet", Degraded: degraded,
+		Time: now, Instance: e.opts.Instance, Instances: e.window.reporting(only), Scope: instanceReach.String(),
 		Warming: e.window.elapsed() < e.opts.Window-e.opts.Interval, WindowSeconds: e.window.elapsed().Seconds(),
 	}
-	if only != "" {
-		about.Scope = "instance"
+	if only == "" {
+		about.Scope = fleetReach.String()
 	}
-	e.report.Store(&report{
-		dashboard:   Dashboard{Alerts: e.alerts.list(about.Scope), Metrics: measure(e.table, values), About: about},
+	if about.Scope == of.String() {
+		j.history.add(now, values) // a fleet's history has a gap where only this instance is known
+	}
+	return view{
+		dashboard:   Dashboard{Alerts: j.alerts.list(about.Scope), Metrics: measure(e.table, values), About: about},
 		bottlenecks: e.window.bottlenecks(e.table, only, about),
-	})
+	}
 }
 
 func (w *window) reporting(only string) []string {
@@ -115,24 +166,49 @@ func (m KeyMetric) measurement(labels map[string]string, value float64) Measurem
 	return out
 }
 
-// Dashboard returns the last evaluation. It never answers with an old one: where Run has not evaluated for three
-// intervals, everything is unknown.
-func (c *Capacity) Dashboard() *Dashboard { return &c.current(time.Now()).dashboard }
+// Dashboard returns the last evaluation, of the fleet where there is a store, else of this instance. It never answers
+// with an old one: where Run has not evaluated for three intervals, everything is unknown.
+func (c *Capacity) Dashboard() *Dashboard { return c.dashboard(c.widest()) }
 
 // Bottlenecks is Dashboard for the ranking of resources.
-func (c *Capacity) Bottlenecks() *Bottlenecks { return &c.current(time.Now()).bottlenecks }
+func (c *Capacity) Bottlenecks() *Bottlenecks { return c.bottlenecks(c.widest()) }
+
+// History returns what is known of the key metrics, or of those named, since a time; the zero time means since ever,
+// which is an hour at the default window. Of the fleet where there is a store, else of this instance.
+func (c *Capacity) History(since time.Time, metrics ...string) *History {
+	return c.past(c.widest(), since, metrics)
+}
+
+func (c *Capacity) widest() reach {
+	if c.opts.Store == nil {
+		return instanceReach
+	}
+	return fleetReach
+}
+
+func (c *Capacity) dashboard(of reach) *Dashboard { return &c.current(time.Now())[of].dashboard }
+
+func (c *Capacity) bottlenecks(of reach) *Bottlenecks { return &c.current(time.Now())[of].bottlenecks }
+
+func (c *Capacity) past(of reach, since time.Time, metrics []string) *History {
+	if c.opts.Store == nil {
+		of = instanceReach
+	}
+	return c.judges[of].history.report(since, metrics, of.String())
+}
 
 func (c *Capacity) current(now time.Time) *report {
 	r := c.report.Load()
-	if r != nil && now.Sub(r.dashboard.Time) <= 3*c.opts.Interval {
+	if r != nil && now.Sub(r[instanceReach].dashboard.Time) <= 3*c.opts.Interval {
 		return r
 	}
 	about := About{
-		Instance: c.opts.Instance, Instances: []string{}, Scope: "instance", Warming: true,
+		Instance: c.opts.Instance, Instances: []string{}, Scope: instanceReach.String(), Warming: true,
 		Degraded: "nothing has been evaluated lately: Capacity.Run must be running",
 	}
-	return &report{
+	nothing := view{
 		dashboard:   Dashboard{Alerts: []Alert{}, Metrics: measure(c.table, nil), About: about},
 		bottlenecks: Bottlenecks{Verdict: notEnough, Resources: []Resource{}, About: about},
 	}
+	return &report{nothing, nothing}
 }

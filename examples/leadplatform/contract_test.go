@@ -42,7 +42,7 @@ func everyOperation(t *testing.T, p *platform) {
 	}
 	for _, want := range []string{
 		"GET /health", "GET /livez", "GET /readyz", "GET /metrics", "GET /openapi.json",
-		"GET /api/v1/performance/capacity/dashboard", "GET /api/v1/performance/capacity/bottlenecks",
+		"GET /api/v1/performance/capacity/dashboard", "GET /api/v1/performance/capacity/bottlenecks", "GET /api/v1/performance/capacity/history",
 		"GET /api/v1/performance/database/slow-queries", "POST /api/v1/performance/database/optimize-table/{table}",
 		"POST /api/v1/performance/database/cancel-long-running", "POST /api/v1/performance/database/pool",
 		"GET /api/v1/performance/database/partitions/{table}", "POST /api/v1/performance/database/partitions/{table}",
