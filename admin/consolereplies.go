@@ -17,6 +17,7 @@ type consoleReplies struct {
 	ReadOnly    *readOnlyReply
 	Audit       *auditReply
 	Operations  *operationList
+	History     *historyReply
 	Health      healthReply
 
 	mu     sync.Mutex

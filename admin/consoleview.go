@@ -7,11 +7,6 @@ import (
 	"time"
 )
 
-const (
-	readOnlyPath = "/api/v1/admin/read-only-mode"
-	jobsPath     = "/api/v1/performance/jobs/"
-)
-
 // consoleView is what the page shows.
 type consoleView struct {
 	Now      time.Time
@@ -21,9 +16,11 @@ type consoleView struct {
 	Headline string
 	About    string
 	Notes    []string
-	ReadOnly *readOnlyReply
-	Switch   []action
+	Mode     *modeView
 	Alerts   []alertView
+	First    bool    // not asked for by the script, which has a clock and draws by itself
+	Charts   *charts // nil when they are not asked for, or not to be had
+	Span     string
 	Groups   []metricGroup
 	Bottle   *bottleneckView
 	Queues   []queueView
@@ -32,14 +29,6 @@ type consoleView struct {
 	Checks   []checkView
 	Audit    []auditEntry
 	Work     []operationStatus
-}
-
-// action is a button that sends one request after a confirmation. Path has no leading slash: the page may be mounted
-// under a prefix.
-type action struct {
-	ID, Label, Method, Path, Title, Text string
-	Field                                string // body field that the dialog asks for
-	Danger                               bool
 }
 
 type alertView struct {
@@ -53,13 +42,21 @@ type metricGroup struct {
 }
 
 type metricCard struct {
-	Key, Title, Value, Level, Limits string
-	Raw                              string // for the sparkline
-	Bar                              *bar
-	Rows                             []metricRow
+	Key, Title, Value, Level string
+	Warning, Critical, Past  string // Past says on which side of them the trouble is
+	Charted                  bool
+	Sketch                   *sketch
+	Bar                      *bar
+	Rows                     []metricRow
+	More                     int // rows that are not shown
 }
 
-type metricRow struct{ Scope, Value, Level string }
+// metricRow is one scope. Line is the number of its line's colour.
+type metricRow struct {
+	Scope, Value, Level string
+	Least, Most         string
+	Line                int
+}
 
 type bottleneckView struct {
 	Verdict   string
@@ -93,14 +90,18 @@ type nodeView struct {
 type checkView struct{ Name, Level, Text string }
 
 func (c *console) view(r *consoleReplies, id Identity) *consoleView {
-	v := &consoleView{Now: time.Now().UTC(), Actor: id.Name, Role: id.Role.String(), ReadOnly: r.ReadOnly}
+	v := &consoleView{Now: time.Now().UTC(), Actor: id.Name, Role: id.Role.String()}
 	for _, path := range slices.Sorted(maps.Keys(r.failed)) {
 		v.Notes = append(v.Notes, path+": "+r.failed[path])
+	}
+	if r.History != nil {
+		v.Charts = newCharts(r.History)
+		v.Span = v.Charts.span()
 	}
 	if d := r.Dashboard; d != nil {
 		v.about(d)
 		v.alerts(d.Alerts)
-		v.Groups = groupMetrics(d.Metrics)
+		v.Groups = c.groupMetrics(d.Metrics, v.Charts)
 	}
 	if b := r.Bottlenecks; b != nil {
 		v.Bottle = bottlenecks(b, r.Dashboard)
@@ -113,7 +114,9 @@ func (c *console) view(r *consoleReplies, id Identity) *consoleView {
 		v.addNodes(r.Database.Nodes)
 	}
 	v.addChecks(r.Health)
-	c.addSwitch(v, id)
+	if r.ReadOnly != nil {
+		v.Mode = c.mode(r.ReadOnly, id)
+	}
 	if r.Audit != nil {
 		v.Audit = r.Audit.Records[:min(12, len(r.Audit.Records))]
 	}
