@@ -62,10 +62,11 @@
     const line = (value, name) => {
       if (value === null || (value > chart.top && name === "--critical")) return;
       const beyond = value > chart.top;
-      const y = beyond ? bbox.top + dense : u.valToPos(value, "y", true);
+      const width = Math.max(1, Math.round(dense)); // on whole pixels, so that it is sharp
+      const y = Math.round(beyond ? bbox.top + dense : u.valToPos(value, "y", true)) + (width % 2) / 2;
       ctx.save();
       ctx.strokeStyle = ctx.fillStyle = colour(name);
-      ctx.lineWidth = 1.25 * dense;
+      ctx.lineWidth = width;
       ctx.setLineDash([4 * dense, 4 * dense]);
       ctx.beginPath();
       ctx.moveTo(bbox.left, y);
