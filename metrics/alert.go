@@ -26,6 +26,8 @@ type Alert struct {
 	Severity Level `json:"severity"`
 	// Scope is fleet or instance.
 	Scope string `json:"scope"`
+	// Why is what is behind it, or null where its series does not tell, or has not yet.
+	Why *Why `json:"why"`
 }
 
 type alertKey struct {

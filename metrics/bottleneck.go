@@ -3,214 +3,268 @@ package metrics
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
+	"strings"
+	"time"
 )
 
 // Bottlenecks is the reply of GET /api/v1/performance/capacity/bottlenecks.
 type Bottlenecks struct {
 	// Verdict is one line: what limits first and at which throughput, or "not enough data".
 	Verdict string `json:"verdict"`
-	// Throughput is of HTTP requests per second, or null when there were none.
+	// Throughput is of ThroughputOf per second, or null when it is not known.
 	Throughput *float64 `json:"throughput_per_second"`
-	// Resources are ranked: first the one that limits first, last those of which too little is known.
+	// ThroughputOf is requests, or jobs where no requests are served.
+	ThroughputOf string `json:"throughput_of"`
+	// Resources are ranked: those used up now, then by the throughput that each allows, then those of which too little
+	// is known, by utilization.
 	Resources []Resource `json:"resources"`
+	// HistorySeconds is the time that ceilings and forecasts are based on.
+	HistorySeconds float64 `json:"history_seconds"`
 	About
 }
 
-// Resource is something that requests use up.
+// Resource is something that requests use up. Unknown numbers are null.
 type Resource struct {
-	// ID is cpu, db_pool, workers, cache_memory or http_requests.
+	// ID is cpu, memory, gc, http_requests, db_pool, redis_pool, workers, file_descriptors, goroutines, cache_memory or
+	// queue.
 	ID string `json:"id"`
 	// Title is for people.
 	Title string `json:"title"`
 	// Labels tell resources of one kind apart.
 	Labels map[string]string `json:"labels"`
+	// Used and Limit are in Unit, the means over the window, of all instances together.
+	Used  *float64 `json:"used"`
+	Limit *float64 `json:"limit"`
+	// Unit is cores, bytes, requests, connections, slots, descriptors, goroutines or jobs.
+	Unit string `json:"unit"`
 	// Utilization is the used part of 1, the mean over the window of the busiest instance.
 	Utilization *float64 `json:"utilization"`
 	// Headroom is the part still free.
 	Headroom *float64 `json:"headroom"`
-	// Ceiling is the throughput of HTTP requests per second at which the resource is used up, by the utilization
-	// law: throughput over utilization. It supposes the present mix of requests. Null where it cannot be told.
-	Ceiling *float64 `json:"ceiling_per_second"`
-	// State is what the thresholds say of Utilization; ok where there are none.
+	// Waiting is how many wait for it, the mean over the window.
+	Waiting *float64 `json:"waiting"`
+	// Errors are failures per second for want of it.
+	Errors *float64 `json:"errors_per_second"`
+	// Demand is what one request (or job) takes, in Unit times seconds, by the slope of use over throughput.
+	Demand *float64 `json:"demand"`
+	// Ceiling is the throughput at which the resource is used up, by the utilization law: what is left of the limit when
+	// nothing is served, over Demand. It supposes the present mix of requests. CeilingLow and CeilingHigh hold it with
+	// 95 % confidence.
+	Ceiling     *float64 `json:"ceiling_per_second"`
+	CeilingLow  *float64 `json:"ceiling_low_per_second"`
+	CeilingHigh *float64 `json:"ceiling_high_per_second"`
+	// Saturation is when it will be used up if it goes on as it did, or null: see Forecast.
+	Saturation *Saturation `json:"time_to_saturation"`
+	// Forecast says what Saturation is, or why there is none.
+	Forecast string `json:"forecast"`
+	// State is what the thresholds say of Utilization.
 	State Level `json:"state"`
-	// Status is ok, or why Ceiling cannot be told, beginning with "not enough data".
+	// Status is ok, or why Ceiling cannot be told, beginning with "not enough data" where that is the reason.
 	Status string `json:"status"`
-	// Evidence are the observations behind it.
+	// Evidence are the observations behind it: errors first, then saturation, then utilization, then the law.
 	Evidence []string `json:"evidence"`
 	// Step is what the runbook says to do.
 	Step string `json:"step"`
 }
 
-const (
-	notEnough = "not enough data"
-	// Below these a ceiling would be a guess.
-	leastFrames      = 20
-	leastRequests    = 100
-	leastUtilization = .05
+// fullAt is the utilization from which somebody waits all the time.
+const fullAt = .95
 
-	stepCPU     = "Vertical Scaling: above 70 % consistently, give it more cores or add API instances."
-	stepWorkers = "Queue Backlog: add workers or raise their concurrency."
-	stepHTTP    = "High Load Incident: put a limit on concurrent requests, so that it can be told how far away it is."
-)
-
-func (w *window) bottlenecks(table []KeyMetric, only string, about About) Bottlenecks {
-	out := Bottlenecks{Verdict: notEnough, Resources: []Resource{}, About: about}
-	requests := 0.0
-	var memory, pool KeyMetric
-	for _, m := range table {
-		switch m.ID {
-		case "api_throughput":
-			if rate, ok := w.values(m, only)[""]; ok && rate > 0 {
-				out.Throughput = &rate
-				requests = rate * about.WindowSeconds
-			}
-		case "db_pool_utilization":
-			pool = m
-		case "cache_memory":
-			memory = m
+// bottlenecks reports on all resources in the ledger.
+func (l *ledger) bottlenecks(window time.Duration, about About) *Bottlenecks {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	driver, recent := l.driver(), int(max(1, window/l.step))
+	out := &Bottlenecks{
+		Verdict: notEnough, Resources: []Resource{}, About: about, ThroughputOf: rateNames[driver],
+		Throughput: number(l.throughput(driver, recent)), HistorySeconds: (time.Duration(max(0, l.steps-1)) * l.step).Seconds(),
+	}
+	for _, key := range slices.Sorted(maps.Keys(l.uses)) {
+		if u := l.recent(key, recent); u.n > 0 {
+			out.Resources = append(out.Resources, l.resource(key, u, driver, window, out.ThroughputOf))
 		}
 	}
-	list := w.cpu(only)
-	list = append(list, w.shares("db_pool", pool, only)...)
-	list = append(list, w.workers(only)...)
-	list = append(list, w.shares("cache_memory", memory, only)...)
-	list = append(list, w.active(only)...)
-	for i := range list {
-		list[i].rate(out.Throughput, requests, len(w.frames))
-	}
-	slices.SortStableFunc(list, func(a, b Resource) int {
+	slices.SortStableFunc(out.Resources, func(a, b Resource) int {
 		return cmp.Or(
+			cmp.Compare(a.tier(), b.tier()),
 			cmp.Compare(orInf(a.Ceiling), orInf(b.Ceiling)),
-			cmp.Compare(-orZero(a.Utilization), -orZero(b.Utilization)),
+			-cmp.Compare(orZero(a.Utilization), orZero(b.Utilization)),
+			cmp.Compare(rowOf(a.ID), rowOf(b.ID)),
 		)
 	})
-	out.Resources = append(out.Resources, list...)
-	if len(list) > 0 && list[0].Ceiling != nil {
-		out.Verdict = fmt.Sprintf("%s limits first, at about %.0f requests/s (now %.0f)", list[0].name(), *list[0].Ceiling, *out.Throughput)
-	}
+	out.Verdict = out.verdict(l.dropped)
 	return out
 }
 
-// rate completes a resource whose utilization and evidence are known.
-func (r *Resource) rate(throughput *float64, requests float64, frames int) {
-	r.Status = "ok"
+// tier puts first what fails or is full now: no ceiling is needed to see that it limits.
+func (r *Resource) tier() int {
+	switch {
+	case orZero(r.Errors) > 0, orZero(r.Utilization) >= fullAt && orZero(r.Waiting) >= 1:
+		return 0
+	case r.Ceiling != nil:
+		return 1
+	}
+	return 2
+}
+
+func (b *Bottlenecks) verdict(dropped bool) string {
+	text := notEnough
+	if len(b.Resources) > 0 {
+		switch first := b.Resources[0]; first.tier() {
+		case 0:
+			text = first.name() + " is used up now: " + first.Evidence[0]
+		case 1:
+			text = fmt.Sprintf("%s limits first, at about %s %s/s (now %s)", first.name(), figures(*first.Ceiling), b.ThroughputOf, figures(orZero(b.Throughput)))
+		default:
+			if first.State >= Warning {
+				text += fmt.Sprintf(" for a ceiling; %s is at %.0f %%", first.name(), 100**first.Utilization)
+			}
+		}
+	}
+	var soonest *Resource
+	for i, r := range b.Resources {
+		if r.Saturation != nil && (soonest == nil || r.Saturation.Seconds < soonest.Saturation.Seconds) {
+			soonest = &b.Resources[i]
+		}
+	}
+	if soonest != nil && soonest.Saturation.Seconds > 0 {
+		text += fmt.Sprintf("; %s is used up in about %s if it goes on as it did", soonest.name(), rough(soonest.Saturation.Seconds))
+	}
+	if dropped {
+		text += fmt.Sprintf("; there are more than the %d resources that are kept", maxResources)
+	}
+	return text
+}
+
+func (l *ledger) resource(key string, u use, driver int, window time.Duration, per string) Resource {
+	kind, scope := splitKey(key)
+	row := kindOf(kind)
+	r := Resource{
+		ID: row.id, Title: row.title, Unit: row.unit, Labels: labelsOfScope(row.labels, scope), Step: row.step,
+		Used: quantity(u.v[used]), Limit: quantity(u.v[limit]), Utilization: quantity(u.v[busiest]),
+		Waiting: quantity(u.v[waiting]), Errors: quantity(u.v[failing]), Evidence: []string{}, Status: "ok",
+	}
+	if r.Errors != nil && *r.Errors > 0 {
+		r.say("%s failures/s for want of it", figures(*r.Errors))
+	}
+	if r.Waiting != nil {
+		r.say("%s wait for it", figures(*r.Waiting))
+	}
 	if r.Utilization == nil {
-		r.Status, r.State = notEnough+": its limit is not known", Unknown
-		return
+		if r.Used != nil {
+			r.say("%s %s are used, and no limit is known", figures(*r.Used), r.Unit)
+		}
+		r.Status, r.Forecast = notEnough+": its limit is not known", notEnough+": its limit is not known"
+		return r
 	}
 	headroom := max(0, 1-*r.Utilization)
 	r.Headroom = &headroom
-	switch {
-	case r.ID == "cache_memory":
-		r.Status = "ok: what it holds does not follow throughput, so that it has no ceiling in requests"
-	case frames < leastFrames:
-		r.Status = fmt.Sprintf("%s: %d observations, %d are needed", notEnough, frames, leastFrames)
-	case requests < leastRequests:
-		r.Status = fmt.Sprintf("%s: %.0f requests in the window, %d are needed", notEnough, requests, leastRequests)
-	case *r.Utilization < leastUtilization:
-		r.Status = fmt.Sprintf("%s: %.1f %% utilization is too little to tell the ceiling from", notEnough, 100**r.Utilization)
-	default:
-		ceiling := *throughput / *r.Utilization
-		r.Ceiling = &ceiling
+	r.State = row.level(*r.Utilization)
+	where := ""
+	if at := l.leader[key]; at != "" && !row.shared {
+		where = " by " + at
 	}
+	r.say("%.1f %% used%s, of %s %s in all", 100**r.Utilization, where, figures(*r.Limit), r.Unit)
+	l.law(&r, key, u, driver, per)
+	r.Saturation, r.Forecast = forecast(l.samples(key), window)
+	if r.Saturation != nil {
+		r.Forecast = r.Saturation.words()
+		r.say("it grows by %.2g %% an hour over %s", 100*r.Saturation.PerHour, rough(r.Saturation.HistorySeconds))
+	}
+	return r
+}
+
+// law adds the ceiling, or why there is none.
+func (l *ledger) law(r *Resource, key string, u use, driver int, per string) {
+	if kindOf(r.ID).fixed {
+		r.Status = "ok: what it holds does not follow throughput, so that it has no ceiling in " + per
+		return
+	}
+	d, why := fitDemand(l.loads(key, driver), l.step.Seconds())
+	if why != "" {
+		r.Status = strings.ReplaceAll(why, "requests", per)
+		return
+	}
+	// Where one instance has more to do than the others, it is full before all of it is used.
+	uneven := max(1, float64(u.v[busiest])/(float64(u.v[used])/float64(u.v[limit])))
+	x, low, high := d.ceiling(float64(u.v[limit]) / uneven)
+	if high > low*widestCeiling*widestCeiling {
+		r.Status = fmt.Sprintf("%s: its ceiling lies anywhere between %s and %s %s/s", notEnough, figures(low), figures(high), per)
+		return
+	}
+	r.Demand, r.Ceiling, r.CeilingLow, r.CeilingHigh = &d.perEvent, &x, &low, &high
+	r.say("each of the %s takes %s %s for a second, and %s are used without any, by %d observations in which throughput varied by %.1f×",
+		per, figures(d.perEvent), r.Unit, figures(d.base), d.n, min(d.spread, 999))
+	if uneven > 1.1 {
+		r.say("the busiest instance uses %.1f times the mean", uneven)
+	}
+}
+
+func (r *Resource) say(format string, args ...any) {
+	r.Evidence = append(r.Evidence, fmt.Sprintf(format, args...))
+}
+
+func (k *resourceKind) level(utilization float64) Level {
+	switch {
+	case utilization > k.critical:
+		return Critical
+	case utilization > k.warning:
+		return Warning
+	}
+	return OK
 }
 
 func (r *Resource) name() string {
-	for _, v := range r.Labels {
-		return r.Title + " " + v
+	name := r.Title
+	for _, label := range kindOf(r.ID).labels {
+		name += " " + r.Labels[label]
 	}
-	return r.Title
+	return name
 }
 
-// shares makes resources of a metric that is a utilization already.
-func (w *window) shares(id string, m KeyMetric, only string) []Resource {
-	var list []Resource
-	for scope := range w.values(m, only) {
-		mean := 0.0
-		n := 0
-		for _, f := range w.frames {
-			busiest, known := 0.0, false
-			for name, r := range f.readings {
-				if p := r.Points[m.ID][scope]; p != nil && (only == "" || name == only) {
-					busiest, known = max(busiest, p[0]), true
-				}
-			}
-			if known {
-				mean, n = mean+busiest, n+1
-			}
-		}
-		mean /= float64(n)
-		list = append(list, Resource{
-			ID: id, Title: m.Title, Labels: m.labels(scope), Utilization: &mean, State: m.Level(mean), Step: m.Step,
-			Evidence: []string{fmt.Sprintf("%.1f %% on average over %d observations of the busiest instance", 100*mean, n)},
-		})
+func (s *Saturation) words() string {
+	if s.Seconds == 0 {
+		return "it is used up now, and it grows"
 	}
-	slices.SortFunc(list, func(a, b Resource) int { return cmp.Compare(a.name(), b.name()) })
-	return list
+	if s.HighSeconds == nil {
+		return fmt.Sprintf("used up in about %s, not before %s", rough(s.Seconds), rough(s.LowSeconds))
+	}
+	return fmt.Sprintf("used up in about %s, between %s and %s", rough(s.Seconds), rough(s.LowSeconds), rough(*s.HighSeconds))
 }
 
-func (w *window) cpu(only string) []Resource {
-	busiest, at, seconds := 0.0, "", w.elapsed().Seconds()
-	for _, name := range w.instances(only) {
-		r := w.newest().readings[name]
-		if r == nil || r.Points[pointCPU][""] == nil || seconds == 0 {
-			continue
-		}
-		used := w.increase(name, pointCPU, 2)[""]
-		if cores := r.Points[pointCPU][""][1]; cores > 0 && (at == "" || used[0]/seconds/cores > busiest) {
-			busiest, at = used[0]/seconds/cores, name
+// labelsOfScope is the inverse of labelsJoined.
+func labelsOfScope(names []string, scope string) map[string]string {
+	labels := map[string]string{}
+	values := strings.Split(scope, "\x1f")
+	for i, name := range names {
+		if i < len(values) {
+			labels[name] = values[i]
 		}
 	}
-	if at == "" {
+	return labels
+}
+
+// figures are three of a number, for people.
+func figures(v float64) string {
+	if math.Abs(v) >= 1000 && math.Abs(v) < 1e15 {
+		return fmt.Sprintf("%.0f", v)
+	}
+	return fmt.Sprintf("%.3g", v)
+}
+
+// quantity is null where it is unknown.
+func quantity(v float32) *float64 {
+	if v < 0 {
 		return nil
 	}
-	state := OK
-	if busiest > .7 {
-		state = Warning
-	}
-	return []Resource{{
-		ID: "cpu", Title: "CPU", Labels: map[string]string{"instance": at}, Utilization: &busiest, State: state, Step: stepCPU,
-		Evidence: []string{fmt.Sprintf("%.1f %% of its cores in %.0f s", 100*busiest, seconds)},
-	}}
+	return number(sixDigits(float64(v)))
 }
 
-func (w *window) workers(only string) []Resource {
-	worked, slots, seconds := 0.0, 0.0, w.elapsed().Seconds()
-	for _, name := range w.instances(only) {
-		if sum := w.increase(name, pointWorkers, 2)[""]; sum != nil {
-			worked += sum[0]
-		}
-		if r := w.newest().readings[name]; r != nil && r.Points[pointWorkers][""] != nil {
-			slots += r.Points[pointWorkers][""][1]
-		}
-	}
-	if slots == 0 || seconds == 0 {
-		return nil
-	}
-	busy := worked / seconds // Little's law
-	utilization := math.Min(1, busy/slots)
-	return []Resource{{
-		ID: "workers", Title: "Workers", Labels: map[string]string{}, Utilization: &utilization, State: OK, Step: stepWorkers,
-		Evidence: []string{fmt.Sprintf("%.1f of %.0f slots busy on average over %.0f s", busy, slots, seconds)},
-	}}
-}
-
-func (w *window) active(only string) []Resource {
-	active, known := 0.0, false
-	for name, r := range w.newest().readings {
-		if p := r.Points[pointActive][""]; p != nil && (only == "" || name == only) {
-			active, known = active+p[0], true
-		}
-	}
-	if !known {
-		return nil
-	}
-	return []Resource{{
-		ID: "http_requests", Title: "HTTP requests being served", Labels: map[string]string{}, Step: stepHTTP,
-		Evidence: []string{fmt.Sprintf("%.0f now; no limit is known", active)},
-	}}
+func rowOf(id string) int {
+	return slices.IndexFunc(resourceKinds, func(k resourceKind) bool { return k.id == id })
 }
 
 func orInf(v *float64) float64 {

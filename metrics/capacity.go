@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -46,6 +47,10 @@ type CapacityOptions struct {
 	Store SnapshotStore
 	// Logger gets background failures. Zero means that they are only counted.
 	Logger *slog.Logger
+	// Limits are resources' limits that nothing measures, for the report on bottlenecks. Zero means that there are none.
+	Limits Limits
+	// Version is the program's, shown in the list of instances. Zero means the one that Go's build recorded.
+	Version string
 	// Registerer exports the count of background failures. Zero means counted, not exported.
 	Registerer prometheus.Registerer
 }
@@ -72,6 +77,9 @@ func NewCapacity(gatherer prometheus.Gatherer, opts *CapacityOptions) (*Capacity
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Version == "" {
+		o.Version = buildVersion()
 	}
 	c := &Capacity{gatherer: gatherer, opts: o, table: KeyMetrics()}
 	c.widths = widths(c.table)
@@ -117,6 +125,8 @@ func (c *Capacity) Run(ctx context.Context) error {
 type evaluation struct {
 	*Capacity
 	collector *collector
+	examiner  *examiner
+	roster    roster
 	window    window
 	started   time.Time
 	failing   map[string]bool
@@ -126,6 +136,8 @@ func newEvaluation(c *Capacity) *evaluation {
 	return &evaluation{
 		Capacity:  c,
 		collector: newCollector(c.table, runtime.GOMAXPROCS(0)),
+		examiner:  newExaminer(c.table, &c.opts),
+		roster:    roster{every: c.opts.Interval, seen: map[string]sighting{}},
 		window:    window{length: c.opts.Window},
 		failing:   map[string]bool{},
 	}
@@ -137,14 +149,16 @@ func (e *evaluation) tick(ctx context.Context, now time.Time) {
 	if e.started.IsZero() {
 		e.started = now
 	}
-	own := &reading{Version: snapshotVersion, Started: e.started.UnixMilli(), At: now.UnixMilli(), Points: e.collector.collect(families)}
+	own := &reading{Version: snapshotVersion, Started: e.started.UnixMilli(), At: now.UnixMilli(), Points: e.collector.collect(families), Vitals: e.examiner.examine(now, families, e.suspects())}
 	readings, only := map[string]*reading{}, e.opts.Instance
-	var degraded string
+	var degraded []string
 	if e.opts.Store != nil {
-		if readings, err = e.share(ctx, own); err == nil {
+		var unreadable []string
+		if readings, unreadable, err = e.share(ctx, own); err == nil {
 			only = ""
+			degraded = describeLosses(unreadable, e.roster.see(now, readings))
 		} else if ctx.Err() == nil {
-			degraded = "the other instances' snapshots cannot be read: this report is about this instance alone"
+			degraded = append(degraded, "the other instances' snapshots cannot be read: this report is about this instance alone")
 		}
 		e.note("fleet", err)
 	}
@@ -153,36 +167,37 @@ func (e *evaluation) tick(ctx context.Context, now time.Time) {
 	}
 	readings[e.opts.Instance] = own
 	e.window.add(frame{at: now, readings: readings})
-	e.evaluate(now, only, degraded)
+	e.evaluate(now, only, strings.Join(degraded, "; "))
 }
 
 // share gives our snapshot to the others and takes theirs.
-func (e *evaluation) share(ctx context.Context, own *reading) (map[string]*reading, error) {
+func (e *evaluation) share(ctx context.Context, own *reading) (readings map[string]*reading, unreadable []string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, e.opts.Interval/2)
 	defer cancel()
 	blob, err := own.encode()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := e.opts.Store.Put(ctx, e.opts.Instance, blob, 3*e.opts.Interval); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	blobs, err := e.opts.Store.All(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	readings := make(map[string]*reading, len(blobs))
+	readings = make(map[string]*reading, len(blobs))
 	var errs []error
 	for instance, blob := range blobs {
 		r, err := decode(blob, e.widths)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("instance %.100q: %w", instance, err))
+			unreadable = append(unreadable, instance)
 			continue
 		}
 		readings[instance] = r
 	}
 	e.note("snapshot", errors.Join(errs...)) // one instance's fault does not hide the others
-	return readings, nil
+	return readings, unreadable, nil
 }
 
 // note counts a failure, and logs when it begins and when it ends.

@@ -292,13 +292,23 @@ func TestCapacityDistrustsTheStore(t *testing.T) {
 		}
 		r := run(t, &CapacityOptions{Instance: "a", Store: store, Registerer: reg})
 		defer r.stop()
-		pass(30, func() { r.requests(10, .01, "2xx") })
+		busy := func() { r.requests(10, .01, "2xx") }
+		pass(12, busy)
+		if d := r.Dashboard(); !slices.Equal(d.Instances, []string{"a", "shape"}) {
+			t.Errorf("instances: %v", d.Instances)
+		}
+		pass(18, busy) // "shape" is never renewed
 		d := r.Dashboard()
 		if v := *d.measurement("api_throughput", "").Value; v < 9 || v > 11 {
 			t.Errorf("throughput %v, want 10", v)
 		}
-		if !slices.Equal(d.Instances, []string{"a", "shape"}) {
+		if !slices.Equal(d.Instances, []string{"a"}) {
 			t.Errorf("instances: %v", d.Instances)
+		}
+		for _, want := range []string{`left out: the snapshot of "junk", "large", "negative", "time", "version"`, `no longer renewed, and left out: the snapshot of "shape"`} {
+			if !strings.Contains(d.Degraded, want) {
+				t.Errorf("degraded is %q, want %s", d.Degraded, want)
+			}
 		}
 		if counted(t, reg, BackgroundErrors.Name) == 0 {
 			t.Error("the bad snapshots were not counted")

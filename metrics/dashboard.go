@@ -22,8 +22,9 @@ type About struct {
 	Time time.Time `json:"time"`
 	// Instance is the process that evaluated it.
 	Instance string `json:"instance"`
-	// Instances are those that it covers.
+	// Instances are those that it covers, Members more of each.
 	Instances []string `json:"instances"`
+	Members   []Member `json:"members"`
 	// Scope is fleet or instance.
 	Scope string `json:"scope"`
 	// Degraded says why it covers less than it should, if it does.
@@ -52,6 +53,10 @@ type Measurement struct {
 	Critical *float64 `json:"critical"`
 	// State is what the value means now; alerts fire later.
 	State Level `json:"state"`
+	// Trend is how the value has moved over the window.
+	Trend Trend `json:"trend"`
+
+	scope string
 }
 
 // reach is how much of the fleet a report covers.
@@ -68,21 +73,19 @@ func (r reach) String() string { return [...]string{"instance", "fleet"}[r] }
 // report is an evaluation of this instance and of the fleet. Without a fleet both are of this instance.
 type report [reaches]view
 
-// view is both replies.
-type view struct {
-	dashboard   Dashboard
-	bottlenecks Bottlenecks
-}
+// view is the dashboard but for its trends, which are made when somebody asks, as the ranking of resources is.
+type view struct{ dashboard Dashboard }
 
 // judge is what an evaluation remembers of one reach.
 type judge struct {
 	alerts  alerts
 	sizes   trend
 	history *history
+	ledger  *ledger
 }
 
 func newJudge(c *Capacity) *judge {
-	return &judge{alerts: alerts{}, history: newHistory(c.table, c.opts.Interval, c.opts.Window)}
+	return &judge{alerts: alerts{}, history: newHistory(c.table, c.opts.Interval, c.opts.Window), ledger: newLedger(c.opts.Interval, c.opts.Window)}
 }
 
 // evaluate makes both reports. only is this instance where the others are not known.
@@ -91,20 +94,15 @@ func (e *evaluation) evaluate(now time.Time, only, degraded string) {
 	r[instanceReach] = e.view(now, instanceReach, e.opts.Instance)
 	if e.opts.Store == nil {
 		r[fleetReach] = r[instanceReach]
-		r[fleetReach].about(func(a *About) { a.Degraded = noFleet })
+		r[fleetReach].dashboard.Degraded = noFleet
 	} else {
 		r[fleetReach] = e.view(now, fleetReach, only)
-		r[fleetReach].about(func(a *About) { a.Degraded = degraded })
+		r[fleetReach].dashboard.Degraded = degraded
 	}
 	e.report.Store(r)
 }
 
 const noFleet = "there is no store of snapshots (CapacityOptions.Store), so that this report is about this instance alone"
-
-func (v *view) about(change func(*About)) {
-	change(&v.dashboard.About)
-	change(&v.bottlenecks.About)
-}
 
 // view evaluates the fleet, or only one instance.
 func (e *evaluation) view(now time.Time, of reach, only string) view {
@@ -125,13 +123,39 @@ func (e *evaluation) view(now time.Time, of reach, only string) view {
 	if only == "" {
 		about.Scope = fleetReach.String()
 	}
-	if about.Scope == of.String() {
-		j.history.add(now, values) // a fleet's history has a gap where only this instance is known
+	readings := e.window.newest().readings
+	if only != "" {
+		readings = map[string]*reading{only: readings[only]}
 	}
-	return view{
-		dashboard:   Dashboard{Alerts: j.alerts.list(about.Scope), Metrics: measure(e.table, values), About: about},
-		bottlenecks: e.window.bottlenecks(e.table, only, about),
+	about.Members = e.roster.members(now, readings)
+	all := map[string]*vitals{}
+	for instance, r := range readings {
+		if r.Vitals != nil {
+			all[instance] = r.Vitals
+		}
 	}
+	if about.Scope == of.String() { // a fleet's past has a gap where only this instance is known
+		j.history.add(now, values)
+		j.ledger.add(now, all)
+	}
+	d := Dashboard{Alerts: j.alerts.list(about.Scope), Metrics: measure(e.table, values), About: about}
+	for i := range d.Alerts {
+		d.Alerts[i].explain(e.table, all)
+	}
+	return view{d}
+}
+
+// suspects are the metrics whose causes each instance tells: those that alerted when this one last evaluated.
+func (e *evaluation) suspects() map[string]bool {
+	ids := map[string]bool{}
+	if r := e.report.Load(); r != nil {
+		for _, v := range r {
+			for _, a := range v.dashboard.Alerts {
+				ids[a.Labels["metric"]] = true
+			}
+		}
+	}
+	return ids
 }
 
 func (w *window) reporting(only string) []string {
@@ -146,20 +170,20 @@ func measure(table []KeyMetric, values map[string]map[string]float64) []Measurem
 	for _, m := range table {
 		scopes := slices.Sorted(maps.Keys(values[m.ID]))
 		if len(scopes) == 0 {
-			list = append(list, m.measurement(map[string]string{}, math.NaN()))
+			none := m.measurement("", math.NaN())
+			none.Labels = map[string]string{}
+			list = append(list, none)
 		}
 		for _, scope := range scopes {
-			list = append(list, m.measurement(m.labels(scope), values[m.ID][scope]))
+			list = append(list, m.measurement(scope, values[m.ID][scope]))
 		}
 	}
 	return list
 }
 
-func (m KeyMetric) measurement(labels map[string]string, value float64) Measurement {
-	out := Measurement{ID: m.ID, Title: m.Title, Labels: labels, Unit: m.Unit, Op: m.Op, State: m.Level(value)}
-	if !math.IsNaN(value) {
-		out.Value = &value
-	}
+func (m KeyMetric) measurement(scope string, value float64) Measurement {
+	out := Measurement{ID: m.ID, Title: m.Title, Labels: m.labels(scope), Unit: m.Unit, Op: m.Op, State: m.Level(value), scope: scope}
+	out.Value = number(value)
 	if m.HasThresholds() {
 		out.Warning, out.Critical = &m.Warning, &m.Critical
 	}
@@ -186,14 +210,45 @@ func (c *Capacity) widest() reach {
 	return fleetReach
 }
 
-func (c *Capacity) dashboard(of reach) *Dashboard { return &c.current(time.Now())[of].dashboard }
+func (c *Capacity) dashboard(of reach) *Dashboard {
+	d := c.current(time.Now())[of].dashboard
+	d.Metrics = slices.Clone(d.Metrics)
+	h := c.judges[d.reach()].history
+	for i, m := range d.Metrics {
+		d.Metrics[i].Trend = Trend{Direction: unknownTrend}
+		if row := slices.IndexFunc(c.table, func(row KeyMetric) bool { return row.ID == m.ID }); row >= 0 && m.Value != nil {
+			d.Metrics[i].Trend = h.trend(c.table[row], m.scope, c.opts.Window.Seconds())
+		}
+	}
+	return &d
+}
 
-func (c *Capacity) bottlenecks(of reach) *Bottlenecks { return &c.current(time.Now())[of].bottlenecks }
+func (c *Capacity) bottlenecks(of reach) *Bottlenecks {
+	about := c.current(time.Now())[of].dashboard.About
+	if about.Time.IsZero() {
+		return &Bottlenecks{Verdict: notEnough, ThroughputOf: rateNames[requestRate], Resources: []Resource{}, About: about}
+	}
+	return c.judges[about.reach()].ledger.bottlenecks(c.opts.Window, about)
+}
+
+// reach is what the report really covers, whatever was asked.
+func (a *About) reach() reach {
+	if a.Scope == fleetReach.String() {
+		return fleetReach
+	}
+	return instanceReach
+}
+
+// kept is the reach whose past is kept: without a store, of this instance alone.
+func (c *Capacity) kept(of reach) reach {
+	if c.opts.Store == nil {
+		return instanceReach
+	}
+	return of
+}
 
 func (c *Capacity) past(of reach, since time.Time, metrics []string) *History {
-	if c.opts.Store == nil {
-		of = instanceReach
-	}
+	of = c.kept(of)
 	return c.judges[of].history.report(since, metrics, of.String())
 }
 
@@ -203,12 +258,9 @@ func (c *Capacity) current(now time.Time) *report {
 		return r
 	}
 	about := About{
-		Instance: c.opts.Instance, Instances: []string{}, Scope: instanceReach.String(), Warming: true,
+		Instance: c.opts.Instance, Instances: []string{}, Members: []Member{}, Scope: instanceReach.String(), Warming: true,
 		Degraded: "nothing has been evaluated lately: Capacity.Run must be running",
 	}
-	nothing := view{
-		dashboard:   Dashboard{Alerts: []Alert{}, Metrics: measure(c.table, nil), About: about},
-		bottlenecks: Bottlenecks{Verdict: notEnough, Resources: []Resource{}, About: about},
-	}
+	nothing := view{Dashboard{Alerts: []Alert{}, Metrics: measure(c.table, nil), About: about}}
 	return &report{nothing, nothing}
 }

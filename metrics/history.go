@@ -40,11 +40,8 @@ type HistorySeries struct {
 	Values []*float64 `json:"values"`
 }
 
-const (
-	historyPoints = 360
-	// historySeries bounds the memory of one reach: 160 rings of 360 numbers are 461 kB.
-	historySeries = 160
-)
+// historySeries bounds the memory of one reach: 160 rings of 360 numbers are 461 kB.
+const historySeries = 160
 
 // historyKey is a key metric and a scope of it.
 type historyKey struct{ metric, scope string }
@@ -52,19 +49,16 @@ type historyKey struct{ metric, scope string }
 // history keeps the values of the last steps, downsampled. It is safe for concurrent use.
 type history struct {
 	table []KeyMetric
-	step  time.Duration
 
-	mu      sync.Mutex
-	newest  time.Time // the beginning of the newest step
-	steps   int       // how many there are, at most historyPoints
-	head    int       // the newest step's index in the rings
+	mu sync.Mutex
+	timeline
 	rings   map[historyKey]*ring
 	refused map[historyKey]bool
 }
 
 // ring are one series' values, NaN where there is none.
 type ring struct {
-	values [historyPoints]float64
+	values [keptSteps]float64
 	n      float64 // of values in the newest step
 	last   time.Time
 }
@@ -72,7 +66,7 @@ type ring struct {
 // newHistory keeps an hour at a window of five minutes: thirty values to a window.
 func newHistory(table []KeyMetric, interval, window time.Duration) *history {
 	return &history{
-		table: table, step: max(interval, window/30, time.Millisecond),
+		table: table, timeline: timeline{step: max(interval, window/30, time.Millisecond)},
 		rings: map[historyKey]*ring{}, refused: map[historyKey]bool{},
 	}
 }
@@ -81,7 +75,11 @@ func newHistory(table []KeyMetric, interval, window time.Duration) *history {
 func (h *history) add(now time.Time, values map[string]map[string]float64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.advance(now)
+	h.advance(now, func(i int) {
+		for _, r := range h.rings {
+			r.values[i] = math.NaN()
+		}
+	})
 	for _, m := range h.table {
 		for scope, v := range values[m.ID] {
 			if r := h.ring(historyKey{m.ID, scope}); r != nil && !math.IsNaN(v) && !math.IsInf(v, 0) {
@@ -106,34 +104,13 @@ func (r *ring) put(at int, m KeyMetric, v float64) {
 	}
 }
 
-// advance opens the steps up to now. What lies between is empty.
-func (h *history) advance(now time.Time) {
-	if h.newest.IsZero() {
-		h.newest, h.steps = now, 1
-		return
-	}
-	passed := int(min(now.Sub(h.newest)/h.step, historyPoints))
-	if now.Sub(h.newest) > historyPoints*h.step {
-		h.newest = now // all that is kept is empty anyway
-	} else if passed > 0 {
-		h.newest = h.newest.Add(time.Duration(passed) * h.step)
-	}
-	for range max(passed, 0) {
-		h.head = (h.head + 1) % historyPoints
-		h.steps = min(h.steps+1, historyPoints)
-		for _, r := range h.rings {
-			r.values[h.head] = math.NaN()
-		}
-	}
-}
-
 // ring finds or makes one. When there are too many, those go that have had no value for as long as is kept.
 func (h *history) ring(key historyKey) *ring {
 	if r := h.rings[key]; r != nil {
 		return r
 	}
 	if len(h.rings) >= historySeries {
-		maps.DeleteFunc(h.rings, func(_ historyKey, r *ring) bool { return h.newest.Sub(r.last) >= historyPoints*h.step })
+		maps.DeleteFunc(h.rings, func(_ historyKey, r *ring) bool { return h.newest.Sub(r.last) >= h.kept() })
 	}
 	if len(h.rings) >= historySeries {
 		if len(h.refused) < historySeries {
@@ -191,7 +168,7 @@ func (h *history) each(key historyKey, n int, f func(i int, v float64)) {
 	}
 	n = min(n, h.steps)
 	for i := range n {
-		if v := r.values[(h.head-n+1+i+historyPoints)%historyPoints]; !math.IsNaN(v) {
+		if v := r.values[h.back(n-1-i)]; !math.IsNaN(v) {
 			f(i, v)
 		}
 	}

@@ -85,11 +85,11 @@ func TestHistoryKeepsStepsWithTheirWorst(t *testing.T) {
 
 func TestHistoryForgets(t *testing.T) {
 	h := newHistory(KeyMetrics(), 5*time.Second, 5*time.Minute)
-	for i := range 2 * historyPoints {
+	for i := range 2 * keptSteps {
 		h.add(epoch.Add(time.Duration(i)*10*time.Second), map[string]map[string]float64{"api_throughput": {"": float64(i)}})
 	}
 	values := plain(t, h.report(time.Time{}, nil, ""), "api_throughput")
-	if len(values) != historyPoints || values[0] != historyPoints || values[historyPoints-1] != 2*historyPoints-1 {
+	if len(values) != keptSteps || values[0] != keptSteps || values[keptSteps-1] != 2*keptSteps-1 {
 		t.Errorf("%d values from %v to %v", len(values), values[0], values[len(values)-1])
 	}
 	h.add(epoch.Add(1000*time.Hour), map[string]map[string]float64{"api_throughput": {"": 7}})
@@ -112,7 +112,7 @@ func TestHistoryIsBounded(t *testing.T) {
 		}
 		return map[string]map[string]float64{"queue_depth": scopes}
 	}
-	for i := range historyPoints {
+	for i := range keptSteps {
 		h.add(epoch.Add(time.Duration(i)*10*time.Second), second(0, 1000))
 	}
 	report := h.report(time.Time{}, nil, "")
@@ -122,10 +122,10 @@ func TestHistoryIsBounded(t *testing.T) {
 	if used := memory() - before; used > 1<<20/2 {
 		t.Errorf("one reach's history takes %d bytes; both must stay below 1 MB", used)
 	}
-	for i := range historyPoints {
-		h.add(epoch.Add(time.Duration(historyPoints+i)*10*time.Second), nil)
+	for i := range keptSteps {
+		h.add(epoch.Add(time.Duration(keptSteps+i)*10*time.Second), nil)
 	}
-	h.add(epoch.Add(2*historyPoints*10*time.Second), second(5000, 3))
+	h.add(epoch.Add(2*keptSteps*10*time.Second), second(5000, 3))
 	if report = h.report(time.Time{}, nil, ""); len(report.Series) != 3 {
 		t.Errorf("%d series, want the 3 that live", len(report.Series))
 	}

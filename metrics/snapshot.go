@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
 	"time"
 )
 
@@ -17,6 +16,8 @@ type reading struct {
 	At      int64 `json:"at"`
 	// Points are as collected since Started.
 	Points points `json:"points"`
+	// Vitals are the resources' use, or nil.
+	Vitals *vitals `json:"vitals,omitempty"`
 }
 
 const (
@@ -56,6 +57,11 @@ func decode(blob []byte, widths map[string]int) (*reading, error) {
 	if r.At < r.Started {
 		return nil, errors.New("metrics: a snapshot is older than its process")
 	}
+	if r.Vitals != nil {
+		if err := r.Vitals.check(); err != nil {
+			return nil, err
+		}
+	}
 	for id, scopes := range r.Points {
 		if len(scopes) > maxScopes {
 			return nil, fmt.Errorf("metrics: a snapshot has %d values of %s", len(scopes), id)
@@ -66,7 +72,7 @@ func decode(blob []byte, widths map[string]int) (*reading, error) {
 				continue
 			}
 			for _, n := range numbers {
-				if n < 0 || math.IsInf(n, 0) || math.IsNaN(n) {
+				if !(n >= 0 && n <= largest) {
 					return nil, fmt.Errorf("metrics: a snapshot counts %g of %s", n, id)
 				}
 			}
