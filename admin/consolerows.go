@@ -89,6 +89,9 @@ func bottlenecks(reply *bottlenecksReply, dashboard *dashboardReply) *bottleneck
 	out := &bottleneckView{Verdict: reply.Verdict}
 	for _, r := range reply.Resources {
 		row := resourceView{Title: r.Title, Level: level(r.State), Used: optional(r.Utilization, "ratio"), Ceiling: optional(r.Ceiling, "per_second"), Status: r.Status, Step: r.Step}
+		if row.FullIn = "–"; r.Saturation != nil {
+			row.FullIn = "≈ " + seconds(r.Saturation.Seconds)
+		}
 		if name := scopeName(r.Labels); name != "" {
 			row.Title += " · " + name
 		}

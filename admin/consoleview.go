@@ -32,8 +32,8 @@ type consoleView struct {
 }
 
 type alertView struct {
-	Level, Name, Summary, Runbook, Value, Threshold, State, Scope string
-	Since                                                         time.Time
+	Level, Name, Summary, Why, Runbook, Value, Threshold, State, Scope string
+	Since                                                              time.Time
 }
 
 type metricGroup struct {
@@ -64,8 +64,8 @@ type bottleneckView struct {
 }
 
 type resourceView struct {
-	Title, Level, Used, Ceiling, Status, Step string
-	Bar                                       *bar
+	Title, Level, Used, Ceiling, FullIn, Status, Step string
+	Bar                                               *bar
 }
 
 type queueView struct {
@@ -146,10 +146,14 @@ func (v *consoleView) about(d *dashboardReply) {
 
 func (v *consoleView) alerts(alerts []alertReply) {
 	for _, a := range alerts {
-		v.Alerts = append(v.Alerts, alertView{
+		view := alertView{
 			Level: level(a.Labels["severity"]), Name: a.Labels["alertname"], Summary: a.Annotations["summary"], Runbook: a.Annotations["runbook"],
 			Value: quantity(a.Value, a.Unit), Threshold: quantity(a.Threshold, a.Unit), State: a.State, Since: a.ActiveAt, Scope: scopeName(a.Labels),
-		})
+		}
+		if a.Why != nil {
+			view.Why = a.Why.Text
+		}
+		v.Alerts = append(v.Alerts, view)
 	}
 }
 

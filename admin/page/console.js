@@ -211,7 +211,8 @@
     id("state").replaceChildren(...received.body.childNodes);
     const region = (label) => label && all(".scroll").find((e) => e.getAttribute("aria-labelledby") === label);
     for (const [label, left] of scrolled) if (left && region(label)) region(label).scrollLeft = left;
-    if (focus) (focused.id ? id(focus) : region(focus))?.focus({ preventScroll: true });
+    // Where a button is gone, because it did its work, what it was about gets the focus.
+    if (focus) ((focused.id ? id(focus) : region(focus)) || id("state")).focus({ preventScroll: true });
     return true;
   };
 
@@ -287,22 +288,14 @@
     id("confirm-label").hidden = !pending.field;
     id("confirm-label").firstElementChild.textContent = pending.field;
     id("confirm-field").value = "";
-    id("confirm").returnValue = "";
     id("confirm").showModal();
   });
-  id("confirm-field").addEventListener("keydown", (event) => {
-    if (event.key === "Enter") { // the form's first button is Cancel
-      event.preventDefault();
-      id("confirm").close("yes");
-    }
+  id("confirm-no").addEventListener("click", () => id("confirm").close("")); // no submit button, so Enter in the field means yes
+  id("confirm").addEventListener("close", () => { // the button that opened it may be gone meanwhile
+    if (document.activeElement === document.body) (id(cause) || id("state")).focus({ preventScroll: true });
   });
-  id("confirm").addEventListener("close", async () => {
+  id("confirm").querySelector("form").addEventListener("submit", async () => {
     const what = pending;
-    pending = null;
-    // Where the button is gone, because it did its work, what it was about gets the focus.
-    const back = () => { if (document.activeElement === document.body || !document.activeElement) (id(cause) || id("state")).focus({ preventScroll: true }); };
-    back();
-    if (!what || id("confirm").returnValue !== "yes") return;
     const options = { method: what.method };
     const text = id("confirm-field").value.trim();
     if (what.field && text) {
@@ -318,8 +311,7 @@
       toast("No answer: " + error.message + ". Look before you repeat it.");
     }
     acting--;
-    await poll();
-    back();
+    poll();
   });
 
   // ---- begin

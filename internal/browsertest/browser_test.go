@@ -213,7 +213,7 @@ func (p *tab) awaitThat(what string, holds func() bool) {
 	p.Helper()
 	for deadline := time.Now().Add(20 * time.Second); !holds(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			p.Fatalf("waited in vain for %s; the page says: %.400s", what, eval[string](p, "document.body.innerText"))
+			p.Fatalf("waited in vain for %s; the page says: %.400s", what, eval[string](p, "document.activeElement.outerHTML.slice(0, 200) + document.body.innerText"))
 		}
 	}
 }

@@ -25,7 +25,7 @@ func TestReadOnlyModeByDialog(t *testing.T) {
 	// A dialog that is cancelled, by its button or by Escape, changes nothing.
 	p.do(chromedp.Click("#read-only-on"))
 	p.sure("a modal dialog", `document.querySelector("#confirm:modal") && document.querySelector("#confirm-title").textContent === "Turn read-only mode on?"`)
-	p.do(chromedp.Click(`#confirm button[value=""]`), chromedp.Click("#read-only-on"), chromedp.KeyEvent(kb.Escape))
+	p.do(chromedp.Click(`#confirm-no`), chromedp.Click("#read-only-on"), chromedp.KeyEvent(kb.Escape))
 	p.sure("no dialog", `!document.querySelector("dialog[open]")`)
 	if n := s.count("POST "); n > 0 {
 		t.Fatalf("%d requests were made", n)
@@ -88,7 +88,7 @@ func TestWithoutScript(t *testing.T) {
 
 	// A name of any kind reaches the operation as it is.
 	press(`form.act:has(input[name="do"][value="pause"]):has(input[name="name"][value^="<img"]) button`, `document.querySelector("h1")?.textContent.startsWith("Pause the queue <img")`)
-	press("button.main", `location.pathname === "/ops/" && document.querySelector("#h-queues").parentNode.querySelector(".chip.warning")`)
+	press("button.main", `location.pathname === "/ops/" && document.querySelector("#h-queues")?.parentNode.querySelector(".chip.warning")`)
 	if !s.isPaused(hostile) {
 		t.Error("the queue is not paused")
 	}
