@@ -63,6 +63,17 @@ type bottleneckView struct {
 	Resources []resourceView
 }
 
+// maxResources keeps the page short: what limits first comes first.
+const maxResources = 8
+
+// Shown are the resources that the page lists.
+func (b *bottleneckView) Shown() []resourceView {
+	return b.Resources[:min(maxResources, len(b.Resources))]
+}
+
+// Hidden is the number of those that Shown leaves out.
+func (b *bottleneckView) Hidden() int { return max(0, len(b.Resources)-maxResources) }
+
 type resourceView struct {
 	Title, Level, Used, Ceiling, FullIn, Status, Step string
 	Bar                                               *bar

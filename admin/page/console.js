@@ -100,7 +100,7 @@
       axes: [
         { size: 20, gap: 4, font, stroke: dim, grid: { show: false }, ticks: { show: false }, space: 56,
           values: (u, at, axis, space, step) => at.map((t) => clock(t, step < 60)) },
-        { size: 46, gap: 5, font, stroke: dim, grid: { stroke: () => colour("--grid"), width: 1 }, ticks: { show: false }, space: 26,
+        { size: (u, labels) => Math.max(46, 12 + 6 * Math.max(0, ...(labels || []).map((l) => l.length))), gap: 5, font, stroke: dim, grid: { stroke: () => colour("--grid"), width: 1 }, ticks: { show: false }, space: 26,
           values: (u, at) => at.map((v) => quantity(v, chart.unit)) },
       ],
       series: [{}, ...chart.names.map((name, i) => ({

@@ -88,14 +88,18 @@ func findBrowser() (program string, env []string, err error) {
 	return "", nil, err
 }
 
-// fontConfig lets the browser find the system's fonts, and those unpacked beside it.
+// fontConfig returns the system's configuration of fonts, or one for those unpacked beside the browser.
 func fontConfig(home, program string) (string, error) {
+	const system = "/etc/fonts/fonts.conf"
+	if _, err := os.Stat(system); err == nil {
+		return system, nil
+	}
 	text := `<?xml version="1.0"?><!DOCTYPE fontconfig SYSTEM "fonts.dtd"><fontconfig>`
 	for _, dir := range []string{"/usr/share/fonts", filepath.Join(filepath.Dir(filepath.Dir(program)), "root/usr/share/fonts")} {
 		text += "<dir>" + dir + "</dir>"
 	}
 	for generic, family := range map[string]string{"sans-serif": "DejaVu Sans", "system-ui": "DejaVu Sans", "monospace": "DejaVu Sans Mono"} {
-		text += "<alias><family>" + generic + "</family><prefer><family>" + family + "</family></prefer></alias>"
+		text += `<alias binding="same"><family>` + generic + "</family><prefer><family>" + family + "</family></prefer></alias>"
 	}
 	path := filepath.Join(home, "fonts.conf")
 	return path, os.WriteFile(path, []byte(text+"<cachedir>"+home+"/fonts</cachedir></fontconfig>"), 0o600)
