@@ -2,19 +2,17 @@ package admin
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
-	"embed"
 	"encoding/json"
 	"fmt"
 	"html/template"
+	"maps"
 	"net/http"
-	"strconv"
+	"slices"
 	"sync"
 	"time"
 )
-
-//go:embed page
-var pageFiles embed.FS
 
 // consoleTimeout bounds what the page waits for an operation.
 const consoleTimeout = 2 * time.Second
@@ -38,29 +36,29 @@ func newConsole(title string, h *Handler, health *health) (*console, error) {
 	return &console{title: title, handler: h, templates: templates, reads: map[string]*route{}, mounted: map[string]bool{}, health: health}, nil
 }
 
-// operations are the page and its static files, which hold no data and need no token.
+// operations are the page and its static files, which hold no data and need no token, and the form, whose request is
+// guarded when it is made into the one that it stands for.
 func (c *console) operations() []Operation {
-	asset := func(name, contentType string) http.HandlerFunc {
-		return func(w http.ResponseWriter, _ *http.Request) {
-			data, err := pageFiles.ReadFile("page/" + name)
-			if err != nil {
-				panic(err)
-			}
-			writeJSON(w, contentType, http.StatusOK, data)
-		}
-	}
-	return []Operation{
+	out := []Operation{
 		{Method: http.MethodGet, Path: "/{$}", ID: "admin.console", Summary: "The console page. To callers who need a token and have none it shows no data.",
 			Handler: http.HandlerFunc(c.page)},
-		{Method: http.MethodGet, Path: "/console.css", ID: "admin.console.css", Summary: "The console page's style.", Handler: asset("console.css", "text/css; charset=utf-8")},
-		{Method: http.MethodGet, Path: "/console.js", ID: "admin.console.js", Summary: "The console page's script.", Handler: asset("console.js", "text/javascript; charset=utf-8")},
+		{Method: http.MethodPost, Path: "/console/confirm", ID: "admin.console.submit", Role: Operator, Summary: "The console page's form, for browsers without its script.",
+			Handler: http.HandlerFunc(c.submit), relays: true},
 	}
+	for _, name := range slices.Sorted(maps.Keys(assetTypes)) {
+		out = append(out, Operation{Method: http.MethodGet, Path: "/" + name, ID: "admin.page." + name, Summary: "A part of the console page.",
+			Handler: http.HandlerFunc(serveAsset)})
+	}
+	return out
 }
 
 func (c *console) guardedOperations() []Operation {
-	return []Operation{{
-		Method: http.MethodGet, Path: "/console/state", ID: "admin.console.state", Summary: "What the console page shows, as HTML.", Handler: http.HandlerFunc(c.state),
-	}}
+	return []Operation{
+		{Method: http.MethodGet, Path: "/console/state", ID: "admin.console.state", Summary: "What the console page shows, as HTML.", Handler: http.HandlerFunc(c.state)},
+		{Method: http.MethodGet, Path: "/console/charts", ID: "admin.console.charts", Summary: "The history that the console page draws.", Handler: http.HandlerFunc(c.charts)},
+		{Method: http.MethodGet, Path: "/console/confirm", ID: "admin.console.confirm", Role: Operator, Summary: "The question before a change, for browsers without the console page's script.",
+			Handler: http.HandlerFunc(c.confirm)},
+	}
 }
 
 // prepare learns what is mounted.
@@ -79,47 +77,63 @@ func (c *console) page(w http.ResponseWriter, r *http.Request) {
 		State *consoleView
 	}{Title: c.title}
 	if v, _ := r.Context().Value(visitKey{}).(*visit); v != nil && v.known {
-		data.State = c.collect(r.Context(), v.id)
+		data.State = c.collect(r.Context(), v.id, true)
 	}
-	c.render(w, "page.html", data)
+	c.render(w, r, "page.html", http.StatusOK, data)
 }
 
 func (c *console) state(w http.ResponseWriter, r *http.Request) {
 	v, _ := r.Context().Value(visitKey{}).(*visit)
-	c.render(w, "state.html", c.collect(r.Context(), v.id))
+	c.render(w, r, "state.html", http.StatusOK, c.collect(r.Context(), v.id, false))
 }
 
-func (c *console) render(w http.ResponseWriter, name string, data any) {
+func (c *console) charts(w http.ResponseWriter, r *http.Request) {
+	v, _ := r.Context().Value(visitKey{}).(*visit)
+	var history *historyReply
+	if err := c.ask(r.Context(), v.id, historyPath, decodeInto(&history)); err != nil {
+		writeProblem(w, asProblem(err))
+		return
+	}
+	drawn := &charts{Charts: []*chart{}}
+	if history != nil {
+		drawn = newCharts(history)
+	}
+	data, err := encode(drawn)
+	if err != nil {
+		panic(err) // recovered, logged and answered as any operation's
+	}
+	newContent("application/json", data, gzip.BestSpeed).serve(w, r)
+}
+
+// pagePolicy lets nothing run but the page's own files, and lets those make no markup out of text.
+const pagePolicy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; " +
+	"base-uri 'none'; form-action 'self'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+
+func (c *console) render(w http.ResponseWriter, r *http.Request, name string, status int, data any) {
 	var buf bytes.Buffer
 	if err := c.templates.ExecuteTemplate(&buf, name, data); err != nil {
 		panic(err) // recovered, logged and answered as any operation's
 	}
 	header := w.Header()
-	header.Set("Content-Type", "text/html; charset=utf-8")
-	header.Set("Content-Length", strconv.Itoa(buf.Len()))
-	header.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "+
-		"base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+	header.Set("Content-Security-Policy", pagePolicy)
 	header.Set("Cross-Origin-Opener-Policy", "same-origin")
-	_, _ = w.Write(buf.Bytes()) // the client left: nobody to tell
+	// Another Accept-Encoding, or status, would need another answer to If-None-Match.
+	if page := newContent("text/html; charset=utf-8", buf.Bytes(), gzip.BestSpeed); status == http.StatusOK {
+		page.serve(w, r)
+	} else {
+		writeJSON(w, page.contentType, status, page.plain)
+	}
 }
 
-// collect calls what is mounted and the caller may read, side by side.
-func (c *console) collect(ctx context.Context, id Identity) *consoleView {
+// collect calls what is mounted and the caller may read, side by side. History goes with the first page; the script asks for it apart.
+func (c *console) collect(ctx context.Context, id Identity, first bool) *consoleView {
 	ctx, cancel := context.WithTimeout(ctx, consoleTimeout)
 	defer cancel()
 	var replies consoleReplies
 	var group sync.WaitGroup
 	ask := func(path string, into func([]byte) error) {
-		rt := c.reads[path]
-		if rt == nil || rt.Role == Operator && id.Role != Operator {
-			return
-		}
 		group.Go(func() {
-			data, err := rt.inProcess(ctx, id)
-			if err == nil {
-				err = into(data)
-			}
-			if err != nil {
+			if err := c.ask(ctx, id, path, into); err != nil {
 				replies.fail(path, err)
 			}
 		})
@@ -132,9 +146,27 @@ func (c *console) collect(ctx context.Context, id Identity) *consoleView {
 	ask(readOnlyPath, decodeInto(&replies.ReadOnly))
 	ask("/api/v1/admin/audit", decodeInto(&replies.Audit))
 	ask("/api/v1/operations", decodeInto(&replies.Operations))
+	if first {
+		ask(historyPath, decodeInto(&replies.History))
+	}
 	group.Go(func() { replies.Health = c.health.ask(ctx, nil, true) })
 	group.Wait()
-	return c.view(&replies, id)
+	v := c.view(&replies, id)
+	v.First = first
+	return v
+}
+
+// ask calls a read, unless it is not mounted or not for this caller.
+func (c *console) ask(ctx context.Context, id Identity, path string, into func([]byte) error) error {
+	rt := c.reads[path]
+	if rt == nil || rt.Role == Operator && id.Role != Operator {
+		return nil
+	}
+	data, err := rt.inProcess(ctx, id)
+	if err != nil {
+		return err
+	}
+	return into(data)
 }
 
 func decodeInto[T any](target **T) func([]byte) error {

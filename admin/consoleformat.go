@@ -28,6 +28,9 @@ func quantity(v float64, unit string) string {
 	case "":
 		return short(v)
 	}
+	if v == 1 {
+		unit = strings.TrimSuffix(unit, "s")
+	}
 	return short(v) + " " + strings.ReplaceAll(unit, "_", " ")
 }
 
@@ -45,6 +48,8 @@ func short(v float64) string {
 		return short(v/1e3) + " k"
 	case abs >= 100 || v == math.Trunc(v):
 		return strconv.FormatFloat(v, 'f', 0, 64)
+	case abs < 0.01:
+		return "≈ 0"
 	case abs >= 10:
 		return strconv.FormatFloat(v, 'f', 1, 64)
 	}
@@ -146,5 +151,3 @@ func scopeName(labels map[string]string) string {
 	}
 	return strings.Join(parts, " · ")
 }
-
-func quantityRaw(v float64) string { return strconv.FormatFloat(v, 'g', -1, 64) }

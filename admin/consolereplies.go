@@ -17,6 +17,7 @@ type consoleReplies struct {
 	ReadOnly    *readOnlyReply
 	Audit       *auditReply
 	Operations  *operationList
+	History     *historyReply
 	Health      healthReply
 
 	mu     sync.Mutex
@@ -50,6 +51,7 @@ type alertReply struct {
 	Value       float64
 	Threshold   float64
 	Unit        string
+	Why         *struct{ Text string }
 }
 
 type metricReply struct {
@@ -101,7 +103,8 @@ type bottlenecksReply struct {
 		Title       string
 		Labels      map[string]string
 		Utilization *float64
-		Ceiling     *float64 `json:"ceiling_per_second"`
+		Ceiling     *float64                   `json:"ceiling_per_second"`
+		Saturation  *struct{ Seconds float64 } `json:"time_to_saturation"`
 		State       string
 		Status      string
 		Step        string

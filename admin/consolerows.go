@@ -2,8 +2,6 @@ package admin
 
 import (
 	"maps"
-	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -22,21 +20,6 @@ func (v *consoleView) addChecks(h healthReply) {
 	}
 }
 
-func (c *console) addSwitch(v *consoleView, id Identity) {
-	if v.ReadOnly == nil || id.Role != Operator {
-		return
-	}
-	path := strings.TrimPrefix(readOnlyPath, "/")
-	if v.ReadOnly.Enabled && c.mounted[http.MethodDelete+" "+readOnlyPath] {
-		v.Switch = append(v.Switch, action{ID: "read-only-off", Label: "Allow writes again", Method: http.MethodDelete, Path: path,
-			Title: "Allow writes again?", Text: "Every instance takes writes again at once."})
-	}
-	if !v.ReadOnly.Enabled && c.mounted[http.MethodPost+" "+readOnlyPath] {
-		v.Switch = append(v.Switch, action{ID: "read-only-on", Label: "Read-only mode…", Method: http.MethodPost, Path: path, Field: "reason", Danger: true,
-			Title: "Turn read-only mode on?", Text: "Every instance refuses writes until it is turned off. Reads go on."})
-	}
-}
-
 func (c *console) addQueues(v *consoleView, jobs *jobsReply, id Identity) {
 	if jobs == nil {
 		return
@@ -52,13 +35,11 @@ func (c *console) addQueues(v *consoleView, jobs *jobsReply, id Identity) {
 		if q.DesiredWorkers != nil {
 			row.Workers = short(float64(*q.DesiredWorkers))
 		}
-		verb, label, text := "pause", "Pause", "Its jobs stay and wait; those that run end."
-		if q.Paused {
-			verb, label, text = "resume", "Resume", "Its workers take jobs again at once."
+		if row.Actions = c.offer(id, q.Queue, "pause"); q.Paused {
+			row.Actions = c.offer(id, q.Queue, "resume")
 		}
-		if id.Role == Operator && c.mounted[http.MethodPost+" "+jobsPath+"{queue}/"+verb] {
-			row.Actions = append(row.Actions, action{ID: verb + "-" + q.Queue, Label: label, Method: http.MethodPost,
-				Path: strings.TrimPrefix(jobsPath, "/") + url.PathEscape(q.Queue) + "/" + verb, Title: label + " the queue " + q.Queue + "?", Text: text, Danger: verb == "pause"})
+		if q.Failed > 0 {
+			row.Actions = append(row.Actions, c.offer(id, q.Queue, "retry-failed")...)
 		}
 		v.Queues = append(v.Queues, row)
 	}
@@ -108,6 +89,9 @@ func bottlenecks(reply *bottlenecksReply, dashboard *dashboardReply) *bottleneck
 	out := &bottleneckView{Verdict: reply.Verdict}
 	for _, r := range reply.Resources {
 		row := resourceView{Title: r.Title, Level: level(r.State), Used: optional(r.Utilization, "ratio"), Ceiling: optional(r.Ceiling, "per_second"), Status: r.Status, Step: r.Step}
+		if row.FullIn = "–"; r.Saturation != nil {
+			row.FullIn = "≈ " + seconds(r.Saturation.Seconds)
+		}
 		if name := scopeName(r.Labels); name != "" {
 			row.Title += " · " + name
 		}

@@ -7,11 +7,6 @@ import (
 	"time"
 )
 
-const (
-	readOnlyPath = "/api/v1/admin/read-only-mode"
-	jobsPath     = "/api/v1/performance/jobs/"
-)
-
 // consoleView is what the page shows.
 type consoleView struct {
 	Now      time.Time
@@ -21,9 +16,11 @@ type consoleView struct {
 	Headline string
 	About    string
 	Notes    []string
-	ReadOnly *readOnlyReply
-	Switch   []action
+	Mode     *modeView
 	Alerts   []alertView
+	First    bool    // not asked for by the script, which has a clock and draws by itself
+	Charts   *charts // nil when they are not asked for, or not to be had
+	Span     string
 	Groups   []metricGroup
 	Bottle   *bottleneckView
 	Queues   []queueView
@@ -34,17 +31,9 @@ type consoleView struct {
 	Work     []operationStatus
 }
 
-// action is a button that sends one request after a confirmation. Path has no leading slash: the page may be mounted
-// under a prefix.
-type action struct {
-	ID, Label, Method, Path, Title, Text string
-	Field                                string // body field that the dialog asks for
-	Danger                               bool
-}
-
 type alertView struct {
-	Level, Name, Summary, Runbook, Value, Threshold, State, Scope string
-	Since                                                         time.Time
+	Level, Name, Summary, Why, Runbook, Value, Threshold, State, Scope string
+	Since                                                              time.Time
 }
 
 type metricGroup struct {
@@ -53,22 +42,41 @@ type metricGroup struct {
 }
 
 type metricCard struct {
-	Key, Title, Value, Level, Limits string
-	Raw                              string // for the sparkline
-	Bar                              *bar
-	Rows                             []metricRow
+	Key, Title, Value, Level string
+	Warning, Critical, Past  string // Past says on which side of them the trouble is
+	Charted                  bool
+	Sketch                   *sketch
+	Bar                      *bar
+	Rows                     []metricRow
+	More                     int // rows that are not shown
 }
 
-type metricRow struct{ Scope, Value, Level string }
+// metricRow is one scope. Line is the number of its line's colour.
+type metricRow struct {
+	Scope, Value, Level string
+	Least, Most         string
+	Line                int
+}
 
 type bottleneckView struct {
 	Verdict   string
 	Resources []resourceView
 }
 
+// maxResources keeps the page short: what limits first comes first.
+const maxResources = 8
+
+// Shown are the resources that the page lists.
+func (b *bottleneckView) Shown() []resourceView {
+	return b.Resources[:min(maxResources, len(b.Resources))]
+}
+
+// Hidden is the number of those that Shown leaves out.
+func (b *bottleneckView) Hidden() int { return max(0, len(b.Resources)-maxResources) }
+
 type resourceView struct {
-	Title, Level, Used, Ceiling, Status, Step string
-	Bar                                       *bar
+	Title, Level, Used, Ceiling, FullIn, Status, Step string
+	Bar                                               *bar
 }
 
 type queueView struct {
@@ -93,14 +101,18 @@ type nodeView struct {
 type checkView struct{ Name, Level, Text string }
 
 func (c *console) view(r *consoleReplies, id Identity) *consoleView {
-	v := &consoleView{Now: time.Now().UTC(), Actor: id.Name, Role: id.Role.String(), ReadOnly: r.ReadOnly}
+	v := &consoleView{Now: time.Now().UTC(), Actor: id.Name, Role: id.Role.String()}
 	for _, path := range slices.Sorted(maps.Keys(r.failed)) {
 		v.Notes = append(v.Notes, path+": "+r.failed[path])
+	}
+	if r.History != nil {
+		v.Charts = newCharts(r.History)
+		v.Span = v.Charts.span()
 	}
 	if d := r.Dashboard; d != nil {
 		v.about(d)
 		v.alerts(d.Alerts)
-		v.Groups = groupMetrics(d.Metrics)
+		v.Groups = c.groupMetrics(d.Metrics, v.Charts)
 	}
 	if b := r.Bottlenecks; b != nil {
 		v.Bottle = bottlenecks(b, r.Dashboard)
@@ -113,7 +125,9 @@ func (c *console) view(r *consoleReplies, id Identity) *consoleView {
 		v.addNodes(r.Database.Nodes)
 	}
 	v.addChecks(r.Health)
-	c.addSwitch(v, id)
+	if r.ReadOnly != nil {
+		v.Mode = c.mode(r.ReadOnly, id)
+	}
 	if r.Audit != nil {
 		v.Audit = r.Audit.Records[:min(12, len(r.Audit.Records))]
 	}
@@ -143,10 +157,14 @@ func (v *consoleView) about(d *dashboardReply) {
 
 func (v *consoleView) alerts(alerts []alertReply) {
 	for _, a := range alerts {
-		v.Alerts = append(v.Alerts, alertView{
+		view := alertView{
 			Level: level(a.Labels["severity"]), Name: a.Labels["alertname"], Summary: a.Annotations["summary"], Runbook: a.Annotations["runbook"],
 			Value: quantity(a.Value, a.Unit), Threshold: quantity(a.Threshold, a.Unit), State: a.State, Since: a.ActiveAt, Scope: scopeName(a.Labels),
-		})
+		}
+		if a.Why != nil {
+			view.Why = a.Why.Text
+		}
+		v.Alerts = append(v.Alerts, view)
 	}
 }
 

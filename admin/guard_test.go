@@ -35,7 +35,7 @@ func served(t *testing.T, h http.Handler, change ...func(*http.Request)) map[[2]
 func TestEveryRouteAsksForTheToken(t *testing.T) {
 	opts := &admin.Options{Tokens: tokens(), Metrics: http.NotFoundHandler(), WriteRate: 1e6}
 	h := mount(t, opts, sample()...)
-	public := map[string]bool{"/": true, "/console.css": true, "/console.js": true, "/livez": true, "/readyz": true, "/health": true}
+	public := map[string]bool{"/": true, "/console.css": true, "/console.js": true, "/uplot.css": true, "/uplot.js": true, "/uplot.license": true, "/icon.svg": true, "/livez": true, "/readyz": true, "/health": true}
 	routes := served(t, h, bearing(viewerSecret))
 	if len(routes) < 12 {
 		t.Fatalf("only %d routes are described", len(routes))

@@ -65,7 +65,7 @@ func (h *Handler) mount(op Operation, open bool) error {
 	if len(errs) > 0 {
 		return errors.Join(errs...)
 	}
-	rt := &route{Operation: op, handler: h, open: open, write: op.Method != http.MethodGet, bodyType: reflect.TypeOf(op.Body)}
+	rt := &route{Operation: op, handler: h, open: open, write: op.Method != http.MethodGet && !op.relays, bodyType: reflect.TypeOf(op.Body)}
 	if err := h.register(op.Method+" "+op.Path, rt); err != nil {
 		bad("overlaps another operation's path: %v", err)
 		return errors.Join(errs...)

@@ -74,7 +74,7 @@ func (d *document) describe(rt *route, s *schemas, started object) object {
 			"name": p.Name, "in": p.In, "required": p.In == "path", "description": p.Description, "schema": paramSchema(p.Type),
 		})
 	}
-	if rt.write {
+	if rt.write || rt.relays {
 		params = append(params, object{
 			"name": "dry_run", "in": "query", "required": false, "description": "Tell what would be done and change nothing.",
 			"schema": object{"type": "boolean"},
@@ -85,6 +85,9 @@ func (d *document) describe(rt *route, s *schemas, started object) object {
 	}
 	if rt.bodyType != nil {
 		out["requestBody"] = object{"required": false, "content": jsonContent(s.of(rt.bodyType, true))}
+	}
+	if rt.relays {
+		out["requestBody"] = object{"required": true, "content": object{"application/x-www-form-urlencoded": object{"schema": object{"type": "object"}}}}
 	}
 	out["responses"] = d.responses(rt, s, started)
 	return out
@@ -97,6 +100,8 @@ func (d *document) responses(rt *route, s *schemas, started object) object {
 		reply = reply.Elem()
 	}
 	switch {
+	case rt.relays:
+		responses["303"] = object{"description": "Done: look at the page."}
 	case rt.Handler != nil && reply == nil:
 		responses["200"] = object{"description": "Not JSON, or described by itself."}
 	case reply == reflect.TypeFor[Started]():

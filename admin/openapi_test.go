@@ -54,14 +54,14 @@ func TestDocumentIsWhatIsServed(t *testing.T) {
 		paths[route[1]] = append(paths[route[1]], route[0])
 	}
 	for _, path := range []string{
-		"/", "/console.css", "/console.js", "/console/state", "/livez", "/readyz", "/health", "/metrics", "/openapi.json", "/api/v1/admin/audit", "/api/v1/operations", "/api/v1/operations/id",
+		"/", "/console.css", "/console.js", "/uplot.css", "/uplot.js", "/uplot.license", "/icon.svg", "/console/state", "/console/charts", "/console/confirm", "/livez", "/readyz", "/health", "/metrics", "/openapi.json", "/api/v1/admin/audit", "/api/v1/operations", "/api/v1/operations/id",
 		"/api/v1/things/thing", "/api/v1/things/thing/pause", "/node", "/boxes",
 	} {
 		if paths[path] == nil {
 			t.Errorf("%s is not described", path)
 		}
 	}
-	if len(paths) != 16 {
+	if len(paths) != 22 {
 		t.Errorf("%d paths are described", len(paths))
 	}
 	for path, want := range paths {

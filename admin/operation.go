@@ -51,6 +51,8 @@ type Operation struct {
 	// Handler serves the path instead of Do where the reply is not JSON, as for /metrics.
 	// Zero means Do.
 	Handler http.Handler
+
+	relays bool // changes nothing itself: it makes another request, which is guarded and recorded
 }
 
 // Param is a path or query parameter.
