@@ -8,7 +8,7 @@ PAIRS ?= 1000000
 BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check race bench bench-go soak history golden
+.PHONY: help demo test check race bench bench-go soak history golden mutate
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,3 +60,8 @@ history: ## Check that clients see their writes and never go back, in PAIRS pair
 
 golden: ## Write the golden files anew; read the difference before you commit it
 	$(GO) test ./metrics -run Golden -update
+
+mutate: ## Break the alert evaluator in every small way and see the tests notice
+	$(GO) run ./internal/mutate -dir metrics -least 0.95 \
+		-run '^(TestReplayGolden|TestAlert.*|TestBucketQuantile|TestWindow.*|TestGrowth|TestEvaluat.*)$$' \
+		rate.go track.go quantile.go trend.go value.go window.go alertstate.go

@@ -23,8 +23,26 @@
 // it counted stays in the window for as long as the window lasts. Failures in the background are counted in
 // scaleaware_background_errors_total, and logged when they begin and when they end.
 //
-// Two differences from Prometheus are intended: a failed scrape does not reset an alert here, since there is none;
-// and a counter that appears counts from zero, where Prometheus misses its first increase.
+// # Alerts
+//
+// [Capacity] computes as Prometheus does: what an instance tells are samples with the time of their snapshot, and rates,
+// quantiles, growth and the states of alerts are made of them with Prometheus's own arithmetic, as of version 2, or with
+// LeftOpen as of version 3. That the states are equal is tested by replay of random scenarios, against promtool and
+// against Prometheus 3's engine. Like there, a rate is over the whole window from the beginning, so that it is low until
+// a window has passed; reports say warming until then.
+//
+// These differences are intended:
+//
+//   - A store that cannot be read resets nothing: what is known of the other instances counts for five minutes, as any
+//     sample does. Prometheus ends a series with the first scrape that fails.
+//   - A counter that appears counts from zero, as in a Prometheus that ingests zero samples for created timestamps. By
+//     default Prometheus misses the first increase, and with it the only error of a route.
+//   - The series of one instance are added before their rate is taken. One that is younger than the window is
+//     extrapolated with the others, by at most one interval's worth.
+//   - An instance that restarts begins its alerts anew; Prometheus restores those that were pending. In a fleet the
+//     others go on.
+//
+// A [Webhook] tells of alerts where there is no Alertmanager.
 //
 // # Use
 //

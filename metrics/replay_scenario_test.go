@@ -36,6 +36,7 @@ type replaySeries struct {
 type replayValue struct {
 	Value float64
 	Stale bool
+	None  bool // in exported ones
 }
 
 // replayGroup is series that appear and vanish together: those of one scope of one metric.
