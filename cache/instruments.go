@@ -15,7 +15,7 @@ import (
 // instruments are the store's series and its log.
 type instruments struct {
 	requests, loads, fills, invalidated, evicted, background *prometheus.CounterVec
-	memoryUsed, memoryMax                                    *prometheus.GaugeVec
+	memoryUsed, memoryMax, memoryPolicy                      *prometheus.GaugeVec
 
 	log     *slog.Logger
 	lastLog atomic.Int64 // Unix nanoseconds of the last throttled record
@@ -41,6 +41,7 @@ func newInstruments(o Options) (*instruments, error) {
 	counter(&in.background, metrics.BackgroundErrors)
 	gauge(&in.memoryUsed, metrics.CacheMemoryUsed)
 	gauge(&in.memoryMax, metrics.CacheMemoryMax)
+	gauge(&in.memoryPolicy, metrics.CacheMemoryPolicy)
 	return in, errors.Join(errs...)
 }
 

@@ -8,8 +8,8 @@ import (
 )
 
 func TestParseInfo(t *testing.T) {
-	got := parseInfo("# Server\r\nrun_id:abc\r\n# Memory\r\nused_memory:1000\r\nmem_not_counted_for_evict:100\r\nmaxmemory:5000\r\n# Stats\r\nevicted_keys:7\r\n")
-	if want := (info{runID: "abc", used: 900, max: 5000, evicted: 7}); got != want {
+	got := parseInfo("# Server\r\nrun_id:abc\r\n# Memory\r\nused_memory:1000\r\nmem_not_counted_for_evict:100\r\nmaxmemory:5000\r\nmaxmemory_policy:allkeys-lru\r\n# Stats\r\nevicted_keys:7\r\n")
+	if want := (info{runID: "abc", policy: "allkeys-lru", used: 900, max: 5000, evicted: 7}); got != want {
 		t.Errorf("got %+v", got)
 	}
 }

@@ -15,7 +15,7 @@ type meters struct {
 	slots      *prometheus.GaugeVec
 	enqueued   *prometheus.CounterVec
 	limited    *prometheus.CounterVec
-	duration   *prometheus.HistogramVec
+	runs       *metrics.Job
 	background *prometheus.CounterVec
 }
 
@@ -27,7 +27,7 @@ func newMeters(reg prometheus.Registerer) (*meters, error) {
 	m.desired, errs[2] = metrics.NewGauge(reg, metrics.QueueDesiredWorkers)
 	m.enqueued, errs[3] = metrics.NewCounter(reg, metrics.QueueEnqueued)
 	m.limited, errs[4] = metrics.NewCounter(reg, metrics.QueueLimited)
-	m.duration, errs[5] = metrics.NewHistogram(reg, metrics.JobDuration)
+	m.runs, errs[5] = metrics.NewJob(reg, nil)
 	m.background, errs[6] = metrics.NewCounter(reg, metrics.BackgroundErrors)
 	m.slots, errs[7] = metrics.NewGauge(reg, metrics.QueueWorkerSlots)
 	return m, errors.Join(errs...)
