@@ -19,6 +19,7 @@ import (
 
 	"github.com/scaleaware/scaleaware/bench/dbsplitbench"
 	"github.com/scaleaware/scaleaware/bench/internal/report"
+	"github.com/scaleaware/scaleaware/bench/metricsbench"
 )
 
 // subjects are the packages that are measured.
@@ -28,6 +29,10 @@ var subjects = []struct {
 	measure func(context.Context, *dbsplitbench.Options) ([]report.Table, []string, error)
 }{
 	{"dbsplit", dbsplitbench.Modules, dbsplitbench.Measure},
+	{"metrics", metricsbench.Modules, func(ctx context.Context, o *dbsplitbench.Options) ([]report.Table, []string, error) {
+		tables, err := metricsbench.Measure(ctx, &metricsbench.Options{Only: o.Only, Quick: o.Quick})
+		return tables, nil, err
+	}},
 }
 
 func main() {

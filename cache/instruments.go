@@ -15,7 +15,7 @@ import (
 // instruments are the store's series and its log.
 type instruments struct {
 	requests, loads, fills, invalidated, evicted, background *prometheus.CounterVec
-	memoryUsed, memoryMax, evicting, sampled                 *prometheus.GaugeVec
+	memoryUsed, memoryMax, memoryPolicy, evicting            *prometheus.GaugeVec
 
 	log     *slog.Logger
 	lastLog atomic.Int64 // Unix nanoseconds of the last throttled record
@@ -42,7 +42,7 @@ func newInstruments(o Options) (*instruments, error) {
 	gauge(&in.memoryUsed, metrics.CacheMemoryUsed)
 	gauge(&in.memoryMax, metrics.CacheMemoryMax)
 	gauge(&in.evicting, metrics.CacheEvicting)
-	gauge(&in.sampled, metrics.SamplerSuccess)
+	gauge(&in.memoryPolicy, metrics.CacheMemoryPolicy)
 	return in, errors.Join(errs...)
 }
 

@@ -13,19 +13,18 @@ import (
 
 const (
 	followEvery = time.Second
-	sampleEvery = 10 * time.Second
 	// warmLockLife outlives the difference of the fleet's clocks; each tick has a lock of its own.
 	warmLockLife = time.Hour
 )
 
-// Run follows TTL extensions of other processes, shares the hit counts with them, samples the servers' memory and evictions, and keeps the warming
-// schedule, until ctx ends; then it returns nil. Without it the cache works, and does none of these.
+// Run follows TTL extensions of other processes, shares the hit counts with them, samples the servers' memory and
+// evictions when no other process does, and keeps the warming schedule, until ctx ends; then it returns nil. Without it
+// the cache works, and does none of these.
 func (s *Store) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.every(ctx, followEvery, "follow", s.follow) })
 	group.Go(func() error { return s.every(ctx, shareEvery, "share", s.share) })
-	sampler := newSampler(s)
-	group.Go(func() error { return s.every(ctx, sampleEvery, "sample", sampler.sample) })
+	group.Go(func() error { return s.runSampler(ctx) })
 	if s.opts.WarmSchedule != "" {
 		schedule, err := cron.ParseStandard(s.opts.WarmSchedule)
 		if err != nil {

@@ -2,43 +2,67 @@ package cache
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/scaleaware/scaleaware/metrics"
 	"github.com/scaleaware/scaleaware/redisclient"
+)
+
+const (
+	sampleEvery = 5 * time.Second
+	sampleLease = 12 * time.Second
+	// missedSamples is how often a master may be missed before its series go.
+	missedSamples = 3
 )
 
 // sampler turns INFO of each master into series.
 type sampler struct {
-	store *Store
-	mu    sync.Mutex
-	last  map[string]info
+	store  *Store
+	mu     sync.Mutex
+	last   map[string]info
+	missed map[string]int
 }
 
 // info is what counts of a node's INFO.
 type info struct {
 	runID     string
+	policy    string
 	used, max float64 // bytes; max is 0 when the node has no limit
 	evicted   float64
-	policy    string
 }
 
 func newSampler(s *Store) *sampler {
-	m := &sampler{store: s, last: map[string]info{}}
-	m.succeeded() // until it has, its age is told from its start
-	return m
+	return &sampler{store: s, last: map[string]info{}, missed: map[string]int{}}
 }
 
-func (m *sampler) succeeded() {
-	m.store.in.sampled.WithLabelValues("cache", "sample").SetToCurrentTime()
+// runSampler samples for all processes that share the cache, when it is this one's turn.
+func (s *Store) runSampler(ctx context.Context) error {
+	m := newSampler(s)
+	task := "sample " + strings.TrimSuffix(s.opts.Prefix, ":")
+	sampler, err := metrics.NewSampler("cache", task, m.sample, m.forgetAll, &metrics.SamplerOptions{
+		Interval:   sampleEvery,
+		Lease:      redisclient.NewLease(s.rdb, s.opts.Prefix+metaMark+"sampler", sampleLease),
+		Failed:     func(err error) { s.in.failed(ctx, "sample", err) },
+		Registerer: s.opts.Registerer,
+	})
+	if err != nil {
+		return fmt.Errorf("cache: %w", err)
+	}
+	return sampler.Run(ctx)
 }
 
+// sample fails when no master answers. One that does not is missed for itself.
 func (m *sampler) sample(ctx context.Context) error {
 	var mu sync.Mutex
-	masters := map[string]bool{}
+	answered := map[string]bool{}
 	err := redisclient.EachMaster(ctx, m.store.rdb, func(ctx context.Context, node *redis.Client) error {
 		ctx, cancel := context.WithTimeout(ctx, m.store.stepTimeout())
 		defer cancel()
@@ -49,28 +73,52 @@ func (m *sampler) sample(ctx context.Context) error {
 		m.record(node.Options().Addr, parseInfo(text))
 		mu.Lock()
 		defer mu.Unlock()
-		masters[node.Options().Addr] = true
+		answered[node.Options().Addr] = true
 		return nil
 	})
-	if err == nil {
-		m.forget(masters)
-		m.succeeded()
+	if err != nil && len(answered) == 0 {
+		return err
 	}
-	return err
+	if err != nil {
+		m.store.in.failed(ctx, "sample", err)
+	}
+	m.forget(answered, err == nil)
+	return nil
 }
 
-// forget drops the series of servers that are no masters any more.
-func (m *sampler) forget(masters map[string]bool) {
+// forget drops the series of servers that have not answered: at once when those that have are all masters there are,
+// and otherwise when they have been silent for too long.
+func (m *sampler) forget(answered map[string]bool, all bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for server := range m.last {
-		if !masters[server] {
-			delete(m.last, server)
-			m.store.in.memoryUsed.DeleteLabelValues(server)
-			m.store.in.memoryMax.DeleteLabelValues(server)
-			m.store.in.evicting.DeleteLabelValues(server)
+		if answered[server] {
+			delete(m.missed, server)
+			continue
+		}
+		if m.missed[server]++; all || m.missed[server] >= missedSamples {
+			m.drop(server)
 		}
 	}
+}
+
+// forgetAll drops all series: what was evicted before the next sample is then not ours to count.
+func (m *sampler) forgetAll() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for server := range m.last {
+		m.drop(server)
+	}
+}
+
+func (m *sampler) drop(server string) {
+	delete(m.last, server)
+	delete(m.missed, server)
+	in := m.store.in
+	in.memoryUsed.DeleteLabelValues(server)
+	in.memoryMax.DeleteLabelValues(server)
+	in.evicted.DeleteLabelValues(server)
+	in.memoryPolicy.DeletePartialMatch(prometheus.Labels{"server": server})
 }
 
 func (m *sampler) record(server string, now info) {
@@ -86,13 +134,17 @@ func (m *sampler) record(server string, now info) {
 		in.memoryMax.DeleteLabelValues(server) // without a limit there is no utilisation, rather than one of 0
 	}
 	switch now.policy {
-	case "": // not told
+	case "unknown":
 		in.evicting.DeleteLabelValues(server)
 	case "noeviction":
 		in.evicting.WithLabelValues(server).Set(0)
 	default:
 		in.evicting.WithLabelValues(server).Set(1)
 	}
+	if known && was.policy != now.policy {
+		in.memoryPolicy.DeleteLabelValues(server, was.policy)
+	}
+	in.memoryPolicy.WithLabelValues(server, now.policy).Set(1)
 	in.evicted.WithLabelValues(server).Add(evictions(was, now, known))
 }
 
@@ -109,6 +161,12 @@ func evictions(was, now info, known bool) float64 {
 	}
 }
 
+// policies are Redis's: a label has no other values.
+var policies = []string{
+	"noeviction", "allkeys-lru", "allkeys-lfu", "allkeys-lrm", "allkeys-random",
+	"volatile-lru", "volatile-lfu", "volatile-lrm", "volatile-random", "volatile-ttl",
+}
+
 func parseInfo(text string) info {
 	fields := map[string]string{}
 	for line := range strings.Lines(text) {
@@ -120,11 +178,15 @@ func parseInfo(text string) info {
 		n, _ := strconv.ParseFloat(fields[name], 64)
 		return n
 	}
+	policy := "unknown"
+	if slices.Contains(policies, fields["maxmemory_policy"]) {
+		policy = fields["maxmemory_policy"]
+	}
 	return info{
 		runID:   fields["run_id"],
+		policy:  policy,
 		used:    max(0, number("used_memory")-number("mem_not_counted_for_evict")),
 		max:     number("maxmemory"),
 		evicted: number("evicted_keys"),
-		policy:  fields["maxmemory_policy"],
 	}
 }

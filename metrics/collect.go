@@ -181,6 +181,9 @@ func rawOf(t dto.MetricType, child *dto.Metric) *raw {
 		h := child.GetHistogram()
 		r := &raw{count: float64(h.GetSampleCount()), sum: h.GetSampleSum()}
 		for _, b := range h.GetBucket() {
+			if math.IsInf(b.GetUpperBound(), 1) {
+				continue // there only when it has an exemplar
+			}
 			r.buckets = append(r.buckets, float64(b.GetCumulativeCount()))
 		}
 		r.buckets = append(r.buckets, r.count)

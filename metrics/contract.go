@@ -96,6 +96,26 @@ var (
 	Notifications      = Series{"scaleaware_notifications_total", Counter, []string{"outcome"}, nil, "Messages about alerts by outcome: sent, failed (each attempt), or dropped because too many groups wait."}
 )
 
+var redisBuckets = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5}
+
+// The series of a go-redis client, made by redismetrics. client is the name given there, server a node's address.
+var (
+	RedisCommandDuration = Series{"redis_command_duration_seconds", Histogram, []string{"client", "command", "outcome"}, redisBuckets, "Duration of Redis calls by class of command and outcome, with all attempts; a pipeline is one call."}
+	RedisPipelined       = Series{"redis_pipelined_commands_total", Counter, []string{"client"}, nil, "Commands sent in pipelines and transactions."}
+	RedisDialDuration    = Series{"redis_dial_duration_seconds", Histogram, []string{"client", "outcome"}, redisBuckets, "Time to connect to Redis, by outcome."}
+	RedisPoolUsed        = Series{"redis_pool_used_connections", Gauge, []string{"client", "server"}, nil, "Connections of a client's pool in use now."}
+	RedisPoolMax         = Series{"redis_pool_max_connections", Gauge, []string{"client", "server"}, nil, "Most connections that a client's pool may open to a server."}
+	RedisPoolWaiters     = Series{"redis_pool_waiters", Gauge, []string{"client", "server"}, nil, "Callers waiting for a connection now."}
+	RedisPoolWait        = Series{"redis_pool_wait_seconds_total", Counter, []string{"client", "server"}, nil, "Time that callers have waited for a connection."}
+	RedisPoolTimeouts    = Series{"redis_pool_timeouts_total", Counter, []string{"client", "server"}, nil, "Callers that gave up waiting for a connection."}
+)
+
+// The series of jobs under way, and of what evicts.
+var (
+	JobActive         = Series{"job_active", Gauge, []string{"queue", "type"}, nil, "Jobs running in this process now."}
+	CacheMemoryPolicy = Series{"cache_memory_policy_info", Gauge, []string{"server", "policy"}, nil, "1 for a Redis node's maxmemory-policy: full memory is the normal state of a policy that evicts, and refused writes with noeviction."}
+)
+
 // What others make: client_golang's process and Go collectors, and Prometheus itself.
 var (
 	processCPU    = Series{"process_cpu_seconds_total", Counter, nil, nil, "Total user and system CPU time spent in seconds."}
@@ -121,5 +141,7 @@ func Contract() []Series {
 		QueueTasks, QueueOldestPending, QueueEnqueued, QueueDesiredWorkers, QueueWorkerSlots, QueueLimited, JobDuration,
 		SessionCommands, ReadOnlyEnabled, ReadOnlyEpoch, ReadOnlyRefused, BackgroundErrors, SamplerSuccess,
 		EvaluationDuration, Notifications,
+		RedisCommandDuration, RedisPipelined, RedisDialDuration, RedisPoolUsed, RedisPoolMax, RedisPoolWaiters, RedisPoolWait, RedisPoolTimeouts,
+		JobActive, CacheMemoryPolicy,
 	}
 }

@@ -27,7 +27,7 @@ func contract(t *testing.T) []Series {
 		return s
 	}
 	kinds := map[string]Kind{"Counter": Counter, "Gauge": Gauge, "Histogram": Histogram}
-	buckets := map[string][]float64{"httpBuckets": httpBuckets, "dbBuckets": dbBuckets, "jobBuckets": jobBuckets}
+	buckets := map[string][]float64{"httpBuckets": httpBuckets, "dbBuckets": dbBuckets, "jobBuckets": jobBuckets, "redisBuckets": redisBuckets}
 	var rows []Series
 	ast.Inspect(file, func(n ast.Node) bool {
 		lit, ok := n.(*ast.CompositeLit)

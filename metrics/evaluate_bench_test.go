@@ -30,8 +30,8 @@ func busy(tb testing.TB) *fixture {
 	return f
 }
 
-// BenchmarkTick evaluates 24 alerts and more of one instance at the default interval: samples in, values and states out.
-func BenchmarkTick(b *testing.B) {
+// BenchmarkEvaluate evaluates 24 alerts and more of one instance at the default interval: samples in, values and states out.
+func BenchmarkEvaluate(b *testing.B) {
 	f := busy(b)
 	table := KeyMetrics().Rows
 	c := newCollector(table)

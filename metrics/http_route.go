@@ -2,6 +2,7 @@ package metrics
 
 import (
 	"net/http"
+	"path"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -23,7 +24,7 @@ func Routes(mux *http.ServeMux) http.Handler {
 		if p := findPlace(w, r); p != nil {
 			// Before serving: a handler that outlives an http.TimeoutHandler is to be counted under its route too.
 			_, pattern := mux.Handler(r)
-			p.enter(pattern, r.URL.Path)
+			p.enter(matched(r.Method, pattern, r.URL.Path), r.URL.Path)
 		}
 		mux.ServeHTTP(w, r)
 	})
@@ -79,11 +80,32 @@ func (e *exchange) route(r *http.Request) string {
 		path, _, _ = strings.Cut(r.RequestURI, "?") // a mux around us may have stripped a prefix from the URL
 	}
 	if r.Pattern != e.entry {
-		route, path = join(route, path, r.Pattern, e.path)
+		route, path = join(route, path, matched(r.Method, r.Pattern, e.path), e.path)
 	}
 	inner, innerPath := e.place.get()
 	route, _ = join(route, path, inner, innerPath)
 	return route
+}
+
+// vouched says that every part of the route is a pattern that somebody registered with a mux.
+func (e *exchange) vouched(route string, r *http.Request, mux *http.ServeMux) bool {
+	if noted, _ := e.place.get(); noted != "" && noted == route {
+		return true
+	}
+	if e.entry != "" || mux == nil {
+		return false
+	}
+	_, pattern := mux.Handler(r)
+	return pattern == r.Pattern // a handler may have written to it
+}
+
+// matched is the pattern that a mux matched. For a CONNECT request to /a that it redirects to /a/, the mux reports the
+// path in place of the pattern, and the path is the client's.
+func matched(method, pattern, urlPath string) string {
+	if method == http.MethodConnect && !strings.HasSuffix(urlPath, "/") && pattern == path.Clean("/"+urlPath)+"/" {
+		return ""
+	}
+	return pattern
 }
 
 // join completes an outer mux's route by an inner one's pattern. The inner one says it all, unless it saw a shorter
@@ -109,16 +131,18 @@ func withoutMethod(pattern string) string {
 	return pattern
 }
 
-// routeTable keeps each route's histograms at hand, and the number of routes below a limit.
+// routeTable keeps each route's histograms at hand, and the number of routes that nobody vouches for below a limit.
 type routeTable struct {
 	durations *prometheus.HistogramVec
 	overflow  prometheus.Counter
 	rest      *routeSeries
 	limit     int
 
-	mu       sync.Mutex                              // for writers
-	patterns atomic.Pointer[map[string]*routeSeries] // never changed in place
-	byRoute  map[string]*routeSeries
+	mu        sync.Mutex                              // for writers
+	patterns  atomic.Pointer[map[string]*routeSeries] // never changed in place
+	byRoute   map[string]*routeSeries
+	strangers int // routes that nobody vouches for
+	spellings int // their patterns
 }
 
 func newRouteTable(limit int, durations *prometheus.HistogramVec, overflow prometheus.Counter) *routeTable {
@@ -129,32 +153,39 @@ func newRouteTable(limit int, durations *prometheus.HistogramVec, overflow prome
 	return t
 }
 
-func (t *routeTable) get(pattern string) *routeSeries {
-	if s, ok := (*t.patterns.Load())[pattern]; ok {
-		return s
-	}
+func (t *routeTable) find(pattern string) *routeSeries { return (*t.patterns.Load())[pattern] }
+
+func (t *routeTable) add(pattern string, vouched bool) *routeSeries {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	known := *t.patterns.Load()
-	if s, ok := known[pattern]; ok {
+	if s := t.find(pattern); s != nil {
 		return s
 	}
 	route := withoutMethod(pattern)
 	s := t.byRoute[route]
-	// A route has several patterns, one for each method: ten are more than any has.
-	if s == nil && len(t.byRoute) >= t.limit || len(known) > 10*t.limit {
-		t.overflow.Inc()
-		return t.rest
-	}
 	if s == nil {
-		s = &routeSeries{table: t, route: route}
-		t.byRoute[route] = s
+		if !vouched && t.strangers >= t.limit {
+			t.overflow.Inc()
+			return t.rest
+		}
+		s = &routeSeries{table: t, route: strings.Clone(route)}
+		t.byRoute[s.route] = s
+		if !vouched {
+			t.strangers++
+		}
 	}
+	if !vouched {
+		if t.spellings >= 10*t.limit { // a route has one for each method: ten are more than any has
+			return s
+		}
+		t.spellings++
+	}
+	known := *t.patterns.Load()
 	more := make(map[string]*routeSeries, len(known)+1)
 	for k, v := range known {
 		more[k] = v
 	}
-	more[pattern] = s
+	more[strings.Clone(pattern)] = s // a pattern made of a path would keep the whole request alive
 	t.patterns.Store(&more)
 	return s
 }
@@ -173,7 +204,7 @@ type routeSeries struct {
 
 type cell struct{ prometheus.Observer }
 
-func (s *routeSeries) observe(method string, class int, took time.Duration) {
+func (s *routeSeries) observe(method string, class int, took time.Duration, trace string) {
 	m := 0
 	for i := 1; i < len(httpMethods); i++ {
 		if httpMethods[i] == method {
@@ -186,5 +217,9 @@ func (s *routeSeries) observe(method string, class int, took time.Duration) {
 		c = &cell{s.table.durations.WithLabelValues(s.route, httpMethods[m], httpClasses[class])}
 		s.cells[m][class].Store(c)
 	}
-	c.Observe(took.Seconds())
+	if trace == "" {
+		c.Observe(took.Seconds())
+		return
+	}
+	ObserveTraced(c.Observer, took.Seconds(), trace)
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// exchange is one request being served. It is the response writer that the handler gets, in one of three forms, so
+// exchange is one request being served. It is the response writer that the handler gets, in one of four forms, so
 // that a type assertion to http.Flusher or http.Hijacker answers as it would without us.
 type exchange struct {
 	http.ResponseWriter
@@ -26,12 +26,14 @@ type exchange struct {
 	hijacked bool
 	returned bool
 	flushing flushing
+	hijacker hijacker
 	full     full
 }
 
 func newExchange(active prometheus.Gauge) *exchange {
 	e := &exchange{active: active}
 	e.flushing.exchange = e
+	e.hijacker.exchange = e
 	e.full.exchange = e
 	return e
 }
@@ -46,8 +48,11 @@ func (e *exchange) begin(w http.ResponseWriter, r *http.Request) http.ResponseWr
 	}
 	_, hijacks := w.(http.Hijacker)
 	_, reads := w.(io.ReaderFrom)
-	if hijacks && reads {
+	switch {
+	case hijacks && reads:
 		return &e.full
+	case hijacks:
+		return &e.hijacker
 	}
 	return &e.flushing
 }
@@ -126,18 +131,21 @@ func (e *exchange) WriteString(s string) (int, error) {
 type flushing struct{ *exchange }
 
 // Flush sends what is buffered.
-func (f *flushing) Flush() {
-	f.implicit()
-	f.ResponseWriter.(http.Flusher).Flush()
-}
+func (f *flushing) Flush() { f.flush() }
+
+// hijacker is what middleware that compresses often gives: it flushes and is hijacked, and hides ReadFrom.
+type hijacker struct{ *exchange }
+
+// Flush sends what is buffered.
+func (h *hijacker) Flush() { h.flush() }
+
+// Hijack hands the connection over.
+func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) { return h.hijack() }
 
 type full struct{ *exchange }
 
 // Flush sends what is buffered.
-func (f *full) Flush() {
-	f.implicit()
-	f.ResponseWriter.(http.Flusher).Flush()
-}
+func (f *full) Flush() { f.flush() }
 
 // ReadFrom keeps sendfile.
 func (f *full) ReadFrom(src io.Reader) (int64, error) {
@@ -145,12 +153,20 @@ func (f *full) ReadFrom(src io.Reader) (int64, error) {
 	return f.ResponseWriter.(io.ReaderFrom).ReadFrom(src)
 }
 
-// Hijack hands the connection over. It is no longer a request being served.
-func (f *full) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	conn, rw, err := f.ResponseWriter.(http.Hijacker).Hijack()
-	if err == nil && !f.hijacked {
-		f.took, f.hijacked = time.Since(f.start), true
-		f.active.Dec()
+// Hijack hands the connection over.
+func (f *full) Hijack() (net.Conn, *bufio.ReadWriter, error) { return f.hijack() }
+
+func (e *exchange) flush() {
+	e.implicit()
+	e.ResponseWriter.(http.Flusher).Flush()
+}
+
+// hijack makes it no longer a request being served.
+func (e *exchange) hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := e.ResponseWriter.(http.Hijacker).Hijack()
+	if err == nil && !e.hijacked {
+		e.took, e.hijacked = time.Since(e.start), true
+		e.active.Dec()
 	}
 	return conn, rw, err
 }

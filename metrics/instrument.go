@@ -31,6 +31,17 @@ func NewHistogram(reg prometheus.Registerer, s Series) (*prometheus.HistogramVec
 	return register(reg, s, prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: s.Name, Help: s.Help, Buckets: s.Buckets}, s.Labels))
 }
 
+// Desc describes the series to a collector that reads its values when it is asked, with some labels' values given.
+func (s Series) Desc(given prometheus.Labels) *prometheus.Desc {
+	var labels []string
+	for _, label := range s.Labels {
+		if _, ok := given[label]; !ok {
+			labels = append(labels, label)
+		}
+	}
+	return prometheus.NewDesc(s.Name, s.Help, labels, given)
+}
+
 func (s Series) must(kind Kind) {
 	if s.Kind != kind {
 		panic("metrics: " + s.Name + " is of another kind in the contract")

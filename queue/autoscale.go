@@ -7,7 +7,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/google/uuid"
+	"github.com/scaleaware/scaleaware/redisclient"
 )
 
 // leadFor is how long a process stays the one that scales a queue after it was last heard of.
@@ -21,7 +21,7 @@ type ScaleHook func(ctx context.Context, d Decision) error
 type scaler struct {
 	rule    ScaleRule
 	hook    ScaleHook
-	id      string
+	lease   *redisclient.Lease
 	applied int
 }
 
@@ -43,7 +43,7 @@ func (j *Jobs) Autoscale(rule ScaleRule, hook ScaleHook) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	j.scalers = append(j.scalers, &scaler{rule: rule, hook: hook, id: uuid.NewString(), applied: -1})
+	j.scalers = append(j.scalers, &scaler{rule: rule, hook: hook, lease: redisclient.NewLease(j.rdb, ownKey(rule.Queue, "scaler"), leadFor), applied: -1})
 	return nil
 }
 
@@ -52,7 +52,7 @@ func (j *Jobs) runScaler(ctx context.Context, s *scaler) {
 	for sleep(ctx, j.opts.SampleInterval) {
 		led := leads
 		var err error
-		if leads, err = j.lead(ctx, s); err == nil && leads {
+		if leads, err = s.lease.Hold(ctx); err == nil && leads {
 			if !led {
 				s.applied = j.wanted(ctx, s.rule.Queue) // the last leader's, so that nothing is called anew
 			}
@@ -87,11 +87,6 @@ func (j *Jobs) depth(ctx context.Context, queue string) Depth {
 		return Depth{}
 	}
 	return Depth{Waiting: status.Waiting, Known: true}
-}
-
-func (j *Jobs) lead(ctx context.Context, s *scaler) (bool, error) {
-	n, err := leadScript.Run(ctx, j.rdb, []string{ownKey(s.rule.Queue, "scaler")}, s.id, leadFor.Milliseconds()).Int()
-	return n == 1, err
 }
 
 // wanted returns the number of workers that the fleet's scaler has asked for, or -1.

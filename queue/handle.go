@@ -9,6 +9,7 @@ import (
 	"github.com/hibiken/asynq"
 
 	"github.com/scaleaware/scaleaware"
+	"github.com/scaleaware/scaleaware/metrics"
 )
 
 // handler runs one kind of job.
@@ -52,7 +53,7 @@ func (w *Worker) process(f *fetcher) asynq.HandlerFunc {
 		if !ok {
 			w.jobs.log.Warn("queue: no handler for this kind of job, it is tried again later", "queue", f.queue.Name, "kind", clip(task.Type()))
 			f.returnJob(id, unknownDelay)
-			w.observe(f.queue.Name, "unknown", "requeued", 0)
+			w.jobs.meters.runs.Of(f.queue.Name, "unknown").Begin().End(ctx, metrics.Requeued)
 			return fmt.Errorf("queue: this worker has no handler for kind %q", clip(task.Type()))
 		}
 		tokens, err := tokensIn(task.Headers())
@@ -67,18 +68,17 @@ func (w *Worker) process(f *fetcher) asynq.HandlerFunc {
 		defer cancel(nil)
 		defer context.AfterFunc(w.hard, func() { cancel(context.Cause(w.hard)) })()
 
-		start := time.Now()
+		measured := w.jobs.meters.runs.Of(f.queue.Name, task.Type()).Begin()
 		err = w.protect(ctx, run, task, f.queue.Name)
-		took := time.Since(start)
+		outcome := metrics.Failed
 		switch {
 		case err == nil:
-			w.observe(f.queue.Name, task.Type(), "done", took)
+			outcome = metrics.Done
 		case w.hard.Err() != nil:
 			f.returnJob(id, 0)
-			w.observe(f.queue.Name, task.Type(), "requeued", took)
-		default:
-			w.observe(f.queue.Name, task.Type(), "failed", took)
+			outcome = metrics.Requeued
 		}
+		w.runs.add(f.queue.Name, outcome.String(), measured.End(ctx, outcome))
 		return err
 	}
 }
@@ -92,9 +92,4 @@ func (w *Worker) protect(ctx context.Context, run handler, task *asynq.Task, que
 		}
 	}()
 	return run(ctx, task.Payload())
-}
-
-func (w *Worker) observe(queue, kind, outcome string, took time.Duration) {
-	w.jobs.meters.duration.WithLabelValues(queue, kind, outcome).Observe(took.Seconds())
-	w.runs.add(queue, outcome, took)
 }

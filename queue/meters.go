@@ -13,24 +13,22 @@ type meters struct {
 	oldest     *prometheus.GaugeVec
 	desired    *prometheus.GaugeVec
 	slots      *prometheus.GaugeVec
-	sampled    *prometheus.GaugeVec
 	enqueued   *prometheus.CounterVec
 	limited    *prometheus.CounterVec
-	duration   *prometheus.HistogramVec
+	runs       *metrics.Job
 	background *prometheus.CounterVec
 }
 
 func newMeters(reg prometheus.Registerer) (*meters, error) {
 	m := new(meters)
-	errs := make([]error, 9)
+	errs := make([]error, 8)
 	m.tasks, errs[0] = metrics.NewGauge(reg, metrics.QueueTasks)
 	m.oldest, errs[1] = metrics.NewGauge(reg, metrics.QueueOldestPending)
 	m.desired, errs[2] = metrics.NewGauge(reg, metrics.QueueDesiredWorkers)
 	m.enqueued, errs[3] = metrics.NewCounter(reg, metrics.QueueEnqueued)
 	m.limited, errs[4] = metrics.NewCounter(reg, metrics.QueueLimited)
-	m.duration, errs[5] = metrics.NewHistogram(reg, metrics.JobDuration)
+	m.runs, errs[5] = metrics.NewJob(reg, nil)
 	m.background, errs[6] = metrics.NewCounter(reg, metrics.BackgroundErrors)
 	m.slots, errs[7] = metrics.NewGauge(reg, metrics.QueueWorkerSlots)
-	m.sampled, errs[8] = metrics.NewGauge(reg, metrics.SamplerSuccess)
 	return m, errors.Join(errs...)
 }

@@ -178,12 +178,3 @@ for i = 1, tonumber(ARGV[2]) do
 	redis.call("DEL", ARGV[1] .. id)
 end
 return tonumber(ARGV[2])`)
-
-// leadScript takes or keeps a lease. KEYS: lease; ARGV: holder, ttl in ms
-var leadScript = redis.NewScript(`
-local holder = redis.call("GET", KEYS[1])
-if holder and holder ~= ARGV[1] then
-	return 0
-end
-redis.call("SET", KEYS[1], ARGV[1], "PX", ARGV[2])
-return 1`)

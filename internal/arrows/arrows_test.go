@@ -31,17 +31,19 @@ const (
 )
 
 var house = map[string]room{
-	"":                    {},
-	"admin":               {},
-	"redisclient":         {theirs: []string{goRedis}},
-	"metrics":             {ours: []string{"admin"}, theirs: []string{clientGolang, xsync, "google.golang.org/protobuf"}},
-	"metrics/redisfleet":  {ours: []string{"metrics", "admin", "redisclient"}, theirs: []string{goRedis}},
-	"dbsplit":             {ours: []string{"", "metrics", "admin"}, theirs: []string{pgx, clientGolang, xsync}},
-	"cache":               {ours: []string{"", "metrics", "admin", "redisclient"}, theirs: []string{goRedis, clientGolang, xsync, cron, "github.com/maypok86/otter/", "github.com/klauspost/compress/"}},
-	"queue":               {ours: []string{"", "metrics", "admin", "redisclient"}, theirs: []string{asynq, goRedis, pgx, clientGolang, xsync, cron, "github.com/google/uuid"}},
-	"session":             {ours: []string{"", "metrics", "admin", "redisclient"}, theirs: []string{scs, goRedis, clientGolang, xsync}},
-	"readonly":            {ours: []string{"", "metrics", "admin"}, theirs: []string{clientGolang, xsync}},
-	"readonly/redisstore": {ours: []string{"", "metrics", "admin", "readonly", "redisclient"}, theirs: []string{goRedis}},
+	"":                     {},
+	"admin":                {},
+	"redisclient":          {theirs: []string{goRedis}},
+	"metrics":              {ours: []string{"admin"}, theirs: []string{clientGolang, xsync, "google.golang.org/protobuf"}},
+	"metrics/redisfleet":   {ours: []string{"metrics", "admin", "redisclient"}, theirs: []string{goRedis}},
+	"metrics/pgxmetrics":   {ours: []string{"metrics", "admin"}, theirs: []string{pgx, clientGolang}},
+	"metrics/redismetrics": {ours: []string{"metrics", "admin"}, theirs: []string{goRedis, clientGolang}},
+	"dbsplit":              {ours: []string{"", "metrics", "admin"}, theirs: []string{pgx, clientGolang, xsync}},
+	"cache":                {ours: []string{"", "metrics", "admin", "redisclient"}, theirs: []string{goRedis, clientGolang, xsync, cron, "github.com/maypok86/otter/", "github.com/klauspost/compress/"}},
+	"queue":                {ours: []string{"", "metrics", "admin", "redisclient"}, theirs: []string{asynq, goRedis, pgx, clientGolang, xsync, cron, "github.com/google/uuid"}},
+	"session":              {ours: []string{"", "metrics", "admin", "redisclient"}, theirs: []string{scs, goRedis, clientGolang, xsync}},
+	"readonly":             {ours: []string{"", "metrics", "admin"}, theirs: []string{clientGolang, xsync}},
+	"readonly/redisstore":  {ours: []string{"", "metrics", "admin", "readonly", "redisclient"}, theirs: []string{goRedis}},
 }
 
 // free trees may import anything: programs, tests' servers, and commands.

@@ -1,0 +1,95 @@
+package metricsbench
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"regexp"
+	"time"
+
+	"github.com/scaleaware/scaleaware/bench/internal/pairs"
+	"github.com/scaleaware/scaleaware/bench/internal/report"
+)
+
+// Options say what is measured.
+type Options struct {
+	// Only selects tables by their titles. Zero means all.
+	Only *regexp.Regexp
+	// Quick shortens everything: figures to try the harness with, not to keep.
+	Quick bool
+}
+
+// Modules are those whose versions matter.
+var Modules = []string{
+	"github.com/prometheus/client_golang", "go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp",
+	"github.com/exaring/otelpgx", "github.com/redis/go-redis/extra/redisotel/v9", "go.opentelemetry.io/otel/sdk/metric",
+}
+
+type bench struct{ quick bool }
+
+// Measure returns the tables.
+func Measure(ctx context.Context, o *Options) (tables []report.Table, err error) {
+	b := bench{o.Quick}
+	for _, t := range []struct {
+		title, note string
+		fill        func(context.Context) ([]report.Row, error)
+	}{
+		{"HTTP middleware", httpNote, b.http},
+		{"Redis hook", redisNote, b.redis},
+		{"Query tracer", pgxNote, b.pgx},
+		{"Job wrapper", jobNote, b.job},
+		{"Scrape", scrapeNote, b.scrape},
+	} {
+		if o.Only != nil && !o.Only.MatchString(t.title) {
+			continue
+		}
+		begun := time.Now()
+		rows, err := t.fill(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", t.title, err)
+		}
+		fmt.Fprintf(os.Stderr, "%s: measured in %s\n", t.title, report.Since(time.Since(begun)))
+		tables = append(tables, report.Table{Title: t.title, Note: t.note, Rows: rows})
+	}
+	return tables, nil
+}
+
+func (b bench) run(ctx context.Context, contenders ...pairs.Contender) ([]pairs.Result, error) {
+	o := &pairs.Options{Total: 3 * time.Second}
+	if b.quick {
+		o.Total /= 8
+	}
+	return pairs.Run(ctx, o, contenders...)
+}
+
+// added is what an operation costs more than the bare one, round by round.
+func added(with, bare pairs.Result) pairs.Result {
+	r := pairs.Result{Name: with.Name, Allocs: with.Allocs - bare.Allocs, Bytes: with.Bytes - bare.Bytes}
+	for i := range min(len(with.Rounds), len(bare.Rounds)) {
+		r.Rounds = append(r.Rounds, with.Rounds[i]-bare.Rounds[i])
+	}
+	return r
+}
+
+func figures(r pairs.Result) string { return report.Time(r.Time()) + ", " + report.Cost(r) }
+
+// tolerance is what the background adds to a mean of allocations.
+const tolerance = 0.1
+
+// compare is the row of our cost against a peer's.
+func compare(what string, ours, peer pairs.Result, ratio, allocs float64) report.Row {
+	r := pairs.Ratio(ours, peer)
+	return report.Row{
+		What: what, Goal: fmt.Sprintf("≤ %.2f ×, ≤ %s allocs", ratio, report.Count(allocs)),
+		Peer: figures(peer), Ours: figures(ours), Ratio: report.Ratio(r),
+		Met: report.All(report.MedianAtMost(r, ratio), report.AtMost(ours.Allocs, allocs+tolerance)),
+	}
+}
+
+// limited is the row of a cost with a goal of its own.
+func limited(what string, ours pairs.Result, limit time.Duration, allocs float64) report.Row {
+	return report.Row{
+		What: what, Goal: fmt.Sprintf("≤ %s, ≤ %s allocs", report.Since(limit), report.Count(allocs)), Ours: figures(ours),
+		Met: report.All(report.MedianAtMost(ours.Time(), float64(limit)), report.AtMost(ours.Allocs, allocs+tolerance)),
+	}
+}

@@ -1,0 +1,116 @@
+package queue
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/scaleaware/scaleaware/metrics"
+	"github.com/scaleaware/scaleaware/redisclient"
+)
+
+// missedSamples is how often a queue's depth may be missed before its gauges go.
+const missedSamples = 3
+
+// sampler sets the queues' gauges in one process of those that declare the same queues.
+type sampler struct {
+	jobs   *Jobs
+	missed map[string]int
+}
+
+func (j *Jobs) newSampler() (*metrics.Sampler, error) {
+	s := &sampler{jobs: j, missed: make(map[string]int)}
+	sampler, err := metrics.NewSampler("queue", "sample", s.sample, s.forgetAll, &metrics.SamplerOptions{
+		Interval:   j.opts.SampleInterval,
+		Lease:      redisclient.NewLease(j.rdb, j.samplerKey(), max(3*j.opts.SampleInterval, 2*time.Second)),
+		Failed:     func(err error) { j.background("sample", err) },
+		Registerer: j.opts.Registerer,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("queue: %w", err)
+	}
+	return sampler, nil
+}
+
+// samplerKey is the same for all that declare the same queues: who declares fewer cannot sample for who declares more.
+func (j *Jobs) samplerKey() string {
+	names := make([]string, len(j.queues))
+	for i, q := range j.queues {
+		names[i] = q.Name
+	}
+	slices.Sort(names)
+	sum := sha256.Sum256([]byte(strings.Join(names, " ")))
+	return "scaleaware:queue:sampler:" + hex.EncodeToString(sum[:8])
+}
+
+// sample fails when no queue can be read. One that cannot is missed for itself.
+func (s *sampler) sample(ctx context.Context) error {
+	var errs []error
+	for _, q := range s.jobs.queues {
+		err := s.jobs.sample(ctx, q.Name)
+		if err == nil {
+			delete(s.missed, q.Name)
+			continue
+		}
+		errs = append(errs, err)
+		if s.missed[q.Name]++; s.missed[q.Name] >= missedSamples {
+			s.jobs.hide(q.Name)
+		}
+	}
+	if len(errs) == len(s.jobs.queues) || ctx.Err() != nil {
+		return errors.Join(errs...)
+	}
+	if len(errs) > 0 {
+		s.jobs.background("sample", errors.Join(errs...))
+	}
+	return nil
+}
+
+func (s *sampler) forgetAll() {
+	clear(s.missed)
+	for _, q := range s.jobs.queues {
+		s.jobs.hide(q.Name)
+	}
+}
+
+// hide takes a queue's gauges away: an old number would look like a calm queue.
+func (j *Jobs) hide(queue string) {
+	label := prometheus.Labels{"queue": queue}
+	j.meters.tasks.DeletePartialMatch(label)
+	j.meters.oldest.DeletePartialMatch(label)
+	j.meters.desired.DeletePartialMatch(label)
+}
+
+// sample sets a queue's gauges.
+func (j *Jobs) sample(ctx context.Context, queue string) error {
+	ctx, cancel := context.WithTimeout(ctx, popTimeout)
+	defer cancel()
+	s, err := j.readDepth(ctx, queue)
+	if err != nil {
+		return err
+	}
+	for state, n := range map[string]int{
+		"pending": s.Waiting, "active": s.Active, "scheduled": s.Delayed, "retry": s.Retrying,
+		"archived": s.Failed, "completed": s.Completed, "parked": s.Parked,
+	} {
+		j.meters.tasks.WithLabelValues(queue, state).Set(float64(n))
+	}
+	if s.OldestSeconds != nil {
+		j.meters.oldest.WithLabelValues(queue).Set(*s.OldestSeconds)
+	} else {
+		j.meters.oldest.DeleteLabelValues(queue)
+	}
+	if n := j.wanted(ctx, queue); n >= 0 {
+		j.meters.desired.WithLabelValues(queue).Set(float64(n))
+	} else {
+		j.meters.desired.DeleteLabelValues(queue)
+	}
+	return nil
+}

@@ -1,0 +1,86 @@
+package queue
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/scaleaware/scaleaware/internal/rediscluster"
+	"github.com/scaleaware/scaleaware/metrics"
+)
+
+// shown lists the names of the series of tasks that a registry exports.
+func shown(t *testing.T, reg *prometheus.Registry) (pending float64, names []string) {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		names = append(names, f.GetName())
+		for _, m := range f.GetMetric() {
+			for _, l := range m.GetLabel() {
+				if f.GetName() == metrics.QueueTasks.Name && l.GetName() == "state" && l.GetValue() == "pending" {
+					pending = m.GetGauge().GetValue()
+				}
+			}
+		}
+	}
+	return pending, names
+}
+
+func sampling(t *testing.T, reg *prometheus.Registry) bool {
+	_, names := shown(t, reg)
+	return slices.Contains(names, metrics.QueueTasks.Name) && slices.Contains(names, metrics.SamplerSuccess.Name)
+}
+
+func TestOneProcessSamples(t *testing.T) {
+	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+		q := fresh("sampled")
+		process := func() (*prometheus.Registry, func()) {
+			reg := prometheus.NewRegistry()
+			j := newJobs(t, rdb, &Options{SampleInterval: 20 * time.Millisecond, Registerer: reg}, Queue{Name: q})
+			return reg, start(t, j)
+		}
+		enqueue(t, newJobs(t, rdb, nil, Queue{Name: q}), q, 3)
+		first, stop := process()
+		eventually(t, 5*time.Second, "the first process samples", func() bool { n, _ := shown(t, first); return n == 3 })
+		second, _ := process()
+		wider := prometheus.NewRegistry()
+		start(t, newJobs(t, rdb, &Options{SampleInterval: 20 * time.Millisecond, Registerer: wider}, Queue{Name: q}, Queue{Name: fresh("other")}))
+		eventually(t, 5*time.Second, "who declares more queues samples for itself", func() bool { return sampling(t, wider) })
+		if _, names := shown(t, second); slices.Contains(names, metrics.QueueTasks.Name) {
+			t.Errorf("the second process shows %v", names)
+		}
+		stop()
+		if sampling(t, first) {
+			t.Error("the first process shows an old depth after its end")
+		}
+		eventually(t, 10*time.Second, "the second process takes over", func() bool { n, _ := shown(t, second); return n == 3 })
+	})
+}
+
+func TestDepthIsAbsentWithoutRedis(t *testing.T) {
+	own := rediscluster.NewShared(&rediscluster.Options{Nodes: 1}) // it is stopped
+	c := own.Get(t)
+	defer c.Close()
+	reg := prometheus.NewRegistry()
+	j := newJobs(t, client(t, c.Addrs()), &Options{SampleInterval: 20 * time.Millisecond, Registerer: reg}, Queue{Name: "q"})
+	start(t, j)
+	eventually(t, 5*time.Second, "the depth is sampled", func() bool { return sampling(t, reg) })
+	c.Nodes()[0].Kill()
+	eventually(t, 20*time.Second, "the depth is absent", func() bool {
+		_, names := shown(t, reg)
+		return !slices.Contains(names, metrics.QueueTasks.Name)
+	})
+	if _, names := shown(t, reg); !slices.Contains(names, metrics.SamplerSuccess.Name) {
+		t.Error("nothing says when the last sample succeeded")
+	}
+	if err := c.Nodes()[0].Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 20*time.Second, "the depth is back", func() bool { return sampling(t, reg) })
+}
