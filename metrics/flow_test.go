@@ -2,6 +2,7 @@ package metrics
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -19,9 +20,9 @@ type flow struct {
 
 // flows make the metric's series with a value just past, or just not past, the threshold.
 func (m KeyMetric) flows(threshold float64, past bool) (list []flow) {
-	factor := .9
+	factor := .99
 	if past == (m.Op == Above) {
-		factor = 1.1
+		factor = 1.01
 	}
 	add := func(s Series, suffix, selected, extra string, step float64) {
 		labels := []string{extra}
@@ -41,17 +42,21 @@ func (m KeyMetric) flows(threshold float64, past bool) (list []flow) {
 		if !past {
 			within = m.Param*1000 + 1
 		}
-		for _, bound := range m.Series.Buckets {
-			n := 0.0
-			if bound == threshold {
-				n = within
-			} else if bound > threshold {
-				n = 1000
+		// One instance is fast and the other slow, so that only their sum tells.
+		for _, bound := range append(m.Series.Buckets[:len(m.Series.Buckets):len(m.Series.Buckets)], math.Inf(1)) {
+			fast, slow := 0.0, 0.0
+			if bound >= threshold {
+				fast = within
 			}
-			add(m.Series, "_bucket", "x", a+`,le="`+strconv.FormatFloat(bound, 'f', -1, 64)+`"`, n)
+			if bound > threshold {
+				slow = 1000 - within
+			}
+			le := `,le="` + strconv.FormatFloat(bound, 'f', -1, 64) + `"`
+			add(m.Series, "_bucket", "x", a+le, fast)
+			add(m.Series, "_bucket", "x", b+le, slow)
 		}
-		add(m.Series, "_bucket", "x", a+`,le="+Inf"`, 1000)
-		add(m.Series, "_count", "x", a, 1000)
+		add(m.Series, "_count", "x", a, within)
+		add(m.Series, "_count", "x", b, 1000-within)
 	case Share:
 		suffix := ""
 		if m.Series.Kind == Histogram {
@@ -156,11 +161,11 @@ func (m KeyMetric) truth(target, t Threshold, timeline string) []bool {
 				switch timeline[j] {
 				case 'n':
 					events++
-					over += .9
+					over += .99
 				case 'i':
 				default:
 					events++
-					over += 1.1
+					over += 1.01
 				}
 			}
 			switch m.Statistic {

@@ -54,12 +54,16 @@ func (t Table) validate() error {
 	if t.Window < 0 || t.Interval < 0 {
 		errs = append(errs, fmt.Errorf("metrics: Table.Window %v and Interval %v must not be negative, 0 is the default", t.Window, t.Interval))
 	}
-	seen := map[string]bool{}
+	seen, records := map[string]bool{}, map[string]bool{}
 	for _, m := range t.Rows {
 		if m.ID == "" || seen[m.ID] {
 			errs = append(errs, fmt.Errorf("metrics: the table has the key metric %q twice or without a name: give each row an ID of its own", m.ID))
 		}
 		seen[m.ID] = true
+		if name := t.record(m); records[name] {
+			errs = append(errs, fmt.Errorf("metrics: key metric %s: another row has the record %s: give it a name of its own", m.ID, name))
+		}
+		records[t.record(m)] = true
 		errs = append(errs, m.validate())
 		if m.Unless == "" {
 			continue

@@ -17,6 +17,7 @@ func TestTableValidate(t *testing.T) {
 	}{
 		"twice":           {func(t *Table) { t.Rows = append(t.Rows, t.Rows[0]) }, `"api_latency_p95" twice`},
 		"nameless":        {func(t *Table) { t.Rows[0].ID = "" }, "without a name"},
+		"same record":     {func(t *Table) { t.Rows[1].Record = t.Rows[0].Record }, "another row has the record"},
 		"window":          {func(t *Table) { t.Window = -time.Second }, "Table.Window -1s"},
 		"unless unknown":  {func(t *Table) { t.Rows[0].Unless = "nothing" }, `Unless is "nothing"`},
 		"unless in scope": {func(t *Table) { t.Rows[0].Unless = "cache_evicting" }, "a row of the same scope"},

@@ -70,6 +70,13 @@ func (m KeyMetric) promTests() (tests []*promSeries, assertions int) {
 			}
 			tests = append(tests, test)
 		}
+		if m.Unless != "" {
+			test := &promSeries{Name: m.ID + " muted", Interval: promTick.String(), Input: m.play(target.Value, strings.Repeat("p", 20))}
+			other, _ := KeyMetrics().Row(m.Unless)
+			test.Input = append(test.Input, promInput{other.Series.Name + `{server="x"}`, "1x20"})
+			test.Alerts = append(test.Alerts, promAlert{At: "8m", Name: m.Alert})
+			tests = append(tests, test)
+		}
 	}
 	return tests, assertions
 }
