@@ -11,6 +11,8 @@
 //   - Input is checked before an operation sees it: unknown query parameters, unknown or repeated body fields, wrong
 //     types and anything that is not JSON are refused with the name of what is wrong, and nothing is changed.
 //   - /openapi.json describes exactly what is served.
+//   - The console page shows the operations that are mounted and no others, runs nothing but its own files, and offers only
+//     what its caller may do. Without its script it has tables, and forms that make the same requests.
 //   - No answer holds the text of an error that the operation did not write for clients, except those of readiness checks
 //     and of parts of a report, which only callers who proved who they are see, or loopback where no token is configured.
 //     All other texts go to the log.

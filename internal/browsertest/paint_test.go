@@ -35,6 +35,7 @@ func TestHistoryIsThereAtFirstPaint(t *testing.T) {
 	})()`); drawn["--s0"] < 50 || drawn["--warning"] < 50 || drawn["--critical"] < 50 {
 		t.Errorf("pixels of the line and of the thresholds: %v", drawn)
 	}
+	p.await("a first paint", `performance.getEntriesByName("first-contentful-paint").length > 0`)
 	t.Logf("first contentful paint after %.0f ms", eval[float64](p, `performance.getEntriesByName("first-contentful-paint")[0].startTime`))
 }
 
