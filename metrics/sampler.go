@@ -35,7 +35,7 @@ type Sampler struct {
 
 	// Run's own:
 	missed  int  // in a row
-	shown   bool // something was sampled and not taken away since
+	shown   bool // something may have been set and was not taken away since
 	resting bool // one turn is left to others
 }
 
@@ -117,7 +117,7 @@ func (s *Sampler) tick(ctx context.Context) {
 		s.hide() // they are another one's now
 		s.success.DeleteLabelValues(s.name)
 	default:
-		s.missed, s.shown = 0, true
+		s.missed = 0
 		s.success.WithLabelValues(s.name).Set(float64(time.Now().UnixMilli()) / 1000)
 	}
 }
@@ -139,6 +139,7 @@ func (s *Sampler) look(ctx context.Context) (held bool, err error) {
 			return false, err
 		}
 	}
+	s.shown = true // also a sample that is broken off may have set something
 	return true, s.sample(ctx)
 }
 
