@@ -1,10 +1,18 @@
 package cache
 
 import (
+	"context"
+	"slices"
+	"sync"
 	"testing"
+	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/redis/go-redis/v9"
+
+	"github.com/scaleaware/scaleaware/internal/rediscluster"
+	"github.com/scaleaware/scaleaware/metrics"
 )
 
 func TestParseInfo(t *testing.T) {
@@ -70,5 +78,109 @@ func TestSampleReachesEveryMaster(t *testing.T) {
 		if n := testutil.CollectAndCount(s.in.memoryMax); n != 0 {
 			t.Errorf("a limit was made up for %d servers that have none", n)
 		}
+	})
+}
+
+// names are those of the series that a registry exports.
+func names(t *testing.T, reg *prometheus.Registry) []string {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for _, f := range families {
+		all = append(all, f.GetName())
+	}
+	return all
+}
+
+func TestMemoryIsAbsentWithoutRedis(t *testing.T) {
+	c, err := rediscluster.Start(t.Context(), &rediscluster.Options{Nodes: 1}) // it is stopped
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.Nodes()[0].SetMaxMemory(t.Context(), 100<<20, "noeviction"); err != nil {
+		t.Fatal(err)
+	}
+	reg := prometheus.NewRegistry()
+	s := newStore(t, client(t, c), func(o *Options) { o.Registerer, o.RedisTimeout = reg, 100*time.Millisecond })
+	m := newSampler(s)
+	if err := m.sample(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	sampled := []string{metrics.CacheMemoryUsed.Name, metrics.CacheMemoryMax.Name, metrics.CacheEvicted.Name, metrics.CacheMemoryPolicy.Name}
+	for _, name := range sampled {
+		if !slices.Contains(names(t, reg), name) {
+			t.Errorf("%s is missing", name)
+		}
+	}
+	if v := testutil.ToFloat64(s.in.memoryPolicy.WithLabelValues(c.Addrs()[0], "noeviction")); v != 1 {
+		t.Errorf("the policy is %v", v)
+	}
+	c.Nodes()[0].Kill()
+	if err := m.sample(testContext(t)); err == nil {
+		t.Error("a stopped server was sampled")
+	}
+	m.forgetAll()
+	for _, name := range sampled {
+		if slices.Contains(names(t, reg), name) {
+			t.Errorf("%s is still there", name)
+		}
+	}
+}
+
+// One master that is silent is missed for itself; one that is no master any more goes at once.
+func TestSilentMastersAreForgotten(t *testing.T) {
+	s := newStore(t, client(t, one.Get(t)), nil)
+	m := newSampler(s)
+	m.record("a:1", info{used: 1, policy: "noeviction"})
+	m.record("b:1", info{used: 1, policy: "allkeys-lru"})
+	count := func() int { return testutil.CollectAndCount(s.in.memoryUsed) }
+	for miss := 1; miss <= missedSamples; miss++ {
+		m.forget(map[string]bool{"a:1": true}, false)
+		if want := 2 - miss/missedSamples; count() != want {
+			t.Errorf("%d servers after %d misses, want %d", count(), miss, want)
+		}
+	}
+	m.record("b:1", info{used: 1, policy: "allkeys-lru"})
+	m.record("b:1", info{used: 1, policy: "noeviction"})
+	if n := testutil.CollectAndCount(s.in.memoryPolicy); n != 2 {
+		t.Errorf("%d policies of two servers", n)
+	}
+	m.forget(map[string]bool{"a:1": true}, true)
+	if count() != 1 || testutil.CollectAndCount(s.in.memoryPolicy) != 1 {
+		t.Error("a server that is no master is still there")
+	}
+}
+
+func TestOneProcessSamples(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx, cancel := context.WithCancel(testContext(t))
+		prefix, regs, stops := newPrefix(), [2]*prometheus.Registry{}, [2]func(){}
+		for i := range regs {
+			regs[i] = prometheus.NewRegistry()
+			s := newStore(t, rdb, func(o *Options) { o.Prefix, o.Registerer = prefix, regs[i] })
+			own, stop := context.WithCancel(ctx)
+			done := make(chan error, 1)
+			go func() { done <- s.runSampler(own) }()
+			stops[i] = sync.OnceFunc(func() {
+				stop()
+				if err := <-done; err != nil {
+					t.Errorf("runSampler = %v", err)
+				}
+			})
+			defer stops[i]()
+			if i == 0 {
+				eventually(t, "the first samples", func() bool { return slices.Contains(names(t, regs[0]), metrics.CacheMemoryUsed.Name) })
+			}
+		}
+		defer cancel()
+		stops[0]()
+		if slices.Contains(names(t, regs[0]), metrics.CacheMemoryUsed.Name) {
+			t.Error("the first shows old numbers after its end")
+		}
+		eventually(t, "the second takes over", func() bool { return slices.Contains(names(t, regs[1]), metrics.SamplerSuccess.Name) })
 	})
 }

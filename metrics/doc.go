@@ -14,7 +14,10 @@
 //   - What is not known is reported as unknown: a metric without traffic is null, a bottleneck without enough
 //     observations says "not enough data", an evaluation that has stopped is not reported at all.
 //   - Paths, methods and hosts that clients invent add no series.
-//   - A panicking handler counts as an error.
+//   - No flood of requests takes the place of a registered route, not even of one without traffic yet.
+//   - A panicking handler counts as an error, and so does a panicking job.
+//   - What one process samples for the fleet ([Sampler]) is absent after three missed samples, never frozen, and a scrape
+//     asks no server.
 //
 // # When things fail
 //
@@ -53,6 +56,9 @@
 //	capacity, err := metrics.NewCapacity(registry, &metrics.CapacityOptions{Store: store}) // redisfleet has the store
 //	group.Go(func() error { return capacity.Run(ctx) })
 //	ops, err := admin.New(capacity.Operations(), …)                                        // with metrics.Handler(registry)
+//
+// A pool without dbsplit is measured by pgxmetrics, a Redis client by redismetrics, a job that is not the queue's by
+// [NewJob]. otelmetrics, a module of its own, exports all of it through OpenTelemetry.
 //
 // Every process runs a Capacity on the same store, so that any management listener reports on all of them.
 //

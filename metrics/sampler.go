@@ -37,7 +37,7 @@ type Sampler struct {
 	// Run's own:
 	began   time.Time
 	missed  int  // in a row
-	shown   bool // something was sampled and not taken away since
+	shown   bool // something may have been set and was not taken away since
 	resting bool // one turn is left to others
 	told    bool // when it last succeeded
 }
@@ -125,7 +125,7 @@ func (s *Sampler) tick(ctx context.Context) {
 		s.told = false
 		s.success.DeleteLabelValues(s.pkg, s.task)
 	default:
-		s.missed, s.shown = 0, true
+		s.missed = 0
 		s.succeeded(time.Now())
 	}
 }
@@ -152,6 +152,7 @@ func (s *Sampler) look(ctx context.Context) (held bool, err error) {
 			return false, err
 		}
 	}
+	s.shown = true // also a sample that is broken off may have set something
 	return true, s.sample(ctx)
 }
 

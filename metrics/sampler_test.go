@@ -169,6 +169,28 @@ func TestSamplerIsOneOfTheFleet(t *testing.T) {
 	})
 }
 
+func TestSamplerForgetsWhatABrokenOffSampleSet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		set, forgotten := false, false
+		s, err := metrics.NewSampler("test", func(ctx context.Context) error {
+			set = true
+			<-ctx.Done()
+			return ctx.Err()
+		}, func() { forgotten = true }, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- s.Run(ctx) }()
+		synctest.Wait()
+		cancel()
+		if err := <-done; err != nil || !set || !forgotten {
+			t.Errorf("Run = %v, set %v, forgotten %v", err, set, forgotten)
+		}
+	})
+}
+
 // What the holder cannot see, another process may.
 func TestSamplerThatFailsGivesWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

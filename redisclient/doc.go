@@ -22,5 +22,5 @@
 // [Options] and [ParseURL] return options that may be changed before they go to [New]. [New] rather than
 // redis.NewUniversalClient, because redis.UniversalOptions has no field for the reload interval. [Check] names the settings
 // of any client that will hurt, without I/O; [Describe] says what a client connects to, fit for a log. [EachMaster] visits
-// all masters and loses no error.
+// all masters and loses no error. A [Lease] makes one process of a fleet do what is enough once.
 package redisclient
