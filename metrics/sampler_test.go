@@ -172,7 +172,7 @@ func TestSamplerIsOneOfTheFleet(t *testing.T) {
 func TestSamplerForgetsWhatABrokenOffSampleSet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		set, forgotten := false, false
-		s, err := metrics.NewSampler("test", func(ctx context.Context) error {
+		s, err := metrics.NewSampler("test", "sample", func(ctx context.Context) error {
 			set = true
 			<-ctx.Done()
 			return ctx.Err()
