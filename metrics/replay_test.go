@@ -73,6 +73,14 @@ func (s *scenario) replay(leftOpen bool) [][]replayState {
 	return out
 }
 
+// watched are the alerts that Prometheus alone can raise.
+func watched() (metrics []string) {
+	for _, w := range watches() {
+		metrics = append(metrics, w.metric)
+	}
+	return metrics
+}
+
 type replayCount struct{ asserted, pending, firing int }
 
 func (c *replayCount) add(table Table, states [][]replayState) {
@@ -137,9 +145,10 @@ func digest(states [][]replayState) string {
 // Without a file to write to it only looks that they are complete.
 func TestReplayExport(t *testing.T) {
 	type exported struct {
-		Rules  string
-		Series []*replaySeries
-		States [][]replayState
+		Rules   string
+		Watched []string
+		Series  []*replaySeries
+		States  [][]replayState
 	}
 	var list []exported
 	var count replayCount
@@ -156,7 +165,7 @@ func TestReplayExport(t *testing.T) {
 					}
 				}
 			}
-			list = append(list, exported{string(table.Rules()), s.series, states})
+			list = append(list, exported{string(table.Rules()), watched(), s.series, states})
 		}
 	}
 	if count.asserted < 100_000 {
@@ -193,7 +202,7 @@ func TestReplayAgainstPromtool(t *testing.T) {
 				test.Input = append(test.Input, promInput{x.selector(), x.text()})
 			}
 			for k, at := range states {
-				expr := promExpr{Expr: "ALERTS", At: (time.Duration(k) * replayEvery).String()}
+				expr := promExpr{Expr: fmt.Sprintf("ALERTS{metric!~%q}", strings.Join(watched(), "|")), At: (time.Duration(k) * replayEvery).String()}
 				for _, alert := range at {
 					labels := fmt.Sprintf("ALERTS{alertstate=%q", alert.State)
 					for _, name := range slices.Sorted(maps.Keys(alert.Labels)) {

@@ -197,8 +197,9 @@ func TestSamplerThatFailsGivesWay(t *testing.T) {
 		l := new(lease)
 		a, b := &sampled{fail: errors.New("cut off")}, new(sampled)
 		a.start(t, &member{l})
+		time.Sleep(time.Second / 2) // or else both would tick at once, in either order
 		b.start(t, &member{l})
-		after(2)
+		after(1)
 		if b.looks != 0 {
 			t.Fatal("b has looked already")
 		}

@@ -110,11 +110,12 @@ func fleetAgrees(t *testing.T, client redis.UniversalClient) {
 		return depth("api-1", "fleet") == 300 && depth("api-2", "fleet") == 300 && depth("api-3", "fleet") == 300 &&
 			depth("api-1", "instance") == 100 && depth("api-2", "instance") == 300 && depth("api-3", "instance") == 200
 	})
-	d := ask(t, fleet["api-1"].Capacity, "fleet")
-	if len(d.Members) != 3 || d.Members[1].Instance != "api-2" || d.Members[1].Version != "v1.0.0" || d.Members[1].SnapshotAgeSeconds > 5 || d.Degraded != "" {
-		t.Errorf("members: %+v, degraded %q", d.Members, d.Degraded)
-	}
-	if d = ask(t, fleet["api-1"].Capacity, "instance"); d.Scope != "instance" || !slices.Equal(d.Instances, []string{"api-1"}) {
+	eventually(t, "all three are members", func() bool { // one whose snapshot came late is missed for a moment
+		d := ask(t, fleet["api-1"].Capacity, "fleet")
+		return len(d.Members) == 3 && d.Members[1].Instance == "api-2" && d.Members[1].Version == "v1.0.0" && d.Members[1].SnapshotAgeSeconds <= 5 && d.Degraded == ""
+	})
+	d := ask(t, fleet["api-1"].Capacity, "instance")
+	if d.Scope != "instance" || !slices.Equal(d.Instances, []string{"api-1"}) {
 		t.Errorf("the instance's own view: %+v", d)
 	}
 
