@@ -83,7 +83,7 @@ func pass(seconds int, work func()) {
 	synctest.Wait()
 }
 
-func (d *Dashboard) measurement(id string, label string) *Measurement {
+func (d *Report) measurement(id string, label string) *Measurement {
 	for i, m := range d.Metrics {
 		if m.ID == id && (label == "" || slices.Contains(slices.Collect(maps.Values(m.Labels)), label)) {
 			return &d.Metrics[i]
@@ -92,7 +92,7 @@ func (d *Dashboard) measurement(id string, label string) *Measurement {
 	return &Measurement{}
 }
 
-func (d *Dashboard) states() (out []string) {
+func (d *Report) states() (out []string) {
 	for _, a := range d.Alerts {
 		out = append(out, a.Labels["metric"]+" "+a.Labels["severity"]+" "+a.State)
 	}

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Dashboard is the reply of GET /api/v1/performance/capacity/dashboard.
-type Dashboard struct {
+// Report is the reply of GET /api/v1/performance/capacity/dashboard.
+type Report struct {
 	// Alerts are those pending or firing, the worst first.
 	Alerts []Alert `json:"alerts"`
 	// Resolved are alerts that have fired and ended within the last 15 minutes, the latest first.
@@ -78,7 +78,7 @@ func (r reach) String() string { return [...]string{"instance", "fleet"}[r] }
 type report [reaches]view
 
 // view is the dashboard but for its trends, which are made when somebody asks, as the ranking of resources is.
-type view struct{ dashboard Dashboard }
+type view struct{ dashboard Report }
 
 // judge is what an evaluation remembers of one reach.
 type judge struct {
@@ -145,7 +145,7 @@ func (e *evaluation) view(now time.Time, of reach, only string) view {
 		j.history.add(now, values)
 		j.ledger.add(now, told)
 	}
-	d := Dashboard{Alerts: j.alerts.list(about.Scope), Resolved: j.alerts.ended(about.Scope), Metrics: measure(e.table, values), About: about}
+	d := Report{Alerts: j.alerts.list(about.Scope), Resolved: j.alerts.ended(about.Scope), Metrics: measure(e.table, values), About: about}
 	for i := range d.Alerts {
 		d.Alerts[i].explain(e.table, told)
 	}
@@ -203,7 +203,7 @@ func (m KeyMetric) measurement(scope string, value float64) Measurement {
 
 // Dashboard returns the last evaluation, of the fleet where there is a store, else of this instance. It never answers
 // with an old one: where Run has not evaluated for three intervals, everything is unknown.
-func (c *Capacity) Dashboard() *Dashboard { return c.dashboard(c.widest()) }
+func (c *Capacity) Dashboard() *Report { return c.dashboard(c.widest()) }
 
 // Bottlenecks is Dashboard for the ranking of resources.
 func (c *Capacity) Bottlenecks() *Bottlenecks { return c.bottlenecks(c.widest()) }
@@ -221,7 +221,7 @@ func (c *Capacity) widest() reach {
 	return fleetReach
 }
 
-func (c *Capacity) dashboard(of reach) *Dashboard {
+func (c *Capacity) dashboard(of reach) *Report {
 	d := c.current(time.Now())[of].dashboard
 	d.Metrics = slices.Clone(d.Metrics)
 	h := c.judges[d.reach()].history
@@ -272,6 +272,6 @@ func (c *Capacity) current(now time.Time) *report {
 		Instance: c.opts.Instance, Instances: []string{}, Members: []Member{}, Unmeasured: []string{}, Scope: instanceReach.String(), Warming: true,
 		Degraded: "nothing has been evaluated lately: Capacity.Run must be running",
 	}
-	nothing := view{Dashboard{Alerts: []Alert{}, Resolved: []Alert{}, Metrics: measure(c.table, nil), About: about}}
+	nothing := view{Report{Alerts: []Alert{}, Resolved: []Alert{}, Metrics: measure(c.table, nil), About: about}}
 	return &report{nothing, nothing}
 }

@@ -6,8 +6,8 @@ import (
 	"fmt"
 )
 
-// GrafanaDashboard returns the Grafana dashboard of [KeyMetrics].
-func GrafanaDashboard() []byte { return KeyMetrics().Dashboard() }
+// Dashboard returns the Grafana dashboard of [KeyMetrics].
+func Dashboard() []byte { return KeyMetrics().Dashboard() }
 
 // Dashboard returns a Grafana dashboard in JSON, as provisioning and the HTTP API take it: a row for each area with the
 // key metrics, their thresholds drawn from the table, and what explains them, by instance, pool and queue. The data

@@ -61,7 +61,7 @@ func board(t *testing.T, text []byte) boardJSON {
 }
 
 func TestDashboardIsWhatGrafanaNeeds(t *testing.T) {
-	text := GrafanaDashboard()
+	text := Dashboard()
 	b := board(t, text)
 	if b.UID != "scaleaware" || b.Title == "" || b.SchemaVersion < 36 {
 		t.Errorf("uid %q, title %q, schemaVersion %d", b.UID, b.Title, b.SchemaVersion)
@@ -69,7 +69,7 @@ func TestDashboardIsWhatGrafanaNeeds(t *testing.T) {
 	if bytes.Contains(text, []byte("__inputs")) || bytes.Contains(text, []byte("${DS_")) {
 		t.Error("a dashboard with __inputs cannot be provisioned")
 	}
-	if !bytes.Equal(text, GrafanaDashboard()) {
+	if !bytes.Equal(text, Dashboard()) {
 		t.Error("two calls made different dashboards")
 	}
 	var variables []string
@@ -136,7 +136,7 @@ func TestDashboardSelectsOnlyWhatExists(t *testing.T) {
 		}
 	}
 	shown := map[string]bool{}
-	for _, p := range board(t, GrafanaDashboard()).Panels {
+	for _, p := range board(t, Dashboard()).Panels {
 		for _, target := range p.Targets {
 			if _, err := a.read(target.Expr); err != nil {
 				t.Errorf("%s: %v", p.Title, err)

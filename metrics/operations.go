@@ -24,7 +24,7 @@ func (c *Capacity) Operations() []admin.Operation {
 			Method: http.MethodGet, Path: "/api/v1/performance/capacity/dashboard", ID: "capacity.dashboard",
 			Summary: "Alerts that are pending or firing with their causes, and every key metric with its thresholds and trend.",
 			Params:  []admin.Param{scopeParam},
-			Reply:   Dashboard{},
+			Reply:   Report{},
 			Do: func(_ context.Context, call *admin.Call) (any, error) {
 				of, err := c.asked(call)
 				if err != nil {

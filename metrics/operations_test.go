@@ -61,7 +61,7 @@ func TestOperationsCheckTheirQueries(t *testing.T) {
 
 func TestOperationsHaveTypedReplies(t *testing.T) {
 	_, body := serve(t, must(NewCapacity(prometheus.NewRegistry(), nil)))("/openapi.json")
-	for _, want := range []string{`"metrics.Dashboard"`, `"metrics.Bottlenecks"`, `"metrics.History"`, `"metrics.HistorySeries"`, `"step_seconds"`} {
+	for _, want := range []string{`"metrics.Report"`, `"metrics.Bottlenecks"`, `"metrics.History"`, `"metrics.HistorySeries"`, `"step_seconds"`} {
 		if !strings.Contains(body, want) {
 			t.Errorf("the contract has no %s", want)
 		}

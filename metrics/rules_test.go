@@ -19,7 +19,7 @@ var update = flag.Bool("update", false, "write the golden files")
 const golden = "testdata/rules.golden.yml"
 
 func TestGolden(t *testing.T) {
-	for path, got := range map[string][]byte{golden: Rules(), "testdata/dashboard.golden.json": GrafanaDashboard(), "../docs/metrics.md": KeyMetrics().Markdown()} {
+	for path, got := range map[string][]byte{golden: Rules(), "testdata/dashboard.golden.json": Dashboard(), "../docs/metrics.md": KeyMetrics().Markdown()} {
 		if *update {
 			if err := os.WriteFile(path, got, 0o644); err != nil {
 				t.Fatal(err)

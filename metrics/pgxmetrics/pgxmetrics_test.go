@@ -81,7 +81,7 @@ func newMetrics(t testing.TB, opts *pgxmetrics.Options) (*pgxmetrics.Metrics, *p
 }
 
 // counting is a tracer of the caller's own.
-type counting struct{ queries, batches, acquires atomic.Int64 }
+type counting struct{ queries, acquires atomic.Int64 }
 
 func (c *counting) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
 	c.queries.Add(1)
