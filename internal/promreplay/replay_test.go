@@ -168,7 +168,7 @@ func (s *scenario) append(t *testing.T, db storage.Appendable, at int, now time.
 			v.Value = math.Float64frombits(value.StaleNaN)
 		}
 		l := labels.FromMap(x.Labels)
-		l = labels.NewBuilder(l).Set(labels.MetricName, x.Name).Labels()
+		l = labels.NewBuilder(l).Set("__name__", x.Name).Labels()
 		if _, err := appender.Append(0, l, now.UnixMilli(), v.Value); err != nil {
 			t.Fatal(err)
 		}
