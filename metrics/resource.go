@@ -57,7 +57,7 @@ var resourceKinds = []resourceKind{
 	{id: resourceGC, title: "Garbage collection", unit: "cores", warning: .5, critical: .8, step: stepGC},
 	{id: resourceHTTP, title: "HTTP requests being served", unit: "requests", warning: .8, critical: .9, step: stepHTTP},
 	{id: resourceDBPool, title: "Connection pool", unit: "connections", labels: []string{"pool", "role"}, warning: .8, critical: .9, step: stepPool},
-	{id: resourceRedisPool, title: "Redis connection pool", unit: "connections", labels: []string{"pool"}, warning: .8, critical: .9, step: stepRedisPool},
+	{id: resourceRedisPool, title: "Redis connection pool", unit: "connections", labels: []string{"client", "server"}, warning: .8, critical: .9, step: stepRedisPool},
 	{id: resourceWorkers, title: "Workers", unit: "slots", warning: .9, critical: .98, step: stepWorkers},
 	{id: resourceFiles, title: "File descriptors", unit: "descriptors", warning: .8, critical: .9, step: stepFiles},
 	{id: resourceGoroutines, title: "Goroutines", unit: "goroutines", warning: .8, critical: .9, step: stepGoroutines},
@@ -65,8 +65,8 @@ var resourceKinds = []resourceKind{
 	{id: resourceQueue, title: "Queue", unit: "jobs", labels: []string{"queue"}, shared: true, fixed: true, warning: .2, critical: 1, step: stepQueue},
 }
 
-// families reads the resources that the packages measure. worked are seconds of jobs per second.
-func (e *examiner) families(by map[string]*dto.MetricFamily, worked float64, put func(kind, scope string, u usage)) {
+// families reads the resources that the packages measure, seconds after the last time. worked are seconds of jobs per second.
+func (e *examiner) families(by map[string]*dto.MetricFamily, seconds, worked float64, put func(kind, scope string, u usage)) {
 	if f := by[HTTPActiveRequests.Name]; f != nil {
 		most := float64(unknown)
 		if e.limits.HTTPRequests > 0 {
@@ -78,6 +78,16 @@ func (e *examiner) families(by map[string]*dto.MetricFamily, worked float64, put
 	waiters := gauges(by, DBPoolWaiters, "pool", "role")
 	for scope, n := range gauges(by, DBPoolAcquired, "pool", "role") {
 		put(resourceDBPool, scope, usage{n, known(pools, scope), known(waiters, scope), unknown})
+	}
+	connections := gauges(by, RedisPoolMax, "client", "server")
+	callers := gauges(by, RedisPoolWaiters, "client", "server")
+	gaveUp := sums(by, RedisPoolTimeouts, counterOf, "client", "server")
+	for scope, n := range gauges(by, RedisPoolUsed, "client", "server") {
+		failures := float64(unknown)
+		if total, ok := gaveUp[scope]; ok {
+			failures = e.rate(resourceKey(resourceRedisPool, scope), total, seconds)
+		}
+		put(resourceRedisPool, scope, usage{n, known(connections, scope), known(callers, scope), failures})
 	}
 	memory := gauges(by, CacheMemoryMax, "server")
 	for server, n := range gauges(by, CacheMemoryUsed, "server") {
@@ -100,11 +110,17 @@ func (e *examiner) families(by map[string]*dto.MetricFamily, worked float64, put
 
 func gaugeOf(child *dto.Metric) float64 { return child.GetGauge().GetValue() }
 
-// gauges sums a gauge by labels. Values that are no number or below zero are left out.
+func counterOf(child *dto.Metric) float64 { return child.GetCounter().GetValue() }
+
 func gauges(by map[string]*dto.MetricFamily, s Series, labels ...string) map[string]float64 {
+	return sums(by, s, gaugeOf, labels...)
+}
+
+// sums adds up a series by labels. Values that are no number or below zero are left out.
+func sums(by map[string]*dto.MetricFamily, s Series, of func(*dto.Metric) float64, labels ...string) map[string]float64 {
 	out := map[string]float64{}
 	for _, child := range by[s.Name].GetMetric() {
-		if v := gaugeOf(child); v >= 0 {
+		if v := of(child); v >= 0 {
 			out[labelsJoined(child, labels)] += v
 		}
 	}

@@ -124,7 +124,7 @@ func (e *examiner) examine(now time.Time, families []*dto.MetricFamily, wanted m
 		}
 	}
 	e.probe.read(now, e.limits, func(kind string, u usage) { put(kind, "", u) })
-	e.families(by, e.rate("worked", worked, seconds), put)
+	e.families(by, seconds, e.rate("worked", worked, seconds), put)
 	return v
 }
 

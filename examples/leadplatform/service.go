@@ -20,6 +20,7 @@ import (
 	"github.com/scaleaware/scaleaware/dbsplit"
 	"github.com/scaleaware/scaleaware/metrics"
 	"github.com/scaleaware/scaleaware/metrics/redisfleet"
+	"github.com/scaleaware/scaleaware/metrics/redismetrics"
 	"github.com/scaleaware/scaleaware/queue"
 	"github.com/scaleaware/scaleaware/readonly"
 	"github.com/scaleaware/scaleaware/readonly/redisstore"
@@ -71,6 +72,9 @@ func OpenService(ctx context.Context, name string, c Config, log *slog.Logger) (
 		}
 	}
 	s.rdb = redisclient.New(redisOptions)
+	if err := redismetrics.Attach(s.rdb, &redismetrics.Options{Name: "platform", Registerer: s.registry}); err != nil {
+		return nil, err
+	}
 
 	flag, err := redisstore.New(s.rdb, nil)
 	if err != nil {
