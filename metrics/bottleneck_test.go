@@ -61,7 +61,7 @@ func TestBottlenecksOfAFleet(t *testing.T) {
 		if r.Resources[0].ID != "db_pool" || !strings.HasPrefix(r.Verdict, "Connection pool app primary limits first, at about 4") {
 			t.Errorf("first is %s: %s", r.Resources[0].ID, r.Verdict)
 		}
-		if own := a.bottlenecks(instanceReach).resource("db_pool"); own.Ceiling == nil || math.Abs(*own.Ceiling-225) > 25 || *own.Limit != 10 {
+		if own := a.bottlenecks(instanceReach).resource("db_pool"); own.Ceiling == nil || math.Abs(*own.Ceiling-225) > 5 || *own.Limit != 10 {
 			t.Errorf("a's own ceiling is %v, want 225: %q", orZero(own.Ceiling), own.Status)
 		}
 		if _, err := json.Marshal(r); err != nil {

@@ -126,6 +126,6 @@ func (p *plain) count(operation, outcome string) {
 }
 
 func (p *plain) failed(operation string, err error) error {
-	p.count(operation, "error")
+	p.count(operation, outcomeOf(err))
 	return fmt.Errorf("%w: %s: %w", ErrUnavailable, operation, err)
 }

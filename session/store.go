@@ -228,12 +228,15 @@ func (s *Store) count(operation, outcome string) {
 }
 
 func (s *Store) failed(operation string, err error) error {
-	outcome := "error"
-	if errors.Is(err, context.Canceled) {
-		outcome = "canceled" // the client has gone, the store may be well
-	}
-	s.count(operation, outcome)
+	s.count(operation, outcomeOf(err))
 	return fmt.Errorf("%w: %s: %w", ErrUnavailable, operation, err)
+}
+
+func outcomeOf(err error) string {
+	if errors.Is(err, context.Canceled) {
+		return "canceled" // the client has gone, the store may be well
+	}
+	return "error"
 }
 
 func (s *Store) counter() *prometheus.CounterVec { return s.commands }
