@@ -64,7 +64,7 @@ func TestPrometheusAgreesWithTheDashboard(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	w := &watcher{t: t, prometheus: server, dashboard: s.Admin + dashboardPath, since: map[string]moment{}}
+	w := &watcher{t: t, table: table, prometheus: server, dashboard: s.Admin + dashboardPath, since: map[string]moment{}}
 
 	w.until("Prometheus has seen a window", func(seen) bool { return w.evaluatedFor() > alertWindow })
 	w.strict = true // before that, it cannot know what was slow while the platform started
