@@ -21,6 +21,7 @@ type Config struct {
 	AdminToken     string
 	Port           string
 	AdminAddr      string
+	Alerting       Alerting
 }
 
 // configFromEnv reads the environment. Errors name variables, never their values.
@@ -59,6 +60,9 @@ func configFromEnv() (Config, error) {
 	if len(c.RedisAddrs) > 0 && c.RedisURL != "" {
 		errs = append(errs, errors.New("REDIS_ADDRS and REDIS_URL are both set, unset one"))
 	}
+	var err error
+	c.Alerting, err = alertingFromEnv()
+	errs = append(errs, err)
 	if (c.PrimaryURL == "") != (len(c.RedisAddrs) == 0 && c.RedisURL == "") {
 		errs = append(errs, errors.New("set DATABASE_URL_PRIMARY and REDIS_ADDRS (or REDIS_URL) together, or neither to get servers on this machine"))
 	}
@@ -67,7 +71,7 @@ func configFromEnv() (Config, error) {
 
 // environment is the inverse of configFromEnv, for children.
 func (c Config) environment() []string {
-	return env(map[string]string{
+	return append(c.Alerting.environment(), env(map[string]string{
 		"DATABASE_URL_PRIMARY": c.PrimaryURL,
 		"DATABASE_URL_REPLICA": strings.Join(c.ReplicaURLs, ","),
 		"DATABASE_POOL_MIN":    strconv.Itoa(int(c.PoolMin)),
@@ -78,7 +82,7 @@ func (c Config) environment() []string {
 		"ADMIN_TOKEN":          c.AdminToken,
 		"PORT":                 "0",
 		"ADMIN_ADDR":           "127.0.0.1:0",
-	})
+	})...)
 }
 
 func (c Config) hasServers() bool { return c.PrimaryURL != "" }

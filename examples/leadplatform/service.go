@@ -76,31 +76,36 @@ func OpenService(ctx context.Context, name string, c Config, log *slog.Logger) (
 		return nil, err
 	}
 
+	table, err := c.Alerting.Table()
+	if err != nil {
+		return nil, err
+	}
+	registerer := table.Registerer(s.registry) // the table's thresholds need buckets of their own
 	flag, err := redisstore.New(s.rdb, nil)
 	if err != nil {
 		return nil, err
 	}
-	s.mode, err = readonly.New(flag, &readonly.Options{Instance: name, Exempt: []string{"POST /login", "POST /logout"}, Logger: log, Registerer: s.registry})
+	s.mode, err = readonly.New(flag, &readonly.Options{Instance: name, Exempt: []string{"POST /login", "POST /logout"}, Logger: log, Registerer: registerer})
 	if err != nil {
 		return nil, err
 	}
 	s.db, err = dbsplit.Open(ctx, dbsplit.Nodes{Primary: c.PrimaryURL, Replicas: c.ReplicaURLs}, &dbsplit.Options{
-		MinConns: c.PoolMin, MaxConns: c.PoolMax, Gate: s.mode, Logger: log, Registerer: s.registry,
+		MinConns: c.PoolMin, MaxConns: c.PoolMax, Gate: s.mode, Logger: log, Registerer: registerer,
 	})
 	if err != nil {
 		return nil, err
 	}
-	s.store, err = cache.New(s.rdb, &cache.Options{Prefix: "app:", WarmSchedule: "0 */6 * * *", Logger: log, Registerer: s.registry})
+	s.store, err = cache.New(s.rdb, &cache.Options{Prefix: "app:", WarmSchedule: "0 */6 * * *", Logger: log, Registerer: registerer})
 	if err != nil {
 		return nil, err
 	}
 	s.leads = cache.Of[Lead](s.store, "lead", cache.TTL(10*time.Minute))
-	s.jobs, err = queue.New(s.rdb, queues, &queue.Options{Gate: s.mode, Outbox: s.db, Logger: log, Registerer: s.registry})
+	s.jobs, err = queue.New(s.rdb, queues, &queue.Options{Gate: s.mode, Outbox: s.db, Logger: log, Registerer: registerer})
 	if err != nil {
 		return nil, err
 	}
 	// Insecure because the demo speaks plain HTTP on loopback. A real service leaves it out.
-	s.sessions, err = session.New(s.rdb, &session.Options{Insecure: true, Logger: log, Registerer: s.registry})
+	s.sessions, err = session.New(s.rdb, &session.Options{Insecure: true, Logger: log, Registerer: registerer})
 	if err != nil {
 		return nil, err
 	}
@@ -111,14 +116,16 @@ func OpenService(ctx context.Context, name string, c Config, log *slog.Logger) (
 	if s.carrier, err = scaleaware.NewCarrier(signer, &scaleaware.CarrierOptions{Insecure: true, Logger: log}); err != nil {
 		return nil, err
 	}
-	if s.http, err = metrics.NewHTTP(s.registry, nil); err != nil {
+	if s.http, err = metrics.NewHTTP(registerer, nil); err != nil {
 		return nil, err
 	}
 	fleet, err := redisfleet.New(s.rdb, nil)
 	if err != nil {
 		return nil, err
 	}
-	if s.capacity, err = metrics.NewCapacity(s.registry, &metrics.CapacityOptions{Instance: name, Store: fleet, Logger: log, Registerer: s.registry}); err != nil {
+	if s.capacity, err = metrics.NewCapacity(s.registry, &metrics.CapacityOptions{
+		Table: table, Interval: c.Alerting.Interval, Instance: name, Store: fleet, Logger: log, Registerer: registerer,
+	}); err != nil {
 		return nil, err
 	}
 	s.incident, err = readonly.NewIncident(s.mode, s.extendTTLs(), s.pauseLow())

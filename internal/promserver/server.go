@@ -155,6 +155,20 @@ func (s *Server) Alerts(ctx context.Context) ([]Alert, error) {
 	return reply.Data.Alerts, err
 }
 
+// Evaluated is when the rules were last evaluated: the earliest of the groups' times, zero before the first.
+func (s *Server) Evaluated(ctx context.Context) (earliest time.Time, err error) {
+	var reply struct {
+		Data struct{ Groups []struct{ LastEvaluation time.Time } }
+	}
+	err = s.read(ctx, "/api/v1/rules", &reply)
+	for i, g := range reply.Data.Groups {
+		if i == 0 || g.LastEvaluation.Before(earliest) {
+			earliest = g.LastEvaluation
+		}
+	}
+	return earliest, err
+}
+
 // Rule is one of /api/v1/rules.
 type Rule struct {
 	Name, Query, Health, LastError string
