@@ -8,7 +8,7 @@ PAIRS ?= 1000000
 BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check race bench bench-go soak history golden mutate
+.PHONY: help demo test check race bench bench-go agree soak history golden mutate
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,10 @@ bench: ## Compare speed with peers' and keep it in bench/RESULTS.md: five minute
 bench-go: ## Run the packages' own benchmarks, six times each for benchstat
 	@scripts/install-servers postgres redis
 	SCALEAWARE_REQUIRE_SERVERS=1 $(GO) test -run '^$$' -bench . -benchmem -count 6 ./...
+
+agree: ## Let a real Prometheus watch the platform while faults are driven: its alerts are the dashboard's
+	@scripts/install-servers postgres redis prometheus
+	SCALEAWARE_REQUIRE_SERVERS=1 SCALEAWARE_AGREE=1 $(GO) test -count=1 -v -run TestPrometheusAgrees ./examples/leadplatform
 
 soak: ## Break the running platform again and again for SOAK (default 10m)
 	@scripts/install-servers postgres redis

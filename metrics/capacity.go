@@ -133,14 +133,24 @@ func (c *Capacity) Run(ctx context.Context) error {
 	e := newEvaluation(c)
 	ticker := time.NewTicker(c.opts.Interval)
 	defer ticker.Stop()
-	for {
-		e.tick(ctx, time.Now())
+	for at := time.Now(); ; at = due(at, time.Now(), c.opts.Interval) {
+		e.tick(ctx, at)
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-ticker.C:
 		}
 	}
+}
+
+// due is the time of the tick after last. Where it came a little early or late the plan counts, as in Prometheus: a
+// threshold's time of so many intervals is over at so many ticks.
+func due(last, now time.Time, every time.Duration) time.Time {
+	plan := last.Add(every)
+	if off := now.Sub(plan).Abs(); off > every/2 {
+		return now
+	}
+	return plan
 }
 
 // evaluation is the state that Run owns.

@@ -324,3 +324,15 @@ func TestNewCapacityReportsAllMistakes(t *testing.T) {
 		}
 	}
 }
+
+func TestTicksAreOnTime(t *testing.T) {
+	const every = 5 * time.Second
+	for late, want := range map[time.Duration]time.Duration{
+		0: every, time.Millisecond: every, -time.Millisecond: every, every / 2: every,
+		every/2 + 1: every + every/2 + 1, 3 * every: 4 * every, -every/2 - 1: every - every/2 - 1,
+	} {
+		if got := due(epoch, epoch.Add(every+late), every).Sub(epoch); got != want {
+			t.Errorf("%v late: %v, want %v", late, got, want)
+		}
+	}
+}

@@ -34,6 +34,9 @@ func everyOperation(t *testing.T, p *platform) {
 			if strings.Contains(path, "{id}") {
 				continue // there is no operation of a known id
 			}
+			if method+path == "POST/console/confirm" {
+				continue // a form that browsers fill in
+			}
 			if status, _, reply := send(t, method, target, bodies[path]); status/100 != 2 {
 				t.Errorf("%s %s: %d %.300s", method, path, status, reply)
 			}
