@@ -158,7 +158,9 @@ func (s *Server) Alerts(ctx context.Context) ([]Alert, error) {
 // Evaluated is when the rules were last evaluated: the earliest of the groups' times, zero before the first.
 func (s *Server) Evaluated(ctx context.Context) (earliest time.Time, err error) {
 	var reply struct {
-		Data struct{ Groups []struct{ LastEvaluation time.Time } }
+		Data struct {
+			Groups []struct{ LastEvaluation time.Time }
+		}
 	}
 	err = s.read(ctx, "/api/v1/rules", &reply)
 	for i, g := range reply.Data.Groups {
