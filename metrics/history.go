@@ -40,8 +40,8 @@ type HistorySeries struct {
 	Values []*float64 `json:"values"`
 }
 
-// historySeries bounds the memory of one reach: 160 rings of 360 numbers are 461 kB.
-const historySeries = 160
+// historySeries bounds the memory of one reach: 150 rings of 360 numbers are 432 kB.
+const historySeries = 150
 
 // historyKey is a key metric and a scope of it.
 type historyKey struct{ metric, scope string }

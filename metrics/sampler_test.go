@@ -3,6 +3,7 @@ package metrics_test
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,6 +14,7 @@ import (
 
 // lease is what a fleet of test processes share.
 type lease struct {
+	mu     sync.Mutex
 	holder *member
 	err    error
 }
@@ -20,6 +22,9 @@ type lease struct {
 type member struct{ of *lease }
 
 func (m *member) Hold(context.Context) (bool, error) {
+	handOver()
+	m.of.mu.Lock()
+	defer m.of.mu.Unlock()
 	if m.of.err != nil {
 		return false, m.of.err
 	}
@@ -30,6 +35,9 @@ func (m *member) Hold(context.Context) (bool, error) {
 }
 
 func (m *member) Release(context.Context) error {
+	handOver()
+	m.of.mu.Lock()
+	defer m.of.mu.Unlock()
 	if m.of.holder == m {
 		m.of.holder = nil
 	}
@@ -51,6 +59,7 @@ func (p *sampled) start(t *testing.T, l metrics.Lease) {
 	t.Helper()
 	p.reg = prometheus.NewRegistry()
 	s, err := metrics.NewSampler("test", "sample", func(ctx context.Context) error {
+		handOver()
 		p.looks++
 		if p.hang {
 			<-ctx.Done()
@@ -60,9 +69,15 @@ func (p *sampled) start(t *testing.T, l metrics.Lease) {
 			p.shown = p.looks
 		}
 		return p.fail
-	}, func() { p.shown = 0 }, &metrics.SamplerOptions{
+	}, func() {
+		handOver()
+		p.shown = 0
+	}, &metrics.SamplerOptions{
 		Interval: time.Second, Lease: l, Registerer: p.reg,
-		Failed: func(err error) { p.failed = append(p.failed, err) },
+		Failed: func(err error) {
+			handOver()
+			p.failed = append(p.failed, err)
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -79,8 +94,17 @@ func (p *sampled) start(t *testing.T, l metrics.Lease) {
 	synctest.Wait()
 }
 
+// handover lets the samplers' goroutines see what the test did before them. What they did, the test sees by synctest.Wait.
+var handover sync.Mutex
+
+func handOver() {
+	handover.Lock()
+	defer handover.Unlock()
+}
+
 // after lets so many intervals pass, and what happens at their end too.
 func after(n int) {
+	handOver()
 	time.Sleep(time.Duration(n) * time.Second)
 	synctest.Wait()
 }
