@@ -38,7 +38,7 @@ func TestReadOnlyModeByDialog(t *testing.T) {
 	}
 	p.sure("its phases", `[...document.querySelectorAll(".proof li")].map((e) => e.className + ":" + e.querySelector("strong").textContent).join() === "done:announced,done:acknowledged,done:drained"`)
 	p.sure("the reason", `document.querySelector(".reason").textContent.includes("<img src=x")`)
-	p.sure("the record", `document.querySelector("#h-audit").parentNode.textContent.includes("readonly.enable")`)
+	p.await("the record", `document.querySelector("#h-audit").parentNode.textContent.includes("readonly.enable")`)
 
 	p.do(chromedp.Click("#read-only-off"), chromedp.Click("#confirm-yes"))
 	p.await("writes", `document.querySelector(".mode .chip.ok")`)
