@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/scaleaware/scaleaware"
+	"github.com/scaleaware/scaleaware/metrics"
 )
 
 func TestRing(t *testing.T) {
@@ -175,7 +176,7 @@ func TestOperationName(t *testing.T) {
 		"commit":                                        "commit",
 		"commit; select 1":                              "query",
 	} {
-		if got := operationName(sql, "query"); got != want {
+		if got := metrics.OperationName(sql, "query"); got != want {
 			t.Errorf("%q is named %q, want %q", sql, got, want)
 		}
 	}

@@ -118,7 +118,7 @@ func (in *instruments) failed(task string) { in.background.WithLabelValues("dbsp
 // operation returns the histogram of a statement's operation, or nil for statements that only open or undo
 // transactions. It allocates on the first use of a name only.
 func (in *instruments) operation(sql, otherwise string) prometheus.Observer {
-	name := operationName(sql, otherwise)
+	name := metrics.OperationName(sql, otherwise)
 	if name == "" {
 		return nil
 	}
@@ -139,27 +139,4 @@ func (in *instruments) operation(sql, otherwise string) prometheus.Observer {
 	grown[strings.Clone(name)] = o
 	in.operations.Store(&grown)
 	return o
-}
-
-// operationName is the name in a leading comment of the form that sqlc writes, "-- name: GetLead :one", which is
-// text from the program, never from its users. What pgx itself sends for transactions is recognised by its spelling.
-func operationName(sql, otherwise string) string {
-	const mark = "-- name: "
-	if rest, ok := strings.CutPrefix(sql, mark); ok {
-		end := strings.IndexFunc(rest, func(r rune) bool {
-			return !(r == '_' || r >= '0' && r <= '9' || r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z')
-		})
-		if end > 0 && end <= 64 && (rest[end] == ' ' || rest[end] == '\n') {
-			return rest[:end]
-		}
-		return otherwise
-	}
-	switch {
-	case sql == "commit":
-		return "commit"
-	case strings.HasPrefix(sql, "begin"), sql == "rollback", strings.HasPrefix(sql, "savepoint "),
-		strings.HasPrefix(sql, "release savepoint "), strings.HasPrefix(sql, "rollback to savepoint "):
-		return ""
-	}
-	return otherwise
 }

@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/scaleaware/scaleaware/metrics"
 )
 
 // Operations are the histograms of a database's operations, a bounded number of them.
@@ -28,7 +30,7 @@ func (o *Operations) Of(sql, otherwise string) prometheus.Observer {
 		name = o.name(sql)
 	}
 	if name == "" {
-		name = operationName(sql, otherwise)
+		name = metrics.OperationName(sql, otherwise)
 	}
 	if name == "" {
 		return nil
@@ -51,31 +53,4 @@ func (o *Operations) Of(sql, otherwise string) prometheus.Observer {
 	grown[name] = h
 	o.known.Store(&grown)
 	return h
-}
-
-// operationName is the name in a leading comment of the form that sqlc writes, "-- name: GetLead :one", which is text
-// from the program, never from its users. What pgx itself sends for transactions is recognised by its spelling.
-func operationName(sql, otherwise string) string {
-	if rest, ok := strings.CutPrefix(sql, "-- name: "); ok {
-		end := 0
-		for end < len(rest) && letter(rest[end]) {
-			end++
-		}
-		if end > 0 && end <= 64 && end < len(rest) && (rest[end] == ' ' || rest[end] == '\n' || rest[end] == '\r') {
-			return rest[:end]
-		}
-		return otherwise
-	}
-	switch {
-	case sql == "commit":
-		return "commit"
-	case strings.HasPrefix(sql, "begin"), sql == "rollback", strings.HasPrefix(sql, "savepoint "),
-		strings.HasPrefix(sql, "release savepoint "), strings.HasPrefix(sql, "rollback to savepoint "):
-		return ""
-	}
-	return otherwise
-}
-
-func letter(c byte) bool {
-	return c == '_' || c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z'
 }
