@@ -69,6 +69,14 @@ func (x Extension) stretch(own time.Duration) time.Duration {
 	return time.Duration(math.Min(x.Factor*float64(own), math.MaxInt64/2)) + x.By
 }
 
+// extensionOf returns the extension in force for an entry, or nil.
+func (s *Store) extensionOf(view, id string) *Extension {
+	if x := s.extension.Load(); x != nil && globMatch(x.Pattern, view+":"+id) {
+		return x
+	}
+	return nil
+}
+
 // ExtendTTLs lengthens the TTLs of entries on all masters, and of those stored from now on, until RestoreTTLs, for a day
 // at most; running stores of other processes follow within a second. A new extension takes the place of the last one for
 // new entries. TTLs are never shortened, keys without TTL get none, keys that are not entries are left alone. An error

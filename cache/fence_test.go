@@ -94,6 +94,14 @@ func TestSetIsNotOverwrittenByRunningLoad(t *testing.T) {
 	})
 }
 
+// unclaim lets another process load, as if the one that does had stood still for too long.
+func unclaim(t *testing.T, rdb redis.UniversalClient, key string) {
+	t.Helper()
+	if err := rdb.SetRange(testContext(t), key, 48, string(make([]byte, 8))).Err(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Two processes load under one lease; the one that read the older state ends last.
 func TestOlderFillDoesNotReplaceNewer(t *testing.T) {
 	both(t, func(t *testing.T, rdb redis.UniversalClient) {
@@ -104,6 +112,7 @@ func TestOlderFillDoesNotReplaceNewer(t *testing.T) {
 		g.saw = append(g.saw, at(5))
 		slow := background(ctx, a, "1", g.load)
 		<-g.entered
+		unclaim(t, rdb, a.prefix+"1")
 		l, err := b.Load(ctx, "1", loads(lead{Score: 2}, at(6)))
 		wantScore(t, l, err, 2)
 		g.release <- lead{Score: 1}
@@ -122,6 +131,7 @@ func TestEarlierFillOfUnknownAgeDoesNotReplaceLater(t *testing.T) {
 		g := newGate()
 		slow := background(ctx, a, "1", g.load)
 		<-g.entered
+		unclaim(t, rdb, a.prefix+"1")
 		l, err := b.Load(ctx, "1", loads(lead{Score: 2}))
 		wantScore(t, l, err, 2)
 		g.release <- lead{Score: 1}
@@ -178,7 +188,7 @@ func TestValueThatLandedMeanwhileIsUsed(t *testing.T) {
 	both(t, func(t *testing.T, rdb redis.UniversalClient) {
 		ctx := testContext(t)
 		leads, g := Of[lead](newStore(t, rdb, nil), "lead"), newGate()
-		_, missed := leads.fetch(ctx, leads.prefix+"1", nil)
+		_, missed := leads.fetch(ctx, leads.prefix+"1", "1", nil)
 		if err := leads.Set(ctx, "1", lead{Score: 5}); err != nil {
 			t.Fatal(err)
 		}

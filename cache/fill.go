@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -17,12 +18,17 @@ type fill struct {
 	need    scaleaware.Tokens // what the loader must see
 	blind   error             // why need is not all that the caller wrote
 	seen    entry             // what the look-up found
+	behind  bool              // nobody waits for it
+	ticket  ticket            // for a store without Redis
 
 	noted uint64 // the watermark's Changes before the loader
 
 	leased bool // a lease stands; without it nothing is stored
 	gen    generation
 	start  uint64
+	claim  int64 // until when the load is this fill's; 0 when it has no claim
+	epoch  epoch
+	began  time.Time
 
 	ageless atomic.Bool // the loader used something of unknown age
 }
@@ -52,6 +58,7 @@ func (f *fill) watch(ctx context.Context) (context.Context, *scaleaware.Watermar
 		w.RaiseFrom(&blindSource{f.blind})
 	}
 	f.noted = w.Changes()
+	f.began = time.Now()
 	return ctx, w
 }
 
@@ -60,83 +67,185 @@ func (s *Store) leaseTTL() time.Duration {
 	return s.opts.LoadTimeout + 2*s.opts.RedisTimeout + 5*time.Second
 }
 
-// begin leaves the fill's lease, or joins the one that stands. When another fill has landed meanwhile, its raw
-// value is returned.
-func (s *Store) begin(ctx context.Context, f *fill) (raw []byte, err error) {
-	ctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout)
-	defer cancel()
-	lease := appendHeader(nil, header{kind: kindLease, gen: generation(rand.Uint64())})
-	reply, err := beginScript.Run(ctx, s.rdb, []string{f.key}, lease, s.leaseTTL().Milliseconds(), f.seen.bad).Slice()
-	if err != nil {
-		return nil, err
+// claimTTL is how long the others wait for a process that has died while it loaded. Who lives keeps its claim.
+const claimTTL = 3 * time.Second
+
+// begun says how a fill began.
+type begun int
+
+const (
+	elsewhere begun = iota // somebody else loads
+	granted
+	changed // there is a value that the fill has not seen
+)
+
+// beginArgs are the arguments of beginScript.
+func (s *Store) beginArgs(f *fill) []any {
+	// Others learn from what was seen in a lease whether the load that it stands for will serve them.
+	lease := appendHeader(nil, header{kind: kindLease, gen: generation(rand.Uint64()), seen: known(f.need)})
+	claim := claimTTL.Milliseconds()
+	if f.blind != nil {
+		claim = 0
 	}
-	text, start, err := beginReply(reply)
+	var seen []byte
+	if f.seen.verdict >= gone {
+		seen = binary.BigEndian.AppendUint64(nil, uint64(f.seen.header.gen))
+		seen = binary.BigEndian.AppendUint64(seen, f.seen.header.start)
+	}
+	return []any{lease, s.leaseTTL().Milliseconds(), f.seen.bad, claim, seen}
+}
+
+func known(ts scaleaware.Tokens) (known scaleaware.Tokens) {
+	for _, t := range ts {
+		if !t.Unknown() {
+			known = append(known, t)
+		}
+	}
+	return known
+}
+
+// begin leaves the fill's lease, or joins the one that stands, and claims the load.
+func (s *Store) begin(ctx context.Context, f *fill) (how begun, raw []byte, wait time.Duration, err error) {
+	f.epoch = s.epochNow(ctx)
+	err = s.call(ctx, f.key, func(ctx context.Context) error {
+		reply, err := beginScript.Run(ctx, s.rdb, []string{f.key}, s.beginArgs(f)...).Slice()
+		if err != nil {
+			return err
+		}
+		how, raw, wait, err = s.began(f, reply)
+		return err
+	})
+	return how, raw, wait, err
+}
+
+// began takes in the answer of beginScript.
+func (s *Store) began(f *fill, reply []any) (how begun, raw []byte, wait time.Duration, err error) {
+	text, start, how, err := beginReply(reply)
 	if err != nil {
-		return nil, err
+		return 0, nil, 0, err
+	}
+	if s.ahead.Load() == 0 || how == granted {
+		s.ahead.Store(start - s.now().Microseconds())
 	}
 	h, _, err := parseHeader([]byte(text))
 	if err != nil {
-		return nil, nil // changed under us into something unusable: load, store nothing
+		return granted, nil, 0, nil // changed under us into something unusable: load, store nothing
+	}
+	if how == changed {
+		return changed, []byte(text), 0, nil
 	}
 	f.leased, f.gen, f.start = true, h.gen, uint64(start)
+	if how == elsewhere {
+		if serves := h.kind == kindLease && h.seen.Covers(f.need); serves || len(f.need) == 0 {
+			return elsewhere, nil, time.Duration(h.claim-start/1000) * time.Millisecond, nil
+		}
+	} else if f.blind == nil {
+		f.claim = h.claim
+	}
 	if h.kind == kindLease {
 		for _, t := range h.asOf {
 			if !t.Unknown() { // else this load is not stored, but others than the writer need not go to the primary
 				f.need = f.need.Merge(scaleaware.Tokens{t})
 			}
 		}
-		return nil, nil
 	}
-	return []byte(text), nil
+	return granted, nil, 0, nil
 }
 
-func beginReply(reply []any) (text string, start int64, err error) {
-	if len(reply) == 2 {
+func beginReply(reply []any) (text string, start int64, how begun, err error) {
+	if len(reply) == 3 {
 		text, ok1 := reply[0].(string)
 		start, ok2 := reply[1].(int64)
-		if ok1 && ok2 {
-			return text, start, nil
+		how, ok3 := reply[2].(int64)
+		if ok1 && ok2 && ok3 {
+			return text, start, begun(how), nil
 		}
 	}
-	return "", 0, errors.New("cache: the begin script answered in no known form")
+	return "", 0, 0, errors.New("cache: the begin script answered in no known form")
 }
 
-// land stores the loader's answer if the lease still stands.
-func (v *viewState) land(ctx context.Context, s *Store, f *fill, h header, payload []byte) {
+// keepClaim goes on claiming a load that takes long, until it is stopped.
+func (s *Store) keepClaim(ctx context.Context, f *fill) (stop func()) {
+	if f.claim == 0 {
+		return func() {}
+	}
+	done, ended := make(chan struct{}), make(chan struct{})
+	timer := time.NewTimer(claimTTL / 3)
+	go func() {
+		defer close(ended)
+		defer timer.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-timer.C:
+			}
+			till, err := s.reclaim(ctx, f, claimTTL)
+			if err == nil && till == 0 {
+				return
+			}
+			if err == nil {
+				f.claim = till
+			}
+			timer.Reset(claimTTL / 3)
+		}
+	}()
+	return func() { close(done); <-ended }
+}
+
+// reclaim moves the end of the fill's claim; 0 gives it up.
+func (s *Store) reclaim(ctx context.Context, f *fill, d time.Duration) (till int64, err error) {
+	gen := binary.BigEndian.AppendUint64(nil, uint64(f.gen))
+	claim := binary.BigEndian.AppendUint64(nil, uint64(f.claim))
+	err = s.call(ctx, f.key, func(ctx context.Context) error {
+		till, err = claimScript.Run(ctx, s.rdb, []string{f.key}, gen, claim, d.Milliseconds()).Int64()
+		return err
+	})
+	return till, err
+}
+
+// release lets others load at once.
+func (s *Store) release(ctx context.Context, f *fill) {
+	if f.claim != 0 {
+		if _, err := s.reclaim(ctx, f, 0); err != nil {
+			s.in.failed(ctx, "lease", err)
+		}
+	}
+}
+
+// land stores the loader's answer if the lease still stands, and reports whether the claim ended with that.
+func (v *viewState) land(ctx context.Context, f *fill, h header, payload []byte) (settled bool) {
 	outcome := "unleased"
 	if f.leased {
 		var err error
-		if outcome, err = v.store(ctx, s, f, h, payload); err != nil {
+		if outcome, err = v.put(ctx, f, h, payload); err != nil {
 			outcome = "failed"
-			s.in.failed(ctx, "store", err, "view", v.name)
+			v.store.in.failed(ctx, "store", err, "view", v.name)
 		}
 	}
-	s.in.fills.WithLabelValues(v.name, outcome).Inc()
+	v.store.in.fills.WithLabelValues(v.name, outcome).Inc()
+	return outcome == "stored" || outcome == "fenced"
 }
 
-func (v *viewState) store(ctx context.Context, s *Store, f *fill, h header, payload []byte) (string, error) {
+func (v *viewState) put(ctx context.Context, f *fill, h header, payload []byte) (outcome string, err error) {
+	s := v.store
 	if len(payload) > s.opts.MaxValueBytes {
 		s.in.failed(ctx, "oversize", fmt.Errorf("%w: %d bytes", ErrTooLarge, len(payload)), "view", v.name)
 		return "oversize", nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout)
-	defer cancel()
-	h.codec, h.gen, h.start, h.schema = v.opts.codec.ID(), f.gen, f.start, v.schema
-	ttl := v.opts.ttl
-	if h.kind == kindNegative {
-		ttl = v.opts.negative
+	if len(h.tags) > 0 {
+		if err := s.introduce(ctx, h.tags); err != nil {
+			return "failed", err
+		}
 	}
-	own, physical := v.lifetime(s, f.id, ttl)
-	value := append(appendHeader(make([]byte, 0, headerSize+1+2*maxTokens*tokenSize+len(payload)), h), payload...)
-	return storeScript.Run(ctx, s.rdb, []string{f.key}, value, own.Milliseconds(), physical.Milliseconds()).Text()
-}
-
-// lifetime returns an entry's own TTL, jittered, and the one to give it in Redis, which a TTL extension lengthens.
-func (v *viewState) lifetime(s *Store, id string, ttl time.Duration) (own, physical time.Duration) {
-	own = max(ttl-time.Duration(rand.Float64()*v.opts.jitter*float64(ttl)), time.Millisecond)
-	physical = own
-	if x := s.extension.Load(); x != nil && globMatch(x.Pattern, v.name+":"+id) {
-		physical = x.stretch(own)
-	}
-	return own, physical
+	payload = v.compress(&h, payload)
+	h.codec, h.gen, h.start, h.schema, h.epoch = v.opts.codec.ID(), f.gen, f.start, v.schema, f.epoch
+	h.cost = uint32(min(max(time.Since(f.began).Microseconds(), 1), 1<<32-1))
+	value := append(appendHeader(make([]byte, 0, headerSize+2+2*maxTokens*tokenSize+8*len(h.tags)+len(payload)), h), payload...)
+	fresh, whole, physical := v.lifeOf(s, f.id, h.kind).args()
+	err = s.call(ctx, f.key, func(ctx context.Context) error {
+		outcome, err = storeScript.Run(ctx, s.rdb, []string{f.key}, value, fresh, whole, physical).Text()
+		return err
+	})
+	return outcome, err
 }

@@ -2,9 +2,9 @@ package cache
 
 import "github.com/scaleaware/scaleaware"
 
-// fresh reports whether an entry read as of asOf may be given to a caller that must see need. Databases that the
+// covers reports whether an entry read as of asOf may be given to a caller that must see need. Databases that the
 // entry was not read from do not matter; an entry that was read from none has no known age and is not fresh.
-func fresh(asOf, need scaleaware.Tokens) bool {
+func covers(asOf, need scaleaware.Tokens) bool {
 	if len(need) == 0 {
 		return true
 	}

@@ -24,7 +24,7 @@ func TestFresh(t *testing.T) {
 		{"entry of a later timeline", scaleaware.Tokens{promoted}, scaleaware.Tokens{at(5)}, false},
 		{"entry of an earlier timeline", scaleaware.Tokens{at(5)}, scaleaware.Tokens{promoted}, false},
 	} {
-		if got := fresh(c.asOf, c.need); got != c.want {
+		if got := covers(c.asOf, c.need); got != c.want {
 			t.Errorf("%s: got %v", c.name, got)
 		}
 	}
@@ -34,6 +34,6 @@ func BenchmarkFresh(b *testing.B) {
 	asOf, need := scaleaware.Tokens{at(5)}, scaleaware.Tokens{at(4)}
 	b.ReportAllocs()
 	for b.Loop() {
-		fresh(asOf, need)
+		covers(asOf, need)
 	}
 }

@@ -8,29 +8,36 @@ import (
 	"github.com/scaleaware/scaleaware"
 )
 
-// Every value in Redis begins with this header, big-endian, at offsets that the scripts know:
+// Every value in Redis begins with this header, big-endian, at offsets that the scripts know. Times are the node's own,
+// Unix milliseconds but for the start.
 //
 //	 0 magic, version, kind, flags, codec, number of as-of tokens (one byte each)
 //	 6 length of the whole header (2)
 //	 8 generation: the fill's owner (8)
-//	16 start of the fill by the node's clock, microseconds (8)
-//	24 soft expiry, Unix milliseconds, 0 for none (8)
-//	32 hard expiry by the node's clock, Unix milliseconds: when the entry ends without a TTL extension; of a lease, when
-//	   its unknown as-of tokens do (8)
+//	16 start of the fill, microseconds (8)
+//	24 soft expiry: the value is stale from then on (8)
+//	32 hard expiry: when the entry ends without a TTL extension; of a lease, when its unknown as-of tokens do (8)
 //	40 schema of the Go type (8)
-//	48 as-of tokens: system (8), timeline (4), position (8) each
+//	48 claim: until when somebody loads the value, 0 for nobody (8)
+//	56 epoch: the last invalidation of many keys that the fill knew of (8)
+//	64 cost of the load, microseconds (4)
+//	68 length of the payload when it is decompressed, 0 when it is not compressed (4)
+//	72 as-of tokens: system (8), timeline (4), position (8) each
 //	   seen tokens, with the flag for them: their number (1), then each as above
+//	   tags, with the flag for them: their number (1), then the hash of each (8)
 //
 // then whatever a later version adds before the header's end, and the payload. A reader that meets a flag that it does
 // not know treats the value as a miss: additions that must be understood take a flag.
 const (
 	wireMagic   = 0xCA
-	wireVersion = 1
-	headerSize  = 48
+	wireVersion = 2
+	headerSize  = 72
 	tokenSize   = 20
 	maxTokens   = 4
+	maxTags     = 16
 	flagSeen    = 1
-	knownFlags  = flagSeen
+	flagTags    = 2
+	knownFlags  = flagSeen | flagTags
 )
 
 // kind says what stands in an entry's place.
@@ -56,18 +63,27 @@ type header struct {
 	soft   int64
 	hard   int64
 	schema uint64
+	claim  int64
+	epoch  epoch
+	cost   uint32
+	plain  uint32
 	asOf   scaleaware.Tokens // the value is no older
 	seen   scaleaware.Tokens // nor younger; empty where nobody asked for reads to be monotonic
+	tags   []tagHash
 }
 
 var errWire = errors.New("cache: value is not of a form that this version reads")
 
-// appendHeader writes h. It keeps at most maxTokens tokens of a kind, which is all that a watermark holds.
+// appendHeader writes h. It keeps at most maxTokens tokens of a kind, which is all that a watermark holds, and maxTags tags.
 func appendHeader(b []byte, h header) []byte {
 	asOf, seen := h.asOf[:min(len(h.asOf), maxTokens)], h.seen[:min(len(h.seen), maxTokens)]
 	size, flags := headerSize+tokenSize*len(asOf), byte(0)
 	if len(seen) > 0 {
-		size, flags = size+1+tokenSize*len(seen), flagSeen
+		size, flags = size+1+tokenSize*len(seen), flags|flagSeen
+	}
+	tags := h.tags[:min(len(h.tags), maxTags)]
+	if len(tags) > 0 {
+		size, flags = size+1+8*len(tags), flags|flagTags
 	}
 	b = append(b, wireMagic, wireVersion, byte(h.kind), flags, h.codec, byte(len(asOf)))
 	b = binary.BigEndian.AppendUint16(b, uint16(size))
@@ -76,9 +92,19 @@ func appendHeader(b []byte, h header) []byte {
 	b = binary.BigEndian.AppendUint64(b, uint64(h.soft))
 	b = binary.BigEndian.AppendUint64(b, uint64(h.hard))
 	b = binary.BigEndian.AppendUint64(b, h.schema)
+	b = binary.BigEndian.AppendUint64(b, uint64(h.claim))
+	b = binary.BigEndian.AppendUint64(b, uint64(h.epoch))
+	b = binary.BigEndian.AppendUint32(b, h.cost)
+	b = binary.BigEndian.AppendUint32(b, h.plain)
 	b = appendTokens(b, asOf)
 	if len(seen) > 0 {
 		b = appendTokens(append(b, byte(len(seen))), seen)
+	}
+	if len(tags) > 0 {
+		b = append(b, byte(len(tags)))
+		for _, tag := range tags {
+			b = binary.BigEndian.AppendUint64(b, uint64(tag))
+		}
 	}
 	return b
 }
@@ -110,6 +136,10 @@ func parseHeader(raw []byte) (header, []byte, error) {
 	h.soft = int64(binary.BigEndian.Uint64(raw[24:]))
 	h.hard = int64(binary.BigEndian.Uint64(raw[32:]))
 	h.schema = binary.BigEndian.Uint64(raw[40:])
+	h.claim = int64(binary.BigEndian.Uint64(raw[48:]))
+	h.epoch = epoch(binary.BigEndian.Uint64(raw[56:]))
+	h.cost = binary.BigEndian.Uint32(raw[64:])
+	h.plain = binary.BigEndian.Uint32(raw[68:])
 	var ok bool
 	rest := raw[headerSize:size]
 	if h.asOf, rest, ok = parseTokens(rest, raw[5], h.kind == kindLease); !ok {
@@ -119,7 +149,12 @@ func parseHeader(raw []byte) (header, []byte, error) {
 		if len(rest) == 0 {
 			return header{}, nil, errWire
 		}
-		if h.seen, _, ok = parseTokens(rest[1:], rest[0], false); !ok || len(h.seen) == 0 {
+		if h.seen, rest, ok = parseTokens(rest[1:], rest[0], false); !ok || len(h.seen) == 0 {
+			return header{}, nil, errWire
+		}
+	}
+	if raw[3]&flagTags != 0 {
+		if h.tags, ok = parseTags(rest); !ok {
 			return header{}, nil, errWire
 		}
 	}
@@ -143,4 +178,15 @@ func parseTokens(raw []byte, n byte, unknown bool) (tokens scaleaware.Tokens, re
 		tokens = append(tokens, t)
 	}
 	return tokens, raw, true
+}
+
+func parseTags(raw []byte) ([]tagHash, bool) {
+	if len(raw) == 0 || raw[0] == 0 || raw[0] > maxTags || len(raw) < 1+8*int(raw[0]) {
+		return nil, false
+	}
+	tags := make([]tagHash, raw[0])
+	for i := range tags {
+		tags[i] = tagHash(binary.BigEndian.Uint64(raw[1+8*i:]))
+	}
+	return tags, true
 }

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -15,10 +16,12 @@ const (
 	resultL2 result = iota // in Redis
 	resultNegative
 	resultMiss
+	resultL1    // in the process
+	resultStale // in either, past its TTL
 	results
 )
 
-var resultNames = [results]string{"l2", "negative", "miss"}
+var resultNames = [results]string{"l2", "negative", "miss", "l1", "stale"}
 
 // HitRate is the share of look-ups that the cache answered, counted by the processes themselves: a Redis server's own
 // counters also count sessions, queues and scripts.
@@ -41,7 +44,8 @@ type HitRate struct {
 type Hits struct {
 	// Lookups is the number of look-ups, one a key.
 	Lookups int64 `json:"lookups"`
-	// ByResult splits them: l2 (found in Redis), negative (the origin has no such value, known from the cache), miss.
+	// ByResult splits them: l1 (found in the process), l2 (found in Redis), stale (found past its TTL, and served), negative
+	// (the origin has no such value, known from the cache), miss.
 	ByResult map[string]int64 `json:"by_result"`
 	// Rate is hits, negative ones included, by look-ups. Nil when there were none.
 	Rate *float64 `json:"rate"`
@@ -63,13 +67,13 @@ type windowSlot struct {
 
 func newWindow(span time.Duration) *window { return &window{slot: span / windowSlots} }
 
-func (w *window) add(now time.Time, r result) {
+func (w *window) add(now time.Time, r result, n int64) {
 	epoch := now.UnixNano() / int64(w.slot)
 	s := &w.slots[epoch%windowSlots]
 	if s.epoch.Load() != epoch {
 		w.clear(s, epoch)
 	}
-	s.counts[r].Add(1)
+	s.counts[r].Add(n)
 }
 
 func (w *window) clear(s *windowSlot, epoch int64) {
@@ -96,6 +100,40 @@ func (w *window) sum(now time.Time) (counts [results]int64) {
 	return counts
 }
 
+// stripes count what is too frequent for one counter.
+type stripes [8]struct {
+	n atomic.Int64
+	_ [56]byte
+}
+
+func (s *stripes) add() { s[rand.Uint32()%uint32(len(s))].n.Add(1) }
+
+// take returns what was counted since it was last called.
+func (s *stripes) take() (n int64) {
+	for i := range s {
+		n += s[i].n.Swap(0)
+	}
+	return n
+}
+
+// count counts a look-up.
+func (v *viewState) count(r result) {
+	if r == resultL1 {
+		v.local.add()
+		return
+	}
+	v.window.add(time.Now(), r, 1)
+	v.looked[r].Inc()
+}
+
+// settle brings the hits in the process to where the others are.
+func (v *viewState) settle() {
+	if n := v.local.take(); n > 0 {
+		v.window.add(time.Now(), resultL1, n)
+		v.looked[resultL1].Add(float64(n))
+	}
+}
+
 func hitsOf(counts [results]int64) Hits {
 	h := Hits{ByResult: make(map[string]int64, results)}
 	for r, n := range counts {
@@ -115,6 +153,7 @@ func (s *Store) HitRate() HitRate { return s.report("process", 1, s.counts()) }
 func (s *Store) counts() viewCounts {
 	now, counts := time.Now(), viewCounts{}
 	for _, v := range s.declared() {
+		v.settle()
 		counts[v.name] = v.window.sum(now)
 	}
 	return counts

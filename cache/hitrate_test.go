@@ -10,9 +10,9 @@ func TestWindowForgets(t *testing.T) {
 	w := newWindow(10 * time.Second)
 	now := time.Unix(1700000000, 0)
 	for range 3 {
-		w.add(now, resultL2)
+		w.add(now, resultL2, 1)
 	}
-	w.add(now.Add(5*time.Second), resultMiss)
+	w.add(now.Add(5*time.Second), resultMiss, 1)
 	for _, c := range []struct {
 		after      time.Duration
 		l2, misses int64
@@ -22,7 +22,7 @@ func TestWindowForgets(t *testing.T) {
 			t.Errorf("after %v: %v", c.after, got)
 		}
 	}
-	w.add(now.Add(10*time.Second), resultMiss) // takes the first slot again
+	w.add(now.Add(10*time.Second), resultMiss, 1) // takes the first slot again
 	if got := w.sum(now.Add(10 * time.Second)); got[resultL2] != 0 || got[resultMiss] != 2 {
 		t.Errorf("a slot that is used again keeps old counts: %v", got)
 	}
@@ -34,7 +34,7 @@ func TestWindowCountsAll(t *testing.T) {
 	for range 8 {
 		wg.Go(func() {
 			for range 1000 {
-				w.add(now, resultL2)
+				w.add(now, resultL2, 1)
 			}
 		})
 	}
@@ -58,6 +58,6 @@ func BenchmarkWindow(b *testing.B) {
 	w := newWindow(5 * time.Minute)
 	b.ReportAllocs()
 	for b.Loop() {
-		w.add(time.Now(), resultL2)
+		w.add(time.Now(), resultL2, 1)
 	}
 }

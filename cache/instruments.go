@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/failsafe-go/failsafe-go/circuitbreaker"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/scaleaware/scaleaware/metrics"
@@ -15,7 +16,10 @@ import (
 // instruments are the store's series and its log.
 type instruments struct {
 	requests, loads, fills, invalidated, evicted, background *prometheus.CounterVec
+	waited, refreshes, fallbacks                             *prometheus.CounterVec
 	memoryUsed, memoryMax, memoryPolicy, evicting            *prometheus.GaugeVec
+	covered                                                  *prometheus.GaugeVec
+	residents, residentBytes, broken                         *prometheus.GaugeVec
 
 	log     *slog.Logger
 	lastLog atomic.Int64 // Unix nanoseconds of the last throttled record
@@ -37,6 +41,13 @@ func newInstruments(o Options) (*instruments, error) {
 	counter(&in.loads, metrics.CacheLoads)
 	counter(&in.fills, metrics.CacheFills)
 	counter(&in.invalidated, metrics.CacheInvalidated)
+	counter(&in.waited, metrics.CacheWaited)
+	counter(&in.refreshes, metrics.CacheRefreshes)
+	counter(&in.fallbacks, metrics.CacheFallbacks)
+	gauge(&in.covered, metrics.CacheCovered)
+	gauge(&in.residents, metrics.CacheResidents)
+	gauge(&in.residentBytes, metrics.CacheResidentBytes)
+	gauge(&in.broken, metrics.CacheBroken)
 	counter(&in.evicted, metrics.CacheEvicted)
 	counter(&in.background, metrics.BackgroundErrors)
 	gauge(&in.memoryUsed, metrics.CacheMemoryUsed)
@@ -44,6 +55,16 @@ func newInstruments(o Options) (*instruments, error) {
 	gauge(&in.evicting, metrics.CacheEvicting)
 	gauge(&in.memoryPolicy, metrics.CacheMemoryPolicy)
 	return in, errors.Join(errs...)
+}
+
+// breaker notes whether a master is left alone.
+func (in *instruments) breaker(addr string, state circuitbreaker.State) {
+	value := 0.0
+	if state != circuitbreaker.ClosedState {
+		value = 1
+	}
+	in.broken.WithLabelValues(addr).Set(value)
+	in.log.Info("cache: circuit breaker", "server", addr, "state", state.String())
 }
 
 // failed counts a failure that no caller gets as an error, and logs it at most once a second: during an outage every

@@ -15,7 +15,7 @@ const metaMark = "~"
 // question marks, classes and backslashes are as in Redis's MATCH. When it returned nil, nothing that was loaded before
 // the call began is in Redis, nor will be: loads that were running find their lease gone. Callers in this process that
 // come after it share no load from before it. An error wraps ErrPattern, with nothing done, or ErrIncomplete, with the
-// Report saying what is left: entries there are served until their TTL ends, so call again.
+// Report saying what is left: stores that run do not serve it, and one of them goes on with the work.
 func (s *Store) Invalidate(ctx context.Context, pattern string) (Report, error) {
 	return s.invalidate(ctx, pattern, false)
 }
@@ -25,17 +25,33 @@ func (s *Store) invalidate(ctx context.Context, pattern string, dryRun bool) (Re
 	if err := checkPattern(pattern, s.opts.Prefix); err != nil {
 		return report, err
 	}
-	do := s.unlink
 	if dryRun {
-		do = s.count
+		return report, s.sweep(ctx, &report, 0, s.count)
 	}
-	err := s.sweep(ctx, &report, 0, do)
-	if !dryRun {
+	if s.rdb == nil {
 		for _, v := range s.declared() {
-			v.forget() // which keys the pattern names does not matter: a load more does no harm
+			entries, _ := v.residents()
+			report.Changed += int64(entries)
 		}
-		s.opts.Logger.InfoContext(ctx, "cache: invalidated", "pattern", pattern, "removed", report.Changed, "complete", report.Complete)
+		s.forgetMatching(pattern)
+		report.Complete = true
+		return report, nil
 	}
+	rule, barred := s.bar(ctx, pattern)
+	err := s.sweep(ctx, &report, 0, s.unlink)
+	switch {
+	case barred != nil:
+		s.in.failed(ctx, "bar", barred)
+		if err != nil {
+			s.debts.owePattern(pattern)
+		}
+	case err == nil:
+		if err := s.unbar(ctx, rule); err != nil {
+			s.in.failed(ctx, "bar", err) // the rule stays till the next sweep
+		}
+	}
+	s.forgetMatching(pattern)
+	s.opts.Logger.InfoContext(ctx, "cache: invalidated", "pattern", pattern, "removed", report.Changed, "complete", report.Complete)
 	return report, err
 }
 

@@ -3,10 +3,8 @@ package cache
 import (
 	"context"
 	"errors"
-	"fmt"
 	"runtime/debug"
 	"slices"
-	"time"
 
 	"github.com/scaleaware/scaleaware"
 )
@@ -16,33 +14,68 @@ import (
 // what it returned. It returns ErrNotFound for what does not exist.
 type Loader[V any] func(ctx context.Context, id string) (V, error)
 
-// Load returns the cached value, or the loader's, which it then caches. Callers of one key share one load. The error
-// is the loader's, a PanicError, ErrNotFound, ErrShed, ErrLoadTimeout, or the cause of ctx's end; never one of Redis.
+// Load returns the cached value, or the loader's, which it then caches. Callers of one key share one load, those of other
+// processes, too. The error is the loader's, a PanicError, ErrNotFound, ErrShed, ErrLoadTimeout, or the cause of ctx's
+// end; never one of Redis. With StaleIfError a stale value takes the place of all but ErrNotFound and ctx's end.
 func (v *View[V]) Load(ctx context.Context, id string, load Loader[V]) (V, error) {
 	var zero V
-	key, err := v.key(id)
-	if err != nil {
+	if err := v.check(id); err != nil {
 		return zero, err
 	}
 	need, blind := v.need(ctx)
-	var found entry
-	if blind == nil {
-		var value V
-		value, found = v.fetch(ctx, key, need)
-		v.account(ctx, found)
-		switch {
-		case found.verdict == hit:
-			return value, nil
-		case found.verdict == negative:
-			return zero, ErrNotFound
-		case ctx.Err() != nil:
-			return zero, context.Cause(ctx)
+	if v.near != nil && blind == nil {
+		if r, p := v.kept(id, need); r != nil {
+			if p != fresh {
+				v.refresh(ctx, &fill{key: v.prefix + id, id: id, need: need, seen: entry{verdict: hit, header: r.header}}, load)
+			}
+			return v.given(ctx, r, p)
 		}
-	} else {
-		v.account(ctx, found)
 	}
-	return v.share(ctx, &fill{key: key, id: id, need: need, blind: blind, seen: found}, load)
+	key := v.prefix + id
+	var found entry
+	var value V
+	if blind == nil {
+		value, found = v.fetch(ctx, key, id, need)
+	}
+	v.account(ctx, found)
+	fl := &fill{key: key, id: id, need: need, blind: blind, seen: found}
+	switch {
+	case found.serves():
+		if found.phase != fresh || v.early(found) {
+			v.refresh(ctx, fl, load)
+		}
+		if found.verdict == negative {
+			return zero, ErrNotFound
+		}
+		return value, nil
+	case blind == nil && ctx.Err() != nil:
+		return zero, context.Cause(ctx)
+	}
+	if found.verdict != hit || found.phase != onError {
+		return v.share(ctx, fl, load)
+	}
+	return v.shareOr(ctx, fl, load, value)
 }
+
+// shareOr is share for a caller who has a stale value to fall back on.
+func (v *View[V]) shareOr(ctx context.Context, fl *fill, load Loader[V], stale V) (V, error) {
+	stales := fl.seen.header // the flight may change what it has seen
+	wctx, cancel := ctx, context.CancelFunc(func() {})
+	if v.opts.softTimeout > 0 {
+		wctx, cancel = context.WithTimeoutCause(ctx, v.opts.softTimeout, errSoftTimeout)
+	}
+	defer cancel()
+	value, err := v.share(wctx, fl, load)
+	if err == nil || errors.Is(err, ErrNotFound) || ctx.Err() != nil {
+		return value, err
+	}
+	v.in().fallbacks.WithLabelValues(v.name).Inc()
+	v.store.in.failed(ctx, "stale", err, "view", v.name)
+	v.told(ctx, stales)
+	return stale, nil
+}
+
+var errSoftTimeout = errors.New("cache: the loader did not return within SoftTimeout")
 
 // share loads with everybody else who waits for the key.
 func (v *View[V]) share(ctx context.Context, fl *fill, load Loader[V]) (V, error) {
@@ -55,6 +88,11 @@ func (v *View[V]) share(ctx context.Context, fl *fill, load Loader[V]) (V, error
 	if began {
 		go v.run(context.WithoutCancel(ctx), fl, f, load)
 	}
+	return v.await(ctx, f, began, need)
+}
+
+// await waits for a load and returns what it brought.
+func (v *View[V]) await(ctx context.Context, f *flight[V], began bool, need scaleaware.Tokens) (V, error) {
 	var zero V
 	if err := f.wait(ctx); err != nil {
 		return zero, err
@@ -84,23 +122,25 @@ func (v *View[V]) share(ctx context.Context, fl *fill, load Loader[V]) (V, error
 
 // run is the goroutine of one load.
 func (v *View[V]) run(ctx context.Context, fl *fill, f *flight[V], load Loader[V]) {
+	if v.claim(ctx, fl, f) {
+		return
+	}
+	v.load(ctx, fl, f, load)
+}
+
+// load calls the loader when it is its turn, and hands on what it returns.
+func (v *View[V]) load(ctx context.Context, fl *fill, f *flight[V], load Loader[V]) {
 	s := v.store
+	returned, telling := false, false
 	if fillFrom(ctx) == nil { // a load inside a loader has its turn already
-		if err := s.turn(ctx); err != nil {
+		done, err := s.turn(ctx, fl.behind)
+		if err != nil {
 			s.in.loads.WithLabelValues(v.name, "shed").Inc()
 			v.flights.finish(fl.key, f, func() { f.err = err })
+			s.release(ctx, fl)
 			return
 		}
-		defer s.loads.Release(1)
-	}
-	if !fl.seen.down {
-		raw, err := s.begin(ctx, fl)
-		if err != nil {
-			s.in.failed(ctx, "lease", err, "view", v.name)
-		}
-		if v.landed(ctx, fl, f, raw) {
-			return
-		}
+		defer func() { done(telling) }()
 	}
 	lctx, cancel := context.WithTimeoutCause(ctx, s.opts.LoadTimeout, ErrLoadTimeout)
 	defer cancel()
@@ -110,39 +150,23 @@ func (v *View[V]) run(ctx context.Context, fl *fill, f *flight[V], load Loader[V
 			s.in.loads.WithLabelValues(v.name, "timeout").Inc()
 		})
 	})
+	unclaim := s.keepClaim(lctx, fl)
 	wctx, w := fl.watch(lctx)
-	returned := false
 	defer func() { // the loader ended the goroutine (runtime.Goexit)
 		if !returned {
+			unclaim()
 			v.flights.finish(fl.key, f, func() { f.err = &PanicError{Stack: debug.Stack()} })
+			s.release(ctx, fl)
 		}
 	}()
 	value, err := protect(wctx, fl.id, load)
-	returned = true
+	unclaim()
+	returned, telling = true, err == nil || errors.Is(context.Cause(lctx), ErrLoadTimeout)
 	if !stop() {
+		s.release(ctx, fl)
 		return // too late for the waiters, and the lease may have ended
 	}
 	v.conclude(ctx, fl, f, w, value, err)
-}
-
-// landed hands over what another fill has stored between the look-up and the lease, if it serves this one.
-func (v *View[V]) landed(ctx context.Context, fl *fill, f *flight[V], raw []byte) bool {
-	if raw == nil || fl.blind != nil {
-		return false
-	}
-	value, e := v.open(ctx, raw, nil, fl.need)
-	switch e.verdict {
-	case hit:
-		v.flights.finish(fl.key, f, func() { f.value, f.payload, f.asOf, f.wrote = value, e.payload, e.header.asOf, e.header.seen })
-	case negative:
-		v.flights.finish(fl.key, f, func() { f.err = ErrNotFound })
-	case unusable:
-		fl.leased = false
-		return false
-	default:
-		return false
-	}
-	return true
 }
 
 // conclude stores what the loader returned and hands it to the waiters.
@@ -164,36 +188,52 @@ func (v *View[V]) conclude(ctx context.Context, fl *fill, f *flight[V], w *scale
 			wrote = written
 		}
 	}
-	outcome, k := "ok", kindValue
-	var payload []byte
-	switch panicked := (*PanicError)(nil); {
-	case err == nil:
-		var encodeErr error
-		if payload, encodeErr = v.opts.codec.Encode(value); encodeErr != nil {
-			s.in.failed(ctx, "encode", encodeErr, "view", v.name)
-			payload, k = nil, 0
-		}
-	case errors.Is(err, ErrNotFound):
-		outcome, k = "not_found", kindNegative
-		if v.opts.negative == 0 {
-			k = 0
-		}
-	case errors.As(err, &panicked):
-		outcome, k = "panic", 0
-		s.in.log.ErrorContext(ctx, "cache: loader panicked", "view", v.name, "panic", panicked.Value, "stack", string(panicked.Stack))
-	default:
-		outcome, k = "error", 0
-	}
-	s.in.loads.WithLabelValues(v.name, outcome).Inc()
+	h, payload, store := v.prepare(ctx, fl.id, value, err)
+	h.asOf, h.seen = asOf, wrote
 	if slices.ContainsFunc(wrote, scaleaware.Token.Unknown) {
-		k = 0 // its later readers could not be told what they have seen
+		store = false // its later readers could not be told what they have seen
 	}
-	if k != 0 {
-		v.land(ctx, s, fl, header{kind: k, asOf: asOf, seen: wrote}, payload)
+	settledClaim := false
+	if store {
+		if s.rdb == nil {
+			v.keepLoaded(fl, h, value, payload)
+		} else {
+			settledClaim = v.land(ctx, fl, h, payload)
+		}
 	}
 	v.flights.finish(fl.key, f, func() {
 		f.value, f.payload, f.asOf, f.wrote, f.settled, f.err = value, payload, asOf, wrote, settled, err
 	})
+	if !settledClaim && !fl.behind { // a refresh that failed leaves its claim: it ends soon, and till then nobody tries again
+		s.release(ctx, fl)
+	}
+}
+
+// prepare encodes what the loader returned. store is false for what is not kept.
+func (v *View[V]) prepare(ctx context.Context, id string, value V, err error) (h header, payload []byte, store bool) {
+	s := v.store
+	outcome := "ok"
+	h.kind, store = kindValue, true
+	switch panicked := (*PanicError)(nil); {
+	case err == nil:
+		if payload, err = v.opts.codec.Encode(value); err != nil {
+			s.in.failed(ctx, "encode", err, "view", v.name)
+			payload, store = nil, false
+		}
+		if h.tags, err = v.tagsFor(id, value); err != nil {
+			s.in.failed(ctx, "tags", err, "view", v.name)
+			store = false
+		}
+	case errors.Is(err, ErrNotFound):
+		outcome, h.kind, store = "not_found", kindNegative, v.opts.negative > 0
+	case errors.As(err, &panicked):
+		outcome, store = "panic", false
+		s.in.log.ErrorContext(ctx, "cache: loader panicked", "view", v.name, "panic", panicked.Value, "stack", string(panicked.Stack))
+	default:
+		outcome, store = "error", false
+	}
+	s.in.loads.WithLabelValues(v.name, outcome).Inc()
+	return h, payload, store
 }
 
 // protect runs the loader and turns its panic into an error.
@@ -206,18 +246,18 @@ func protect[V any](ctx context.Context, id string, load Loader[V]) (value V, er
 	return load(ctx, id)
 }
 
-// turn waits until the origin may have one more load.
-func (s *Store) turn(ctx context.Context) error {
-	if s.loads.TryAcquire(1) {
-		return nil
+// keepLoaded puts a value into the process in a store without Redis.
+func (v *View[V]) keepLoaded(fl *fill, h header, value V, payload []byte) {
+	if v.near == nil {
+		return
 	}
-	if s.opts.LoadWait < 0 {
-		return ErrShed
+	l := v.lifeOf(v.store, fl.id, h.kind)
+	h.gen, h.start, h.epoch = 1, 1, fl.epoch
+	e := entry{header: h, payload: payload, left: l.physical - (l.whole - l.fresh)}
+	for _, tag := range h.tags {
+		e.tags = append(e.tags, v.store.tags.here(tag, v.store.coverage.at(0, v.store.now())))
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.opts.LoadWait)
-	defer cancel()
-	if err := s.loads.Acquire(ctx, 1); err != nil {
-		return fmt.Errorf("%w (waited %v)", ErrShed, s.opts.LoadWait.Round(time.Millisecond))
+	if !slices.ContainsFunc(e.tags, func(t *tagState) bool { return t.epoch > h.epoch }) {
+		v.keep(fl.id, fl.ticket, value, e)
 	}
-	return nil
 }

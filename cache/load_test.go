@@ -215,7 +215,7 @@ func TestUnusableValueIsAMissAndOverwritten(t *testing.T) {
 		leads := Of[lead](s, "lead")
 		valid := appendHeader(nil, header{kind: kindValue, codec: 1, schema: leads.schema, gen: 1})
 		later := append([]byte(nil), valid...)
-		later[1] = 2
+		later[1] = wireVersion + 1
 		for name, raw := range map[string]string{
 			"no header": "{}", "cut payload": string(valid) + `{"ID":`, "later version": string(later) + "{}",
 			"other codec":  string(appendHeader(nil, header{kind: kindValue, codec: 99, schema: leads.schema})) + "{}",

@@ -24,6 +24,12 @@ type Options struct {
 	LoadTimeout time.Duration
 	// MaxLoads is how many loaders run at a time in this process. Zero means 64.
 	MaxLoads int
+	// AdaptLoads lowers that number while loaders take longer than they did, down to an eighth, and raises it again: an
+	// origin that is overloaded answers nobody. Zero means that it stays.
+	AdaptLoads bool
+	// Silence is how long a master may say nothing before what views keep in the process of its keys is not used: the
+	// longest time for which a process that is cut off from Redis can serve what others have invalidated. Zero means 1 s.
+	Silence time.Duration
 	// LoadWait is how long a load waits for its turn before it is refused with ErrShed. Zero means 1 s; negative
 	// refuses at once.
 	LoadWait time.Duration
@@ -50,7 +56,15 @@ const (
 // foreign are the prefixes of those who may share the Redis: queues, sessions, flags.
 var foreign = []string{"asynq:", "scs:", "scaleaware:"}
 
+func (o *Options) copy() Options {
+	if o == nil {
+		return Options{}
+	}
+	return *o
+}
+
 func (o Options) withDefaults() Options {
+	o.Silence = cmp.Or(o.Silence, time.Second)
 	o.Prefix = cmp.Or(o.Prefix, defaultPrefix)
 	o.RedisTimeout = cmp.Or(o.RedisTimeout, 250*time.Millisecond)
 	o.LoadTimeout = cmp.Or(o.LoadTimeout, 10*time.Second)
@@ -76,6 +90,10 @@ func (o Options) validate() error {
 	positive("MaxLoads", o.MaxLoads > 0)
 	positive("MaxValueBytes", o.MaxValueBytes > 0)
 	positive("Window", o.Window > 0)
+	positive("Silence", o.Silence > 0)
+	if o.Silence > 0 && o.Silence < 3*beatEvery {
+		errs = append(errs, fmt.Errorf("cache: Options.Silence is %v, give at least %v: masters are asked every %v", o.Silence, 3*beatEvery, beatEvery))
+	}
 	if o.Window > 0 && o.Window < windowSlots*time.Second {
 		errs = append(errs, fmt.Errorf("cache: Options.Window is %v, give at least %v", o.Window, windowSlots*time.Second))
 	}

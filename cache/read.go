@@ -20,6 +20,7 @@ type verdict int
 const (
 	absent   verdict = iota // nothing, or a lease
 	unusable                // of no form, codec or schema that this view reads
+	gone                    // invalidated, though it is still there
 	tooOld                  // for this caller
 	negative
 	hit
@@ -28,15 +29,24 @@ const (
 // entry is what a look-up found.
 type entry struct {
 	verdict verdict
+	level   result // where it was found
 	header  header
 	payload []byte
+	phase   phase         // of a hit or negative
+	left    time.Duration // that it is fresh
+	tags    []*tagState
 	bad     string // SHA-1 of an unusable value
 	err     error  // of Redis, or of not knowing what the caller wrote
 	down    bool   // Redis did not answer: do not ask it again for this call
 }
 
+// serves reports whether the entry may be given out without more ado.
+func (e entry) serves() bool {
+	return (e.verdict == hit || e.verdict == negative) && e.phase <= revalidate
+}
+
 // judge decides what raw is to a caller that must see need. A nil raw is absent.
-func (v *viewState) judge(raw []byte, need scaleaware.Tokens, maxPayload int) entry {
+func (v *viewState) judge(s *Store, id string, raw []byte, need scaleaware.Tokens) entry {
 	if raw == nil {
 		return entry{}
 	}
@@ -44,15 +54,24 @@ func (v *viewState) judge(raw []byte, need scaleaware.Tokens, maxPayload int) en
 	switch {
 	case err == nil && h.kind == kindLease:
 		return entry{header: h}
-	case err != nil, h.schema != v.schema, h.codec != v.opts.codec.ID(), len(payload) > maxPayload:
+	case err != nil, h.schema != v.schema, h.codec != v.opts.codec.ID(), max(len(payload), int(h.plain)) > s.opts.MaxValueBytes:
 		return unusableEntry(raw)
+	case s.rules.Load().bars(h.epoch, v.name, id):
+		return entry{verdict: gone, header: h}
 	case !v.fresh(h, need):
 		return entry{verdict: tooOld, header: h}
-	case h.kind == kindNegative:
-		return entry{verdict: negative, header: h}
-	default:
-		return entry{verdict: hit, header: h, payload: payload}
 	}
+	e := entry{verdict: hit, level: resultL2, header: h, payload: payload}
+	if h.kind == kindNegative {
+		e.verdict, e.level = negative, resultNegative
+	}
+	if v.opts.windowed() || v.opts.inProcess {
+		e.phase, e.left = v.age(h, s.nodeTime(s.coverage.slot(v.prefix+id), s.now()), s.extensionOf(v.name, id))
+		if !v.opts.windowed() || h.kind == kindNegative {
+			e.phase = fresh // what Redis still has
+		}
+	}
+	return e
 }
 
 func unusableEntry(raw []byte) entry {
@@ -68,16 +87,78 @@ func (v *viewState) need(ctx context.Context) (scaleaware.Tokens, error) {
 	return scaleaware.WatermarkFrom(ctx).Written(ctx)
 }
 
-// fetch reads one entry and decodes it.
-func (v *View[V]) fetch(ctx context.Context, key string, need scaleaware.Tokens) (V, entry) {
-	rctx, cancel := context.WithTimeout(ctx, v.store.opts.RedisTimeout)
-	raw, err := v.store.rdb.Get(rctx, key).Bytes()
-	cancel()
-	return v.open(ctx, raw, err, need)
+// look finds an entry, in the process or in Redis.
+func (v *View[V]) look(ctx context.Context, key, id string, need scaleaware.Tokens) (V, entry) {
+	if v.near != nil {
+		if r, p := v.kept(id, need); r != nil {
+			e := entry{verdict: hit, level: resultL1, header: r.header, phase: p}
+			if r.header.kind == kindNegative {
+				e.verdict, e.level = negative, resultNegative
+			}
+			return r.value, e
+		}
+	}
+	return v.fetch(ctx, key, id, need)
+}
+
+// kept returns what the process has of id and may give to a caller that must see need, or nil.
+func (v *View[V]) kept(id string, need scaleaware.Tokens) (*resident[V], phase) {
+	s := v.store
+	now := s.now()
+	r := v.near.get(s, id, now)
+	if r == nil || s.localOff.Load() {
+		return nil, over
+	}
+	p, ok := v.usable(r, need, now)
+	if !ok || p > revalidate {
+		return nil, over
+	}
+	return r, p
+}
+
+// fetch reads one entry from Redis and decodes it.
+func (v *View[V]) fetch(ctx context.Context, key, id string, need scaleaware.Tokens) (value V, e entry) {
+	s := v.store
+	if s.redisOff() {
+		return value, entry{down: true}
+	}
+	var t ticket
+	if v.near != nil {
+		t = v.near.ticket(s, key, id, s.now())
+	}
+	var raw []byte
+	err := s.call(ctx, key, func(ctx context.Context) (err error) {
+		raw, err = s.get(ctx, key)
+		return err
+	})
+	value, e = v.open(ctx, id, raw, err, need)
+	if e.verdict >= negative {
+		e = v.stands(ctx, e)
+	}
+	if v.near != nil && e.verdict >= negative && !s.localOff.Load() {
+		v.keep(id, t, value, e)
+	}
+	return value, e
+}
+
+// stands makes an entry gone of which a tag was invalidated.
+func (v *viewState) stands(ctx context.Context, e entry) entry {
+	if len(e.header.tags) == 0 {
+		return e
+	}
+	states, ok, err := v.store.standing(ctx, e.header)
+	switch {
+	case err != nil:
+		return entry{err: err, down: true}
+	case !ok:
+		return entry{verdict: gone, header: e.header}
+	}
+	e.tags = states
+	return e
 }
 
 // open turns Redis's answer to a GET into a value. It counts nothing.
-func (v *View[V]) open(ctx context.Context, raw []byte, err error, need scaleaware.Tokens) (value V, e entry) {
+func (v *View[V]) open(ctx context.Context, id string, raw []byte, err error, need scaleaware.Tokens) (value V, e entry) {
 	switch {
 	case errors.Is(err, redis.Nil):
 		return value, entry{}
@@ -86,9 +167,9 @@ func (v *View[V]) open(ctx context.Context, raw []byte, err error, need scaleawa
 	case err != nil:
 		return value, entry{err: err, down: true}
 	}
-	e = v.judge(raw, need, v.store.opts.MaxValueBytes)
+	e = v.judge(v.store, id, raw, need)
 	if e.verdict == hit {
-		if err := v.opts.codec.Decode(e.payload, &value); err != nil {
+		if err := v.decode(e, &value); err != nil {
 			v.store.in.failed(ctx, "decode", err, "view", v.name)
 			var zero V
 			return zero, unusableEntry(raw)
@@ -102,24 +183,28 @@ func (v *View[V]) open(ctx context.Context, raw []byte, err error, need scaleawa
 // account counts a look-up, and tells the caller's watermark how old the answer is.
 func (v *View[V]) account(ctx context.Context, e entry) {
 	r := resultMiss
-	switch e.verdict {
-	case hit:
-		r = resultL2
-	case negative:
-		r = resultNegative
+	if e.serves() {
+		r = e.level
+		if e.phase != fresh {
+			r = resultStale
+		}
 	}
-	v.window.add(time.Now(), r)
-	v.looked[r].Inc()
-	if e.down && ctx.Err() == nil {
+	v.count(r)
+	if e.down && e.err != nil && ctx.Err() == nil {
 		v.store.in.failed(ctx, "read", e.err, "view", v.name)
 	}
 	if r != resultMiss {
-		v.saw(ctx, e.header.asOf)
-		if !v.opts.untracked {
-			w := scaleaware.WatermarkFrom(ctx)
-			for _, t := range e.header.seen {
-				w.Raise(t)
-			}
+		v.told(ctx, e.header)
+	}
+}
+
+// told tells the caller's watermark how old the answer is that it gets.
+func (v *viewState) told(ctx context.Context, h header) {
+	v.saw(ctx, h.asOf)
+	if !v.opts.untracked && len(h.seen) > 0 {
+		w := scaleaware.WatermarkFrom(ctx)
+		for _, t := range h.seen {
+			w.Raise(t)
 		}
 	}
 }
@@ -127,7 +212,7 @@ func (v *View[V]) account(ctx context.Context, e entry) {
 // saw tells whoever reads under ctx how old an answer is. A load that uses an answer of unknown age has a result of
 // unknown age.
 func (v *viewState) saw(ctx context.Context, asOf scaleaware.Tokens) {
-	if v.opts.untracked {
+	if v.opts.untracked || ctx == context.Background() {
 		return
 	}
 	w := scaleaware.WatermarkFrom(ctx)
@@ -141,12 +226,12 @@ func (v *viewState) saw(ctx context.Context, asOf scaleaware.Tokens) {
 	}
 }
 
-// Get returns the cached value. The error is, or wraps, ErrMiss when there is none that this caller may use, also when
-// Redis does not answer in time; ErrNotFound when the cache knows that the origin has no such value.
+// Get returns the cached value, also a stale one within StaleWhileRevalidate. The error is, or wraps, ErrMiss when there is
+// none that this caller may use, also when Redis does not answer in time; ErrNotFound when the cache knows that the origin
+// has no such value.
 func (v *View[V]) Get(ctx context.Context, id string) (V, error) {
 	var zero V
-	key, err := v.key(id)
-	if err != nil {
+	if err := v.check(id); err != nil {
 		return zero, err
 	}
 	need, err := v.need(ctx)
@@ -154,16 +239,38 @@ func (v *View[V]) Get(ctx context.Context, id string) (V, error) {
 		v.account(ctx, entry{})
 		return zero, fmt.Errorf("%w: %w", ErrMiss, err)
 	}
-	value, e := v.fetch(ctx, key, need)
+	if v.near != nil {
+		if r, p := v.kept(id, need); r != nil {
+			return v.given(ctx, r, p)
+		}
+	}
+	value, e := v.fetch(ctx, v.prefix+id, id, need)
 	v.account(ctx, e)
+	if !e.serves() {
+		value = zero
+	}
 	return value, e.missErr()
+}
+
+// given counts a hit in the process and returns it.
+func (v *View[V]) given(ctx context.Context, r *resident[V], p phase) (V, error) {
+	result, err := resultL1, error(nil)
+	switch {
+	case r.header.kind == kindNegative:
+		result, err = resultNegative, ErrNotFound
+	case p != fresh:
+		result = resultStale
+	}
+	v.count(result)
+	v.told(ctx, r.header)
+	return r.value, err
 }
 
 func (e entry) missErr() error {
 	switch {
-	case e.verdict == hit:
+	case e.serves() && e.verdict == hit:
 		return nil
-	case e.verdict == negative:
+	case e.serves():
 		return ErrNotFound
 	case e.err != nil:
 		return fmt.Errorf("%w: Redis: %w", ErrMiss, e.err)
@@ -189,49 +296,87 @@ func (v *View[V]) GetMany(ctx context.Context, ids []string) (map[string]V, erro
 	v.each(ctx, ids, need, failed, func(id string, value V, e entry) {
 		v.account(ctx, e)
 		switch {
-		case e.verdict == hit:
+		case e.serves() && e.verdict == hit:
 			found[id] = value
-		case e.err != nil:
+		case !e.serves() && e.err != nil:
 			failed[id] = e.missErr()
 		}
 	})
 	return found, failed.orNil()
 }
 
-// missingOf returns which of ids have to be loaded for anybody to find them. It counts no look-ups.
+// missingOf returns which of ids have to be loaded for anybody to find them fresh. It counts no look-ups.
 func (v *View[V]) missingOf(ctx context.Context, ids []string) (map[string]entry, KeyErrors) {
 	missing, failed := make(map[string]entry), make(KeyErrors)
 	v.each(ctx, ids, nil, failed, func(id string, _ V, e entry) {
 		switch {
 		case e.err != nil:
 			failed[id] = e.missErr()
-		case e.verdict == absent, e.verdict == unusable:
+		case e.verdict < negative, e.phase != fresh:
 			missing[id] = e
 		}
 	})
 	return missing, failed
 }
 
-// each looks ids up in one pipeline per node. IDs that are no keys go to failed.
+// each looks ids up, in the process and then in one pipeline per node. IDs that are no keys go to failed.
 func (v *View[V]) each(ctx context.Context, ids []string, need scaleaware.Tokens, failed KeyErrors, got func(id string, value V, e entry)) {
-	gets := make(map[string]*redis.StringCmd, len(ids))
-	rctx, cancel := context.WithTimeout(ctx, v.store.opts.RedisTimeout)
-	defer cancel()
-	pipe := v.store.rdb.Pipeline()
-	for _, id := range ids {
-		key, err := v.key(id)
-		if err != nil {
-			failed[id] = err
-		} else if gets[id] == nil {
-			gets[id] = pipe.Get(rctx, key)
-		}
+	s := v.store
+	type asked struct {
+		get    *redis.StringCmd
+		ticket ticket
 	}
-	if len(gets) > 0 {
+	gets := make(map[string]asked, len(ids))
+	rctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout)
+	defer cancel()
+	var pipe redis.Pipeliner
+	if !s.redisOff() {
+		pipe = s.rdb.Pipeline()
+	}
+	for _, id := range ids {
+		if err := v.check(id); err != nil {
+			failed[id] = err
+			continue
+		}
+		if _, twice := gets[id]; twice {
+			continue
+		}
+		a := asked{}
+		if v.near != nil {
+			if r, p := v.kept(id, need); r != nil {
+				e := entry{verdict: hit, level: resultL1, header: r.header, phase: p}
+				if r.header.kind == kindNegative {
+					e.verdict, e.level = negative, resultNegative
+				}
+				gets[id] = a
+				got(id, r.value, e)
+				continue
+			}
+			a.ticket = v.near.ticket(s, v.prefix+id, id, s.now())
+		}
+		if pipe == nil {
+			gets[id] = a
+			got(id, *new(V), entry{down: true})
+			continue
+		}
+		a.get = pipe.Get(rctx, v.prefix+id)
+		gets[id] = a
+	}
+	if pipe != nil && pipe.Len() > 0 {
 		_, _ = pipe.Exec(rctx) // each command has its own error
 	}
-	for id, get := range gets {
-		raw, err := get.Bytes()
-		value, e := v.open(ctx, raw, err, need)
+	for id, a := range gets {
+		if a.get == nil {
+			continue
+		}
+		raw, err := a.get.Bytes()
+		value, e := v.open(ctx, id, raw, err, need)
+		if e.verdict >= negative {
+			e = v.stands(ctx, e)
+		}
+		if v.near != nil && e.verdict >= negative && !s.localOff.Load() {
+			v.keep(id, a.ticket, value, e)
+		}
 		got(id, value, e)
 	}
 }

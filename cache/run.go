@@ -17,11 +17,20 @@ const (
 	warmLockLife = time.Hour
 )
 
-// Run follows TTL extensions of other processes, shares the hit counts with them, samples the servers' memory and
-// evictions when no other process does, and keeps the warming schedule, until ctx ends; then it returns nil. Without it
-// the cache works, and does none of these.
+// Run is told by Redis what changes, so that values may be kept in the process; it follows invalidations and TTL extensions
+// of other processes, ends what could not be ended before, shares the hit counts, samples the servers' memory and evictions
+// when no other process does, and keeps the warming schedule, until ctx ends; then it returns nil. Without it the cache
+// works, and does none of these.
 func (s *Store) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.every(ctx, followEvery, "settle", s.settle) })
+	if s.rdb == nil {
+		return group.Wait()
+	}
+	group.Go(func() error { return s.runCoherence(ctx) })
+	group.Go(func() error { return s.every(ctx, followEvery, "rules", s.followRules) })
+	group.Go(func() error { return s.every(ctx, debtEvery, "recover", s.payDebts) })
+	group.Go(func() error { return s.every(ctx, reclaimEvery, "reclaim", s.reclaimMemory) })
 	group.Go(func() error { return s.every(ctx, followEvery, "follow", s.follow) })
 	group.Go(func() error { return s.every(ctx, shareEvery, "share", s.share) })
 	group.Go(func() error { return s.runSampler(ctx) })

@@ -6,11 +6,16 @@ import "github.com/redis/go-redis/v9"
 // are those of header.go, counted from 1. Two-part numbers are compared in parts, because a Lua number holds 53 bits.
 // Strings are never compared with <, which asks the server's locale.
 
-// beginScript leaves a lease where nothing is and returns what now stands there with the fill's start in microseconds.
-// KEYS: entry. ARGV: lease, its TTL in ms, SHA-1 of a value found to be unusable (or empty).
+// beginScript leaves a lease where nothing is, and claims the load. It returns what now stands there, the fill's start in
+// microseconds, and 1: the caller loads; 0: somebody else does until the claim in the header ends; 2: there is a value
+// that the caller has not seen. Of a value only the header is returned, but in the last case.
+// KEYS: entry. ARGV: lease, its TTL in ms, SHA-1 of a value found to be unusable (or empty), ms to claim (0: load beside
+// whoever does), generation and start of the value that the caller has seen (or empty).
 var beginScript = redis.NewScript(`
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
+local ms = math.floor(now / 1000)
+local claim = struct.pack('>I8', ARGV[4] == '0' and 0 or ms + ARGV[4])
 local cur = redis.pcall('GET', KEYS[1])
 if type(cur) == 'table' then
   if not string.find(cur.err, 'WRONGTYPE', 1, true) then return cur end
@@ -22,26 +27,41 @@ if cur and ARGV[3] ~= '' and redis.sha1hex(cur) == ARGV[3] then
   cur = false
 end
 if not cur then
-  cur = string.sub(ARGV[1], 1, 16) .. struct.pack('>I8', now) .. string.sub(ARGV[1], 25)
+  cur = string.sub(ARGV[1], 1, 16) .. struct.pack('>I8', now) .. string.sub(ARGV[1], 25, 48) .. claim .. string.sub(ARGV[1], 57)
   redis.call('SET', KEYS[1], cur, 'PX', ARGV[2])
-  return {cur, now}
+  return {cur, now, 1}
 end
-if #cur >= 48 and string.sub(cur, 1, 2) == '\202\001' then
-  if string.sub(cur, 3, 3) == 'L' then
-    redis.call('PEXPIRE', KEYS[1], ARGV[2])
-  end
-  now = math.max(now, struct.unpack('>I8', cur, 17) + 1)
+if #cur < 72 or string.sub(cur, 1, 2) ~= '\202\002' then return {cur, now, 2} end
+if string.sub(cur, 3, 3) ~= 'L' and string.sub(cur, 9, 24) ~= ARGV[5] then return {cur, now, 2} end
+local head = string.sub(cur, 1, struct.unpack('>I2', cur, 7))
+now = math.max(now, struct.unpack('>I8', cur, 17) + 1)
+if ARGV[4] ~= '0' then
+  if struct.unpack('>I8', cur, 49) > ms then return {head, now, 0} end
+  redis.call('SETRANGE', KEYS[1], 48, claim)
+  head = string.sub(head, 1, 48) .. claim .. string.sub(head, 57)
 end
-return {cur, now}
+if string.sub(cur, 3, 3) == 'L' then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+return {head, now, 1}
+`)
+
+// claimScript keeps a claim for longer, or gives it up, if it still stands. It returns its new end, or 0.
+// KEYS: entry. ARGV: generation, claim, ms from now (0 gives up).
+var claimScript = redis.NewScript(`
+local h = redis.pcall('GETRANGE', KEYS[1], 0, 55)
+if type(h) ~= 'string' or #h < 56 or string.sub(h, 9, 16) ~= ARGV[1] or string.sub(h, 49, 56) ~= ARGV[2] then return 0 end
+local t, till = redis.call('TIME'), 0
+if ARGV[3] ~= '0' then till = t[1] * 1000 + math.floor(t[2] / 1000) + ARGV[3] end
+redis.call('SETRANGE', KEYS[1], 48, struct.pack('>I8', till))
+return till
 `)
 
 // storeScript lands a fill if its lease still stands and what stands there is not newer. Before a lease's hard expiry
 // nothing covers its unknown positions. It returns 'stored', 'fenced' or 'older'.
-// KEYS: entry. ARGV: header and payload, TTL in ms, physical TTL in ms.
+// KEYS: entry. ARGV: header and payload, and in ms: the time until the soft expiry, until the hard one, the TTL.
 var storeScript = redis.NewScript(`
-local cur = redis.pcall('GETRANGE', KEYS[1], 0, 127)
+local cur = redis.pcall('GETRANGE', KEYS[1], 0, 151)
 local new = ARGV[1]
-if type(cur) ~= 'string' or #cur < 48 or string.sub(cur, 1, 2) ~= '\202\001'
+if type(cur) ~= 'string' or #cur < 72 or string.sub(cur, 1, 2) ~= '\202\002'
   or string.sub(cur, 9, 16) ~= string.sub(new, 9, 16) then
   return 'fenced'
 end
@@ -50,10 +70,10 @@ local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local unknown = string.sub(cur, 3, 3) == 'L' and now < struct.unpack('>I8', cur, 33)
 local have, give = string.byte(cur, 6), string.byte(new, 6)
 for i = 0, have - 1 do
-  local system, tl, hi, lo = struct.unpack('>c8I4I4I4', cur, 49 + i * 20)
+  local system, tl, hi, lo = struct.unpack('>c8I4I4I4', cur, 73 + i * 20)
   local covered = tl == 0 and not unknown
   for j = 0, give - 1 do
-    local s, t, h, l = struct.unpack('>c8I4I4I4', new, 49 + j * 20)
+    local s, t, h, l = struct.unpack('>c8I4I4I4', new, 73 + j * 20)
     if s == system and tl ~= 0 then
       covered = t > tl or (t == tl and (h > hi or (h == hi and l >= lo)))
     end
@@ -63,7 +83,8 @@ end
 if have == 0 and string.sub(cur, 3, 3) ~= 'L' and struct.unpack('>I8', new, 17) < struct.unpack('>I8', cur, 17) then
   return 'older'
 end
-redis.call('SET', KEYS[1], string.sub(new, 1, 32) .. struct.pack('>I8', now + ARGV[2]) .. string.sub(new, 41), 'PX', ARGV[3])
+redis.call('SET', KEYS[1], string.sub(new, 1, 24) .. struct.pack('>I8I8', now + ARGV[2], now + ARGV[3])
+  .. string.sub(new, 41), 'PX', ARGV[4])
 return 'stored'
 `)
 
@@ -71,10 +92,10 @@ return 'stored'
 var putScript = redis.NewScript(`
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
-local hard = math.floor(now / 1000) + ARGV[2]
+local ms = math.floor(now / 1000)
 local new = ARGV[1]
-redis.call('SET', KEYS[1], string.sub(new, 1, 16) .. struct.pack('>I8', now) .. string.sub(new, 25, 32)
-  .. struct.pack('>I8', hard) .. string.sub(new, 41), 'PX', ARGV[3])
+redis.call('SET', KEYS[1], string.sub(new, 1, 16) .. struct.pack('>I8I8I8', now, ms + ARGV[2], ms + ARGV[3])
+  .. string.sub(new, 41), 'PX', ARGV[4])
 return 'stored'
 `)
 
@@ -84,34 +105,34 @@ return 'stored'
 // value was there, 0 when not.
 // KEYS: entry. ARGV: lease, its TTL in ms.
 var deleteScript = redis.NewScript(`
-local cur = redis.pcall('GETRANGE', KEYS[1], 0, 127)
+local cur = redis.pcall('GETRANGE', KEYS[1], 0, 151)
 local new = ARGV[1]
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local tokens, order, hard = {}, {}, 0
 local function add(from, till)
   for i = 0, string.byte(from, 6) - 1 do
-    local system, tl, hi, lo = struct.unpack('>c8I4I4I4', from, 49 + i * 20)
+    local system, tl, hi, lo = struct.unpack('>c8I4I4I4', from, 73 + i * 20)
     if tl ~= 0 or till > now then
       if tl == 0 then system, hard = '?' .. system, math.max(hard, till) end
       local was = tokens[system]
       if not was and #order < 4 then order[#order + 1] = system end
       if not was or tl > was.tl or (tl == was.tl and (hi > was.hi or (hi == was.hi and lo > was.lo))) then
-        tokens[system] = {tl = tl, hi = hi, lo = lo, text = string.sub(from, 49 + i * 20, 68 + i * 20)}
+        tokens[system] = {tl = tl, hi = hi, lo = lo, text = string.sub(from, 73 + i * 20, 92 + i * 20)}
       end
     end
   end
 end
 add(new, now + ARGV[2])
-local lease = type(cur) == 'string' and #cur >= 48 and string.sub(cur, 1, 3) == '\202\001L'
+local lease = type(cur) == 'string' and #cur >= 72 and string.sub(cur, 1, 3) == '\202\002L'
 if lease then add(cur, struct.unpack('>I8', cur, 33)) end
 if #order == 0 then
   redis.call('UNLINK', KEYS[1])
 else
   local text = ''
   for _, system in ipairs(order) do text = text .. tokens[system].text end
-  redis.call('SET', KEYS[1], string.sub(new, 1, 5) .. string.char(#order) .. struct.pack('>I2', 48 + #text)
-    .. string.sub(new, 9, 32) .. struct.pack('>I8', hard) .. string.sub(new, 41, 48) .. text, 'PX', ARGV[2])
+  redis.call('SET', KEYS[1], string.sub(new, 1, 5) .. string.char(#order) .. struct.pack('>I2', 72 + #text)
+    .. string.sub(new, 9, 32) .. struct.pack('>I8', hard) .. string.sub(new, 41, 72) .. text, 'PX', ARGV[2])
 end
 if lease or cur == '' then return 0 end
 return 1
@@ -122,10 +143,10 @@ return 1
 // not, -1 for what is not an entry.
 // KEYS: entry. ARGV: factor-1, added ms, 1 to only count.
 var extendScript = redis.NewScript(`
-local h = redis.pcall('GETRANGE', KEYS[1], 0, 47)
-if type(h) ~= 'string' or #h < 48 or string.sub(h, 1, 2) ~= '\202\001' or string.sub(h, 3, 3) == 'L' then return -1 end
+local h = redis.pcall('GETRANGE', KEYS[1], 0, 71)
+if type(h) ~= 'string' or #h < 72 or string.sub(h, 1, 2) ~= '\202\002' or string.sub(h, 3, 3) == 'L' then return -1 end
 local start, soft, hard = struct.unpack('>I8I8I8', h, 17)
-local life = math.max(0, hard - math.floor(start / 1000))
+local life = math.max(0, soft - math.floor(start / 1000))
 local target = math.floor(hard + ARGV[1] * life + ARGV[2])
 if ARGV[3] == '1' then
   local at = redis.call('PEXPIRETIME', KEYS[1])
@@ -140,8 +161,8 @@ return redis.call('PEXPIREAT', KEYS[1], string.format('%.0f', target), 'GT')
 // 0 when not, -1 for what is not an entry.
 // KEYS: entry. ARGV: ms for entries past their end, 1 to only count.
 var restoreScript = redis.NewScript(`
-local h = redis.pcall('GETRANGE', KEYS[1], 0, 47)
-if type(h) ~= 'string' or #h < 48 or string.sub(h, 1, 2) ~= '\202\001' or string.sub(h, 3, 3) == 'L' then return -1 end
+local h = redis.pcall('GETRANGE', KEYS[1], 0, 71)
+if type(h) ~= 'string' or #h < 72 or string.sub(h, 1, 2) ~= '\202\002' or string.sub(h, 3, 3) == 'L' then return -1 end
 local hard = struct.unpack('>I8', h, 33)
 local left = redis.call('PTTL', KEYS[1])
 if left <= 0 then return 0 end

@@ -3,8 +3,10 @@ package cache
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"regexp"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -13,15 +15,18 @@ import (
 )
 
 // View is the part of a Store that holds values of one type. Its methods are safe for concurrent use. V is decoded
-// anew for each caller; nothing is shared between them unless its codec fails.
+// anew for each caller; nothing is shared between them, except with InProcess and when its codec fails.
 type View[V any] struct {
 	*viewState
-	store   *Store
-	flights flights[V]
+	flights    flights[V]
+	near       *near[V] // nil without InProcess
+	refreshing sync.Map // keys that are loaded behind their callers' backs
+	tags       func(id string, value V) []string
 }
 
 // viewState is what the store knows of a view, whatever its type.
 type viewState struct {
+	store  *Store
 	name   string
 	prefix string // of its keys
 	opts   viewOptions
@@ -29,16 +34,32 @@ type viewState struct {
 	schema uint64
 	window *window
 	looked [results]prometheus.Counter
-	forget func() // drops all running flights
-	view   any    // the *View[V] itself
-	err    error  // what is wrong with the declaration
+	local  stripes // hits in the process that are not in window and looked yet
+	view   any     // the *View[V] itself
+	err    error   // what is wrong with the declaration
+	inner
+}
+
+// inner is what a view does without its type.
+type inner interface {
+	forget()                                        // drops all running flights
+	keyChanged(id string)                           // takes in that an entry has changed
+	dropMatching(pattern string)                    // drops flights, and what is kept in the process
+	reconsider(id string) func(raw []byte, ok bool) // begins to look again at what is kept
+	residents() (entries int, bytes uint64)         // says what is kept
 }
 
 type viewOptions struct {
-	ttl, negative time.Duration
-	jitter        float64
-	codec         Codec
-	untracked     bool
+	ttl, negative       time.Duration
+	revalidate, onError time.Duration
+	softTimeout         time.Duration
+	jitter, early       float64
+	codec               Codec
+	untracked           bool
+	compressOver        int
+	inProcess           bool
+	local               Local
+	tags                any // func(id string, value V) []string
 }
 
 // ViewOption is a setting of one view.
@@ -54,6 +75,26 @@ func NegativeTTL(d time.Duration) ViewOption { return func(o *viewOptions) { o.n
 // does not end together. Without it the share is 0.1.
 func Jitter(share float64) ViewOption { return func(o *viewOptions) { o.jitter = share } }
 
+// StaleWhileRevalidate lets an entry be served for so long after its TTL, while one of all processes loads it anew behind
+// the callers' backs. Without it a stale entry is loaded anew before the caller gets its answer.
+func StaleWhileRevalidate(d time.Duration) ViewOption {
+	return func(o *viewOptions) { o.revalidate = d }
+}
+
+// StaleIfError lets Load serve an entry for so long after its TTL when the loader fails, is refused with ErrShed, or does
+// not return within LoadTimeout or SoftTimeout. It counts as stale, and what went wrong is counted and logged. What was
+// invalidated is never served. Without it Load returns the error.
+func StaleIfError(d time.Duration) ViewOption { return func(o *viewOptions) { o.onError = d } }
+
+// SoftTimeout is how long Load waits for a loader when it has a stale entry to serve instead; the loader goes on, and what
+// it returns is stored. It needs StaleIfError. Without it Load waits to the loader's end.
+func SoftTimeout(d time.Duration) ViewOption { return func(o *viewOptions) { o.softTimeout = d } }
+
+// EarlyRefresh loads entries anew before they end, with a probability that grows towards the end, more for what takes
+// long to load (Vattani, Chierichetti and Lowenstein, Optimal Probabilistic Cache Stampede Prevention, 2015). beta is
+// about 1; more is earlier, at most 10. Without it entries are loaded when they have ended.
+func EarlyRefresh(beta float64) ViewOption { return func(o *viewOptions) { o.early = beta } }
+
 // WithCodec sets how values become bytes. Without it they become JSON.
 func WithCodec(c Codec) ViewOption { return func(o *viewOptions) { o.codec = c } }
 
@@ -67,12 +108,13 @@ var viewName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$`)
 // name or setting, or a name that has another type or setting) does not panic: every call on the view returns it, and
 // so do View.Err and Store.Ready.
 func Of[V any](s *Store, name string, options ...ViewOption) *View[V] {
-	o := viewOptions{ttl: 10 * time.Minute, jitter: 0.1, codec: JSON{}}
+	o := viewOptions{ttl: 10 * time.Minute, jitter: 0.1, codec: JSON{}, compressOver: compressOver}
 	for _, set := range options {
 		set(&o)
 	}
 	typ := reflect.TypeFor[V]()
-	v := &View[V]{store: s, viewState: &viewState{
+	v := &View[V]{viewState: &viewState{
+		store:  s,
 		name:   name,
 		prefix: s.opts.Prefix + name + ":",
 		opts:   o,
@@ -81,7 +123,16 @@ func Of[V any](s *Store, name string, options ...ViewOption) *View[V] {
 		window: newWindow(s.opts.Window),
 		err:    o.validate(name),
 	}}
-	v.view, v.forget = v, v.flights.forgetAll
+	v.view, v.inner = v, v
+	if o.tags != nil {
+		var ok bool
+		if v.tags, ok = o.tags.(func(string, V) []string); !ok {
+			v.err = errors.Join(v.err, fmt.Errorf("cache: Tags of view %q is for another type, give it a func(string, %v) []string", clip(name), typ))
+		}
+	}
+	if o.inProcess && v.err == nil {
+		v.near = newNear[V](o.local)
+	}
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -99,6 +150,8 @@ func Of[V any](s *Store, name string, options ...ViewOption) *View[V] {
 		v.looked[r] = s.in.requests.WithLabelValues(name, label)
 	}
 	s.views[name] = v.viewState
+	byName := maps.Clone(s.views)
+	s.byName.Store(&byName)
 	return v
 }
 
@@ -119,6 +172,21 @@ func (o viewOptions) validate(name string) error {
 	if !(o.jitter >= 0 && o.jitter <= 0.5) {
 		errs = append(errs, fmt.Errorf("cache: Jitter of view %q is %v, give 0 to 0.5", clip(name), o.jitter))
 	}
+	for _, d := range []struct {
+		name  string
+		value time.Duration
+	}{{"StaleWhileRevalidate", o.revalidate}, {"StaleIfError", o.onError}, {"SoftTimeout", o.softTimeout}} {
+		if d.value < 0 {
+			errs = append(errs, fmt.Errorf("cache: %s of view %q is negative, leave it out for none", d.name, clip(name)))
+		}
+	}
+	if o.softTimeout > 0 && o.onError == 0 {
+		errs = append(errs, fmt.Errorf("cache: SoftTimeout of view %q has nothing to serve instead, give StaleIfError, too", clip(name)))
+	}
+	if !(o.early >= 0 && o.early <= 10) {
+		errs = append(errs, fmt.Errorf("cache: EarlyRefresh of view %q is %v, give 0 to 10", clip(name), o.early))
+	}
+	errs = append(errs, o.local.validate(name))
 	if o.codec == nil {
 		errs = append(errs, fmt.Errorf("cache: codec of view %q is nil, leave WithCodec out for JSON", clip(name)))
 	}
@@ -126,23 +194,34 @@ func (o viewOptions) validate(name string) error {
 }
 
 func (o viewOptions) equal(other viewOptions) bool {
-	same := o.codec.ID() == other.codec.ID()
+	same := o.codec.ID() == other.codec.ID() && (o.tags == nil) == (other.tags == nil)
 	o.codec, other.codec = nil, nil
+	o.tags, other.tags = nil, nil
 	return same && o == other
 }
 
-// key returns the entry's key in Redis. View names have no colon, so no key reaches into another view.
-func (v *viewState) key(id string) (string, error) {
+// check says what is wrong with the view or a key. View names have no colon, so no key reaches into another view.
+func (v *viewState) check(id string) error {
 	if v.err != nil {
-		return "", v.err
+		return v.err
 	}
 	if id == "" || len(id) > maxKeyBytes {
-		return "", fmt.Errorf("%w, this one has %d", ErrKey, len(id))
+		return fmt.Errorf("%w, this one has %d", ErrKey, len(id))
+	}
+	return nil
+}
+
+// key returns the entry's key in Redis.
+func (v *viewState) key(id string) (string, error) {
+	if err := v.check(id); err != nil {
+		return "", err
 	}
 	return v.prefix + id, nil
 }
 
+func (v *viewState) in() *instruments { return v.store.in }
+
 // fresh reports whether an entry may be given to a caller that must see need.
 func (v *viewState) fresh(h header, need scaleaware.Tokens) bool {
-	return v.opts.untracked || fresh(h.asOf, need)
+	return v.opts.untracked || covers(h.asOf, need)
 }

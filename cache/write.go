@@ -13,24 +13,43 @@ import (
 // stored by Set has no known age, so it is a miss for callers that wrote (see Untracked). It returns ErrTooLarge for
 // a value over Options.MaxValueBytes.
 func (v *View[V]) Set(ctx context.Context, id string, value V) error {
-	key, err := v.key(id)
-	if err != nil {
+	if err := v.check(id); err != nil {
 		return err
 	}
+	s, key := v.store, v.prefix+id
 	payload, err := v.opts.codec.Encode(value)
 	if err != nil {
 		return err
 	}
-	if len(payload) > v.store.opts.MaxValueBytes {
+	if len(payload) > s.opts.MaxValueBytes {
 		return fmt.Errorf("%w: it has %d bytes", ErrTooLarge, len(payload))
 	}
 	h := header{kind: kindValue, codec: v.opts.codec.ID(), gen: generation(rand.Uint64()), schema: v.schema}
-	own, physical := v.lifetime(v.store, id, v.opts.ttl)
-	raw := append(appendHeader(make([]byte, 0, headerSize+len(payload)), h), payload...)
-	ctx, cancel := context.WithTimeout(ctx, v.store.opts.RedisTimeout)
+	if h.tags, err = v.tagsFor(id, value); err != nil {
+		return err
+	}
+	h.epoch = s.epochNow(ctx)
+	if s.rdb == nil {
+		v.dropKey(id)
+		fl := &fill{id: id, epoch: h.epoch}
+		if v.near != nil {
+			fl.ticket = v.near.ticket(s, key, id, s.now())
+		}
+		v.keepLoaded(fl, h, value, payload)
+		return nil
+	}
+	if len(h.tags) > 0 {
+		if err := s.introduce(ctx, h.tags); err != nil {
+			return fmt.Errorf("cache: set in view %s, the entry is unchanged; retry or delete it: %w", v.name, err)
+		}
+	}
+	payload = v.compress(&h, payload)
+	fresh, whole, physical := v.lifeOf(s, id, kindValue).args()
+	raw := append(appendHeader(make([]byte, 0, headerSize+1+8*len(h.tags)+len(payload)), h), payload...)
+	ctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout)
 	defer cancel()
-	err = putScript.Run(ctx, v.store.rdb, []string{key}, raw, own.Milliseconds(), physical.Milliseconds()).Err()
-	v.flights.forget(key)
+	err = putScript.Run(ctx, s.rdb, []string{key}, raw, fresh, whole, physical).Err()
+	v.dropKey(id)
 	if err != nil {
 		return fmt.Errorf("cache: set in view %s, the entry is unchanged or new; retry or delete it: %w", v.name, err)
 	}
@@ -41,12 +60,23 @@ func (v *View[V]) Set(ctx context.Context, id string, value V) error {
 // come after it do not share them. When the caller's context carries what it wrote, nothing older than that is stored
 // for as long as a load may last, whichever replica it was read from, unless an Invalidate passes over the key. Where
 // its position could not be learned, nothing at all is stored for so long; loads return what they read. The
-// error is a KeyErrors: what it names may be served until its TTL ends, so call again.
+// error is a KeyErrors: what it names may be served until its TTL ends, so call again; a store that is running
+// goes on trying by itself, too, until Redis is back.
 func (v *View[V]) Delete(ctx context.Context, ids ...string) error {
 	if v.err != nil {
 		return v.err
 	}
 	failed := make(KeyErrors)
+	if v.store.rdb == nil {
+		for _, id := range ids {
+			if err := v.check(id); err != nil {
+				failed[id] = err
+				continue
+			}
+			v.dropKey(id)
+		}
+		return failed.orNil()
+	}
 	floor, _ := v.need(ctx) // what could not be learned is in it as unknown
 	rctx, cancel := context.WithTimeout(ctx, v.store.opts.RedisTimeout)
 	defer cancel()
@@ -74,9 +104,10 @@ func (v *View[V]) Delete(ctx context.Context, ids ...string) error {
 		if redis.HasErrorPrefix(c.reply.Err(), "NOSCRIPT") {
 			c.reply = deleteScript.Run(rctx, v.store.rdb, []string{c.key}, c.lease, ttl)
 		}
-		v.flights.forget(c.key)
+		v.dropKey(id)
 		n, err := c.reply.Int64()
 		if err != nil {
+			v.store.debts.owe(v.store, c.key, c.lease)
 			failed[id] = fmt.Errorf("cache: delete in view %s, the entry may be served until its TTL ends; retry: %w", v.name, err)
 			continue
 		}

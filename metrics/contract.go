@@ -59,14 +59,21 @@ var (
 
 // The cache series. cache is the view's name; server is a Redis node's address.
 var (
-	CacheRequests    = Series{"cache_requests_total", Counter, []string{"cache", "result"}, nil, "Cache look-ups by result: l2 (found in Redis), negative (known to have no value) or miss."}
-	CacheLoads       = Series{"cache_loads_total", Counter, []string{"cache", "outcome"}, nil, "Loader runs by outcome."}
-	CacheFills       = Series{"cache_fills_total", Counter, []string{"cache", "outcome"}, nil, "Values brought from the origin, by what became of storing them: stored, fenced by an invalidation, older than what is there, unleased, oversize or failed."}
-	CacheMemoryUsed  = Series{"cache_memory_used_bytes", Gauge, []string{"server"}, nil, "Memory that a Redis node counts against its maxmemory."}
-	CacheMemoryMax   = Series{"cache_memory_max_bytes", Gauge, []string{"server"}, nil, "A Redis node's maxmemory; absent when it has none."}
-	CacheEvicted     = Series{"cache_evicted_keys_total", Counter, []string{"server"}, nil, "Keys that a Redis node has evicted."}
-	CacheEvicting    = Series{"cache_evicting", Gauge, []string{"server"}, nil, "1 where a Redis node evicts keys when its memory is full, 0 where it refuses writes then (maxmemory-policy noeviction)."}
-	CacheInvalidated = Series{"cache_invalidated_keys_total", Counter, []string{"cache"}, nil, "Keys removed by invalidation."}
+	CacheRequests      = Series{"cache_requests_total", Counter, []string{"cache", "result"}, nil, "Cache look-ups by result: l1 (found in the process), l2 (found in Redis), stale (found past its TTL, and served), negative (known to have no value) or miss."}
+	CacheLoads         = Series{"cache_loads_total", Counter, []string{"cache", "outcome"}, nil, "Loader runs by outcome."}
+	CacheFills         = Series{"cache_fills_total", Counter, []string{"cache", "outcome"}, nil, "Values brought from the origin, by what became of storing them: stored, fenced by an invalidation, older than what is there, unleased, oversize or failed."}
+	CacheWaited        = Series{"cache_waits_total", Counter, []string{"cache"}, nil, "Loads that waited for the load of another process instead of asking the origin."}
+	CacheRefreshes     = Series{"cache_refreshes_total", Counter, []string{"cache", "outcome"}, nil, "Loads behind the callers' backs by outcome: ok, error, or shed because the origin had enough to do."}
+	CacheFallbacks     = Series{"cache_fallbacks_total", Counter, []string{"cache"}, nil, "Stale values served because the origin failed or was too slow."}
+	CacheCovered       = Series{"cache_covered_ratio", Gauge, []string{"prefix"}, nil, "Share of the key space whose changes Redis tells this process; only there values are kept in the process."}
+	CacheResidents     = Series{"cache_resident_values", Gauge, []string{"cache"}, nil, "Values kept in this process."}
+	CacheResidentBytes = Series{"cache_resident_bytes", Gauge, []string{"cache"}, nil, "Their size: keys, encoded values and what keeping them costs."}
+	CacheBroken        = Series{"cache_breaker_open", Gauge, []string{"server"}, nil, "1 while a Redis node is left alone because it failed, 0 otherwise."}
+	CacheMemoryUsed    = Series{"cache_memory_used_bytes", Gauge, []string{"server"}, nil, "Memory that a Redis node counts against its maxmemory."}
+	CacheMemoryMax     = Series{"cache_memory_max_bytes", Gauge, []string{"server"}, nil, "A Redis node's maxmemory; absent when it has none."}
+	CacheEvicted       = Series{"cache_evicted_keys_total", Counter, []string{"server"}, nil, "Keys that a Redis node has evicted."}
+	CacheEvicting      = Series{"cache_evicting", Gauge, []string{"server"}, nil, "1 where a Redis node evicts keys when its memory is full, 0 where it refuses writes then (maxmemory-policy noeviction)."}
+	CacheInvalidated   = Series{"cache_invalidated_keys_total", Counter, []string{"cache"}, nil, "Keys removed by invalidation."}
 )
 
 // The queue series. Values of queue_tasks are the same on every instance: take max by queue, never sum.
@@ -137,7 +144,7 @@ func Contract() []Series {
 		HTTPRequestDuration, HTTPActiveRequests, HTTPRouteOverflow,
 		DBPoolAcquired, DBPoolMax, DBPoolWaiters, DBPoolAcquireWait, DBPoolAcquireTime, DBFleetMax, DBServerMax,
 		DBQueryDuration, DBReads, DBReplicaStale, DBNodeUp, DBTokens, DBSize,
-		CacheRequests, CacheLoads, CacheFills, CacheMemoryUsed, CacheMemoryMax, CacheEvicted, CacheEvicting, CacheInvalidated,
+		CacheRequests, CacheLoads, CacheFills, CacheWaited, CacheRefreshes, CacheFallbacks, CacheCovered, CacheResidents, CacheResidentBytes, CacheBroken, CacheMemoryUsed, CacheMemoryMax, CacheEvicted, CacheEvicting, CacheInvalidated,
 		QueueTasks, QueueOldestPending, QueueEnqueued, QueueDesiredWorkers, QueueWorkerSlots, QueueLimited, JobDuration,
 		SessionCommands, ReadOnlyEnabled, ReadOnlyEpoch, ReadOnlyRefused, BackgroundErrors, SamplerSuccess,
 		EvaluationDuration, Notifications,

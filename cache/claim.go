@@ -1,0 +1,133 @@
+package cache
+
+import (
+	"context"
+	"time"
+)
+
+const (
+	// firstPoll and lastPoll are the pauses between two looks at an entry that another process loads, where no news of it
+	// comes by itself.
+	firstPoll = 5 * time.Millisecond
+	lastPoll  = 50 * time.Millisecond
+	// surePoll is the pause where it does.
+	surePoll = 500 * time.Millisecond
+	// begins is how often a fill begins anew because the entry changes all the time, before it loads come what may.
+	begins = 8
+)
+
+// claim makes the fill the one that loads, or hands over what another process's fill has brought. Without Redis everybody
+// loads.
+func (v *View[V]) claim(ctx context.Context, fl *fill, f *flight[V]) (over bool) {
+	s := v.store
+	if fl.seen.down || s.redisOff() {
+		fl.epoch = s.epochNow(ctx)
+		if v.near != nil {
+			fl.ticket = v.near.ticket(s, fl.key, fl.id, s.now())
+		}
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.opts.LoadTimeout)
+	defer cancel()
+	for range begins {
+		news, done := s.waits.on(fl.key)
+		how, raw, wait, err := s.begin(ctx, fl)
+		switch {
+		case err != nil:
+			done()
+			s.in.failed(ctx, "lease", err, "view", v.name)
+			return false
+		case how == granted:
+			done()
+			return false
+		case how == changed:
+			done()
+			if v.landed(ctx, fl, f, raw) {
+				return true
+			}
+			continue
+		case fl.behind:
+			done()
+			v.flights.finish(fl.key, f, func() { f.err = errElsewhere })
+			return true
+		}
+		v.in().waited.WithLabelValues(v.name).Inc()
+		landed := v.waitFor(ctx, fl, f, news, wait)
+		done()
+		if landed {
+			return true
+		}
+		if ctx.Err() != nil {
+			return false
+		}
+	}
+	return false
+}
+
+// waitFor waits until another process's load has brought something, or has failed, or its claim has ended.
+func (v *View[V]) waitFor(ctx context.Context, fl *fill, f *flight[V], news <-chan struct{}, wait time.Duration) (landed bool) {
+	s := v.store
+	slot := s.coverage.slot(fl.key)
+	ended := time.NewTimer(max(wait, 0) + time.Millisecond)
+	defer ended.Stop()
+	for poll := firstPoll; ; poll = min(2*poll, lastPoll) {
+		if s.coverage.at(slot, s.now()) != nil {
+			poll = surePoll
+		}
+		timer := time.NewTimer(poll)
+		over := false
+		select {
+		case <-news:
+			over = true // once is enough: begin says how things stand
+		case <-ended.C:
+			over = true
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return false
+		}
+		timer.Stop()
+		if over {
+			return false
+		}
+		var raw []byte
+		err := s.call(ctx, fl.key, func(ctx context.Context) (err error) {
+			raw, err = s.get(ctx, fl.key)
+			return err
+		})
+		h, _, parse := parseHeader(raw)
+		switch {
+		case err != nil:
+			return false
+		case parse == nil && h.claim != 0 && h.claim > s.nodeTime(slot, s.now()) && (h.kind == kindLease || h.gen == fl.seen.header.gen && h.start == fl.seen.header.start):
+			continue // still under way
+		default:
+			return v.landed(ctx, fl, f, raw)
+		}
+	}
+}
+
+// landed hands over what another fill has stored, if it serves this one.
+func (v *View[V]) landed(ctx context.Context, fl *fill, f *flight[V], raw []byte) bool {
+	if fl.blind != nil {
+		return false
+	}
+	value, e := v.open(ctx, fl.id, raw, nil, fl.need)
+	if e.verdict >= negative {
+		e = v.stands(ctx, e)
+	}
+	fl.seen = e
+	switch {
+	case !e.serves() || e.phase != fresh:
+		return false
+	case e.verdict == negative:
+		v.flights.finish(fl.key, f, func() { f.err = ErrNotFound })
+	default:
+		payload := e.payload
+		if e.header.plain > 0 {
+			payload = nil
+		}
+		v.flights.finish(fl.key, f, func() { f.value, f.payload, f.asOf, f.wrote = value, payload, e.header.asOf, e.header.seen })
+	}
+	return true
+}

@@ -1,0 +1,109 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// epoch counts the invalidations of many keys, by a clock of Redis's that all processes share and that never goes back.
+// A fill notes the epoch that it began in; an invalidation has a later one, so what was filled from before it is told
+// by its number, with no clock of any process involved.
+type epoch uint64
+
+// tickScript moves the clock on. It survives the loss of the key and the clocks of servers: whoever asks brings the last
+// value that it knows. KEYS: clock. ARGV: the last value known.
+var tickScript = redis.NewScript(`
+local t = redis.call('TIME')
+local now = math.max(t[1] * 1000000 + t[2], tonumber(redis.call('GET', KEYS[1]) or 0) + 1, ARGV[1] + 1)
+local text = string.format('%.0f', now)
+redis.call('SET', KEYS[1], text)
+return text`)
+
+// clock is what a process knows of the shared clock: never more than it shows.
+type clock struct {
+	known atomic.Uint64
+	cover atomic.Pointer[cover] // under which known was read
+	fence atomic.Uint64         // counts the news that it has moved
+	read  atomic.Uint64         // the fence at which known was read
+}
+
+func (s *Store) clockKey() string { return s.opts.Prefix + metaMark + "clock" }
+
+func (c *clock) learn(e epoch) epoch {
+	for {
+		have := c.known.Load()
+		if uint64(e) <= have {
+			return epoch(have)
+		}
+		if c.known.CompareAndSwap(have, uint64(e)) {
+			return e
+		}
+	}
+}
+
+// tick moves the clock on and returns the new epoch.
+func (s *Store) tick(ctx context.Context) (epoch, error) {
+	text, err := tickScript.Run(ctx, s.rdb, []string{s.clockKey()}, s.clock.known.Load()).Text()
+	if err != nil {
+		return 0, err
+	}
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		return 0, err
+	}
+	return s.clock.learn(epoch(n)), nil
+}
+
+// epochNow returns an epoch that is not ahead of the clock, and as near to it as can be known: a fill that begins now
+// notes it. Too low a number costs a load more, never an older value.
+func (s *Store) epochNow(ctx context.Context) epoch {
+	if s.rdb == nil {
+		return epoch(s.clock.known.Load())
+	}
+	if s.clockCurrent() {
+		return epoch(s.clock.known.Load())
+	}
+	e, _ := s.readClock(ctx)
+	return e
+}
+
+// clockCurrent reports whether the clock cannot have moved unheard.
+func (s *Store) clockCurrent() bool {
+	return s.clock.read.Load() == s.clock.fence.Load() && s.coverage.holds(s.clock.cover.Load(), s.coverage.slot(s.clockKey()), s.now())
+}
+
+func (s *Store) readClock(ctx context.Context) (epoch, error) {
+	fence, covered := s.clock.fence.Load(), s.coverage.at(s.coverage.slot(s.clockKey()), s.now())
+	ctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout)
+	defer cancel()
+	n, err := s.rdb.Get(ctx, s.clockKey()).Uint64()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return epoch(s.clock.known.Load()), err
+	}
+	e := s.clock.learn(epoch(n))
+	s.clock.read.Store(fence)
+	s.clock.cover.Store(covered)
+	return e, nil
+}
+
+// now is the store's own clock, which nobody sets.
+func (s *Store) now() time.Duration { return time.Since(s.born) }
+
+// nodeTime returns the clock of the node that has a slot, in Unix milliseconds: as the pushes' connection has measured
+// it, or else as the last fill did, or else the process's own.
+func (s *Store) nodeTime(slot uint16, now time.Duration) int64 {
+	if c := s.coverage.slots[slot].Load(); c != nil {
+		if ahead := c.ahead.Load(); ahead != 0 {
+			return (ahead + now.Microseconds()) / 1000
+		}
+	}
+	if ahead := s.ahead.Load(); ahead != 0 {
+		return (ahead + now.Microseconds()) / 1000
+	}
+	return time.Now().UnixMilli()
+}

@@ -1,0 +1,167 @@
+package cache
+
+import (
+	"math"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// cover is one unbroken time in which everything that a master changes is heard. What was kept in the process under
+// another cover, or under none, is not used: something may have been missed.
+type cover struct {
+	addr  string
+	heard atomic.Int64 // by the store's clock: all that was changed before then has been heard
+	ahead atomic.Int64 // the node's clock, Unix microseconds, at the store's beginning
+}
+
+const (
+	never  = math.MinInt64 / 2
+	always = math.MaxInt64 / 2
+)
+
+func newCover(addr string, heard time.Duration) *cover {
+	c := &cover{addr: addr}
+	c.heard.Store(int64(heard))
+	return c
+}
+
+func (c *cover) end() { c.heard.Store(never) }
+
+// coverage says which cover each slot is under. A Redis that is no cluster has slot 0 only.
+type coverage struct {
+	clustered bool
+	silence   time.Duration // after which nothing is covered
+	slots     [clusterSlots]atomic.Pointer[cover]
+	guards    [clusterSlots]atomic.Pointer[guard] // of who has, or had last, the slot
+	newGuard  func(addr string) *guard
+
+	mu     sync.Mutex
+	claims map[string]claim  // by address
+	byAddr map[string]*guard // of all that ever had a claim
+}
+
+func (c *coverage) guard(slot uint16) *guard { return c.guards[slot].Load() }
+
+// claim is what a master says that it has.
+type claim struct {
+	cover *cover
+	epoch uint64 // of the cluster's configuration: when two claim a slot, the higher one has it
+	slots string // the ranges, as CLUSTER NODES prints them
+}
+
+func (c *coverage) slot(key string) uint16 {
+	if !c.clustered {
+		return 0
+	}
+	return slotOf(key)
+}
+
+// at returns the cover of a slot if it is heard of at now, or nil.
+func (c *coverage) at(slot uint16, now time.Duration) *cover {
+	have := c.slots[slot].Load()
+	if have == nil || int64(now)-have.heard.Load() > int64(c.silence) {
+		return nil
+	}
+	return have
+}
+
+// holds reports whether what was read from a slot under a cover is still covered at now.
+func (c *coverage) holds(have *cover, slot uint16, now time.Duration) bool {
+	return have != nil && c.slots[slot].Load() == have && int64(now)-have.heard.Load() <= int64(c.silence)
+}
+
+// claimed takes in what a master says that it has. A nil cover means that it is not heard any more.
+func (c *coverage) claimed(addr string, now claim) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	was, known := c.claims[addr]
+	if known && was == now {
+		return
+	}
+	if was.cover != nil && was.cover != now.cover {
+		was.cover.end()
+	}
+	if c.claims == nil {
+		c.claims, c.byAddr = make(map[string]claim), make(map[string]*guard)
+	}
+	if now.cover == nil {
+		delete(c.claims, addr)
+	} else {
+		c.claims[addr] = now
+	}
+	c.lay()
+}
+
+// lay gives each slot to the claim with the highest epoch. c.mu is held.
+func (c *coverage) lay() {
+	for addr := range c.claims {
+		if c.byAddr[addr] == nil {
+			c.byAddr[addr] = c.newGuard(addr)
+		}
+	}
+	var table [clusterSlots]*cover
+	var epochs [clusterSlots]uint64
+	for _, claim := range c.claims {
+		if !c.clustered {
+			c.slots[0].Store(claim.cover)
+			c.guards[0].Store(c.byAddr[claim.cover.addr])
+			return
+		}
+		for from, to := range ranges(claim.slots) {
+			for slot := from; slot <= to; slot++ {
+				if table[slot] == nil || claim.epoch > epochs[slot] {
+					table[slot], epochs[slot] = claim.cover, claim.epoch
+				}
+			}
+		}
+	}
+	for slot := range table {
+		if c.slots[slot].Load() != table[slot] {
+			c.slots[slot].Store(table[slot])
+		}
+		if table[slot] != nil {
+			c.guards[slot].Store(c.byAddr[table[slot].addr])
+		}
+	}
+}
+
+// covered counts the slots that are heard of.
+func (c *coverage) covered(now time.Duration) (slots int) {
+	if !c.clustered {
+		if c.at(0, now) != nil {
+			return clusterSlots
+		}
+		return 0
+	}
+	for slot := range c.slots {
+		if c.at(uint16(slot), now) != nil {
+			slots++
+		}
+	}
+	return slots
+}
+
+// ranges reads slots as CLUSTER NODES prints them, and leaves out those on their way.
+func ranges(text string) func(yield func(from, to int) bool) {
+	return func(yield func(from, to int) bool) {
+		for field := range strings.FieldsSeq(text) {
+			low, high, isRange := strings.Cut(field, "-")
+			from, err := strconv.Atoi(low)
+			if err != nil {
+				continue
+			}
+			to := from
+			if isRange {
+				if to, err = strconv.Atoi(high); err != nil {
+					continue
+				}
+			}
+			if from < 0 || to >= clusterSlots || !yield(from, to) {
+				return
+			}
+		}
+	}
+}

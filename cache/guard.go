@@ -1,0 +1,74 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/failsafe-go/failsafe-go/circuitbreaker"
+	"github.com/redis/go-redis/v9"
+)
+
+const (
+	// breakAfter is how many calls to a master fail in a row before it is not called any more.
+	breakAfter = 5
+	// probeEvery is how long it is then left alone between two trials.
+	probeEvery = 250 * time.Millisecond
+)
+
+// errBroken says that a master has failed lately and is not called.
+var errBroken = errors.New("cache: the master has failed lately and is not asked now")
+
+// guard keeps calls from waiting for a master that does not answer.
+type guard struct {
+	breaker circuitbreaker.CircuitBreaker[any]
+}
+
+func newGuard(addr string, in *instruments) *guard {
+	return &guard{breaker: circuitbreaker.NewBuilder[any]().
+		WithFailureThreshold(breakAfter).
+		WithSuccessThreshold(1).
+		WithDelay(probeEvery).
+		OnStateChanged(func(e circuitbreaker.StateChangedEvent) { in.breaker(addr, e.NewState) }).
+		Build()}
+}
+
+// enter asks whether a master may be called. A nil guard lets everything through.
+func (g *guard) enter() error {
+	if g == nil || g.breaker.TryAcquirePermit() {
+		return nil
+	}
+	return errBroken
+}
+
+// leave notes how the call went. What a caller's own end has cut short says nothing of the master.
+func (g *guard) leave(ctx context.Context, err error) {
+	switch {
+	case g == nil:
+	case err == nil, errors.Is(err, redis.Nil), errors.As(err, new(redis.Error)):
+		g.breaker.RecordSuccess()
+	case ctx.Err() != nil && g.breaker.IsClosed():
+	default:
+		g.breaker.RecordFailure()
+	}
+}
+
+// call runs one call to the master that has a key.
+func (s *Store) call(ctx context.Context, key string, do func(ctx context.Context) error) error {
+	g := s.coverage.guard(s.coverage.slot(key))
+	if err := g.enter(); err != nil {
+		return err
+	}
+	rctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout)
+	err := do(rctx)
+	cancel()
+	g.leave(ctx, err)
+	if err != nil && !errors.Is(err, redis.Nil) && ctx.Err() == nil {
+		s.kicked.ring()
+	}
+	return err
+}
+
+func (s *Store) get(ctx context.Context, key string) ([]byte, error) {
+	return s.rdb.Get(ctx, key).Bytes()
+}

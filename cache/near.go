@@ -1,0 +1,269 @@
+package cache
+
+import (
+	"encoding/binary"
+	"fmt"
+	"hash/maphash"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/maypok86/otter/v2"
+
+	"github.com/scaleaware/scaleaware"
+)
+
+// Local bounds what a view keeps in the process.
+type Local struct {
+	// Entries is how many values are kept. Zero means 10,000.
+	Entries int
+	// Bytes is how much their encoded forms and keys may have together. Zero means 64 MiB.
+	Bytes int64
+	// TTL is how long a value is kept at most. It never outlives its entry in Redis. Zero means as long as that.
+	TTL time.Duration
+}
+
+// InProcess keeps values in the process, too, decoded, up to the bounds: a hit there costs no command. A store that is
+// running is told by Redis what changes, so a value is dropped within milliseconds after any process has changed or
+// removed its entry, and before Delete, Set and Invalidate return in this one. While the store is not running, or a
+// master is silent for Options.Silence, nothing that is kept is used. All callers get the same value: what V points to
+// must not be changed. Without it, nothing is kept.
+func InProcess(l Local) ViewOption {
+	return func(o *viewOptions) { o.local, o.inProcess = l, true }
+}
+
+const (
+	localEntries = 10_000
+	localBytes   = 64 << 20
+	// residentBytes is about what a value costs beside its bytes.
+	residentBytes = 256
+)
+
+func (l Local) withDefaults() Local {
+	if l.Entries == 0 {
+		l.Entries = localEntries
+	}
+	if l.Bytes == 0 {
+		l.Bytes = localBytes
+	}
+	return l
+}
+
+func (l Local) validate(view string) error {
+	if l.Entries < 0 || l.Bytes < 0 || l.TTL < 0 {
+		return fmt.Errorf("cache: a bound of InProcess of view %q is negative, leave it zero for its default", clip(view))
+	}
+	if l := l.withDefaults(); l.Bytes/int64(l.Entries) == 0 {
+		return fmt.Errorf("cache: InProcess of view %q gives less than a byte to an entry, raise Bytes", clip(view))
+	}
+	return nil
+}
+
+const fenceShards = 512
+
+// near is the in-process level of a view.
+type near[V any] struct {
+	cache  *otter.Cache[string, *resident[V]]
+	seed   maphash.Seed
+	fences [fenceShards]atomic.Uint64
+	all    atomic.Uint64 // counts what concerns many
+	// keeping is held by who keeps a value, and taken by who counts all: afterwards nobody keeps on an older count.
+	keeping sync.RWMutex
+}
+
+// resident is a value kept in the process.
+type resident[V any] struct {
+	value  V
+	header header
+	cover  *cover
+	slot   uint16
+	weight uint32
+	fresh  time.Duration // by the store's clock, as end
+	end    time.Duration
+	tags   []*tagState
+	// suspect is set when a TTL extension may have touched the entry; nothing is known of it until it is looked at again.
+	suspect atomic.Bool
+}
+
+// ticket is taken before a value is read. What changes meanwhile makes it void.
+type ticket struct {
+	cover *cover
+	slot  uint16
+	shard uint64
+	fence uint64
+	all   uint64
+}
+
+func newNear[V any](l Local) *near[V] {
+	l = l.withDefaults()
+	least := max(1, uint64(l.Bytes)/uint64(l.Entries)) // so that the bound on bytes bounds entries, too
+	return &near[V]{
+		seed: maphash.MakeSeed(),
+		cache: otter.Must(&otter.Options[string, *resident[V]]{
+			MaximumWeight: uint64(l.Bytes),
+			Weigher: func(_ string, r *resident[V]) uint32 {
+				return uint32(min(max(uint64(r.weight), least), 1<<32-1))
+			},
+		}),
+	}
+}
+
+func (n *near[V]) ticket(s *Store, key, id string, now time.Duration) ticket {
+	t := ticket{slot: s.coverage.slot(key), shard: maphash.String(n.seed, id) % fenceShards, all: n.all.Load()}
+	t.fence = n.fences[t.shard].Load()
+	t.cover = s.coverage.at(t.slot, now)
+	return t
+}
+
+// keep stores a value that was read under a ticket, unless something changed since.
+func (n *near[V]) keep(id string, t ticket, r *resident[V]) {
+	if t.cover == nil {
+		return
+	}
+	r.cover, r.slot = t.cover, t.slot
+	n.keeping.RLock()
+	defer n.keeping.RUnlock()
+	n.cache.Compute(id, func(*resident[V], bool) (*resident[V], otter.ComputeOp) {
+		if n.fences[t.shard].Load() != t.fence || n.all.Load() != t.all {
+			return nil, otter.CancelOp
+		}
+		return r, otter.WriteOp
+	})
+}
+
+// get returns what is kept for id and covered at now, or nil.
+func (n *near[V]) get(s *Store, id string, now time.Duration) *resident[V] {
+	r, ok := n.cache.GetIfPresent(id)
+	if !ok || now >= r.end || r.suspect.Load() || !s.coverage.holds(r.cover, r.slot, now) {
+		return nil
+	}
+	if !s.rules.Load().current(s, now) {
+		return nil
+	}
+	for _, tag := range r.tags {
+		if !tag.holds(s, now) {
+			return nil
+		}
+	}
+	return r
+}
+
+// drop forgets what is kept for id, and voids the tickets of those who read it now.
+func (n *near[V]) drop(id string) {
+	n.fences[maphash.String(n.seed, id)%fenceShards].Add(1)
+	n.cache.Invalidate(id)
+}
+
+// suspectOf marks what is kept for id, and reports whether anything is.
+func (n *near[V]) suspectOf(id string) bool {
+	n.fences[maphash.String(n.seed, id)%fenceShards].Add(1)
+	r, ok := n.cache.GetIfPresent(id)
+	if ok {
+		r.suspect.Store(true)
+	}
+	return ok
+}
+
+// dropMatching forgets all that a pattern names, and voids all tickets.
+func (n *near[V]) dropMatching(view, pattern string) {
+	n.keeping.Lock()
+	n.all.Add(1)
+	n.keeping.Unlock()
+	if pattern == "*" || pattern == view+":*" {
+		n.cache.InvalidateAll()
+		return
+	}
+	for id := range n.cache.Keys() {
+		if globMatch(pattern, view+":"+id) {
+			n.cache.Invalidate(id)
+		}
+	}
+}
+
+// usable reports whether a kept value may be given to a caller that must see need, and in which phase it is.
+func (v *View[V]) usable(r *resident[V], need scaleaware.Tokens, now time.Duration) (phase, bool) {
+	if len(need) > 0 && !v.fresh(r.header, need) {
+		return over, false
+	}
+	if now < r.fresh {
+		return fresh, true
+	}
+	return revalidate, true
+}
+
+// keyChanged takes in that an entry has changed, or its TTL.
+func (v *View[V]) keyChanged(id string) {
+	if v.near == nil {
+		return
+	}
+	if v.store.sweeping() && v.near.suspectOf(id) && v.store.doubt(v.viewState, id) {
+		return
+	}
+	v.near.drop(id)
+}
+
+// dropMatching drops what is kept of what a pattern names, and all running flights: a load more does no harm.
+func (v *View[V]) dropMatching(pattern string) {
+	if v.near != nil {
+		v.near.dropMatching(v.name, pattern)
+	}
+	v.forget()
+}
+
+func (v *View[V]) forget() { v.flights.forgetAll() }
+
+// dropKey forgets one entry, for who has changed it.
+func (v *View[V]) dropKey(id string) {
+	if v.near != nil {
+		v.near.drop(id)
+	}
+	v.flights.forget(v.prefix + id)
+}
+
+// reconsider begins to look again at what is kept for id. The function that it returns takes the first bytes of the
+// entry, read since.
+func (v *View[V]) reconsider(id string) func(raw []byte, ok bool) {
+	s := v.store
+	now := s.now()
+	t := v.near.ticket(s, v.prefix+id, id, now)
+	was, _ := v.near.cache.GetIfPresent(id)
+	return func(raw []byte, ok bool) {
+		if was == nil || !ok || len(raw) < headerSize || binary.BigEndian.Uint64(raw[8:]) != uint64(was.header.gen) ||
+			binary.BigEndian.Uint64(raw[16:]) != was.header.start || kind(raw[2]) != was.header.kind {
+			v.near.drop(id)
+			return
+		}
+		_, left := v.age(was.header, s.nodeTime(t.slot, now), s.extensionOf(v.name, id))
+		v.keepUntil(id, t, &resident[V]{value: was.value, header: was.header, tags: was.tags, weight: was.weight}, left)
+	}
+}
+
+// keep puts a value into the process.
+func (v *View[V]) keep(id string, t ticket, value V, e entry) {
+	v.keepUntil(id, t, &resident[V]{
+		value: value, header: e.header, tags: e.tags,
+		weight: uint32(min(len(id)+len(e.payload)+residentBytes, 1<<31)),
+	}, e.left)
+}
+
+func (v *View[V]) keepUntil(id string, t ticket, r *resident[V], left time.Duration) {
+	now := v.store.now()
+	r.fresh = now + left
+	r.end = r.fresh
+	if r.header.kind == kindValue {
+		r.end += v.opts.revalidate
+	}
+	if ttl := v.opts.local.TTL; ttl > 0 {
+		r.end = min(r.end, now+ttl)
+	}
+	if now < r.end {
+		v.near.keep(id, t, r)
+	}
+}
+
+func (v *View[V]) residents() (entries int, bytes uint64) {
+	if v.near == nil {
+		return 0, 0
+	}
+	return v.near.cache.EstimatedSize(), v.near.cache.WeightedSize()
+}

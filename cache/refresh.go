@@ -1,0 +1,48 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"math"
+	"math/rand/v2"
+	"time"
+)
+
+// errElsewhere ends a refresh that another process has begun.
+var errElsewhere = errors.New("cache: another process loads the value")
+
+// refresh loads a value anew behind the caller's back, once at a time in the process, and in all processes.
+func (v *View[V]) refresh(ctx context.Context, fl *fill, load Loader[V]) {
+	if _, runs := v.refreshing.LoadOrStore(fl.key, struct{}{}); runs {
+		return
+	}
+	fl.behind = true
+	ctx = context.WithoutCancel(ctx)
+	go func() {
+		defer v.refreshing.Delete(fl.key)
+		f := &flight[V]{need: fl.need, done: make(chan struct{})}
+		v.run(ctx, fl, f, load)
+		<-f.done
+		switch {
+		case f.err == nil, errors.Is(f.err, errElsewhere), errors.Is(f.err, ErrNotFound):
+		case errors.Is(f.err, ErrShed):
+			v.in().refreshes.WithLabelValues(v.name, "shed").Inc()
+			return
+		default:
+			v.store.in.failed(ctx, "refresh", f.err, "view", v.name)
+			v.in().refreshes.WithLabelValues(v.name, "error").Inc()
+			return
+		}
+		v.in().refreshes.WithLabelValues(v.name, "ok").Inc()
+	}()
+}
+
+// early decides whether an entry that is still fresh is loaded anew: when its life that is left is less than what the
+// last load took, times beta, times -ln of a random number.
+func (v *viewState) early(e entry) bool {
+	if v.opts.early == 0 || e.verdict != hit {
+		return false
+	}
+	cost := time.Duration(e.header.cost) * time.Microsecond
+	return float64(e.left) <= -math.Log(1-rand.Float64())*v.opts.early*float64(cost)
+}

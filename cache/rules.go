@@ -1,0 +1,152 @@
+package cache
+
+import (
+	"context"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// rule says that what a pattern names is gone if it was filled in an epoch before this one. It makes an invalidation of
+// any number of keys hold at once; the sweep behind it takes away the memory, and then the rule.
+type rule struct {
+	epoch   epoch
+	pattern string
+}
+
+// rules are those that a process knows. They are not changed once they are published.
+type rules struct {
+	list  []rule
+	count int64  // of all rules that ever were
+	cover *cover // under which they were read
+	slot  uint16
+	fence uint64 // as ruleState's when they were read
+}
+
+// ruleState is how a store follows the rules.
+type ruleState struct {
+	mu      sync.Mutex
+	fence   atomic.Uint64 // counts the news that they have changed
+	applied []epoch       // of the listed rules, those that were applied in the process
+}
+
+const countField = "count"
+
+// maxRules is how many rules there may be before they become one for everything.
+const maxRules = 64
+
+// ruleScript adds a rule. KEYS: rules. ARGV: epoch, pattern.
+var ruleScript = redis.NewScript(`
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+return redis.call('HINCRBY', KEYS[1], 'count', 1)`)
+
+func (s *Store) rulesKey() string { return s.opts.Prefix + metaMark + "rules" }
+
+// current reports whether no rule can have been added unheard.
+func (r *rules) current(s *Store, now time.Duration) bool {
+	return r != nil && r.fence == s.ruling.fence.Load() && s.coverage.holds(r.cover, r.slot, now)
+}
+
+// bars reports whether an entry of an epoch is gone.
+func (r *rules) bars(e epoch, view, id string) bool {
+	if r == nil {
+		return false
+	}
+	for _, rule := range r.list {
+		if e < rule.epoch && globMatch(rule.pattern, view+":"+id) {
+			return true
+		}
+	}
+	return false
+}
+
+// bar makes an invalidation hold in all processes and in this one before it returns. It returns the rule's epoch.
+func (s *Store) bar(ctx context.Context, pattern string) (epoch, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.stepTimeout())
+	defer cancel()
+	e, err := s.tick(ctx)
+	if err == nil {
+		err = ruleScript.Run(ctx, s.rdb, []string{s.rulesKey()}, uint64(e), pattern).Err()
+	}
+	s.ruling.fence.Add(1) // until the rules are read again, nothing that is kept in the process is used
+	if err == nil {
+		err = s.followRules(ctx)
+	}
+	s.forgetMatching(pattern)
+	return e, err
+}
+
+// unbar takes a rule away whose sweep is done.
+func (s *Store) unbar(ctx context.Context, e epoch) error {
+	ctx, cancel := context.WithTimeout(ctx, s.stepTimeout())
+	defer cancel()
+	err := s.rdb.HDel(ctx, s.rulesKey(), strconv.FormatUint(uint64(e), 10)).Err()
+	s.ruling.fence.Add(1)
+	if err != nil {
+		return err
+	}
+	return s.followRules(ctx)
+}
+
+// forgetMatching drops what is kept in the process of what a pattern names, and the loads under way.
+func (s *Store) forgetMatching(pattern string) {
+	for _, v := range s.declared() {
+		v.dropMatching(pattern)
+	}
+}
+
+// followRules reads the rules and applies those that are new here.
+func (s *Store) followRules(ctx context.Context) error {
+	s.ruling.mu.Lock()
+	defer s.ruling.mu.Unlock()
+	next := &rules{fence: s.ruling.fence.Load(), slot: s.coverage.slot(s.rulesKey())}
+	next.cover = s.coverage.at(next.slot, s.now())
+	ctx, cancel := context.WithTimeout(ctx, s.stepTimeout())
+	defer cancel()
+	fields, err := s.rdb.HGetAll(ctx, s.rulesKey()).Result()
+	if err != nil {
+		return err
+	}
+	for field, value := range fields {
+		if field == countField {
+			next.count, _ = strconv.ParseInt(value, 10, 64)
+		} else if n, err := strconv.ParseUint(field, 10, 64); err == nil {
+			next.list = append(next.list, rule{epoch(n), value})
+			s.clock.learn(epoch(n))
+		}
+	}
+	slices.SortFunc(next.list, func(a, b rule) int { return int(int64(a.epoch) - int64(b.epoch)) })
+	if len(next.list) > maxRules {
+		next.list = []rule{{next.list[len(next.list)-1].epoch, "*"}}
+	}
+	s.enact(next)
+	s.rules.Store(next)
+	return nil
+}
+
+// enact drops from the process what rules say that are new here. When some came and went unseen, all goes.
+func (s *Store) enact(next *rules) {
+	was := s.rules.Load()
+	var news []rule
+	var applied []epoch
+	for _, r := range next.list {
+		applied = append(applied, r.epoch)
+		if !slices.Contains(s.ruling.applied, r.epoch) {
+			news = append(news, r)
+		}
+	}
+	s.ruling.applied = applied
+	if was == nil || next.count-was.count != int64(len(news)) {
+		if was != nil || next.count > 0 {
+			s.forgetMatching("*")
+		}
+		return
+	}
+	for _, r := range news {
+		s.forgetMatching(r.pattern)
+	}
+}

@@ -1,0 +1,85 @@
+package cache
+
+import (
+	"context"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// A TTL that moves is news like any other: Redis does not say what has changed. While a TTL extension runs, what is kept
+// in the process is therefore put in doubt by news, and looked at again in batches, instead of being dropped: a value
+// that is still the same stays, with its new end. Until then look-ups go to Redis.
+
+const suspectBatch = 256
+
+type suspect struct {
+	view *viewState
+	id   string
+}
+
+// sweeping reports whether a TTL extension is under way somewhere.
+func (s *Store) sweeping() bool { return int64(s.now()) < s.sweepTill.Load() }
+
+// doubt queues an entry to be looked at again; false means that the queue is full, so drop it.
+func (s *Store) doubt(v *viewState, id string) bool {
+	select {
+	case s.suspects <- suspect{v, id}:
+		return true
+	default:
+		return false
+	}
+}
+
+func (s *Store) runSuspects(ctx context.Context) {
+	batch := make([]suspect, 0, suspectBatch)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case first := <-s.suspects:
+			batch = append(batch[:0], first)
+		}
+	fill:
+		for len(batch) < suspectBatch {
+			select {
+			case next := <-s.suspects:
+				batch = append(batch, next)
+			default:
+				break fill
+			}
+		}
+		s.acquit(ctx, batch)
+	}
+}
+
+// acquit looks at the headers of entries again.
+func (s *Store) acquit(ctx context.Context, batch []suspect) {
+	ctx, cancel := context.WithTimeout(ctx, s.stepTimeout())
+	defer cancel()
+	pipe := s.rdb.Pipeline()
+	gets := make([]*redis.StringCmd, len(batch))
+	judge := make([]func(raw []byte, ok bool), len(batch))
+	for i, d := range batch {
+		judge[i] = d.view.reconsider(d.id)
+		gets[i] = pipe.GetRange(ctx, d.view.prefix+d.id, 0, headerSize-1)
+	}
+	_, _ = pipe.Exec(ctx) // each command has its own error
+	for i := range batch {
+		raw, err := gets[i].Bytes()
+		judge[i](raw, err == nil)
+	}
+}
+
+// sweepingKey tells all processes that a TTL extension is under way.
+func (s *Store) sweepingKey() string { return s.opts.Prefix + metaMark + "sweeping" }
+
+func (s *Store) noteSweeping(ctx context.Context) error {
+	text, err := s.rdb.PTTL(ctx, s.sweepingKey()).Result()
+	if err != nil {
+		return err
+	}
+	if text > 0 {
+		s.sweepTill.Store(int64(s.now() + text))
+	}
+	return nil
+}

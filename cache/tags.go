@@ -1,0 +1,278 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// tagHash stands for a tag in headers and keys.
+type tagHash uint64
+
+func hashTag(tag string) tagHash {
+	h := fnv.New64a()
+	h.Write([]byte(tag))
+	return tagHash(h.Sum64())
+}
+
+// Tags names what a view's values depend on. Store.InvalidateTags then invalidates all entries, of all views, with one
+// of its tags. At most 16 tags a value, each up to 256 bytes; a value with others is not cached. V is the view's type.
+// Without it entries have none.
+func Tags[V any](of func(id string, value V) []string) ViewOption {
+	return func(o *viewOptions) { o.tags = of }
+}
+
+const (
+	maxTagBytes = 256
+	maxTagState = 100_000
+	// tagLife is how long a tag is remembered that nobody uses or invalidates. An entry whose tag is forgotten is a miss.
+	tagLife = 30 * 24 * time.Hour
+)
+
+// tagState is what a process knows of a tag: entries that were filled in an earlier epoch are gone.
+type tagState struct {
+	epoch epoch
+	cover *cover
+	slot  uint16
+	dead  atomic.Bool
+}
+
+func (t *tagState) holds(s *Store, now time.Duration) bool {
+	return !t.dead.Load() && s.coverage.holds(t.cover, t.slot, now)
+}
+
+// tagStates are the tags that a process knows while it is told of their changes.
+type tagStates struct {
+	mu    sync.Mutex
+	fence uint64
+	known map[tagHash]*tagState
+}
+
+func (ts *tagStates) forget(tag tagHash) {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	ts.fence++
+	if t := ts.known[tag]; t != nil {
+		t.dead.Store(true)
+		delete(ts.known, tag)
+	}
+}
+
+func (ts *tagStates) get(tag tagHash) *tagState {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	return ts.known[tag]
+}
+
+func (ts *tagStates) begin() uint64 {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	return ts.fence
+}
+
+func (ts *tagStates) learn(tag tagHash, t *tagState, fence uint64) {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	if ts.fence != fence || t.cover == nil {
+		t.dead.Store(true) // good for the look-up that it was read for
+		return
+	}
+	if ts.known == nil || len(ts.known) >= maxTagState {
+		for _, old := range ts.known {
+			old.dead.Store(true)
+		}
+		ts.known = make(map[tagHash]*tagState)
+	}
+	ts.known[tag] = t
+}
+
+// here returns a tag's state in a store without Redis.
+func (ts *tagStates) here(tag tagHash, c *cover) *tagState {
+	if t := ts.get(tag); t != nil {
+		return t
+	}
+	t := &tagState{cover: c}
+	ts.learn(tag, t, ts.begin())
+	return t
+}
+
+// tagsFor returns the tags of a value.
+func (v *View[V]) tagsFor(id string, value V) ([]tagHash, error) {
+	if v.tags == nil {
+		return nil, nil
+	}
+	names := v.tags(id, value)
+	if len(names) > maxTags {
+		return nil, fmt.Errorf("cache: a value has %d tags, give at most %d; it is not stored", len(names), maxTags)
+	}
+	var tags []tagHash
+	for _, name := range names {
+		if name == "" || len(name) > maxTagBytes {
+			return nil, fmt.Errorf("cache: a value has tag %q, give 1 to %d bytes; it is not stored", clip(name), maxTagBytes)
+		}
+		if tag := hashTag(name); !slices.Contains(tags, tag) {
+			tags = append(tags, tag)
+		}
+	}
+	return tags, nil
+}
+
+func (s *Store) tagKey(tag tagHash) string {
+	return s.opts.Prefix + metaMark + "tag:" + strconv.FormatUint(uint64(tag), 16)
+}
+
+// tagsOf returns the states of tags; nil for one that Redis does not have.
+func (s *Store) tagsOf(ctx context.Context, tags []tagHash) ([]*tagState, error) {
+	states := make([]*tagState, len(tags))
+	now := s.now()
+	var missing []int
+	for i, tag := range tags {
+		if t := s.tags.get(tag); t != nil && t.holds(s, now) {
+			states[i] = t
+		} else {
+			missing = append(missing, i)
+		}
+	}
+	if len(missing) == 0 {
+		return states, nil
+	}
+	fence := s.tags.begin()
+	fetched := make([]*tagState, len(missing))
+	ctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout)
+	defer cancel()
+	pipe := s.rdb.Pipeline()
+	gets := make([]*redis.StringCmd, len(missing))
+	for n, i := range missing {
+		slot := s.coverage.slot(s.tagKey(tags[i]))
+		fetched[n] = &tagState{slot: slot, cover: s.coverage.at(slot, now)}
+		gets[n] = pipe.Get(ctx, s.tagKey(tags[i]))
+	}
+	_, _ = pipe.Exec(ctx) // each command has its own error
+	for n, i := range missing {
+		number, err := gets[n].Uint64()
+		switch {
+		case errors.Is(err, redis.Nil):
+			continue
+		case err != nil:
+			return nil, err
+		}
+		t := fetched[n]
+		t.epoch = epoch(number)
+		s.tags.learn(tags[i], t, fence)
+		states[i] = t
+	}
+	return states, nil
+}
+
+// standing reports whether no tag of an entry was invalidated since it was filled. The states are to bind what is kept
+// in the process to.
+func (s *Store) standing(ctx context.Context, h header) ([]*tagState, bool, error) {
+	if len(h.tags) == 0 {
+		return nil, true, nil
+	}
+	states, err := s.tagsOf(ctx, h.tags)
+	if err != nil {
+		return nil, false, err
+	}
+	for _, t := range states {
+		if t == nil || t.epoch > h.epoch { // a tag that Redis has forgotten may have been invalidated
+			return nil, false, nil
+		}
+	}
+	return states, true, nil
+}
+
+// introduce makes Redis remember tags that it does not, as of now: entries from before then have them in doubt.
+func (s *Store) introduce(ctx context.Context, tags []tagHash) error {
+	states, err := s.tagsOf(ctx, tags)
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(states, nil) {
+		return nil
+	}
+	now, err := s.readClock(ctx)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout)
+	defer cancel()
+	pipe := s.rdb.Pipeline()
+	for i, tag := range tags {
+		if states[i] == nil {
+			pipe.SetArgs(ctx, s.tagKey(tag), uint64(now), redis.SetArgs{Mode: "NX", TTL: tagLife})
+		}
+	}
+	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
+		return err
+	}
+	return nil
+}
+
+// InvalidateTags invalidates all entries that have one of the tags (see Tags), in all processes, at once: one command a
+// tag, however many entries. When it returned nil, no look-up that begins after it, here or where the news has arrived
+// (milliseconds later), returns what was loaded before it, and no load from before it is stored. The memory is given back
+// when entries are looked up or end. An error says that some tags may not be invalidated; call again.
+func (s *Store) InvalidateTags(ctx context.Context, tags ...string) error {
+	var errs []error
+	for _, tag := range tags {
+		if tag == "" || len(tag) > maxTagBytes {
+			errs = append(errs, fmt.Errorf("cache: tag %q, give 1 to %d bytes", clip(tag), maxTagBytes))
+		}
+	}
+	if err := errors.Join(errs...); err != nil || len(tags) == 0 {
+		return err
+	}
+	if s.rdb == nil {
+		e := s.clock.learn(epoch(s.clock.known.Load() + 1))
+		for _, tag := range tags {
+			s.tags.forget(hashTag(tag))
+			s.tags.learn(hashTag(tag), &tagState{epoch: e, cover: s.coverage.at(0, s.now())}, s.tags.begin())
+		}
+		s.forgetFlights()
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.stepTimeout())
+	defer cancel()
+	e, err := s.tick(ctx)
+	if err != nil {
+		return fmt.Errorf("cache: no tag was invalidated, call again: %w", err)
+	}
+	pipe := s.rdb.Pipeline()
+	sets := make([]*redis.Cmd, len(tags))
+	for i, tag := range tags {
+		sets[i] = raiseTagScript.Eval(ctx, pipe, []string{s.tagKey(hashTag(tag))}, uint64(e), tagLife.Milliseconds())
+	}
+	_, _ = pipe.Exec(ctx) // each command has its own error
+	for i, tag := range tags {
+		s.tags.forget(hashTag(tag))
+		if err := sets[i].Err(); err != nil {
+			errs = append(errs, fmt.Errorf("cache: tag %q was not invalidated, call again: %w", clip(tag), err))
+		}
+	}
+	s.forgetFlights()
+	return errors.Join(errs...)
+}
+
+// raiseTagScript notes the epoch of a tag's invalidation, the later of two. KEYS: tag. ARGV: epoch, TTL in ms.
+var raiseTagScript = redis.NewScript(`
+local e = ARGV[1]
+local was = redis.call('GET', KEYS[1])
+if was and tonumber(was) > tonumber(e) then e = was end
+redis.call('SET', KEYS[1], e, 'PX', ARGV[2])
+return 1`)
+
+// forgetFlights makes later callers not share the loads that run now.
+func (s *Store) forgetFlights() {
+	for _, v := range s.declared() {
+		v.forget()
+	}
+}
