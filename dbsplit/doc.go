@@ -17,7 +17,11 @@
 //   - Reads under a context with a scaleaware.Watermark see everything that was committed under that watermark, in this
 //     process or in another one that carried it there: a replica that has not replayed it is not asked. This holds
 //     with synchronous_commit off, too.
-//   - With [Options.MonotonicReads] they also never see less than an earlier read under that watermark.
+//   - With [Options.MonotonicReads] they also never see less than an earlier read under that watermark, but for one case
+//     that PostgreSQL leaves open: a primary sends a commit to its replicas a moment before it shows it itself. A read that
+//     a replica answered within that moment may be followed by one that the primary answers without it. The moment is the
+//     time between two instructions of the committing process, longer when that is not scheduled; with
+//     synchronous_standby_names it is as long as the wait for the standby.
 //   - Without either, a read sees a state of the database that the primary once had, within [Options.MaxStaleness] while
 //     the primary can serve those that no replica can.
 //
