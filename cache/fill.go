@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -164,9 +165,10 @@ func beginReply(reply []any) (text string, start int64, how begun, err error) {
 	return "", 0, 0, errors.New("cache: the begin script answered in no known form")
 }
 
-// keepClaim goes on claiming a load that takes long, until it is stopped.
-func (s *Store) keepClaim(ctx context.Context, f *fill) (stop func()) {
-	if f.claim == 0 {
+// keepClaims goes on claiming loads that take long, until it is stopped.
+func (s *Store) keepClaims(ctx context.Context, fills ...*fill) (stop func()) {
+	claimed := slices.DeleteFunc(fills, func(f *fill) bool { return f.claim == 0 })
+	if len(claimed) == 0 {
 		return func() {}
 	}
 	done, ended := make(chan struct{}), make(chan struct{})
@@ -180,12 +182,10 @@ func (s *Store) keepClaim(ctx context.Context, f *fill) (stop func()) {
 				return
 			case <-timer.C:
 			}
-			till, err := s.reclaim(ctx, f, claimTTL)
-			if err == nil && till == 0 {
-				return
-			}
-			if err == nil {
-				f.claim = till
+			for _, f := range claimed {
+				if till, err := s.reclaim(ctx, f, claimTTL); err == nil && till != 0 {
+					f.claim = till
+				}
 			}
 			timer.Reset(claimTTL / 3)
 		}

@@ -150,7 +150,7 @@ func (v *View[V]) load(ctx context.Context, fl *fill, f *flight[V], load Loader[
 			s.in.loads.WithLabelValues(v.name, "timeout").Inc()
 		})
 	})
-	unclaim := s.keepClaim(lctx, fl)
+	unclaim := s.keepClaims(lctx, fl)
 	wctx, w := fl.watch(lctx)
 	defer func() { // the loader ended the goroutine (runtime.Goexit)
 		if !returned {

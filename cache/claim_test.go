@@ -1,0 +1,164 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/redis/go-redis/v9"
+)
+
+// Many callers in several processes miss at once: one loads, all get its value.
+func TestOneLoadForAllProcesses(t *testing.T) {
+	for _, run := range []bool{true, false} {
+		t.Run(fmt.Sprint("running ", run), func(t *testing.T) {
+			both(t, func(t *testing.T, rdb redis.UniversalClient) {
+				ctx := testContext(t)
+				first := newStore(t, rdb, nil)
+				stores := []*Store{first, sibling(t, first), sibling(t, first), sibling(t, first)}
+				var calls atomic.Int64
+				release := make(chan struct{})
+				load := func(_ context.Context, id string) (lead, error) {
+					calls.Add(1)
+					<-release
+					return lead{ID: id, Score: 7}, nil
+				}
+				var wg sync.WaitGroup
+				waiting := func() (n float64) {
+					for _, s := range stores {
+						n += testutil.ToFloat64(s.in.waited.WithLabelValues("lead"))
+					}
+					return n
+				}
+				for _, s := range stores {
+					if run {
+						running(t, s)
+					}
+					v := Of[lead](s, "lead")
+					for range 50 {
+						wg.Go(func() {
+							l, err := v.Load(ctx, "1", load)
+							if err != nil || l.Score != 7 {
+								t.Errorf("%+v, %v", l, err)
+							}
+						})
+					}
+				}
+				eventually(t, "three processes wait for the fourth", func() bool { return calls.Load() >= 1 && waiting() >= 3 })
+				close(release)
+				wg.Wait()
+				if n := calls.Load(); n != 1 {
+					t.Errorf("%d loads", n)
+				}
+			})
+		})
+	}
+}
+
+// A load that takes longer than a claim keeps it.
+func TestLongLoadKeepsItsClaim(t *testing.T) {
+	ctx := testContext(t)
+	here := newStore(t, client(t, one.Get(t)), func(o *Options) { o.LoadTimeout = 30 * time.Second })
+	a, b := Of[lead](here, "lead"), Of[lead](sibling(t, here), "lead")
+	g, h := newGate(), newGate()
+	slow := background(ctx, a, "1", g.load)
+	<-g.entered
+	waiter := background(ctx, b, "1", h.load)
+	select {
+	case <-h.entered:
+		t.Error("a second load began beside the first")
+	case <-time.After(claimTTL + time.Second): // nothing else tells that nothing happens
+	}
+	g.release <- lead{Score: 1}
+	for _, done := range []<-chan outcome{slow, waiter} {
+		got := <-done
+		wantScore(t, got.lead, got.err, 1)
+	}
+}
+
+// When the process that loads is gone, another takes over when the claim ends.
+func TestClaimOfTheDeadEnds(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := testContext(t)
+		here := newStore(t, rdb, nil)
+		fl := &fill{key: here.opts.Prefix + "lead:1", id: "1"}
+		if how, _, _, err := here.begin(ctx, fl); err != nil || how != granted {
+			t.Fatal(how, err)
+		}
+		began := time.Now() // and its process dies
+		l, err := Of[lead](sibling(t, here), "lead").Load(ctx, "1", loads(lead{Score: 2}))
+		wantScore(t, l, err, 2)
+		if took := time.Since(began); took < claimTTL-200*time.Millisecond || took > claimTTL+5*time.Second {
+			t.Errorf("it took %v, the claim is for %v", took, claimTTL)
+		}
+	})
+}
+
+// A load that fails frees the others at once.
+func TestFailedLoadGivesItsClaimUp(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := testContext(t)
+		here := newStore(t, rdb, nil)
+		away := errors.New("away")
+		for name, load := range map[string]Loader[lead]{
+			"error":     func(context.Context, string) (lead, error) { return lead{}, away },
+			"panic":     func(context.Context, string) (lead, error) { panic("boom") },
+			"not found": func(context.Context, string) (lead, error) { return lead{}, ErrNotFound },
+		} {
+			if _, err := Of[lead](here, "lead").Load(ctx, name, load); err == nil {
+				t.Fatal("no error")
+			}
+			began := time.Now()
+			l, err := Of[lead](sibling(t, here), "lead").Load(ctx, name, loads(lead{Score: 2}))
+			wantScore(t, l, err, 2)
+			if took := time.Since(began); took > claimTTL/2 {
+				t.Errorf("%s: the next load waited %v", name, took)
+			}
+		}
+	})
+}
+
+// Who wrote does not wait for a load that may not see it.
+func TestCallerThatWroteDoesNotWaitForALesserLoad(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := testContext(t)
+		here := newStore(t, rdb, nil)
+		a, b := Of[lead](here, "lead"), Of[lead](sibling(t, here), "lead")
+		g := newGate()
+		slow := background(ctx, a, "1", g.load)
+		<-g.entered
+		l, err := b.Load(wrote(ctx, at(9)), "1", obedient(lead{Score: 2}))
+		wantScore(t, l, err, 2)
+		g.release <- lead{Score: 1}
+		<-slow
+		l, err = b.Get(wrote(ctx, at(9)), "1")
+		wantScore(t, l, err, 2)
+	})
+}
+
+// Who wrote waits for a load that sees at least as much.
+func TestCallerThatWroteWaitsForAGreaterLoad(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := testContext(t)
+		here := newStore(t, rdb, nil)
+		a, b := Of[lead](here, "lead"), Of[lead](sibling(t, here), "lead")
+		g, h := newGate(), newGate()
+		g.saw = append(g.saw, at(9))
+		slow := background(wrote(ctx, at(9)), a, "1", g.load)
+		<-g.entered
+		waiter := background(wrote(ctx, at(8)), b, "1", h.load)
+		eventually(t, "it waits", func() bool { return testutil.ToFloat64(b.store.in.waited.WithLabelValues("lead")) == 1 })
+		g.release <- lead{Score: 1}
+		<-slow
+		got := <-waiter
+		wantScore(t, got.lead, got.err, 1)
+		if h.calls.Load() != 0 {
+			t.Error("it loaded")
+		}
+	})
+}

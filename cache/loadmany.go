@@ -1,0 +1,286 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"runtime/debug"
+	"slices"
+
+	"github.com/redis/go-redis/v9"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/scaleaware/scaleaware"
+)
+
+// ManyLoader gets the values of several keys from their origin at once, under the terms of Loader. A key that is neither
+// in the map nor in the error does not exist. When only some could be had, it returns them with a KeyErrors that names
+// the others; after any other error nothing is taken from the map, and no key counts as not existing.
+type ManyLoader[V any] func(ctx context.Context, ids []string) (map[string]V, error)
+
+// LoadMany returns the cached values of ids, and the loader's of those that are not cached, which it then caches. The
+// loader is called once, for the keys that nobody else loads already; callers of a key share its load with those of Load.
+// A key that does not exist is in neither the map nor the error. The error is a KeyErrors, with Load's errors; the map is
+// right beside it.
+func (v *View[V]) LoadMany(ctx context.Context, ids []string, load ManyLoader[V]) (map[string]V, error) {
+	found, failed := make(map[string]V, len(ids)), make(KeyErrors)
+	if v.err != nil {
+		return found, v.err
+	}
+	need, blind := v.need(ctx)
+	missing, stale := map[string]entry{}, map[string]V{}
+	var behind []string
+	take := func(id string, value V, e entry) {
+		v.account(ctx, e)
+		switch {
+		case e.serves():
+			if e.verdict == hit {
+				found[id] = value
+			}
+			if e.phase != fresh || v.early(e) {
+				behind = append(behind, id)
+			}
+			return
+		case e.verdict == hit && e.phase == onError:
+			stale[id] = value
+		}
+		missing[id] = e
+	}
+	if blind == nil {
+		v.each(ctx, ids, need, failed, take)
+	} else {
+		for _, id := range ids {
+			if err := v.check(id); err != nil {
+				failed[id] = err
+			} else {
+				take(id, *new(V), entry{})
+			}
+		}
+	}
+	for _, id := range behind {
+		v.refresh(ctx, &fill{key: v.prefix + id, id: id, need: need}, single(load))
+	}
+	if ctx.Err() != nil && len(missing) > 0 {
+		for id := range missing {
+			failed[id] = context.Cause(ctx)
+		}
+		return found, failed
+	}
+	v.shareMany(ctx, missing, need, blind, load, func(id string, value V, err error) {
+		fallback, ok := stale[id]
+		switch {
+		case err == nil:
+			found[id] = value
+		case errors.Is(err, ErrNotFound):
+		case ok && ctx.Err() == nil:
+			v.in().fallbacks.WithLabelValues(v.name).Inc()
+			v.in().failed(ctx, "stale", err, "view", v.name)
+			v.told(ctx, missing[id].header)
+			found[id] = fallback
+		default:
+			failed[id] = err
+		}
+	})
+	return found, failed.orNil()
+}
+
+// single makes a Loader of a ManyLoader.
+func single[V any](load ManyLoader[V]) Loader[V] {
+	return func(ctx context.Context, id string) (V, error) {
+		values, err := load(ctx, []string{id})
+		return oneOf(values, err, id)
+	}
+}
+
+// oneOf says what a ManyLoader's answer means for one key.
+func oneOf[V any](values map[string]V, err error, id string) (V, error) {
+	var some KeyErrors
+	if err != nil && !errors.As(err, &some) {
+		return *new(V), err
+	}
+	if err := some[id]; err != nil {
+		return *new(V), err
+	}
+	if value, ok := values[id]; ok {
+		return value, nil
+	}
+	if len(some) > 0 { // of a batch that is not whole nothing can be said to be missing
+		return *new(V), some
+	}
+	return *new(V), ErrNotFound
+}
+
+// shareMany loads what is missing with everybody else who waits for it, and hands over each key's outcome.
+func (v *View[V]) shareMany(ctx context.Context, missing map[string]entry, need scaleaware.Tokens, blind error, load ManyLoader[V], got func(string, V, error)) {
+	type waiting struct {
+		flight *flight[V]
+		began  bool
+	}
+	flights := make(map[string]waiting, len(missing))
+	var mine []*fill
+	for _, id := range slices.Sorted(maps.Keys(missing)) {
+		fl := &fill{key: v.prefix + id, id: id, need: need, blind: blind, seen: missing[id]}
+		f, began := &flight[V]{need: need, done: make(chan struct{})}, true
+		if blind == nil {
+			f, began = v.flights.join(fl.key, need)
+			fl.need = f.need
+		}
+		flights[id] = waiting{f, began}
+		if began {
+			mine = append(mine, fl)
+		}
+	}
+	if len(mine) > 0 {
+		own := make(map[string]*flight[V], len(mine))
+		for _, fl := range mine {
+			own[fl.id] = flights[fl.id].flight
+		}
+		go v.runMany(context.WithoutCancel(ctx), mine, own, load)
+	}
+	for id, w := range flights {
+		value, err := v.await(ctx, w.flight, w.began, need)
+		got(id, value, err)
+	}
+}
+
+// runMany is the goroutine of one batch. Keys that another process loads are waited for one by one.
+func (v *View[V]) runMany(ctx context.Context, fills []*fill, flights map[string]*flight[V], load ManyLoader[V]) {
+	var batch []*fill
+	for i, how := range v.store.beginMany(ctx, fills) {
+		switch fl := fills[i]; how {
+		case granted:
+			batch = append(batch, fl)
+		default:
+			go v.run(ctx, fl, flights[fl.id], single(load))
+		}
+	}
+	if len(batch) > 0 {
+		v.loadMany(ctx, batch, flights, load)
+	}
+}
+
+// beginMany begins fills in one pipeline a node. Without Redis all are granted.
+func (s *Store) beginMany(ctx context.Context, fills []*fill) []begun {
+	hows := make([]begun, len(fills))
+	for i := range hows {
+		hows[i] = granted
+	}
+	epoch := s.epochNow(ctx)
+	for _, fl := range fills {
+		fl.epoch = epoch
+	}
+	if s.redisOff() {
+		return hows
+	}
+	if s.beginSome(ctx, fills, hows, false) {
+		s.preload(ctx, beginScript)
+		s.beginSome(ctx, fills, hows, true)
+	}
+	return hows
+}
+
+// unscripted marks a fill that a server could not begin because it did not have the script.
+const unscripted begun = -1
+
+// beginSome begins all fills, or the unscripted ones, and reports whether a server did not have the script.
+func (s *Store) beginSome(ctx context.Context, fills []*fill, hows []begun, again bool) (missing bool) {
+	ctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout)
+	defer cancel()
+	pipe := s.rdb.Pipeline()
+	replies := make([]*redis.Cmd, len(fills))
+	for i, fl := range fills {
+		if !fl.seen.down && (!again || hows[i] == unscripted) {
+			replies[i] = pipe.EvalSha(ctx, beginScript.Hash(), []string{fl.key}, s.beginArgs(fl)...)
+		}
+	}
+	_, _ = pipe.Exec(ctx) // each command has its own error
+	for i, reply := range replies {
+		if reply == nil {
+			continue
+		}
+		answer, err := reply.Slice()
+		if redis.HasErrorPrefix(err, "NOSCRIPT") && !again {
+			hows[i], missing = unscripted, true
+			continue
+		}
+		if err == nil {
+			hows[i], _, _, err = s.began(fills[i], answer)
+		}
+		if err != nil {
+			hows[i] = granted // and nothing is stored
+			s.in.failed(ctx, "lease", err)
+		}
+	}
+	return missing
+}
+
+// loadMany calls the loader for a batch when it is its turn.
+func (v *View[V]) loadMany(ctx context.Context, batch []*fill, flights map[string]*flight[V], load ManyLoader[V]) {
+	s := v.store
+	whole, ids := &fill{blind: batch[0].blind}, make([]string, len(batch))
+	for i, fl := range batch {
+		ids[i] = fl.id
+		whole.need = whole.need.Merge(fl.need)
+		if v.near != nil && s.rdb == nil {
+			fl.ticket = v.near.ticket(s, fl.key, fl.id, s.now())
+		}
+	}
+	finish := func(err error) {
+		for _, fl := range batch {
+			v.flights.finish(fl.key, flights[fl.id], func() { flights[fl.id].err = err })
+		}
+	}
+	giveUp := func() {
+		for _, fl := range batch {
+			s.release(ctx, fl)
+		}
+	}
+	telling := false
+	if fillFrom(ctx) == nil {
+		done, err := s.turn(ctx, false)
+		if err != nil {
+			s.in.loads.WithLabelValues(v.name, "shed").Inc()
+			finish(err)
+			giveUp()
+			return
+		}
+		defer func() { done(telling) }()
+	}
+	lctx, cancel := context.WithTimeoutCause(ctx, s.opts.LoadTimeout, ErrLoadTimeout)
+	defer cancel()
+	stop := context.AfterFunc(lctx, func() {
+		s.in.loads.WithLabelValues(v.name, "timeout").Inc()
+		finish(ErrLoadTimeout)
+	})
+	unclaim := s.keepClaims(lctx, slices.Clone(batch)...)
+	wctx, w := whole.watch(lctx)
+	returned := false
+	defer func() { // the loader ended the goroutine (runtime.Goexit)
+		if !returned {
+			unclaim()
+			finish(&PanicError{Stack: debug.Stack()})
+			giveUp()
+		}
+	}()
+	values, err := protect(wctx, "", func(ctx context.Context, _ string) (map[string]V, error) { return load(ctx, ids) })
+	unclaim()
+	returned, telling = true, err == nil || errors.Is(context.Cause(lctx), ErrLoadTimeout)
+	if !stop() {
+		giveUp()
+		return
+	}
+	var group errgroup.Group
+	group.SetLimit(landsAtATime)
+	for _, fl := range batch {
+		group.Go(func() error {
+			fl.noted, fl.began = whole.noted, whole.began
+			fl.ageless.Store(whole.ageless.Load())
+			value, err := oneOf(values, err, fl.id)
+			v.conclude(ctx, fl, flights[fl.id], w, value, err)
+			return nil
+		})
+	}
+	_ = group.Wait()
+}
+
+const landsAtATime = 16

@@ -1,0 +1,164 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+func TestLoadMany(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := testContext(t)
+		leads := Of[lead](newStore(t, rdb, nil), "lead", NegativeTTL(time.Minute))
+		if err := leads.Set(ctx, "0", lead{Score: 100}); err != nil {
+			t.Fatal(err)
+		}
+		var asked []string
+		load := func(_ context.Context, ids []string) (map[string]lead, error) {
+			asked = ids
+			found := map[string]lead{}
+			for _, id := range ids {
+				if id != "none" {
+					found[id] = lead{ID: id, Score: 1}
+				}
+			}
+			return found, nil
+		}
+		ids := []string{"0", "1", "2", "3", "2", "none", ""}
+		found, err := leads.LoadMany(ctx, ids, load)
+		var failed KeyErrors
+		if !errors.As(err, &failed) || len(failed) != 1 || !errors.Is(failed[""], ErrKey) {
+			t.Errorf("got %v", err)
+		}
+		if len(found) != 4 || found["0"].Score != 100 || found["3"].ID != "3" {
+			t.Errorf("got %v", found)
+		}
+		if !slices.Equal(asked, []string{"1", "2", "3", "none"}) {
+			t.Errorf("the loader was asked for %q", asked)
+		}
+		asked = nil
+		if found, err := leads.LoadMany(ctx, ids[:6], load); err != nil || len(found) != 4 || asked != nil {
+			t.Errorf("all are cached: %v, %v, asked for %q", found, err, asked)
+		}
+	})
+}
+
+// What a batch that is not whole leaves out is not known to be missing.
+func TestPartialBatchIsNoNegativeAnswer(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := testContext(t)
+		leads := Of[lead](newStore(t, rdb, nil), "lead", NegativeTTL(time.Minute))
+		away := errors.New("away")
+		found, err := leads.LoadMany(ctx, []string{"1", "2", "3"}, func(context.Context, []string) (map[string]lead, error) {
+			return map[string]lead{"1": {Score: 1}}, KeyErrors{"2": away}
+		})
+		var failed KeyErrors
+		if !errors.As(err, &failed) || len(failed) != 2 || !errors.Is(failed["2"], away) || failed["3"] == nil || found["1"].Score != 1 || len(found) != 1 {
+			t.Errorf("got %v, %v", found, err)
+		}
+		found, err = leads.LoadMany(ctx, []string{"1", "2", "3"}, func(_ context.Context, ids []string) (map[string]lead, error) {
+			if !slices.Equal(ids, []string{"2", "3"}) {
+				t.Errorf("asked for %q", ids)
+			}
+			return map[string]lead{"2": {Score: 2}, "3": {Score: 3}}, nil
+		})
+		if err != nil || len(found) != 3 || found["3"].Score != 3 {
+			t.Errorf("got %v, %v", found, err)
+		}
+		found, err = leads.LoadMany(ctx, []string{"4"}, func(context.Context, []string) (map[string]lead, error) {
+			return map[string]lead{"4": {Score: 4}}, away
+		})
+		if !errors.Is(err, away) || len(found) != 0 {
+			t.Errorf("got %v, %v", found, err)
+		}
+	})
+}
+
+// Overlapping batches and single loads, in two processes, ask the origin once for each key.
+func TestBatchesShareLoads(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := testContext(t)
+		first := newStore(t, rdb, nil)
+		stores := []*Store{first, sibling(t, first)}
+		var loaded [30]atomic.Int64
+		many := func(_ context.Context, ids []string) (map[string]lead, error) {
+			found := map[string]lead{}
+			for _, id := range ids {
+				var n int64
+				fmt.Sscan(id, &n)
+				loaded[n].Add(1)
+				found[id] = lead{ID: id, Score: n}
+			}
+			return found, nil
+		}
+		var wg sync.WaitGroup
+		for i := range 20 {
+			v := Of[lead](stores[i%2], "lead")
+			wg.Go(func() {
+				var ids []string
+				for n := range 10 {
+					ids = append(ids, fmt.Sprint(i+n))
+				}
+				found, err := v.LoadMany(ctx, ids, many)
+				if err != nil || len(found) != 10 || found[ids[3]].ID != ids[3] {
+					t.Errorf("%v, %v", found, err)
+				}
+			})
+			wg.Go(func() {
+				l, err := v.Load(ctx, fmt.Sprint(i), single(many))
+				wantScore(t, l, err, int64(i))
+			})
+		}
+		wg.Wait()
+		for n := range 29 {
+			if got := loaded[n].Load(); got != 1 {
+				t.Errorf("key %d was loaded %d times", n, got)
+			}
+		}
+	})
+}
+
+func TestManyLoaderPanicFreesAll(t *testing.T) {
+	ctx := testContext(t)
+	leads := Of[lead](newStore(t, client(t, one.Get(t)), nil), "lead")
+	_, err := leads.LoadMany(ctx, []string{"1", "2"}, func(context.Context, []string) (map[string]lead, error) { panic("boom") })
+	var failed KeyErrors
+	if !errors.As(err, &failed) || len(failed) != 2 || !errors.As(failed["2"], new(*PanicError)) {
+		t.Errorf("got %v", err)
+	}
+	began := time.Now()
+	l, err := leads.Load(ctx, "1", loads(lead{Score: 2}))
+	wantScore(t, l, err, 2)
+	if time.Since(began) > claimTTL/2 {
+		t.Error("the claim was not given up")
+	}
+}
+
+// A batch that another fill overtakes, or that a delete fences, is not stored where it must not.
+func TestBatchIsFenced(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := testContext(t)
+		leads := Of[lead](newStore(t, rdb, nil), "lead")
+		found, err := leads.LoadMany(ctx, []string{"1", "2"}, func(context.Context, []string) (map[string]lead, error) {
+			if err := leads.Delete(ctx, "1"); err != nil {
+				t.Error(err)
+			}
+			return map[string]lead{"1": {Score: 1}, "2": {Score: 2}}, nil
+		})
+		if err != nil || len(found) != 2 {
+			t.Fatal(found, err)
+		}
+		if _, err := leads.Get(ctx, "1"); !errors.Is(err, ErrMiss) {
+			t.Errorf("a load from before the delete was stored: %v", err)
+		}
+		l, err := leads.Get(ctx, "2")
+		wantScore(t, l, err, 2)
+	})
+}
