@@ -79,7 +79,7 @@ func (s *Store) extensionOf(view, id string) *Extension {
 
 // ExtendTTLs lengthens the TTLs of entries on all masters, and of those stored from now on, until RestoreTTLs, for a day
 // at most; running stores of other processes follow within a second. A new extension takes the place of the last one for
-// new entries. TTLs are never shortened, keys without TTL get none, keys that are not entries are left alone. An error
+// new entries. What processes keep by themselves stays, and for as long. TTLs are never shortened, keys without TTL get none, keys that are not entries are left alone. An error
 // wraps ErrPattern or ErrExtension, with nothing done, or ErrIncomplete.
 func (s *Store) ExtendTTLs(ctx context.Context, x Extension) (Report, error) {
 	x = x.withDefaults()
@@ -91,6 +91,7 @@ func (s *Store) ExtendTTLs(ctx context.Context, x Extension) (Report, error) {
 		if err := s.announce(ctx, x); err != nil {
 			return report, err
 		}
+		defer s.moveTTLs(ctx)()
 	}
 	s.preload(ctx, extendScript)
 	err := s.sweep(ctx, &report, x.Pause, s.scripted(extendScript, x.Factor-1, x.By.Milliseconds(), flag(x.DryRun)))
@@ -113,6 +114,7 @@ func (s *Store) restore(ctx context.Context, dryRun bool) (Report, error) {
 			return report, fmt.Errorf("%w: the extension could not be taken back, call again: %w", ErrIncomplete, err)
 		}
 		s.extension.Store(nil)
+		defer s.moveTTLs(ctx)()
 	}
 	s.preload(ctx, restoreScript)
 	err := s.sweep(ctx, &report, 0, s.scripted(restoreScript, restoreGrace.Milliseconds(), flag(dryRun)))

@@ -116,9 +116,9 @@ func (n *near[V]) ticket(s *Store, key, id string, now time.Duration) ticket {
 }
 
 // keep stores a value that was read under a ticket, unless something changed since.
-func (n *near[V]) keep(id string, t ticket, r *resident[V]) {
+func (n *near[V]) keep(id string, t ticket, r *resident[V]) (kept bool) {
 	if t.cover == nil {
-		return
+		return false
 	}
 	r.cover, r.slot = t.cover, t.slot
 	n.keeping.RLock()
@@ -127,8 +127,10 @@ func (n *near[V]) keep(id string, t ticket, r *resident[V]) {
 		if n.fences[t.shard].Load() != t.fence || n.all.Load() != t.all {
 			return nil, otter.CancelOp
 		}
+		kept = true
 		return r, otter.WriteOp
 	})
+	return kept
 }
 
 // get returns what is kept for id and covered at now, or nil.
@@ -234,7 +236,11 @@ func (v *View[V]) reconsider(id string) func(raw []byte, ok bool) {
 			return
 		}
 		_, left := v.age(was.header, s.nodeTime(t.slot, now), s.extensionOf(v.name, id))
-		v.keepUntil(id, t, &resident[V]{value: was.value, header: was.header, tags: was.tags, weight: was.weight}, left)
+		again := &resident[V]{value: was.value, header: was.header, tags: was.tags, weight: was.weight}
+		if v.keepUntil(id, t, again, left) || t.cover != nil && s.doubt(v.viewState, id) {
+			return // in the second case only because others changed that share its fence
+		}
+		v.near.drop(id)
 	}
 }
 
@@ -246,7 +252,7 @@ func (v *View[V]) keep(id string, t ticket, value V, e entry) {
 	}, e.left)
 }
 
-func (v *View[V]) keepUntil(id string, t ticket, r *resident[V], left time.Duration) {
+func (v *View[V]) keepUntil(id string, t ticket, r *resident[V], left time.Duration) (kept bool) {
 	now := v.store.now()
 	r.fresh = now + left
 	r.end = r.fresh
@@ -256,9 +262,7 @@ func (v *View[V]) keepUntil(id string, t ticket, r *resident[V], left time.Durat
 	if ttl := v.opts.local.TTL; ttl > 0 {
 		r.end = min(r.end, now+ttl)
 	}
-	if now < r.end {
-		v.near.keep(id, t, r)
-	}
+	return now < r.end && v.near.keep(id, t, r)
 }
 
 func (v *View[V]) residents() (entries int, bytes uint64) {

@@ -77,8 +77,12 @@ func TestHitInProcessCostsNoCommand(t *testing.T) {
 // Whoever changes an entry, all processes drop what they keep of it: at once in the one that does, soon in the others.
 func TestChangeReachesAllProcesses(t *testing.T) {
 	for name, change := range map[string]func(ctx context.Context, s *Store) error{
-		"delete":  func(ctx context.Context, s *Store) error { return Of[lead](s, "lead", InProcess(Local{})).Delete(ctx, "1") },
-		"set":     func(ctx context.Context, s *Store) error { return Of[lead](s, "lead", InProcess(Local{})).Set(ctx, "1", lead{Score: 2}) },
+		"delete": func(ctx context.Context, s *Store) error {
+			return Of[lead](s, "lead", InProcess(Local{})).Delete(ctx, "1")
+		},
+		"set": func(ctx context.Context, s *Store) error {
+			return Of[lead](s, "lead", InProcess(Local{})).Set(ctx, "1", lead{Score: 2})
+		},
 		"pattern": func(ctx context.Context, s *Store) error { _, err := s.Invalidate(ctx, "lead:?"); return err },
 		"all":     func(ctx context.Context, s *Store) error { _, err := s.Invalidate(ctx, "*"); return err },
 		"foreign": func(ctx context.Context, s *Store) error { return s.rdb.Del(ctx, s.opts.Prefix+"lead:1").Err() },

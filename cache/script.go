@@ -56,7 +56,7 @@ return till
 `)
 
 // storeScript lands a fill if its lease still stands and what stands there is not newer. Before a lease's hard expiry
-// nothing covers its unknown positions. It returns 'stored', 'fenced' or 'older'.
+// nothing covers its unknown positions. What was filled in an earlier epoch is older. It returns 'stored', 'fenced' or 'older'.
 // KEYS: entry. ARGV: header and payload, and in ms: the time until the soft expiry, until the hard one, the TTL.
 var storeScript = redis.NewScript(`
 local cur = redis.pcall('GETRANGE', KEYS[1], 0, 151)
@@ -79,6 +79,9 @@ for i = 0, have - 1 do
     end
   end
   if not covered then return 'older' end
+end
+if string.sub(cur, 3, 3) ~= 'L' and struct.unpack('>I8', new, 57) < struct.unpack('>I8', cur, 57) then
+  return 'older'
 end
 if have == 0 and string.sub(cur, 3, 3) ~= 'L' and struct.unpack('>I8', new, 17) < struct.unpack('>I8', cur, 17) then
   return 'older'

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -70,16 +71,51 @@ func (s *Store) acquit(ctx context.Context, batch []suspect) {
 	}
 }
 
-// sweepingKey tells all processes that a TTL extension is under way.
+// sweepingKey is there while TTLs are moved.
 func (s *Store) sweepingKey() string { return s.opts.Prefix + metaMark + "sweeping" }
 
+const (
+	sweepingLife = 3 * time.Second
+	// sweepingAhead is how long before the first TTL moves all processes are told. Who hears of it later drops what it
+	// keeps, which is as right.
+	sweepingAhead = 50 * time.Millisecond
+)
+
+// moveTTLs tells all processes that TTLs move, until done is called.
+func (s *Store) moveTTLs(ctx context.Context) (done func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	tell := func() error {
+		tctx, cancel := context.WithTimeout(ctx, s.stepTimeout())
+		defer cancel()
+		return s.rdb.Set(tctx, s.sweepingKey(), "1", sweepingLife).Err()
+	}
+	if err := tell(); err != nil {
+		s.in.failed(ctx, "sweeping", err) // then what is kept is dropped
+	}
+	s.sweepTill.Store(int64(s.now() + sweepingLife))
+	_ = sleep(ctx, sweepingAhead)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for sleep(ctx, sweepingLife/3) == nil {
+			if tell() == nil {
+				s.sweepTill.Store(int64(s.now() + sweepingLife))
+			}
+		}
+	}()
+	return func() { cancel(); <-ended }
+}
+
+// noteSweeping learns how long TTLs move at least.
 func (s *Store) noteSweeping(ctx context.Context) error {
-	text, err := s.rdb.PTTL(ctx, s.sweepingKey()).Result()
+	ctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout)
+	defer cancel()
+	left, err := s.rdb.PTTL(ctx, s.sweepingKey()).Result()
 	if err != nil {
 		return err
 	}
-	if text > 0 {
-		s.sweepTill.Store(int64(s.now() + text))
+	if left > 0 {
+		s.sweepTill.Store(int64(s.now() + left))
 	}
 	return nil
 }

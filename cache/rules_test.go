@@ -1,0 +1,161 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// barred makes a rule and does not sweep, as a process does that dies at that moment.
+func barred(t *testing.T, ctx context.Context, s *Store, pattern string) epoch {
+	t.Helper()
+	e, err := s.bar(ctx, pattern)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+// An invalidation holds before one key is swept: here at once, elsewhere as soon as the news is there.
+func TestRuleHoldsBeforeTheSweep(t *testing.T) {
+	inMode(t, func(t *testing.T, rdb redis.UniversalClient, options ...ViewOption) {
+		ctx := testContext(t)
+		here := running(t, newStore(t, rdb, nil))
+		there := running(t, sibling(t, here))
+		a, b := Of[lead](here, "lead", options...), Of[lead](there, "lead", options...)
+		for i := range 20 {
+			for _, v := range []*View[lead]{a, b, a, b} {
+				if _, err := v.Load(ctx, fmt.Sprint(i), loads(lead{Score: 1})); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		barred(t, ctx, here, "lead:1*")
+		for i := range 20 {
+			id := fmt.Sprint(i)
+			gone := id[0] == '1'
+			if _, err := a.Get(ctx, id); errors.Is(err, ErrMiss) != gone {
+				t.Errorf("key %s here: %v", id, err)
+			}
+			eventually(t, "the news is there", func() bool { _, err := b.Get(ctx, id); return errors.Is(err, ErrMiss) == gone })
+		}
+		if n, err := rdb.Exists(ctx, a.prefix+"1").Result(); n != 1 || err != nil {
+			t.Errorf("it was swept: %d, %v", n, err)
+		}
+		l, err := b.Load(ctx, "1", loads(lead{Score: 2})) // over the entry that is gone
+		wantScore(t, l, err, 2)
+		for _, v := range []*View[lead]{a, b} {
+			l, err := v.Get(ctx, "1")
+			wantScore(t, l, err, 2)
+		}
+	})
+}
+
+// A load that began before a rule does not land on what was loaded after it.
+func TestFillBeforeRuleDoesNotReplaceLater(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := testContext(t)
+		here := running(t, newStore(t, rdb, nil))
+		leads, g := Of[lead](here, "lead"), newGate()
+		slow := background(ctx, leads, "1", g.load)
+		<-g.entered
+		barred(t, ctx, here, "*")
+		unclaim(t, rdb, leads.prefix+"1")
+		l, err := leads.Load(ctx, "1", loads(lead{Score: 2}))
+		wantScore(t, l, err, 2)
+		g.release <- lead{Score: 1}
+		<-slow
+		l, err = leads.Get(ctx, "1")
+		wantScore(t, l, err, 2)
+	})
+}
+
+// Rules that came and went while a process was cut off make it drop all that it keeps.
+func TestMissedRulesDropAll(t *testing.T) {
+	ctx := testContext(t)
+	rdb := client(t, one.Get(t))
+	here := running(t, newStore(t, rdb, nil))
+	leads := Of[lead](here, "lead", InProcess(Local{}))
+	settled(t, ctx, leads, "1", loads(lead{Score: 1}))
+	other := sibling(t, here)
+	if e := barred(t, ctx, other, "nothing:*"); other.unbar(ctx, e) != nil {
+		t.Fatal("not taken away")
+	}
+	eventually(t, "the news is there", func() bool { return here.rules.Load().count == 1 && here.rules.Load().current(here, here.now()) })
+	if r, _ := leads.kept("1", nil); r != nil {
+		if other.rules.Load().count != 1 {
+			t.Fatal("no rule was counted")
+		}
+	}
+	was := *here.rules.Load()
+	was.count = 0
+	here.rules.Store(&was)
+	here.ruling.applied = nil
+	settled(t, ctx, leads, "1", loads(lead{Score: 1}))
+	if err := here.followRules(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if r, _ := leads.kept("1", nil); r != nil {
+		t.Error("a rule was missed, and what it may have named is used")
+	}
+}
+
+// A sweep whose process died is finished by another.
+func TestOrphanedSweepIsFinished(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := testContext(t)
+		s := newStore(t, rdb, nil)
+		leads := Of[lead](s, "lead")
+		for i := range 50 {
+			if err := leads.Set(ctx, fmt.Sprint(i), lead{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		// An old one: made when the clock stood where it stands for a process long dead.
+		e := uint64(time.Now().Add(-time.Hour).UnixMicro())
+		if err := ruleScript.Run(ctx, rdb, []string{s.rulesKey()}, e, "lead:*").Err(); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.followRules(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.reclaimMemory(ctx); err != nil {
+			t.Fatal(err)
+		}
+		for i := range 50 {
+			if n, err := rdb.Exists(ctx, leads.prefix+fmt.Sprint(i)).Result(); n != 0 || err != nil {
+				t.Fatalf("key %d is still there", i)
+			}
+		}
+		if list := s.rules.Load().list; len(list) != 0 {
+			t.Errorf("the rule stands: %v", list)
+		}
+	})
+}
+
+// The clock never shows less than it did, whatever happens to its key.
+func TestClockSurvivesItsKey(t *testing.T) {
+	ctx := testContext(t)
+	s := newStore(t, client(t, one.Get(t)), nil)
+	ahead := epoch(time.Now().Add(time.Hour).UnixMicro())
+	s.clock.learn(ahead)
+	for range 3 {
+		before := epoch(s.clock.known.Load())
+		e, err := s.tick(ctx)
+		if err != nil || e <= before {
+			t.Errorf("from %d to %d, %v", before, e, err)
+		}
+		s.rdb.Del(ctx, s.clockKey())
+	}
+	other := sibling(t, s)
+	if _, err := s.tick(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if e := other.epochNow(ctx); e != epoch(s.clock.known.Load()) {
+		t.Errorf("another process reads %d, want %d", e, s.clock.known.Load())
+	}
+}

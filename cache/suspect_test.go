@@ -1,0 +1,67 @@
+package cache
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// A TTL extension leaves in the process what it keeps, with its new end; what changes meanwhile goes.
+func TestExtensionKeepsWhatIsInTheProcess(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := testContext(t)
+		here := running(t, newStore(t, rdb, nil))
+		there := running(t, sibling(t, here))
+		option := InProcess(Local{})
+		a, b := Of[lead](here, "lead", TTL(time.Minute), option), Of[lead](there, "lead", TTL(time.Minute), option)
+		const keys = 300
+		for i := range keys {
+			settled(t, ctx, b, fmt.Sprint(i), loads(lead{Score: int64(i)}))
+		}
+		kept := func() (n int) {
+			for i := range keys {
+				if r, _ := b.kept(fmt.Sprint(i), nil); r != nil && r.value.Score == int64(i) {
+					n++
+				}
+			}
+			return n
+		}
+		if n := kept(); n != keys {
+			t.Fatalf("%d of %d are kept before", n, keys)
+		}
+		drops := b.near.cache.EstimatedSize()
+		if report, err := here.ExtendTTLs(ctx, Extension{Factor: 3}); err != nil || report.Changed != keys {
+			t.Fatalf("%+v, %v", report, err)
+		}
+		eventually(t, "all are looked at again", func() bool { return kept() == keys })
+		if n := b.near.cache.EstimatedSize(); n != drops {
+			t.Errorf("%d entries of %d after the extension", n, drops)
+		}
+		r, _ := b.kept("7", nil)
+		if left := r.fresh - there.now(); left < 2*time.Minute {
+			t.Errorf("it is kept for %v, Redis has it for three minutes", left)
+		}
+		// While TTLs may move still, what changes goes.
+		if !there.sweeping() {
+			t.Fatal("not told")
+		}
+		if err := a.Delete(ctx, "7"); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the delete is heard of", func() bool { _, err := b.Get(ctx, "7"); return errors.Is(err, ErrMiss) })
+		if err := a.Set(ctx, "8", lead{Score: 800}); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the new value is served", func() bool { l, err := b.Get(ctx, "8"); return err == nil && l.Score == 800 })
+		if _, err := here.RestoreTTLs(ctx); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the old ends are back", func() bool {
+			r, _ := b.kept("9", nil)
+			return r != nil && r.fresh-there.now() <= time.Minute
+		})
+	})
+}

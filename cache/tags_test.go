@@ -1,0 +1,141 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/redis/go-redis/v9"
+)
+
+func byCustomer(id string, l lead) []string {
+	return []string{"customer:" + fmt.Sprint(l.Score), "all"}
+}
+
+func TestTags(t *testing.T) {
+	inMode(t, func(t *testing.T, rdb redis.UniversalClient, options ...ViewOption) {
+		for _, run := range []bool{true, false} {
+			ctx := testContext(t)
+			here := newStore(t, rdb, nil)
+			there := sibling(t, here)
+			if run {
+				running(t, here)
+				running(t, there)
+			}
+			options := append(options, Tags(byCustomer), StaleIfError(1<<40))
+			a, b := Of[lead](here, "lead", options...), Of[lead](there, "lead", options...)
+			for i := range 4 {
+				id := fmt.Sprint(i)
+				eventually(t, "both have it", func() bool { // the first fill after a tag is new may not count
+					_, err1 := a.Load(ctx, id, loads(lead{Score: int64(i % 2)}))
+					_, err2 := b.Load(ctx, id, loads(lead{Score: int64(i % 2)}))
+					_, err3 := b.Get(ctx, id)
+					return err1 == nil && err2 == nil && err3 == nil
+				})
+			}
+			if err := here.InvalidateTags(ctx, "customer:1", "nobody's"); err != nil {
+				t.Fatal(err)
+			}
+			for i := range 4 {
+				id := fmt.Sprint(i)
+				_, err := a.Get(ctx, id)
+				if gone := errors.Is(err, ErrMiss); gone != (i%2 == 1) {
+					t.Errorf("run %v: key %s in the process that invalidated: %v", run, id, err)
+				}
+				eventually(t, "the others follow", func() bool { _, err := b.Get(ctx, id); return errors.Is(err, ErrMiss) == (i%2 == 1) })
+			}
+			fails := func() error {
+				_, err := b.LoadMany(ctx, []string{"1"}, func(_ context.Context, _ []string) (map[string]lead, error) { return nil, errors.New("away") })
+				return err
+			}
+			if fails() == nil {
+				t.Error("a stale value was served whose tag was invalidated")
+			}
+			l, err := b.Load(ctx, "1", loads(lead{Score: 5}))
+			wantScore(t, l, err, 5)
+		}
+	})
+}
+
+// A load that began before its tag was invalidated is not served after it.
+func TestFillBeforeTagInvalidation(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := testContext(t)
+		here := newStore(t, rdb, nil)
+		there := sibling(t, here)
+		a, b := Of[lead](here, "lead", Tags(byCustomer)), Of[lead](there, "lead", Tags(byCustomer))
+		for i := range 2 { // with a tag that is known, and with one that is not
+			id := fmt.Sprint(i)
+			g := newGate()
+			slow := background(ctx, a, id, g.load)
+			<-g.entered
+			if err := there.InvalidateTags(ctx, "customer:0"); err != nil {
+				t.Fatal(err)
+			}
+			g.release <- lead{Score: 0}
+			<-slow
+			if _, err := b.Get(ctx, id); !errors.Is(err, ErrMiss) {
+				t.Errorf("key %s: %v", id, err)
+			}
+		}
+	})
+}
+
+// A tag that Redis has lost may have been invalidated.
+func TestLostTagIsInDoubt(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := testContext(t)
+		s := newStore(t, rdb, nil)
+		leads := Of[lead](s, "lead", Tags(byCustomer))
+		stored := func() bool {
+			_, err := leads.Load(ctx, "1", loads(lead{Score: 3}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = leads.Get(ctx, "1")
+			return err == nil
+		}
+		eventually(t, "it is stored", stored)
+		if err := s.InvalidateTags(ctx, "customer:3"); err != nil {
+			t.Fatal(err)
+		}
+		raw, err := rdb.Get(ctx, leads.prefix+"1").Bytes() // from before the invalidation
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, err := rdb.Del(ctx, s.tagKey(hashTag("customer:3"))).Result(); n != 1 || err != nil {
+			t.Fatal(n, err)
+		}
+		if _, err := leads.Get(ctx, "1"); !errors.Is(err, ErrMiss) {
+			t.Errorf("the tag is lost, and its entry served: %v", err)
+		}
+		eventually(t, "it is stored anew", stored)
+		if err := rdb.Set(ctx, leads.prefix+"1", raw, 0).Err(); err != nil { // it was only lost from sight
+			t.Fatal(err)
+		}
+		if _, err := leads.Get(ctx, "1"); !errors.Is(err, ErrMiss) {
+			t.Errorf("the tag came back, and with it what was invalidated: %v", err)
+		}
+	})
+}
+
+func TestBadTags(t *testing.T) {
+	ctx := testContext(t)
+	s := newStore(t, client(t, one.Get(t)), nil)
+	for _, tag := range []string{"", strings.Repeat("x", maxTagBytes+1)} {
+		if err := s.InvalidateTags(ctx, "good", tag); err == nil || !strings.Contains(err.Error(), "give 1 to 256") {
+			t.Errorf("%.5q: %v", tag, err)
+		}
+		leads := Of[lead](s, "lead"+fmt.Sprint(len(tag)), Tags(func(string, lead) []string { return []string{tag} }))
+		l, err := leads.Load(ctx, "1", loads(lead{Score: 1}))
+		wantScore(t, l, err, 1)
+		if _, err := leads.Get(ctx, "1"); !errors.Is(err, ErrMiss) {
+			t.Errorf("a value with a bad tag was stored: %v", err)
+		}
+	}
+	if err := Of[lead](s, "typed", Tags(func(string, string) []string { return nil })).Err(); err == nil || !strings.Contains(err.Error(), "another type") {
+		t.Errorf("got %v", err)
+	}
+}
