@@ -16,7 +16,7 @@ import (
 // instruments are the store's series and its log.
 type instruments struct {
 	requests, loads, fills, invalidated, evicted, background *prometheus.CounterVec
-	waited, refreshes, fallbacks                             *prometheus.CounterVec
+	waited, refreshes, fallbacks, verified                   *prometheus.CounterVec
 	memoryUsed, memoryMax, memoryPolicy, evicting            *prometheus.GaugeVec
 	covered                                                  *prometheus.GaugeVec
 	residents, residentBytes, broken                         *prometheus.GaugeVec
@@ -44,6 +44,7 @@ func newInstruments(o Options) (*instruments, error) {
 	counter(&in.waited, metrics.CacheWaited)
 	counter(&in.refreshes, metrics.CacheRefreshes)
 	counter(&in.fallbacks, metrics.CacheFallbacks)
+	counter(&in.verified, metrics.CacheVerified)
 	gauge(&in.covered, metrics.CacheCovered)
 	gauge(&in.residents, metrics.CacheResidents)
 	gauge(&in.residentBytes, metrics.CacheResidentBytes)

@@ -27,6 +27,8 @@ func (v *View[V]) Load(ctx context.Context, id string, load Loader[V]) (V, error
 		if r, p := v.kept(id, need); r != nil {
 			if p != fresh {
 				v.refresh(ctx, &fill{key: v.prefix + id, id: id, need: need, seen: entry{verdict: hit, header: r.header}}, load)
+			} else if v.store.verifies() && r.header.kind == kindValue {
+				v.verify(ctx, id, r.value, r.header, load)
 			}
 			return v.given(ctx, r, p)
 		}
@@ -43,6 +45,8 @@ func (v *View[V]) Load(ctx context.Context, id string, load Loader[V]) (V, error
 	case found.serves():
 		if found.phase != fresh || v.early(found) {
 			v.refresh(ctx, fl, load)
+		} else if v.store.verifies() && found.verdict == hit {
+			v.verify(ctx, id, value, found.header, load)
 		}
 		if found.verdict == negative {
 			return zero, ErrNotFound

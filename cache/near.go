@@ -21,6 +21,9 @@ type Local struct {
 	Bytes int64
 	// TTL is how long a value is kept at most. It never outlives its entry in Redis. Zero means as long as that.
 	TTL time.Duration
+	// HotPerSecond keeps only keys that this process looks up at least as often (see Store.HotKeys), so that a large view
+	// takes the load of its few hot keys from Redis and little memory. Zero means all.
+	HotPerSecond float64
 }
 
 // InProcess keeps values in the process, too, decoded, up to the bounds: a hit there costs no command. A store that is
@@ -50,7 +53,7 @@ func (l Local) withDefaults() Local {
 }
 
 func (l Local) validate(view string) error {
-	if l.Entries < 0 || l.Bytes < 0 || l.TTL < 0 {
+	if l.Entries < 0 || l.Bytes < 0 || l.TTL < 0 || l.HotPerSecond < 0 {
 		return fmt.Errorf("cache: a bound of InProcess of view %q is negative, leave it zero for its default", clip(view))
 	}
 	if l := l.withDefaults(); l.Bytes/int64(l.Entries) == 0 {
@@ -246,6 +249,9 @@ func (v *View[V]) reconsider(id string) func(raw []byte, ok bool) {
 
 // keep puts a value into the process.
 func (v *View[V]) keep(id string, t ticket, value V, e entry) {
+	if hot := v.opts.local.HotPerSecond; hot > 0 && v.store.heat.perSecond(v.name, id, v.store.now()) < hot {
+		return
+	}
 	v.keepUntil(id, t, &resident[V]{
 		value: value, header: e.header, tags: e.tags,
 		weight: uint32(min(len(id)+len(e.payload)+residentBytes, 1<<31)),

@@ -26,6 +26,13 @@ type extendBody struct {
 	Pattern string `json:"pattern,omitempty"`
 }
 
+type serversReply struct {
+	// Servers are the masters.
+	Servers []Server `json:"servers"`
+	// HotKeys are the keys that this process looks up in Redis most.
+	HotKeys []HotKey `json:"hot_keys"`
+}
+
 // Operations returns the cache's operations for admin.New.
 func (s *Store) Operations() []admin.Operation {
 	return []admin.Operation{
@@ -48,6 +55,18 @@ func (s *Store) Operations() []admin.Operation {
 			Summary: "Hit rate of all running processes by view and result, over a window.",
 			Reply:   HitRate{},
 			Do:      func(ctx context.Context, _ *admin.Call) (any, error) { return s.FleetHitRate(ctx), nil },
+		},
+		{
+			Method: http.MethodGet, Path: operationsPath + "servers", ID: "cache.servers",
+			Summary: "Memory, evictions and policy of each Redis master, what will hurt, and the keys that this process looks up there most.",
+			Reply:   serversReply{},
+			Do: func(ctx context.Context, _ *admin.Call) (any, error) {
+				servers, err := s.Servers(ctx)
+				if err != nil && len(servers) == 0 {
+					return nil, admin.Unavailable(err, "no Redis master can be found: %s", text(err))
+				}
+				return serversReply{servers, s.HotKeys(20)}, nil
+			},
 		},
 		{
 			Method: http.MethodPost, Path: operationsPath + "extend-ttls", ID: "cache.extend-ttls", Role: admin.Operator,

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -41,6 +42,16 @@ type Options struct {
 	// WarmSchedule is when Run warms all declared sets, once for all processes, as a cron specification such as
 	// "0 */6 * * *". Zero means never.
 	WarmSchedule string
+	// WarmBeforeReady makes Run warm all declared sets when it begins, and Ready fail meanwhile, for so long at most. Zero
+	// means that Ready does not wait.
+	WarmBeforeReady time.Duration
+	// WarmGate says, between steps of a warming, what the origin suffers from now: while it returns an error, such as
+	// that the database's pool is nearly used up or its replicas lag, the warming waits. Zero means that it never does.
+	WarmGate func(ctx context.Context) error
+	// Verify is the share of Load's hits that are compared with what the loader returns, reading where everything is seen,
+	// in the background and within MaxLoads: 0.001 is one in a thousand. Differences that no invalidation takes away
+	// within a second are counted and logged. Zero means none.
+	Verify float64
 	// Logger gets background failures and what was refused. Zero means that nothing is logged.
 	Logger *slog.Logger
 	// Registerer gets the store's series. Zero means counted, not exported.
@@ -90,6 +101,10 @@ func (o Options) validate() error {
 	positive("MaxLoads", o.MaxLoads > 0)
 	positive("MaxValueBytes", o.MaxValueBytes > 0)
 	positive("Window", o.Window > 0)
+	positive("WarmBeforeReady", o.WarmBeforeReady >= 0)
+	if !(o.Verify >= 0 && o.Verify <= 1) {
+		errs = append(errs, fmt.Errorf("cache: Options.Verify is %v, give a share from 0 to 1", o.Verify))
+	}
 	positive("Silence", o.Silence > 0)
 	if o.Silence > 0 && o.Silence < 3*beatEvery {
 		errs = append(errs, fmt.Errorf("cache: Options.Silence is %v, give at least %v: masters are asked every %v", o.Silence, 3*beatEvery, beatEvery))

@@ -126,6 +126,7 @@ func (v *View[V]) fetch(ctx context.Context, key, id string, need scaleaware.Tok
 	if v.near != nil {
 		t = v.near.ticket(s, key, id, s.now())
 	}
+	s.heat.note(v.name, id, s.now())
 	var raw []byte
 	err := s.call(ctx, key, func(ctx context.Context) (err error) {
 		raw, err = s.get(ctx, key)

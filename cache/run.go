@@ -24,9 +24,13 @@ const (
 func (s *Store) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.every(ctx, followEvery, "settle", s.settle) })
+	if s.opts.WarmBeforeReady > 0 {
+		group.Go(func() error { s.warmFirst(ctx); return nil })
+	}
 	if s.rdb == nil {
 		return group.Wait()
 	}
+	group.Go(func() error { s.warnOnce(ctx); return nil })
 	group.Go(func() error { return s.runCoherence(ctx) })
 	group.Go(func() error { return s.every(ctx, followEvery, "rules", s.followRules) })
 	group.Go(func() error { return s.every(ctx, debtEvery, "recover", s.payDebts) })

@@ -44,6 +44,8 @@ type Store struct {
 	suspects  chan suspect
 	sweepTill atomic.Int64 // by the store's clock
 	debts     debts        // what could not be invalidated yet
+	heat      heat
+	warmed    atomic.Bool // the first warming has ended
 
 	kicked, rulesMoved, clockMoved, ttlMoved, sweepMoved bell
 }
@@ -138,12 +140,15 @@ func checkClient(rdb redis.UniversalClient) error {
 	}
 }
 
-// Ready reports whether every master answers within Options.RedisTimeout, and whether all views and warm sets were
-// declared without mistake. A cache that is not ready still serves: it misses.
+// Ready reports whether every master answers within Options.RedisTimeout, whether all views and warm sets were declared
+// without mistake, and, with WarmBeforeReady, whether the first warming has ended. A cache that is not ready still serves: it misses.
 func (s *Store) Ready(ctx context.Context) error {
 	s.mu.Lock()
 	errs := append([]error(nil), s.broken...)
 	s.mu.Unlock()
+	if s.opts.WarmBeforeReady > 0 && !s.warmed.Load() {
+		errs = append(errs, errWarming)
+	}
 	if s.rdb == nil {
 		return errors.Join(errs...)
 	}

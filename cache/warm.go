@@ -185,8 +185,8 @@ func (v *View[V]) warm(ctx context.Context, set WarmSet[V], dryRun bool, progres
 	ids = slices.Compact(ids)
 	progress(func(r *WarmSetReport) { r.Keys = len(ids) })
 	for batch := range slices.Chunk(ids, warmBatch) {
-		if ctx.Err() != nil {
-			progress(func(r *WarmSetReport) { r.Error = ctx.Err().Error() })
+		if err := errors.Join(ctx.Err(), v.store.calm(ctx)); err != nil {
+			progress(func(r *WarmSetReport) { r.Error = err.Error() })
 			return
 		}
 		missing, failed := v.missingOf(ctx, batch)

@@ -65,6 +65,7 @@ var (
 	CacheWaited        = Series{"cache_waits_total", Counter, []string{"cache"}, nil, "Loads that waited for the load of another process instead of asking the origin."}
 	CacheRefreshes     = Series{"cache_refreshes_total", Counter, []string{"cache", "outcome"}, nil, "Loads behind the callers' backs by outcome: ok, error, or shed because the origin had enough to do."}
 	CacheFallbacks     = Series{"cache_fallbacks_total", Counter, []string{"cache"}, nil, "Stale values served because the origin failed or was too slow."}
+	CacheVerified      = Series{"cache_verified_total", Counter, []string{"cache", "outcome"}, nil, "Hits that were compared with their origin by outcome: same, changed (and invalidated since), stale (not invalidated), skipped or failed."}
 	CacheCovered       = Series{"cache_covered_ratio", Gauge, []string{"prefix"}, nil, "Share of the key space whose changes Redis tells this process; only there values are kept in the process."}
 	CacheResidents     = Series{"cache_resident_values", Gauge, []string{"cache"}, nil, "Values kept in this process."}
 	CacheResidentBytes = Series{"cache_resident_bytes", Gauge, []string{"cache"}, nil, "Their size: keys, encoded values and what keeping them costs."}
@@ -144,7 +145,7 @@ func Contract() []Series {
 		HTTPRequestDuration, HTTPActiveRequests, HTTPRouteOverflow,
 		DBPoolAcquired, DBPoolMax, DBPoolWaiters, DBPoolAcquireWait, DBPoolAcquireTime, DBFleetMax, DBServerMax,
 		DBQueryDuration, DBReads, DBReplicaStale, DBNodeUp, DBTokens, DBSize,
-		CacheRequests, CacheLoads, CacheFills, CacheWaited, CacheRefreshes, CacheFallbacks, CacheCovered, CacheResidents, CacheResidentBytes, CacheBroken, CacheMemoryUsed, CacheMemoryMax, CacheEvicted, CacheEvicting, CacheInvalidated,
+		CacheRequests, CacheLoads, CacheFills, CacheWaited, CacheRefreshes, CacheFallbacks, CacheVerified, CacheCovered, CacheResidents, CacheResidentBytes, CacheBroken, CacheMemoryUsed, CacheMemoryMax, CacheEvicted, CacheEvicting, CacheInvalidated,
 		QueueTasks, QueueOldestPending, QueueEnqueued, QueueDesiredWorkers, QueueWorkerSlots, QueueLimited, JobDuration,
 		SessionCommands, ReadOnlyEnabled, ReadOnlyEpoch, ReadOnlyRefused, BackgroundErrors, SamplerSuccess,
 		EvaluationDuration, Notifications,

@@ -1,0 +1,116 @@
+package cache
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/scaleaware/scaleaware/internal/rediscluster"
+)
+
+// A master that hangs costs its budget a few times, and then next to nothing until it answers.
+func TestBreaker(t *testing.T) {
+	ctx := testContext(t)
+	_, leads, victim := breakable(t, ctx, nil)
+	s := running(t, leads.store)
+	if _, err := leads.Load(ctx, "{x}1", loads(lead{Score: 1})); err != nil {
+		t.Fatal(err)
+	}
+	victim.Freeze()
+	eventually(t, "the breaker opens", func() bool {
+		_, err := leads.Get(ctx, "{x}1")
+		return errors.Is(err, errBroken)
+	})
+	slow, calls := 0, 0
+	for began := time.Now(); time.Since(began) < 2*time.Second; {
+		call := time.Now()
+		l, err := leads.Load(ctx, "{x}1", loads(lead{Score: 2}))
+		if err != nil || l.Score != 2 {
+			t.Fatal(l, err)
+		}
+		if calls++; time.Since(call) > s.opts.RedisTimeout/2 {
+			slow++
+		}
+	}
+	if slow > 10 || calls < 100 { // a probe each 250 ms
+		t.Errorf("%d of %d calls waited for the frozen master in two seconds", slow, calls)
+	}
+	victim.Thaw()
+	eventually(t, "hits again", func() bool { _, err := leads.Get(ctx, "{x}1"); return err == nil })
+}
+
+// What Redis could not be told to forget is forgotten when it is back.
+func TestFailedInvalidationsAreMadeGood(t *testing.T) {
+	ctx := testContext(t)
+	cluster, err := rediscluster.Start(ctx, &rediscluster.Options{Nodes: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cluster.Close()
+	node := cluster.Nodes()[0]
+	s := running(t, newStore(t, client(t, cluster), func(o *Options) { o.RedisTimeout = 100 * time.Millisecond }))
+	leads, other := Of[lead](s, "lead"), Of[lead](s, "other")
+	for i := range 10 {
+		for _, v := range []*View[lead]{leads, other} {
+			eventually(t, "set", func() bool { return v.Set(ctx, fmt.Sprint(i), lead{Score: 1}) == nil })
+		}
+	}
+	node.Freeze()
+	for i := range 5 {
+		if err := leads.Delete(wrote(ctx, at(9)), fmt.Sprint(i)); err == nil {
+			t.Error("deleted on a frozen server")
+		}
+	}
+	if _, err := s.Invalidate(ctx, "other:*"); !errors.Is(err, ErrIncomplete) {
+		t.Errorf("got %v", err)
+	}
+	node.Thaw()
+	eventually(t, "all is made good", func() bool {
+		s.debts.mu.Lock()
+		defer s.debts.mu.Unlock()
+		return len(s.debts.keys) == 0 && len(s.debts.patterns) == 0 && len(s.rules.Load().list) == 0
+	})
+	for i := range 10 {
+		id := fmt.Sprint(i)
+		var err error
+		eventually(t, "an answer", func() bool {
+			_, err = leads.Get(ctx, id)
+			return err == nil || errors.Is(err, ErrMiss) && !errors.Is(err, errBroken)
+		})
+		if errors.Is(err, ErrMiss) != (i < 5) {
+			t.Errorf("key %d: %v", i, err)
+		}
+		if _, err := other.Get(ctx, id); !errors.Is(err, ErrMiss) {
+			t.Errorf("other key %d: %v", i, err)
+		}
+	}
+	// And what the caller had written still holds.
+	if _, err := leads.Load(ctx, "1", loads(lead{Score: 1}, at(8))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := leads.Get(ctx, "1"); !errors.Is(err, ErrMiss) {
+		t.Errorf("a load as of 8 landed after a delete at 9: %v", err)
+	}
+}
+
+func TestDebtsAreBounded(t *testing.T) {
+	s := newStore(t, redis.NewClient(&redis.Options{Addr: "127.0.0.1:1", ContextTimeoutEnabled: true}), nil)
+	defer s.rdb.Close()
+	var d debts
+	for i := range maxDebts + 1 {
+		d.owe(s, fmt.Sprint(i), nil)
+	}
+	if len(d.keys) != 0 || len(d.patterns) != 1 || d.patterns[0] != "*" {
+		t.Errorf("%d keys, patterns %q", len(d.keys), d.patterns)
+	}
+	var many debts
+	for i := range maxRules + 2 {
+		many.owePattern(fmt.Sprint(i, ":*"))
+	}
+	if len(many.patterns) != 1 || many.patterns[0] != "*" {
+		t.Errorf("patterns %q", many.patterns)
+	}
+}
