@@ -22,6 +22,7 @@ func (s *Store) runCoherence(ctx context.Context) error {
 	defer wg.Wait()
 	wg.Go(func() { s.followNews(ctx) })
 	wg.Go(func() { s.runSuspects(ctx) })
+	wg.Go(func() { s.runPublished(ctx) })
 	watched := map[string]context.CancelFunc{}
 	ticker := time.NewTicker(followEvery)
 	defer ticker.Stop()

@@ -80,6 +80,7 @@ func (s *Store) payDebts(ctx context.Context) error {
 func (s *Store) payKeys(ctx context.Context, batch []string, leases map[string][]byte) error {
 	ctx, cancel := context.WithTimeout(ctx, s.stepTimeout())
 	defer cancel()
+	defer s.changing(ctx, batch...)()
 	var errs []error
 	ttl := s.leaseTTL().Milliseconds()
 	for _, key := range batch {

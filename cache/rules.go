@@ -68,6 +68,7 @@ func (r *rules) bars(e epoch, view, id string) bool {
 func (s *Store) bar(ctx context.Context, pattern string) (epoch, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.stepTimeout())
 	defer cancel()
+	defer s.changing(ctx, s.rulesKey(), s.clockKey())()
 	e, err := s.tick(ctx)
 	if err == nil {
 		err = ruleScript.Run(ctx, s.rdb, []string{s.rulesKey()}, uint64(e), pattern).Err()
@@ -84,6 +85,7 @@ func (s *Store) bar(ctx context.Context, pattern string) (epoch, error) {
 func (s *Store) unbar(ctx context.Context, e epoch) error {
 	ctx, cancel := context.WithTimeout(ctx, s.stepTimeout())
 	defer cancel()
+	defer s.changing(ctx, s.rulesKey())()
 	err := s.rdb.HDel(ctx, s.rulesKey(), strconv.FormatUint(uint64(e), 10)).Err()
 	s.ruling.fence.Add(1)
 	if err != nil {

@@ -34,6 +34,8 @@ type Store struct {
 	remoteOff atomic.Bool
 
 	coverage  coverage
+	markAsked atomic.Int64
+	marked    atomic.Bool // somebody wants changes published
 	untracked atomic.Bool // a server refuses to tell what changes
 	ahead     atomic.Int64
 	clock     clock

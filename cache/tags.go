@@ -242,6 +242,11 @@ func (s *Store) InvalidateTags(ctx context.Context, tags ...string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.stepTimeout())
 	defer cancel()
+	keys := []string{s.clockKey()}
+	for _, tag := range tags {
+		keys = append(keys, s.tagKey(hashTag(tag)))
+	}
+	defer s.changing(ctx, keys...)()
 	e, err := s.tick(ctx)
 	if err != nil {
 		return fmt.Errorf("cache: no tag was invalidated, call again: %w", err)

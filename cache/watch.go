@@ -23,7 +23,7 @@ const beatEvery = 100 * time.Millisecond
 const placeBeats = 10
 
 // errUntracked says that a server does not tell its clients what changes.
-var errUntracked = errors.New("cache: the server refuses CLIENT TRACKING, so nothing is kept in the process; allow the command (Redis 6 or newer, RESP3), or leave InProcess out")
+var errUntracked = errors.New("cache: the server refuses CLIENT TRACKING, so processes tell each other what they change, which costs commands, and what others change is not heard of; allow the command (Redis 6 or newer, RESP3)")
 
 // watch is one connection on which a master sends what changes under the prefix.
 type watch struct {

@@ -48,8 +48,10 @@ func (v *View[V]) Set(ctx context.Context, id string, value V) error {
 	raw := append(appendHeader(make([]byte, 0, headerSize+1+8*len(h.tags)+len(payload)), h), payload...)
 	ctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout)
 	defer cancel()
+	changed := s.changing(ctx, key)
 	err = putScript.Run(ctx, s.rdb, []string{key}, raw, fresh, whole, physical).Err()
 	v.dropKey(id)
+	changed()
 	if err != nil {
 		return fmt.Errorf("cache: set in view %s, the entry is unchanged or new; retry or delete it: %w", v.name, err)
 	}
@@ -80,6 +82,7 @@ func (v *View[V]) Delete(ctx context.Context, ids ...string) error {
 	floor, _ := v.need(ctx) // what could not be learned is in it as unknown
 	rctx, cancel := context.WithTimeout(ctx, v.store.opts.RedisTimeout)
 	defer cancel()
+	defer v.store.changing(rctx, v.keysOf(ids)...)()
 	pipe, ttl := v.store.rdb.Pipeline(), v.store.leaseTTL().Milliseconds()
 	type command struct {
 		key   string
@@ -114,4 +117,12 @@ func (v *View[V]) Delete(ctx context.Context, ids ...string) error {
 		removed.Add(float64(n))
 	}
 	return failed.orNil()
+}
+
+func (v *viewState) keysOf(ids []string) []string {
+	keys := make([]string, len(ids))
+	for i, id := range ids {
+		keys[i] = v.prefix + id
+	}
+	return keys
 }
