@@ -3,10 +3,13 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+
+	"github.com/scaleaware/scaleaware/cache"
 )
 
 // Lead is somebody who asked for an offer.
@@ -21,8 +24,8 @@ type Lead struct {
 	UpdatedAt time.Time `json:"updatedAt"`
 }
 
-// errNoLead is a lead that does not exist.
-var errNoLead = errors.New("no such lead")
+// errNoLead is a lead that does not exist. The cache must know it from an error: it has no stale answer to that.
+var errNoLead = fmt.Errorf("no such lead: %w", cache.ErrNotFound)
 
 const leadColumns = `id::text, name, email, product, score, revision, "createdAt", "updatedAt"`
 

@@ -95,11 +95,14 @@ func OpenService(ctx context.Context, name string, c Config, log *slog.Logger) (
 	if err != nil {
 		return nil, err
 	}
-	s.store, err = cache.New(s.rdb, &cache.Options{Prefix: "app:", WarmSchedule: "0 */6 * * *", Logger: log, Registerer: registerer})
+	s.store, err = cache.New(s.rdb, &cache.Options{
+		Prefix: "app:", WarmSchedule: "0 */6 * * *", WarmGate: s.databaseBusy, Verify: 0.001, Logger: log, Registerer: registerer,
+	})
 	if err != nil {
 		return nil, err
 	}
-	s.leads = cache.Of[Lead](s.store, "lead", cache.TTL(10*time.Minute))
+	s.leads = cache.Of[Lead](s.store, "lead", cache.TTL(10*time.Minute),
+		cache.InProcess(cache.Local{}), cache.StaleIfError(time.Hour), cache.EarlyRefresh(1))
 	s.jobs, err = queue.New(s.rdb, queues, &queue.Options{Gate: s.mode, Outbox: s.db, Logger: log, Registerer: registerer})
 	if err != nil {
 		return nil, err

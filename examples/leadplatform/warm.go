@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -24,4 +26,22 @@ func (s *Service) declareWarmSet() error {
 		},
 		Load: func(ctx context.Context, id string) (Lead, error) { return getLead(ctx, s.db.Read(), id) },
 	})
+}
+
+const (
+	busyPool = 0.8
+	busyLag  = 5 * time.Second
+)
+
+// databaseBusy says why the database should be left to those who wait for it.
+func (s *Service) databaseBusy(context.Context) error {
+	if stat := s.db.Stat(); float64(stat.AcquiredConns()) > busyPool*float64(stat.MaxConns()) {
+		return fmt.Errorf("%d of %d connections to the primary are in use", stat.AcquiredConns(), stat.MaxConns())
+	}
+	for _, node := range s.db.Nodes() {
+		if node.Role == "replica" && node.Staleness > busyLag {
+			return fmt.Errorf("replica %s is %v behind", node.Name, node.Staleness.Round(time.Second))
+		}
+	}
+	return nil
 }
