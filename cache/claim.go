@@ -20,9 +20,10 @@ const (
 // loads.
 func (v *View[V]) claim(ctx context.Context, fl *fill, f *flight[V]) (over bool) {
 	s := v.store
+	fl.tagged = v.tags != nil
 	if fl.seen.down || s.redisOff() {
-		fl.epoch = s.epochNow(ctx)
-		if v.near != nil {
+		if v.near != nil && s.rdb == nil {
+			fl.epoch = epoch(s.clock.known.Load())
 			fl.ticket = v.near.ticket(s, fl.key, fl.id, s.now())
 		}
 		return false

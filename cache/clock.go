@@ -60,12 +60,10 @@ func (s *Store) tick(ctx context.Context) (epoch, error) {
 }
 
 // epochNow returns an epoch that is not ahead of the clock, and as near to it as can be known: a fill that begins now
-// notes it. Too low a number costs a load more, never an older value.
-func (s *Store) epochNow(ctx context.Context) epoch {
-	if s.rdb == nil {
-		return epoch(s.clock.known.Load())
-	}
-	if s.clockCurrent() {
+// notes it. Too low a number costs a load more, never an older value. A store that does not run asks for it only where it
+// would cost one each time, which is where values have tags.
+func (s *Store) epochNow(ctx context.Context, tagged bool) epoch {
+	if s.rdb == nil || s.clockCurrent() || !tagged && !s.runs.Load() {
 		return epoch(s.clock.known.Load())
 	}
 	e, _ := s.readClock(ctx)
@@ -79,9 +77,11 @@ func (s *Store) clockCurrent() bool {
 
 func (s *Store) readClock(ctx context.Context) (epoch, error) {
 	fence, covered := s.clock.fence.Load(), s.coverage.at(s.coverage.slot(s.clockKey()), s.now())
-	ctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout)
-	defer cancel()
-	n, err := s.rdb.Get(ctx, s.clockKey()).Uint64()
+	var n uint64
+	err := s.call(ctx, s.clockKey(), func(ctx context.Context) (err error) {
+		n, err = s.rdb.Get(ctx, s.clockKey()).Uint64()
+		return err
+	})
 	if err != nil && !errors.Is(err, redis.Nil) {
 		return epoch(s.clock.known.Load()), err
 	}

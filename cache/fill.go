@@ -20,6 +20,7 @@ type fill struct {
 	blind   error             // why need is not all that the caller wrote
 	seen    entry             // what the look-up found
 	behind  bool              // nobody waits for it
+	tagged  bool              // the view's values have tags
 	ticket  ticket            // for a store without Redis
 
 	noted uint64 // the watermark's Changes before the loader
@@ -107,7 +108,7 @@ func known(ts scaleaware.Tokens) (known scaleaware.Tokens) {
 
 // begin leaves the fill's lease, or joins the one that stands, and claims the load.
 func (s *Store) begin(ctx context.Context, f *fill) (how begun, raw []byte, wait time.Duration, err error) {
-	f.epoch = s.epochNow(ctx)
+	f.epoch = s.epochNow(ctx, f.tagged)
 	err = s.call(ctx, f.key, func(ctx context.Context) error {
 		reply, err := beginScript.Run(ctx, s.rdb, []string{f.key}, s.beginArgs(f)...).Slice()
 		if err != nil {

@@ -146,6 +146,9 @@ func (v *View[V]) shareMany(ctx context.Context, missing map[string]entry, need 
 // runMany is the goroutine of one batch. Keys that another process loads are waited for one by one.
 func (v *View[V]) runMany(ctx context.Context, fills []*fill, flights map[string]*flight[V], load ManyLoader[V]) {
 	var batch []*fill
+	for _, fl := range fills {
+		fl.tagged = v.tags != nil
+	}
 	for i, how := range v.store.beginMany(ctx, fills) {
 		switch fl := fills[i]; how {
 		case granted:
@@ -165,7 +168,7 @@ func (s *Store) beginMany(ctx context.Context, fills []*fill) []begun {
 	for i := range hows {
 		hows[i] = granted
 	}
-	epoch := s.epochNow(ctx)
+	epoch := s.epochNow(ctx, len(fills) > 0 && fills[0].tagged)
 	for _, fl := range fills {
 		fl.epoch = epoch
 	}

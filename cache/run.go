@@ -22,6 +22,8 @@ const (
 // when no other process does, and keeps the warming schedule, until ctx ends; then it returns nil. Without it the cache
 // works, and does none of these.
 func (s *Store) Run(ctx context.Context) error {
+	s.runs.Store(true)
+	defer s.runs.Store(false)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.every(ctx, followEvery, "settle", s.settle) })
 	if s.opts.WarmBeforeReady > 0 {

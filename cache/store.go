@@ -47,6 +47,7 @@ type Store struct {
 	sweepTill atomic.Int64 // by the store's clock
 	debts     debts        // what could not be invalidated yet
 	heat      heat
+	runs      atomic.Bool
 	warmed    atomic.Bool // the first warming has ended
 
 	kicked, rulesMoved, clockMoved, ttlMoved, sweepMoved bell

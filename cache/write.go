@@ -28,7 +28,7 @@ func (v *View[V]) Set(ctx context.Context, id string, value V) error {
 	if h.tags, err = v.tagsFor(id, value); err != nil {
 		return err
 	}
-	h.epoch = s.epochNow(ctx)
+	h.epoch = s.epochNow(ctx, len(h.tags) > 0)
 	if s.rdb == nil {
 		v.dropKey(id)
 		fl := &fill{id: id, epoch: h.epoch}
