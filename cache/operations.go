@@ -14,7 +14,19 @@ const operationsPath = "/api/v1/performance/cache/"
 
 type invalidateBody struct {
 	// Pattern is in view:key form, "*" for everything.
-	Pattern string `json:"pattern"`
+	Pattern string `json:"pattern,omitempty"`
+	// Tags, in place of a pattern, invalidate all entries that have one of them.
+	Tags []string `json:"tags,omitempty"`
+}
+
+// tagsReport says what an invalidation by tags did.
+type tagsReport struct {
+	// Tags are those that were invalidated.
+	Tags []string `json:"tags"`
+	// DryRun says that nothing was done.
+	DryRun bool `json:"dry_run"`
+	// Complete says that all were.
+	Complete bool `json:"complete"`
 }
 
 type extendBody struct {
@@ -38,7 +50,7 @@ func (s *Store) Operations() []admin.Operation {
 	return []admin.Operation{
 		{
 			Method: http.MethodPost, Path: operationsPath + "invalidate", ID: "cache.invalidate", Role: admin.Operator,
-			Summary: "Remove cache entries by pattern, in this cache's own prefix only.",
+			Summary: "Remove cache entries by pattern or by tags, in this cache's own prefix only.",
 			Body:    invalidateBody{}, Reply: Report{}, Do: s.doInvalidate,
 		},
 		{
@@ -86,8 +98,30 @@ func (s *Store) Operations() []admin.Operation {
 }
 
 func (s *Store) doInvalidate(ctx context.Context, call *admin.Call) (any, error) {
-	report, err := s.invalidate(ctx, admin.Body[invalidateBody](call).Pattern, call.DryRun)
+	body := admin.Body[invalidateBody](call)
+	if len(body.Tags) > 0 {
+		if body.Pattern != "" {
+			return nil, admin.Invalid("tags", "give a pattern or tags, not both")
+		}
+		return s.doInvalidateTags(ctx, call, body.Tags)
+	}
+	report, err := s.invalidate(ctx, body.Pattern, call.DryRun)
 	return report, problem(report, err)
+}
+
+func (s *Store) doInvalidateTags(ctx context.Context, call *admin.Call, tags []string) (any, error) {
+	if err := checkTags(tags); err != nil {
+		return nil, admin.Invalid("tags", "%s", text(err))
+	}
+	report := tagsReport{Tags: tags, DryRun: call.DryRun}
+	if call.DryRun {
+		return report, nil
+	}
+	if err := s.InvalidateTags(ctx, tags...); err != nil {
+		return report, admin.Unavailable(err, "some tags may not be invalidated, call again: %s", text(err))
+	}
+	report.Complete = true
+	return report, nil
 }
 
 func (s *Store) doExtend(ctx context.Context, call *admin.Call) (any, error) {

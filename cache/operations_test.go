@@ -144,3 +144,35 @@ func TestRedisDownIsA503(t *testing.T) {
 		}
 	}
 }
+
+func TestInvalidateTagsCall(t *testing.T) {
+	ctx := testContext(t)
+	s := newStore(t, client(t, one.Get(t)), nil)
+	leads := Of[lead](s, "lead", Tags(byCustomer))
+	cached := func() bool {
+		_, err := leads.Get(ctx, "1")
+		return err == nil
+	}
+	eventually(t, "it is cached", func() bool {
+		_, err := leads.Load(ctx, "1", loads(lead{Score: 4}))
+		return err == nil && cached()
+	})
+	call := listener(t, s)
+	const path = "/api/v1/performance/cache/invalidate"
+	for body, want := range map[string]int{
+		`{"tags":["customer:4"],"pattern":"*"}`: 400, `{"tags":[""]}`: 400, `{}`: 400, `{"tags":["customer:5"]}`: 200,
+	} {
+		if status, reply := call("POST", path, body); status != want {
+			t.Errorf("%s: %d %v", body, status, reply)
+		}
+	}
+	if status, reply := call("POST", path+"?dry_run=true", `{"tags":["customer:4"]}`); status != 200 || reply["dry_run"] != true || !cached() {
+		t.Errorf("dry run: %d %v", status, reply)
+	}
+	if status, reply := call("POST", path, `{"tags":["customer:4"]}`); status != 200 || reply["complete"] != true || cached() {
+		t.Errorf("%d %v", status, reply)
+	}
+	if status, reply := call("GET", "/api/v1/performance/cache/servers", ""); status != 200 || len(reply["servers"].([]any)) != 1 {
+		t.Errorf("%d %v", status, reply)
+	}
+}

@@ -51,12 +51,12 @@ func TestChangesArePublishedWhereServersDoNotTell(t *testing.T) {
 			option, tagged := InProcess(Local{}), Tags(byCustomer)
 			view := func(s *Store) *View[lead] { return Of[lead](s, "lead", option, tagged) }
 			for what, change := range map[string]func() error{
-				"delete":          func() error { return view(here).Delete(ctx, "1") },
-				"idle delete":     func() error { return view(idle).Delete(ctx, "1") },
-				"set":             func() error { return view(here).Set(ctx, "1", lead{Score: 2}) },
-				"pattern":         func() error { _, err := here.Invalidate(ctx, "lead:?"); return err },
-				"idle tag":        func() error { return idle.InvalidateTags(ctx, "customer:1") },
-				"rule, no sweep":  func() error { _, err := here.bar(ctx, "*"); return err },
+				"delete":         func() error { return view(here).Delete(ctx, "1") },
+				"idle delete":    func() error { return view(idle).Delete(ctx, "1") },
+				"set":            func() error { return view(here).Set(ctx, "1", lead{Score: 2}) },
+				"pattern":        func() error { _, err := here.Invalidate(ctx, "lead:?"); return err },
+				"idle tag":       func() error { return idle.InvalidateTags(ctx, "customer:1") },
+				"rule, no sweep": func() error { _, err := here.bar(ctx, "*"); return err },
 				"lost on the way": func() error { // its sender dies after the change
 					here.changing(ctx, view(here).prefix+"1")
 					return rdb.Del(ctx, view(here).prefix+"1").Err()

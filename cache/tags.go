@@ -222,15 +222,10 @@ func (s *Store) introduce(ctx context.Context, tags []tagHash) error {
 // (milliseconds later), returns what was loaded before it, and no load from before it is stored. The memory is given back
 // when entries are looked up or end. An error says that some tags may not be invalidated; call again.
 func (s *Store) InvalidateTags(ctx context.Context, tags ...string) error {
-	var errs []error
-	for _, tag := range tags {
-		if tag == "" || len(tag) > maxTagBytes {
-			errs = append(errs, fmt.Errorf("cache: tag %q, give 1 to %d bytes", clip(tag), maxTagBytes))
-		}
-	}
-	if err := errors.Join(errs...); err != nil || len(tags) == 0 {
+	if err := checkTags(tags); err != nil || len(tags) == 0 {
 		return err
 	}
+	var errs []error
 	if s.rdb == nil {
 		e := s.clock.learn(epoch(s.clock.known.Load() + 1))
 		for _, tag := range tags {
@@ -264,6 +259,16 @@ func (s *Store) InvalidateTags(ctx context.Context, tags ...string) error {
 		}
 	}
 	s.forgetFlights()
+	return errors.Join(errs...)
+}
+
+func checkTags(tags []string) error {
+	var errs []error
+	for _, tag := range tags {
+		if tag == "" || len(tag) > maxTagBytes {
+			errs = append(errs, fmt.Errorf("cache: tag %q, give 1 to %d bytes", clip(tag), maxTagBytes))
+		}
+	}
 	return errors.Join(errs...)
 }
 
