@@ -87,20 +87,6 @@ func (v *viewState) need(ctx context.Context) (scaleaware.Tokens, error) {
 	return scaleaware.WatermarkFrom(ctx).Written(ctx)
 }
 
-// look finds an entry, in the process or in Redis.
-func (v *View[V]) look(ctx context.Context, key, id string, need scaleaware.Tokens) (V, entry) {
-	if v.near != nil {
-		if r, p := v.kept(id, need); r != nil {
-			e := entry{verdict: hit, level: resultL1, header: r.header, phase: p}
-			if r.header.kind == kindNegative {
-				e.verdict, e.level = negative, resultNegative
-			}
-			return r.value, e
-		}
-	}
-	return v.fetch(ctx, key, id, need)
-}
-
 // kept returns what the process has of id and may give to a caller that must see need, or nil.
 func (v *View[V]) kept(id string, need scaleaware.Tokens) (*resident[V], phase) {
 	s := v.store
