@@ -191,7 +191,7 @@ func (w *worker) read(ctx context.Context, dice *rand.Rand) {
 			got, err := v.Load(ctx, id, w.origin)
 			w.saw(ctx, key, got, err, start)
 		default: // mostly what is in the process
-			for range 16 {
+			for range 48 {
 				for key = pick(); w.view(key).near == nil; key = pick() {
 				}
 				start = w.clock.now()
