@@ -195,6 +195,9 @@ func (v *View[V]) usable(r *resident[V], need scaleaware.Tokens, now time.Durati
 
 // keyChanged takes in that an entry has changed, or its TTL.
 func (v *View[V]) keyChanged(id string) {
+	// A load that runs may have begun before the change. Where it has not, because the news are of its own lease, who
+	// comes now finds its claim and waits for it all the same.
+	v.flights.forget(v.prefix + id)
 	if v.near == nil {
 		return
 	}
