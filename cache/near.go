@@ -234,7 +234,8 @@ func (v *View[V]) reconsider(id string) func(raw []byte, ok bool) {
 	was, _ := v.near.cache.GetIfPresent(id)
 	return func(raw []byte, ok bool) {
 		if was == nil || !ok || len(raw) < headerSize || binary.BigEndian.Uint64(raw[8:]) != uint64(was.header.gen) ||
-			binary.BigEndian.Uint64(raw[16:]) != was.header.start || kind(raw[2]) != was.header.kind {
+			binary.BigEndian.Uint64(raw[16:]) != was.header.start || kind(raw[2]) != was.header.kind ||
+			s.rules.Load().bars(was.header.epoch, v.name, id) { // and the sweep has not come to it
 			v.near.drop(id)
 			return
 		}
