@@ -241,7 +241,7 @@ func (v *View[V]) reconsider(id string) func(raw []byte, ok bool) {
 		}
 		_, left := v.age(was.header, s.nodeTime(t.slot, now), s.extensionOf(v.name, id))
 		again := &resident[V]{value: was.value, header: was.header, tags: was.tags, weight: was.weight}
-		if v.keepUntil(id, t, again, left) || t.cover != nil && s.doubt(v.viewState, id) {
+		if v.keepUntil(id, t, again, left) || t.cover != nil && s.now() < again.end && s.doubt(v.viewState, id) {
 			return // in the second case only because others changed that share its fence
 		}
 		v.near.drop(id)
