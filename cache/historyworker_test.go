@@ -270,6 +270,9 @@ func (w *worker) write(ctx context.Context, number int, dice *rand.Rand) {
 			}
 			pattern := fmt.Sprintf("%s:%02d?", v.name, decade)
 			invalidate = func(ctx context.Context) error { _, err := w.store.Invalidate(ctx, pattern); return err }
+			if dice.IntN(3) == 0 { // as by one who dies before the sweep
+				invalidate = func(ctx context.Context) error { _, err := w.store.bar(ctx, pattern); return err }
+			}
 		default:
 			invalidate = func(ctx context.Context) error { return v.Delete(ctx, historyID(keys[0])) }
 		}
