@@ -159,19 +159,11 @@ func (w *worker) read(ctx context.Context, dice *rand.Rand) {
 	pick := func() int { return int(zipf.Uint64()) * 7 % boardKeys } // 7 spreads the hot ones over views and classes
 	for n := 1; w.working(ctx); n++ {
 		key := pick()
-		v, id, counts := w.view(key), historyID(key), w.counts()
+		v, id := w.view(key), historyID(key)
 		start := w.clock.now()
 		switch how := dice.IntN(100); {
 		case how < 10: // somebody who knows of a commit, invalidated or not
-			floor := w.board.keys[key].version.Load()
-			wctx, mark := scaleaware.WithWatermark(ctx)
-			mark.Raise(scaleaware.Token{System: historySystem(key), Timeline: 1, LSN: scaleaware.LSN(floor)})
-			got, err := v.Load(wctx, id, w.origin)
-			counts.tokens.Add(1)
-			w.saw(ctx, key, got, err, start)
-			if err == nil && got < floor {
-				w.complain("key %s of view %s gave %d to a caller who knew %d", id, v.name, got, floor)
-			}
+			w.readKnowing(ctx, key)
 		case how < 15:
 			got, err := v.Get(ctx, id)
 			w.saw(ctx, key, got, err, start)
@@ -194,6 +186,10 @@ func (w *worker) read(ctx context.Context, dice *rand.Rand) {
 			for range 48 {
 				for key = pick(); w.view(key).near == nil; key = pick() {
 				}
+				if dice.IntN(8) == 0 {
+					w.readKnowing(ctx, key)
+					continue
+				}
 				start = w.clock.now()
 				got, err := w.view(key).Load(ctx, historyID(key), w.origin)
 				w.saw(ctx, key, got, err, start)
@@ -202,6 +198,20 @@ func (w *worker) read(ctx context.Context, dice *rand.Rand) {
 		if n%32 == 0 {
 			_ = sleep(ctx, 8*time.Millisecond) // the servers have the same two cores
 		}
+	}
+}
+
+// readKnowing reads as somebody who knows of the last commit, be it invalidated or not.
+func (w *worker) readKnowing(ctx context.Context, key int) {
+	floor := w.board.keys[key].version.Load()
+	wctx, mark := scaleaware.WithWatermark(ctx)
+	mark.Raise(scaleaware.Token{System: historySystem(key), Timeline: 1, LSN: scaleaware.LSN(floor)})
+	v, start := w.view(key), w.clock.now()
+	got, err := v.Load(wctx, historyID(key), w.origin)
+	w.counts().tokens.Add(1)
+	w.saw(ctx, key, got, err, start)
+	if err == nil && got < floor {
+		w.complain("key %s of view %s gave %d to a caller who knew %d", historyID(key), v.name, got, floor)
 	}
 }
 
@@ -280,6 +290,9 @@ func (w *worker) write(ctx context.Context, number int, dice *rand.Rand) {
 		ictx := ctx
 		for i, key := range keys {
 			versions[i] = w.board.keys[key].raise()
+		}
+		if dice.IntN(4) == 0 {
+			_ = sleep(ctx, 20*time.Millisecond) // committed, and not yet invalidated
 		}
 		if dice.IntN(4) == 0 {
 			var mark *scaleaware.Watermark
