@@ -4,14 +4,15 @@ GO    ?= go
 RACE  ?= $(shell command -v gcc >/dev/null 2>&1 || command -v clang >/dev/null 2>&1 && echo -race)
 SOAK  ?= 10m
 PAIRS ?= 1000000
+READS ?= 10000000
 # Arguments of bench/, for example BENCH='-only "One read"' or BENCH=-quick: see bench/main.go.
 BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check race bench bench-go agree soak history golden mutate
+.PHONY: help demo test check race bench bench-go agree soak history cache-history golden mutate
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## Run the whole platform on this machine; Ctrl-C leaves nothing behind
 	@scripts/install-servers postgres redis
@@ -68,6 +69,10 @@ soak: ## Break the running platform again and again for SOAK (default 10m)
 history: ## Check that clients see their writes and never go back, in PAIRS pairs (default 1000000)
 	@scripts/install-servers postgres redis
 	SCALEAWARE_REQUIRE_SERVERS=1 SCALEAWARE_PAIRS=$(PAIRS) $(GO) test -timeout 0 -v -run TestSessionGuarantees ./examples/consistency
+
+cache-history: ## Check that no process reads from the cache what was invalidated, in READS reads (default 10000000), under faults
+	@scripts/install-servers redis
+	SCALEAWARE_REQUIRE_SERVERS=1 SCALEAWARE_CACHE_READS=$(READS) $(GO) test -timeout 0 -v -run TestHistory ./cache
 
 golden: ## Write the golden files anew; read the difference before you commit it
 	$(GO) test ./metrics -run Golden -update

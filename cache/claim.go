@@ -12,7 +12,8 @@ const (
 	lastPoll  = 50 * time.Millisecond
 	// surePoll is the pause where it does.
 	surePoll = 500 * time.Millisecond
-	// begins is how often a fill begins anew because the entry changes all the time, before it loads come what may.
+	// begins is how often a fill begins anew because the entry changes all the time, before it loads come what may. While
+	// another process has the claim, it waits; a claim that is kept up is news, too.
 	begins = 8
 )
 
@@ -30,7 +31,7 @@ func (v *View[V]) claim(ctx context.Context, fl *fill, f *flight[V]) (over bool)
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.opts.LoadTimeout)
 	defer cancel()
-	for range begins {
+	for changes := 0; changes < begins; {
 		news, done := s.waits.on(fl.key)
 		how, raw, wait, err := s.begin(ctx, fl)
 		switch {
@@ -46,6 +47,7 @@ func (v *View[V]) claim(ctx context.Context, fl *fill, f *flight[V]) (over bool)
 			if v.landed(ctx, fl, f, raw) {
 				return true
 			}
+			changes++
 			continue
 		case fl.behind:
 			done()

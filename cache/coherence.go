@@ -148,6 +148,8 @@ func (s *Store) metaChanged(meta string) {
 	case strings.HasPrefix(meta, "tag:"):
 		if n, err := strconv.ParseUint(meta[len("tag:"):], 16, 64); err == nil {
 			s.tags.forget(tagHash(n))
+			s.forgetFlights() // nobody knows the tags of what is being loaded
+			s.forgetFlights() // nobody knows the tags of what is being loaded
 		}
 	}
 }

@@ -9,10 +9,15 @@ import (
 	"time"
 )
 
-// cover is one unbroken time in which everything that a master changes is heard. What was kept in the process under
-// another cover, or under none, is not used: something may have been missed.
+// cover is one unbroken time in which everything that a master changes is heard, of the slots that it has without a
+// break. What was kept in the process under another cover, or under none, is not used: something may have been missed.
 type cover struct {
-	addr  string
+	addr string
+	*line
+}
+
+// line is what all covers share that rest on one connection.
+type line struct {
 	heard atomic.Int64 // by the store's clock: all that was changed before then has been heard
 	ahead atomic.Int64 // the node's clock, Unix microseconds, at the store's beginning
 }
@@ -23,12 +28,20 @@ const (
 )
 
 func newCover(addr string, heard time.Duration) *cover {
-	c := &cover{addr: addr}
+	c := &cover{addr, new(line)}
 	c.heard.Store(int64(heard))
 	return c
 }
 
 func (c *cover) end() { c.heard.Store(never) }
+
+// rests reports whether a cover, nil for none, is of the connection of another.
+func (c *cover) rests(on *cover) bool {
+	if c == nil || on == nil {
+		return c == on
+	}
+	return c.line == on.line
+}
 
 // coverage says which cover each slot is under. A Redis that is no cluster has slot 0 only.
 type coverage struct {
@@ -104,6 +117,7 @@ func (c *coverage) lay() {
 	}
 	var table [clusterSlots]*cover
 	var epochs [clusterSlots]uint64
+	var away [clusterSlots]bool
 	for _, claim := range c.claims {
 		if !c.clustered {
 			c.slots[0].Store(claim.cover)
@@ -117,14 +131,25 @@ func (c *coverage) lay() {
 				}
 			}
 		}
+		for slot := range leaving(claim.slots) {
+			away[slot] = true
+		}
 	}
-	for slot := range table {
-		if c.slots[slot].Load() != table[slot] {
-			c.slots[slot].Store(table[slot])
+	begun := make(map[*cover]*cover)
+	for slot, on := range table {
+		if on != nil {
+			c.guards[slot].Store(c.byAddr[on.addr])
 		}
-		if table[slot] != nil {
-			c.guards[slot].Store(c.byAddr[table[slot].addr])
+		if away[slot] {
+			on = nil // the master that gets its keys may not be heard of yet, and is read from already
 		}
+		if c.slots[slot].Load().rests(on) {
+			continue
+		}
+		if on != nil && begun[on] == nil { // also for a slot that comes back: it was not heard of meanwhile
+			begun[on] = &cover{on.addr, on.line}
+		}
+		c.slots[slot].Store(begun[on])
 	}
 }
 
@@ -160,6 +185,18 @@ func ranges(text string) func(yield func(from, to int) bool) {
 				}
 			}
 			if from < 0 || to >= clusterSlots || !yield(from, to) {
+				return
+			}
+		}
+	}
+}
+
+// leaving reads the slots that are on their way to another master, [slot->-id] in CLUSTER NODES.
+func leaving(text string) func(yield func(slot int) bool) {
+	return func(yield func(slot int) bool) {
+		for field := range strings.FieldsSeq(text) {
+			number, _, ok := strings.Cut(strings.TrimPrefix(field, "["), "->-")
+			if slot, err := strconv.Atoi(number); ok && err == nil && slot >= 0 && slot < clusterSlots && !yield(slot) {
 				return
 			}
 		}

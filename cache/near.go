@@ -198,6 +198,9 @@ func (v *View[V]) usable(r *resident[V], need scaleaware.Tokens, now time.Durati
 
 // keyChanged takes in that an entry has changed, or its TTL.
 func (v *View[V]) keyChanged(id string) {
+	// A load that runs may have begun before the change. Where it has not, because the news are of its own lease, who
+	// comes now finds its claim and waits for it all the same.
+	v.flights.forget(v.prefix + id)
 	if v.near == nil {
 		return
 	}
@@ -234,13 +237,14 @@ func (v *View[V]) reconsider(id string) func(raw []byte, ok bool) {
 	was, _ := v.near.cache.GetIfPresent(id)
 	return func(raw []byte, ok bool) {
 		if was == nil || !ok || len(raw) < headerSize || binary.BigEndian.Uint64(raw[8:]) != uint64(was.header.gen) ||
-			binary.BigEndian.Uint64(raw[16:]) != was.header.start || kind(raw[2]) != was.header.kind {
+			binary.BigEndian.Uint64(raw[16:]) != was.header.start || kind(raw[2]) != was.header.kind ||
+			s.rules.Load().bars(was.header.epoch, v.name, id) { // and the sweep has not come to it
 			v.near.drop(id)
 			return
 		}
 		_, left := v.age(was.header, s.nodeTime(t.slot, now), s.extensionOf(v.name, id))
 		again := &resident[V]{value: was.value, header: was.header, tags: was.tags, weight: was.weight}
-		if v.keepUntil(id, t, again, left) || t.cover != nil && s.doubt(v.viewState, id) {
+		if v.keepUntil(id, t, again, left) || t.cover != nil && s.now() < again.end && s.doubt(v.viewState, id) {
 			return // in the second case only because others changed that share its fence
 		}
 		v.near.drop(id)

@@ -2,10 +2,12 @@ package cache
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 )
 
 // push is what a server sends unasked.
@@ -81,11 +83,15 @@ func readBulk(r *bufio.Reader, length string) (any, error) {
 	if err != nil || n < 0 || n > maxBulk {
 		return nil, errRESP
 	}
-	bulk := make([]byte, n+2)
-	if _, err := io.ReadFull(r, bulk); err != nil {
+	var bulk bytes.Buffer // grows with what comes, not with what is announced
+	if _, err := io.CopyN(&bulk, r, int64(n)+2); err != nil {
 		return nil, err
 	}
-	return string(bulk[:n]), nil
+	text, ok := strings.CutSuffix(bulk.String(), "\r\n")
+	if !ok {
+		return nil, errRESP
+	}
+	return text, nil
 }
 
 func readItems(r *bufio.Reader, count string, per, depth int) ([]any, error) {

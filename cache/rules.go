@@ -125,14 +125,17 @@ func (s *Store) followRules(ctx context.Context) error {
 	if len(next.list) > maxRules {
 		next.list = []rule{{next.list[len(next.list)-1].epoch, "*"}}
 	}
-	s.enact(next)
+	was := s.rules.Load()
+	// What is read from now on is judged by these rules; what is kept is used again when it was gone through by them. Else
+	// what is read in between would be judged by the old ones and kept under the new.
+	s.rules.Store(&rules{list: next.list, count: next.count, slot: next.slot})
+	s.enact(was, next)
 	s.rules.Store(next)
 	return nil
 }
 
 // enact drops from the process what rules say that are new here. When some came and went unseen, all goes.
-func (s *Store) enact(next *rules) {
-	was := s.rules.Load()
+func (s *Store) enact(was, next *rules) {
 	var news []rule
 	var applied []epoch
 	for _, r := range next.list {

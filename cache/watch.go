@@ -42,7 +42,7 @@ type watch struct {
 }
 
 type question struct {
-	kind byte // 't' time, 'c' epochs of the cluster, 'p' place
+	kind byte // 't' time, 'r' role, 'c' epochs of the cluster, 'p' place
 	at   time.Duration
 }
 
@@ -168,7 +168,7 @@ func (w *watch) beat(ctx context.Context) error {
 	ticker := time.NewTicker(beatEvery)
 	defer ticker.Stop()
 	for n := 0; ; n++ {
-		kinds := "t"
+		kinds := "rt"
 		if w.store.coverage.clustered {
 			if kinds = "tc"; n%placeBeats == 0 {
 				kinds = "tp"
@@ -187,7 +187,7 @@ func (w *watch) beat(ctx context.Context) error {
 }
 
 func (w *watch) send(kinds string) error {
-	commands := map[rune][]string{'t': {"TIME"}, 'c': {"CLUSTER", "INFO"}, 'p': {"CLUSTER", "NODES"}}
+	commands := map[rune][]string{'t': {"TIME"}, 'r': {"HELLO"}, 'c': {"CLUSTER", "INFO"}, 'p': {"CLUSTER", "NODES"}}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if len(w.asked) > 200 {
@@ -238,6 +238,8 @@ func (w *watch) answered(reply any) error {
 	switch q.kind {
 	case 't':
 		return w.timed(q.at, reply)
+	case 'r':
+		return playing(reply)
 	case 'c':
 		text, _ := reply.(string)
 		if now := configOf(text); now != w.config {
@@ -264,10 +266,16 @@ func (w *watch) timed(at time.Duration, reply any) error {
 	if err1 != nil || err2 != nil {
 		return errRESP
 	}
+	silence, now := w.store.opts.Silence, w.store.now()
+	if now-at > silence {
+		return nil // it says nothing of what is used now
+	}
 	if w.cover == nil {
 		w.begin(w.armed)
+	} else if int64(now)-w.cover.heard.Load() > int64(silence) {
+		w.begin(at) // another may have been the master meanwhile, and this one need not know yet
 	}
-	middle := (at + w.store.now()) / 2
+	middle := (at + now) / 2
 	w.cover.ahead.Store(sec*1_000_000 + usec - middle.Microseconds())
 	w.cover.heard.Store(int64(at))
 	return nil
@@ -341,4 +349,16 @@ func configOf(text string) string {
 		}
 	}
 	return strings.Join(kept, "")
+}
+
+// playing returns an error when HELLO's answer, a map, is not a master's. A replica tells what its master changes, late, or
+// never when it has lost it; what is written goes to another server.
+func playing(reply any) error {
+	fields, _ := reply.([]any)
+	for i := 0; i+1 < len(fields); i += 2 {
+		if fields[i] == "role" && fields[i+1] != "master" {
+			return fmt.Errorf("cache: the server is no master any more, but a %v", fields[i+1])
+		}
+	}
+	return nil
 }

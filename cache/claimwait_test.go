@@ -1,0 +1,31 @@
+package cache
+
+import "testing"
+
+// News of the entry that another process loads wake those who wait for it, however often, and make nobody load beside it.
+func TestNewsDoNotEndTheWaitForAClaim(t *testing.T) {
+	ctx := testContext(t)
+	here := newStore(t, client(t, one.Get(t)), nil)
+	there := sibling(t, here)
+	g, other := newGate(), newGate()
+	v := Of[lead](there, "lead")
+	first := background(ctx, Of[lead](here, "lead"), "1", g.load)
+	<-g.entered
+	second := background(ctx, v, "1", other.load)
+	for range 3 * begins {
+		eventually(t, "the other waits", func() bool {
+			there.waits.mu.Lock()
+			defer there.waits.mu.Unlock()
+			return len(there.waits.byKey[v.prefix+"1"]) > 0 || other.calls.Load() > 0
+		})
+		there.waits.wake(v.prefix + "1")
+	}
+	if n := other.calls.Load(); n > 0 {
+		t.Error("it loads beside the one that has the claim")
+		go func() { other.release <- lead{} }()
+	}
+	g.release <- lead{Score: 1}
+	<-first
+	got := <-second
+	wantScore(t, got.lead, got.err, 1)
+}

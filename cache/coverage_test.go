@@ -1,0 +1,62 @@
+package cache
+
+import (
+	"testing"
+	"time"
+)
+
+func newCoverage() *coverage {
+	return &coverage{clustered: true, silence: time.Second, newGuard: func(string) *guard { return nil }}
+}
+
+func TestSlotGoesToTheClaimOfTheHigherEpoch(t *testing.T) {
+	for range 20 { // maps have no order
+		c := newCoverage()
+		a, b := newCover("a", 0), newCover("b", 0)
+		c.claimed("a", claim{cover: a, epoch: 3, slots: "0-99 [7->-x] 200"})
+		c.claimed("b", claim{cover: b, epoch: 4, slots: "50-60 [0-<-y]"})
+		for slot, want := range map[uint16]*cover{0: a, 7: nil, 49: a, 50: b, 60: b, 61: a, 99: a, 100: nil, 101: nil, 200: a} {
+			if got := c.at(slot, 0); !got.rests(want) {
+				t.Fatalf("slot %d: %+v, want %+v", slot, got, want)
+			}
+		}
+		c.claimed("b", claim{}) // not heard any more: who had the slots before is not who has them
+		if b.heard.Load() != never {
+			t.Fatal("the cover has not ended")
+		}
+		if got := c.at(50, 0); !got.rests(a) { // until a says itself that it has lost them
+			t.Fatalf("slot 50: %+v", got)
+		}
+		c.claimed("a", claim{cover: a, epoch: 3, slots: "0-49"})
+		if got := c.at(50, 0); got != nil || c.covered(0) != 50 {
+			t.Fatalf("slot 50: %+v, covered %d", got, c.covered(0))
+		}
+	}
+}
+
+func TestSilenceUncovers(t *testing.T) {
+	c := newCoverage()
+	a := newCover("a", 0)
+	c.claimed("a", claim{cover: a, epoch: 1, slots: "0-16383"})
+	if !c.at(7, time.Second).rests(a) || c.at(7, time.Second+1) != nil || c.holds(c.slots[7].Load(), 7, time.Second+1) || c.holds(nil, 7, 0) {
+		t.Error("wrong")
+	}
+}
+
+// A slot that went to another master and came back was not heard of in between: what was kept before is not used.
+func TestSlotThatCameBackIsUnderAnotherCover(t *testing.T) {
+	s := newStore(t, client(t, six.Get(t)), nil)
+	leads := Of[lead](s, "lead", InProcess(Local{}))
+	slot := s.coverage.slot(leads.prefix + "1")
+	s.coverage.claimed("a", claim{cover: newCover("a", s.now()), epoch: 1, slots: "0-16383"})
+	ticket := leads.near.ticket(s, leads.prefix+"1", "1", s.now())
+	if !s.coverage.holds(ticket.cover, slot, s.now()) {
+		t.Fatal("not covered")
+	}
+	a := s.coverage.claims["a"].cover
+	s.coverage.claimed("a", claim{cover: a, epoch: 1, slots: ""})
+	s.coverage.claimed("a", claim{cover: a, epoch: 2, slots: "0-16383"})
+	if s.coverage.holds(ticket.cover, slot, s.now()) {
+		t.Error("it is covered again, without a gap")
+	}
+}

@@ -1,0 +1,166 @@
+package cache
+
+import (
+	"fmt"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unsafe"
+)
+
+// The board is memory that all processes of a history share: the origin's registers, when which version was invalidated,
+// and what was counted. A read is judged when it ends, so that ten million leave nothing to keep.
+
+const (
+	boardKeys   = 240
+	boardProcs  = 4
+	boardRing   = 512 // versions of a key that are remembered; the half ahead is blank
+	boardLosses = 8   // faults that may lose what a master has acknowledged, per key
+	boardRounds = 64  // of the gates
+	boardPhases = 32
+)
+
+// phaseCounts is what was counted in one phase.
+type phaseCounts struct {
+	reads   atomic.Int64
+	tokens  atomic.Int64 // reads with a token, among them
+	failed  atomic.Int64
+	loads   atomic.Int64
+	writes  atomic.Int64 // invalidations that returned nil
+	refused atomic.Int64 // and those that did not
+	stale   atomic.Int64 // reads of what somebody has invalidated before they began
+	over50  atomic.Int64 // of these, more than 50 ms before
+	oldest  atomic.Int64 // how long before, at most, ns
+	lost    atomic.Int64 // reads of what a failover has brought back
+}
+
+type register struct {
+	version atomic.Int64
+	dead    [boardRing]atomic.Int64             // when an invalidation that covers the version returned first anywhere, ns
+	deadIn  [boardProcs][boardRing]atomic.Int64 // and in a process
+	losses  [boardLosses]struct{ from, to atomic.Int64 }
+}
+
+type round struct {
+	open     atomic.Int64 // the callers may begin
+	release  atomic.Int64 // the loaders may return
+	loads    atomic.Int64
+	holder   atomic.Int64 // the process whose loader runs, plus 1
+	answered atomic.Int64
+	wrong    atomic.Int64
+}
+
+type board struct {
+	stop       atomic.Int64
+	quiet      atomic.Int64 // nobody reads or writes
+	phase      atomic.Int64
+	violations atomic.Int64
+	reads      atomic.Int64
+	keys       [boardKeys]register
+	rounds     [boardRounds]round
+	phases     [boardPhases]phaseCounts
+	stand      [boardProcs]struct{ kept, bad, inProcess, redis, misses atomic.Int64 }
+}
+
+// mapBoard maps the file; whoever creates it gives its size.
+func mapBoard(path string) (*board, func() error, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer f.Close()
+	size := int(unsafe.Sizeof(board{}))
+	if err := f.Truncate(int64(size)); err != nil {
+		return nil, nil, err
+	}
+	mem, err := syscall.Mmap(int(f.Fd()), 0, size, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_SHARED)
+	if err != nil {
+		return nil, nil, err
+	}
+	return (*board)(unsafe.Pointer(&mem[0])), func() error { return syscall.Munmap(mem) }, nil
+}
+
+// stopwatch gives all processes one time: the wall clock is read once, when a process begins.
+type stopwatch struct {
+	born   time.Time
+	offset time.Duration
+}
+
+func newStopwatch(base time.Time) stopwatch {
+	now := time.Now()
+	return stopwatch{born: now, offset: time.Duration(now.UnixNano() - base.UnixNano())}
+}
+
+func (w stopwatch) now() int64 { return int64(w.offset + time.Since(w.born)) }
+
+// raise is a commit at the origin.
+func (r *register) raise() int64 {
+	v := r.version.Add(1)
+	ahead := (v + boardRing/2) % boardRing
+	r.dead[ahead].Store(0)
+	for p := range r.deadIn {
+		r.deadIn[p][ahead].Store(0)
+	}
+	return v
+}
+
+// retired notes that an invalidation of all that is older than version has returned in a process.
+func (r *register) retired(version int64, proc int, at int64) {
+	for v := version - 1; v >= 0 && v > version-boardRing/2; v-- {
+		first := r.dead[v%boardRing].CompareAndSwap(0, at)
+		here := r.deadIn[proc][v%boardRing].CompareAndSwap(0, at)
+		if !first && !here {
+			return // and so are those before it
+		}
+	}
+}
+
+// lossy reports whether an invalidation may have been lost in a failover.
+func (r *register) lossy(at int64) bool {
+	for i := range r.losses {
+		if from := r.losses[i].from.Load(); from != 0 && at >= from && at <= r.losses[i].to.Load() {
+			return true
+		}
+	}
+	return false
+}
+
+// judge decides about a read that began at start in a process and gave version. The bound is how old news may be that
+// comes from other processes.
+func (b *board) judge(key int, version, start int64, proc int, bound time.Duration) (complaint string) {
+	r, counts := &b.keys[key], &b.phases[b.phase.Load()]
+	now := r.version.Load()
+	if version > now {
+		return fmt.Sprintf("version %d, the origin has only %d", version, now)
+	}
+	if now-version >= boardRing/2 {
+		return fmt.Sprintf("version %d, the origin has %d", version, now)
+	}
+	dead, here := r.dead[version%boardRing].Load(), r.deadIn[proc][version%boardRing].Load()
+	if dead == 0 || dead >= start {
+		return ""
+	}
+	if r.lossy(dead) {
+		counts.lost.Add(1)
+		return ""
+	}
+	late := start - dead
+	counts.stale.Add(1)
+	if late > int64(50*time.Millisecond) {
+		counts.over50.Add(1)
+	}
+	for {
+		oldest := counts.oldest.Load()
+		if late <= oldest || counts.oldest.CompareAndSwap(oldest, late) {
+			break
+		}
+	}
+	if here != 0 && here < start {
+		return fmt.Sprintf("version %d (the origin has %d), which an invalidation had removed that returned here %v before the read began (at %v)", version, now, time.Duration(start-here), time.Duration(start))
+	}
+	if late > int64(bound) {
+		return fmt.Sprintf("version %d (the origin has %d), which an invalidation had removed that returned elsewhere %v before the read began (at %v)", version, now, time.Duration(late), time.Duration(start))
+	}
+	return ""
+}

@@ -1,0 +1,324 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/scaleaware/scaleaware/internal/rediscluster"
+)
+
+// historyFault is one fault, with the time that it lasts.
+type historyFault struct {
+	name  string
+	rare  bool // too long for every day
+	drive func(h *historyRun, ctx context.Context, t *testing.T) error
+}
+
+// historyFaults are in an order that leaves what is lost in failovers time to end.
+var historyFaults = []historyFault{
+	{name: "master killed", drive: func(h *historyRun, ctx context.Context, t *testing.T) error {
+		return h.loseMaster(ctx, (*rediscluster.Node).Kill, 0)
+	}},
+	{name: "master frozen for long", rare: true, drive: func(h *historyRun, ctx context.Context, t *testing.T) error {
+		return h.loseMaster(ctx, (*rediscluster.Node).Freeze, 500*time.Millisecond)
+	}},
+	{name: "master frozen", drive: (*historyRun).freeze},
+	{name: "failover", drive: (*historyRun).failover},
+	{name: "worker killed", drive: (*historyRun).killWorker},
+	{name: "tracking killed", drive: (*historyRun).killTracking},
+	{name: "slots moved", drive: (*historyRun).moveSlots},
+	{name: "flush", drive: (*historyRun).flush},
+	{name: "scripts flushed", drive: (*historyRun).flushScripts},
+	{name: "squeeze", drive: (*historyRun).squeeze},
+	{name: "extension", drive: (*historyRun).extend},
+}
+
+// heal makes all nodes run and agree again.
+func (h *historyRun) heal(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	for _, n := range h.cluster.Nodes() {
+		n.Thaw()
+		if !n.Running() {
+			if err := n.Start(ctx); err != nil {
+				t.Error(err)
+			}
+		}
+		_ = n.SetMaxMemory(ctx, 0, "noeviction")
+	}
+	if err := h.cluster.WaitHealthy(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
+// mayLose says that what a master acknowledges from now on may be lost, until the function returned is called.
+func (h *historyRun) mayLose(ctx context.Context, victim *rediscluster.Node) (over func(), err error) {
+	masters := map[uint16]bool{}
+	text, err := victim.Client().ClusterNodes(ctx).Result()
+	if err != nil {
+		return nil, err
+	}
+	p, err := parsePlace(text)
+	if err != nil {
+		return nil, err
+	}
+	_, slots, _ := strings.Cut(p.slots, " ")
+	for from, to := range ranges(slots) {
+		for slot := from; slot <= to; slot++ {
+			masters[uint16(slot)] = true
+		}
+	}
+	n := h.losses % boardLosses
+	h.losses++
+	const slack = int64(300 * time.Millisecond)
+	meta := masters[slotOf(h.config.Prefix+metaMark+"clock")] || masters[slotOf(h.config.Prefix+metaMark+"rules")]
+	var hit []*register
+	for key := range h.board.keys {
+		view := string("abc"[key%3])
+		if meta || masters[slotOf(h.config.Prefix+view+":"+historyID(key))] || masters[h.tagSlot(key)] {
+			hit = append(hit, &h.board.keys[key])
+		}
+	}
+	for _, r := range hit {
+		r.losses[n].to.Store(math.MaxInt64)
+		r.losses[n].from.Store(h.clock.now() - slack)
+	}
+	return func() {
+		for _, r := range hit {
+			r.losses[n].to.Store(h.clock.now() + slack)
+		}
+	}, nil
+}
+
+func (h *historyRun) tagSlot(key int) uint16 {
+	s := &Store{opts: Options{Prefix: h.config.Prefix}}
+	return slotOf(s.tagKey(hashTag(historyTag(key))))
+}
+
+func (h *historyRun) anyMaster(ctx context.Context) (*rediscluster.Node, error) {
+	masters, err := h.cluster.Masters(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if len(masters) == 0 {
+		return nil, errors.New("no master")
+	}
+	return masters[int(h.clock.now()/1000)%len(masters)], nil
+}
+
+// loseMaster takes a master away until its replica has taken over, and brings it back after a while.
+func (h *historyRun) loseMaster(ctx context.Context, lose func(*rediscluster.Node), after time.Duration) error {
+	victim, err := h.anyMaster(ctx)
+	if err != nil {
+		return err
+	}
+	over, err := h.mayLose(ctx, victim)
+	if err != nil {
+		return err
+	}
+	defer over()
+	replica, err := h.cluster.ReplicaOf(ctx, victim)
+	if err != nil {
+		return err
+	}
+	lose(victim)
+	for range 1000 {
+		if role, err := replica.Client().Do(ctx, "ROLE").Slice(); err == nil && role[0] == "master" {
+			break
+		}
+		if err := sleep(ctx, 10*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	if err := sleep(ctx, after); err != nil {
+		return err
+	}
+	victim.Thaw()
+	if !victim.Running() {
+		if err := victim.Start(ctx); err != nil {
+			return err
+		}
+	}
+	return h.cluster.WaitHealthy(ctx)
+}
+
+// freeze stops a master for longer than what is kept of it may be used, and for less than a failover takes.
+func (h *historyRun) freeze(ctx context.Context, t *testing.T) error {
+	victim, err := h.anyMaster(ctx)
+	if err != nil {
+		return err
+	}
+	victim.Freeze()
+	err = sleep(ctx, 1400*time.Millisecond)
+	victim.Thaw()
+	return errors.Join(err, sleep(ctx, 300*time.Millisecond))
+}
+
+func (h *historyRun) failover(ctx context.Context, t *testing.T) error {
+	victim, err := h.anyMaster(ctx)
+	if err != nil {
+		return err
+	}
+	replica, err := h.cluster.ReplicaOf(ctx, victim)
+	if err != nil {
+		return err
+	}
+	if err := replica.Failover(ctx); err != nil {
+		return err
+	}
+	return h.cluster.WaitHealthy(ctx)
+}
+
+// killWorker ends a process wherever it is, and starts it again.
+func (h *historyRun) killWorker(ctx context.Context, t *testing.T) error {
+	n := int(h.clock.now()/1000) % len(h.workers)
+	h.workers[n].kill()
+	h.workers[n] = h.start(t, n)
+	h.workers[n].await(t, h.workers[n].ready)
+	return sleep(ctx, 300*time.Millisecond)
+}
+
+// onMasters calls each master once.
+func (h *historyRun) onMasters(ctx context.Context, do func(ctx context.Context, node *redis.Client) error) error {
+	masters, err := h.cluster.Masters(ctx)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, n := range masters {
+		errs = append(errs, do(ctx, n.Client()))
+	}
+	return errors.Join(errs...)
+}
+
+// killTracking cuts the connections over which the stores hear what changes.
+func (h *historyRun) killTracking(ctx context.Context, t *testing.T) error {
+	for range 4 {
+		err := h.onMasters(ctx, func(ctx context.Context, node *redis.Client) error {
+			list, err := node.ClientList(ctx).Result()
+			if err != nil {
+				return err
+			}
+			for line := range strings.Lines(list) {
+				if id, rest, ok := strings.Cut(strings.TrimPrefix(line, "id="), " "); ok && strings.Contains(rest, "name=scaleaware-cache ") {
+					if err := node.Do(ctx, "CLIENT", "KILL", "ID", id).Err(); err != nil && !strings.Contains(err.Error(), "No such client") {
+						return err
+					}
+				}
+			}
+			return nil
+		})
+		if err := errors.Join(err, sleep(ctx, 150*time.Millisecond)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// moveSlots moves the slots of hot keys to other masters and back, key by key, while the keys are used.
+func (h *historyRun) moveSlots(ctx context.Context, t *testing.T) error {
+	for n := range 2 {
+		key := int(h.clock.now()/1000)%20*7%boardKeys + n
+		slot := int(slotOf(h.config.Prefix + string("abc"[key%3]) + ":" + historyID(key)))
+		home, err := h.cluster.MasterOf(ctx, slot)
+		if err != nil {
+			return err
+		}
+		masters, err := h.cluster.Masters(ctx)
+		if err != nil {
+			return err
+		}
+		for _, to := range masters {
+			if to == home {
+				continue
+			}
+			for _, there := range []*rediscluster.Node{to, home} {
+				m, err := h.cluster.BeginMigration(ctx, slot, there)
+				if err != nil {
+					return err
+				}
+				if err := sleep(ctx, 30*time.Millisecond); err != nil { // new keys go to the target meanwhile
+					return err
+				}
+				for tries := 0; ; tries++ {
+					moved, err := m.Move(ctx, 1)
+					if err == nil && moved == 0 {
+						err = m.Finish(ctx)
+						if err == nil {
+							break
+						}
+					}
+					if err != nil && tries > 50 {
+						return err
+					}
+				}
+			}
+			break
+		}
+	}
+	return nil
+}
+
+func (h *historyRun) flush(ctx context.Context, t *testing.T) error {
+	for range 3 {
+		victim, err := h.anyMaster(ctx)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(victim.Client().FlushAll(ctx).Err(), sleep(ctx, 150*time.Millisecond)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (h *historyRun) flushScripts(ctx context.Context, t *testing.T) error {
+	for range 3 {
+		err := h.onMasters(ctx, func(ctx context.Context, node *redis.Client) error { return node.ScriptFlush(ctx).Err() })
+		if err := errors.Join(err, sleep(ctx, 100*time.Millisecond)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// squeeze makes the masters evict all the time, leases and the store's own keys, too.
+func (h *historyRun) squeeze(ctx context.Context, t *testing.T) error {
+	masters, err := h.cluster.Masters(ctx)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, n := range masters {
+		errs = append(errs, n.SetMaxMemory(ctx, 1<<20, "allkeys-random"))
+	}
+	errs = append(errs, sleep(ctx, 700*time.Millisecond))
+	for _, n := range masters {
+		errs = append(errs, n.SetMaxMemory(ctx, 0, "noeviction"))
+	}
+	return errors.Join(errs...)
+}
+
+// extend lengthens TTLs while values change, and takes it back.
+func (h *historyRun) extend(ctx context.Context, t *testing.T) error {
+	s, err := New(h.rdb, &Options{Prefix: h.config.Prefix, RedisTimeout: time.Second})
+	if err != nil {
+		return err
+	}
+	for range 3 {
+		if _, err := s.ExtendTTLs(ctx, Extension{Factor: 3}); err != nil {
+			return err
+		}
+		if err := sleep(ctx, 300*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	_, err = s.RestoreTTLs(ctx)
+	return errors.Join(err, sleep(ctx, 200*time.Millisecond))
+}

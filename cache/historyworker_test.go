@@ -1,0 +1,365 @@
+package cache
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/scaleaware/scaleaware"
+	"github.com/scaleaware/scaleaware/redisclient"
+)
+
+// historyEnv makes the test binary a process of the history: the value is its workerConfig.
+const historyEnv = "CACHE_TEST_WORKER"
+
+type workerConfig struct {
+	Number, Workers int
+	Redis           []string
+	Prefix          string
+	Board           string
+	Base            time.Time
+	Seed            uint64
+	Bound           time.Duration // for what other processes invalidate
+	Readers         int
+	Writers         int
+	Callers         int // at a gate
+}
+
+// worker is one process of the history.
+type worker struct {
+	workerConfig
+	board *board
+	clock stopwatch
+	store *Store
+	views [3]*View[int64]
+	gated *View[int64]
+	said  atomic.Int64
+}
+
+const historyTags = 16
+
+func historyTag(key int) string { return "g" + strconv.Itoa(key%historyTags) }
+
+func historyID(key int) string { return fmt.Sprintf("%03d", key) }
+
+func historySystem(key int) uint64 { return uint64(key) + 1 }
+
+// setClass are keys that one process alone writes, with Set: two writers may set in another order than they committed.
+func setClass(key int) bool { return key >= 200 }
+
+// runWorker works until its input ends, which is the end of the test.
+func runWorker() error {
+	var w worker
+	if err := json.Unmarshal([]byte(os.Getenv(historyEnv)), &w.workerConfig); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		cancel()
+	}()
+	var err error
+	if w.board, _, err = mapBoard(w.Board); err != nil {
+		return err
+	}
+	w.clock = newStopwatch(w.Base)
+	rdb := redisclient.New(redisclient.Options(w.Redis...))
+	defer rdb.Close()
+	if w.store, err = New(rdb, &Options{Prefix: w.Prefix, RedisTimeout: 500 * time.Millisecond, MaxLoads: 256}); err != nil {
+		return err
+	}
+	tags := Tags(func(id string, _ int64) []string {
+		key, _ := strconv.Atoi(id)
+		return []string{historyTag(key)}
+	})
+	w.views = [3]*View[int64]{
+		Of[int64](w.store, "a", TTL(30*time.Second), InProcess(Local{}), tags),
+		Of[int64](w.store, "b", TTL(500*time.Millisecond), StaleWhileRevalidate(500*time.Millisecond), StaleIfError(time.Second), EarlyRefresh(1), InProcess(Local{Entries: 50}), tags),
+		Of[int64](w.store, "c", TTL(2*time.Second), tags),
+	}
+	w.gated = Of[int64](w.store, "gated", TTL(time.Minute), InProcess(Local{}))
+	if err := w.store.Ready(ctx); err != nil {
+		return err
+	}
+	ran := make(chan error, 1)
+	go func() { ran <- w.store.Run(ctx) }()
+	fmt.Println("ready")
+
+	var all sync.WaitGroup
+	all.Go(func() { w.answerGates(ctx) })
+	for n := range w.Readers {
+		all.Go(func() { w.read(ctx, rand.New(rand.NewPCG(w.Seed, uint64(w.Number)<<16|uint64(n)))) })
+	}
+	for n := range w.Writers {
+		all.Go(func() { w.write(ctx, n, rand.New(rand.NewPCG(w.Seed, uint64(w.Number)<<16|uint64(n)|1<<15))) })
+	}
+	for w.board.stop.Load() == 0 && sleep(ctx, 20*time.Millisecond) == nil {
+	}
+	all.Wait()
+	w.takeStock(ctx)
+	<-ctx.Done()
+	return <-ran
+}
+
+func (w *worker) counts() *phaseCounts { return &w.board.phases[w.board.phase.Load()] }
+
+func (w *worker) view(key int) *View[int64] { return w.views[key%len(w.views)] }
+
+func (w *worker) complain(format string, args ...any) {
+	w.board.violations.Add(1)
+	if w.said.Add(1) <= 10 {
+		fmt.Printf("%s violation process %d phase %d: %s\n", time.Now().Format("15:04:05.000000"), w.Number, w.board.phase.Load(), fmt.Sprintf(format, args...))
+	}
+}
+
+// working waits while nobody is to work, and says whether to go on.
+func (w *worker) working(ctx context.Context) bool {
+	for w.board.quiet.Load() != 0 && w.board.stop.Load() == 0 {
+		if sleep(ctx, 5*time.Millisecond) != nil {
+			return false
+		}
+	}
+	return w.board.stop.Load() == 0 && ctx.Err() == nil
+}
+
+var errHistoryOrigin = errors.New("the origin fails now and then")
+
+// origin reads a register, and is slow after that: what it returns may be old by then.
+func (w *worker) origin(ctx context.Context, id string) (int64, error) {
+	w.counts().loads.Add(1)
+	key, err := strconv.Atoi(id)
+	if err != nil {
+		return 0, err
+	}
+	v := w.board.keys[key].version.Load()
+	scaleaware.WatermarkFrom(ctx).Saw(scaleaware.Token{System: historySystem(key), Timeline: 1, LSN: scaleaware.LSN(v)})
+	switch n := rand.IntN(1000); {
+	case n < 3:
+		_ = sleep(ctx, 300*time.Millisecond)
+	case n < 10:
+		return 0, errHistoryOrigin
+	case n < 500:
+		_ = sleep(ctx, time.Duration(rand.IntN(3000))*time.Microsecond)
+	}
+	return v, nil
+}
+
+// read reads and judges what it gets.
+func (w *worker) read(ctx context.Context, dice *rand.Rand) {
+	zipf := rand.NewZipf(dice, 1.1, 8, boardKeys-1)
+	pick := func() int { return int(zipf.Uint64()) * 7 % boardKeys } // 7 spreads the hot ones over views and classes
+	for n := 1; w.working(ctx); n++ {
+		key := pick()
+		v, id := w.view(key), historyID(key)
+		start := w.clock.now()
+		switch how := dice.IntN(100); {
+		case how < 10: // somebody who knows of a commit, invalidated or not
+			w.readKnowing(ctx, key)
+		case how < 15:
+			got, err := v.Get(ctx, id)
+			w.saw(ctx, key, got, err, start)
+		case how < 20:
+			keys := map[string]int{id: key}
+			ids := []string{id}
+			for len(ids) < 6 {
+				if other := pick(); other%len(w.views) == key%len(w.views) {
+					ids, keys[historyID(other)] = append(ids, historyID(other)), other
+				}
+			}
+			got, _ := v.GetMany(ctx, ids)
+			for id, value := range got {
+				w.saw(ctx, keys[id], value, nil, start)
+			}
+		case how < 30:
+			got, err := v.Load(ctx, id, w.origin)
+			w.saw(ctx, key, got, err, start)
+		default: // mostly what is in the process
+			for range 48 {
+				for key = pick(); w.view(key).near == nil; key = pick() {
+				}
+				if dice.IntN(8) == 0 {
+					w.readKnowing(ctx, key)
+					continue
+				}
+				start = w.clock.now()
+				got, err := w.view(key).Load(ctx, historyID(key), w.origin)
+				w.saw(ctx, key, got, err, start)
+			}
+		}
+		if n%32 == 0 {
+			_ = sleep(ctx, 8*time.Millisecond) // the servers have the same two cores
+		}
+	}
+}
+
+// readKnowing reads as somebody who knows of the last commit, be it invalidated or not.
+func (w *worker) readKnowing(ctx context.Context, key int) {
+	floor := w.board.keys[key].version.Load()
+	wctx, mark := scaleaware.WithWatermark(ctx)
+	mark.Raise(scaleaware.Token{System: historySystem(key), Timeline: 1, LSN: scaleaware.LSN(floor)})
+	v, start := w.view(key), w.clock.now()
+	got, err := v.Load(wctx, historyID(key), w.origin)
+	w.counts().tokens.Add(1)
+	w.saw(ctx, key, got, err, start)
+	if err == nil && got < floor {
+		w.complain("key %s of view %s gave %d to a caller who knew %d", historyID(key), v.name, got, floor)
+	}
+}
+
+func (w *worker) saw(ctx context.Context, key int, version int64, err error, start int64) {
+	counts := w.counts()
+	counts.reads.Add(1)
+	w.board.reads.Add(1)
+	if err != nil {
+		if !errors.Is(err, ErrMiss) {
+			counts.failed.Add(1)
+		}
+		return
+	}
+	if text := w.board.judge(key, version, start, w.Number, w.Bound); text != "" {
+		w.complain("key %s of view %s gave %s; %s", historyID(key), w.view(key).name, text, w.diagnose(ctx, key))
+	}
+}
+
+// diagnose says where an old version may have come from.
+func (w *worker) diagnose(ctx context.Context, key int) string {
+	v, id := w.view(key), historyID(key)
+	text := "now the process has nothing"
+	if v.near != nil {
+		if r := v.near.get(w.store, id, w.store.now()); r != nil {
+			text = fmt.Sprintf("now the process has %d (%x, epoch %d, suspect %v)", r.value, r.header.gen, r.header.epoch, r.suspect.Load())
+		}
+	}
+	raw, err := w.store.rdb.Get(ctx, v.prefix+id).Bytes()
+	h, payload, _ := parseHeader(raw)
+	return fmt.Sprintf("%s, Redis %q (%c, %x, epoch %d, %v); cover %v", text, payload, h.kind, h.gen, h.epoch, err, w.store.coverage.at(w.store.coverage.slot(v.prefix+id), w.store.now()) != nil)
+}
+
+// write commits at the origin and then invalidates, again and again until that is acknowledged.
+func (w *worker) write(ctx context.Context, number int, dice *rand.Rand) {
+	for w.working(ctx) {
+		_ = sleep(ctx, time.Duration(20+dice.IntN(80))*time.Millisecond)
+		keys := []int{dice.IntN(boardKeys)}
+		if dice.IntN(3) == 0 {
+			keys[0] = dice.IntN(20) * 7 % boardKeys // a hot one
+		}
+		v := w.view(keys[0])
+		var invalidate func(ctx context.Context) error
+		switch how := dice.IntN(100); {
+		case setClass(keys[0]) && (number != 0 || keys[0]%w.Workers != w.Number):
+			continue
+		case setClass(keys[0]):
+			version := w.board.keys[keys[0]].raise()
+			w.until(ctx, keys, []int64{version}, func(ctx context.Context) error { return v.Set(ctx, historyID(keys[0]), version) })
+			continue
+		case how < 2:
+			tag := historyTag(keys[0])
+			keys = keys[:0]
+			for key := range 200 {
+				if historyTag(key) == tag {
+					keys = append(keys, key)
+				}
+			}
+			invalidate = func(ctx context.Context) error { return w.store.InvalidateTags(ctx, tag) }
+		case how < 5:
+			decade := keys[0] / 10
+			keys = keys[:0]
+			for key := decade * 10; key < decade*10+10; key++ {
+				if w.view(key) == v {
+					keys = append(keys, key)
+				}
+			}
+			pattern := fmt.Sprintf("%s:%02d?", v.name, decade)
+			invalidate = func(ctx context.Context) error { _, err := w.store.Invalidate(ctx, pattern); return err }
+			if dice.IntN(3) == 0 { // as by one who dies before the sweep
+				invalidate = func(ctx context.Context) error { _, err := w.store.bar(ctx, pattern); return err }
+			}
+		default:
+			invalidate = func(ctx context.Context) error { return v.Delete(ctx, historyID(keys[0])) }
+		}
+		versions := make([]int64, len(keys))
+		ictx := ctx
+		for i, key := range keys {
+			versions[i] = w.board.keys[key].raise()
+		}
+		if dice.IntN(4) == 0 {
+			_ = sleep(ctx, 20*time.Millisecond) // committed, and not yet invalidated
+		}
+		if dice.IntN(4) == 0 {
+			var mark *scaleaware.Watermark
+			ictx, mark = scaleaware.WithWatermark(ctx)
+			mark.Raise(scaleaware.Token{System: historySystem(keys[0]), Timeline: 1, LSN: scaleaware.LSN(versions[0])})
+		}
+		w.until(ictx, keys, versions, invalidate)
+	}
+}
+
+func (w *worker) until(ctx context.Context, keys []int, versions []int64, invalidate func(ctx context.Context) error) {
+	for {
+		err := invalidate(ctx)
+		at := w.clock.now()
+		if err == nil {
+			w.counts().writes.Add(1)
+			for i, key := range keys {
+				w.board.keys[key].retired(versions[i], w.Number, at)
+			}
+			return
+		}
+		w.counts().refused.Add(1)
+		if w.board.stop.Load() != 0 || sleep(ctx, 20*time.Millisecond) != nil {
+			return
+		}
+	}
+}
+
+// takeStock compares, when all is quiet, what the process keeps with Redis and the origin.
+func (w *worker) takeStock(ctx context.Context) {
+	stand := &w.board.stand[w.Number]
+	for key := range boardKeys { // so that there is something
+		_, _ = w.view(key).Load(ctx, historyID(key), w.origin)
+	}
+	for name, n := range w.store.counts() {
+		if name != "gated" {
+			stand.inProcess.Add(n[resultL1] + n[resultStale])
+			stand.redis.Add(n[resultL2])
+			stand.misses.Add(n[resultMiss])
+		}
+	}
+	for key := range boardKeys {
+		v, id, r := w.view(key), historyID(key), &w.board.keys[key]
+		origin := r.version.Load()
+		got, err := v.Get(ctx, id)
+		if err == nil && got != origin && r.lossy(r.dead[got%boardRing].Load()) {
+			w.counts().lost.Add(1) // a failover has brought it back until its TTL ends
+			continue
+		}
+		if err == nil && got != origin {
+			stand.bad.Add(1)
+			w.complain("at rest key %s of view %s is %d, the origin has %d; %s", id, v.name, got, origin, w.diagnose(ctx, key))
+		}
+		if v.near == nil {
+			continue
+		}
+		kept := v.near.get(w.store, id, w.store.now())
+		if kept == nil {
+			continue
+		}
+		stand.kept.Add(1)
+		raw, err := w.store.rdb.Get(ctx, v.prefix+id).Bytes()
+		h, _, parse := parseHeader(raw)
+		if kept.value != origin || err != nil || parse != nil || h.gen != kept.header.gen || h.start != kept.header.start {
+			stand.bad.Add(1)
+			w.complain("at rest the process keeps key %s of view %s as %d (%x), the origin has %d; %s", id, v.name, kept.value, kept.header.gen, origin, w.diagnose(ctx, key))
+		}
+	}
+	fmt.Println("stocked")
+}
