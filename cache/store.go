@@ -34,6 +34,7 @@ type Store struct {
 	remoteOff atomic.Bool
 
 	coverage  coverage
+	lanes     lanes
 	untracked atomic.Bool // a server refuses to tell what changes
 	ahead     atomic.Int64
 	clock     clock

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/scaleaware/scaleaware/cache"
@@ -45,6 +46,7 @@ func (l *lab) servers(ctx context.Context) error {
 	if l.cluster != nil {
 		return l.cluster.Flush(ctx)
 	}
+	logging.Disable() // servers that start refuse connections
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	c, err := rediscluster.Start(ctx, nil)
