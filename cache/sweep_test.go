@@ -178,13 +178,13 @@ func TestSweepDuringSlotMigration(t *testing.T) {
 		t.Fatal(err)
 	}
 	report := Report{Pattern: "*", Nodes: map[string]NodeReport{}}
-	if err := s.visit(ctx, &report, before, []string{to.Addr()}, 0, s.unlink); err != nil {
+	if err := s.visit(ctx, &report, before, []string{to.Addr()}, 0, s.unlinking()); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := m.Move(ctx, 100); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.visit(ctx, &report, before, []string{from.Addr()}, 0, s.unlink); err != nil {
+	if err := s.visit(ctx, &report, before, []string{from.Addr()}, 0, s.unlinking()); err != nil {
 		t.Fatal(err)
 	}
 	left, err := leads.GetMany(ctx, ids)
@@ -199,7 +199,7 @@ func TestSweepDuringSlotMigration(t *testing.T) {
 	if !slices.Equal(due, []string{to.Addr()}) {
 		t.Fatalf("due again: %v, want %v", due, to.Addr())
 	}
-	if err := s.visit(ctx, &report, after, due, 0, s.unlink); err != nil {
+	if err := s.visit(ctx, &report, after, due, 0, s.unlinking()); err != nil {
 		t.Fatal(err)
 	}
 	if left, err := leads.GetMany(ctx, ids); err != nil || len(left) != 0 {
