@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 
@@ -12,7 +13,7 @@ import (
 // Commands for one master that come while others are under way are sent together: who finds laneWidth calls under way
 // joins a batch, and one of those who wait in it sends it as a pipeline when a call has ended. Nobody waits for company: a
 // caller alone sends its command at once. A batch has no goroutine of its own, and its pipeline no other deadline than that
-// of the caller who sends it; the others' commands are sent again, each alone, when they got no answer in it.
+// of the caller who sends it; a GET that got no answer in it is sent again alone.
 
 const (
 	// laneWidth is how many calls are under way at a time. One would hold up callers that come in twos for a round
@@ -21,6 +22,9 @@ const (
 	// maxBatch bounds what one caller sends for others.
 	maxBatch = 128
 )
+
+// errLost says that a batch that somebody else sent brought no answer.
+var errLost = errors.New("cache: sent with others, and not answered")
 
 // lanes are the ways to the masters.
 type lanes struct {
@@ -85,11 +89,15 @@ func (s *Store) process(ctx context.Context, key string, cmd redis.Cmder) error 
 		l.leave(b, mine)
 		return ctx.Err()
 	}
-	if mine.lost && ctx.Err() == nil {
+	switch {
+	case !mine.lost || ctx.Err() != nil:
+		return cmd.Err()
+	case cmd.Name() == "get":
 		cmd.SetErr(nil)
 		return s.rdb.Process(ctx, cmd)
+	default: // it may have been done
+		return fmt.Errorf("%w: %w", errLost, cmd.Err())
 	}
-	return cmd.Err()
 }
 
 // join gives the caller a place in a batch, or none when it shall send its command itself.

@@ -41,13 +41,14 @@ func (g *guard) enter() error {
 	return errBroken
 }
 
-// leave notes how the call went. What a caller's own end has cut short says nothing of the master.
+// leave notes how the call went. What a caller's own end has cut short says nothing of the master, and a batch counts for
+// who sent it.
 func (g *guard) leave(ctx context.Context, err error) {
 	switch {
 	case g == nil:
 	case err == nil, errors.Is(err, redis.Nil), errors.As(err, new(redis.Error)):
 		g.breaker.RecordSuccess()
-	case ctx.Err() != nil && g.breaker.IsClosed():
+	case (ctx.Err() != nil || errors.Is(err, errLost)) && g.breaker.IsClosed():
 	default:
 		g.breaker.RecordFailure()
 	}

@@ -15,9 +15,10 @@ import (
 )
 
 const (
-	sweepBatch  = 500 // SCAN's COUNT: a bigger one blocks the node for milliseconds
+	politeBatch = 500   // SCAN's COUNT of a sweep with pauses: a bigger one blocks the node for milliseconds
+	urgentBatch = 2_000 // of one without
 	sweepRounds = 8   // visits to nodes whose slots move, before the report says incomplete
-	// sweepAhead is how many batches a sweep without pauses has been told of and not yet done with.
+	// sweepAhead is how many batches of one node a sweep without pauses changes at a time, while the next is named.
 	sweepAhead = 2
 )
 
@@ -135,12 +136,14 @@ func (s *Store) sweepNode(ctx context.Context, node *redis.Client, pattern strin
 		})
 	}
 	group, gctx := errgroup.WithContext(ctx)
-	batches := make(chan []string, sweepAhead)
-	var scanned int64
+	batches := make(chan []string)
+	var mu sync.Mutex
 	group.Go(func() error {
 		defer close(batches)
 		return s.name(gctx, node, pattern, 0, do.atOnce, func(keys []string) error {
-			scanned += int64(len(keys))
+			mu.Lock()
+			mine.Scanned += int64(len(keys))
+			mu.Unlock()
 			select {
 			case batches <- keys:
 				return nil
@@ -149,26 +152,36 @@ func (s *Store) sweepNode(ctx context.Context, node *redis.Client, pattern strin
 			}
 		})
 	})
-	group.Go(func() error {
-		for keys := range batches {
-			if err := do.apply(gctx, node, keys, mine); err != nil {
-				return err
+	for range sweepAhead {
+		group.Go(func() error {
+			for keys := range batches {
+				var part NodeReport
+				err := do.apply(gctx, node, keys, &part)
+				mu.Lock()
+				mine.Changed += part.Changed
+				mine.Skipped += part.Skipped
+				mu.Unlock()
+				if err != nil {
+					return err
+				}
 			}
-		}
-		return nil
-	})
-	err := group.Wait()
-	mine.Scanned += scanned
-	return err
+			return nil
+		})
+	}
+	return group.Wait()
 }
 
 // name hands on the keys of one node that a pattern names, but for the store's own, so many at once or more.
 func (s *Store) name(ctx context.Context, node *redis.Client, pattern string, pause time.Duration, atOnce int, got func(keys []string) error) error {
 	match, own := s.opts.Prefix+pattern, s.opts.Prefix+metaMark
 	var all []string
+	count := int64(urgentBatch)
+	if pause > 0 {
+		count = politeBatch
+	}
 	var cursor uint64
 	for {
-		keys, next, err := s.scan(ctx, node, cursor, match)
+		keys, next, err := s.scan(ctx, node, cursor, match, count)
 		if err != nil {
 			return err
 		}
@@ -192,10 +205,10 @@ func (s *Store) name(ctx context.Context, node *redis.Client, pattern string, pa
 	}
 }
 
-func (s *Store) scan(ctx context.Context, node *redis.Client, cursor uint64, match string) ([]string, uint64, error) {
+func (s *Store) scan(ctx context.Context, node *redis.Client, cursor uint64, match string, count int64) ([]string, uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.stepTimeout())
 	defer cancel()
-	return node.Scan(ctx, cursor, match, sweepBatch).Result()
+	return node.Scan(ctx, cursor, match, count).Result()
 }
 
 func (c change) apply(ctx context.Context, node *redis.Client, keys []string, mine *NodeReport) error {

@@ -1,0 +1,121 @@
+package cache
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	warmLookups = 500 // keys that are looked up together
+	warmBegins  = 500 // fills that begin together, at most
+	// warmAhead is how long fills that began together should take: their claims end after claimTTL.
+	warmAhead = claimTTL / 6
+)
+
+// warmer loads keys for a warming. Fills begin in batches; then each is a load like any other.
+type warmer[V any] struct {
+	v     *View[V]
+	load  Loader[V]
+	limit int // loads at a time
+	size  int // of the next batch
+}
+
+// warm loads the missing ones and reports after each batch. It returns when all have ended, or ctx did.
+func (w *warmer[V]) warm(ctx context.Context, missing map[string]entry, told func(WarmSetReport)) {
+	fills := make([]*fill, 0, len(missing))
+	for id, e := range missing {
+		fills = append(fills, &fill{key: w.v.prefix + id, id: id, seen: e})
+	}
+	for len(fills) > 0 && ctx.Err() == nil {
+		n := min(w.size, len(fills))
+		began := time.Now()
+		told(w.batch(ctx, fills[:n]))
+		fills = fills[n:]
+		w.size = nextSize(n, w.size, w.limit, time.Since(began))
+	}
+	if len(fills) > 0 {
+		told(WarmSetReport{Failed: len(fills), Error: ctx.Err().Error()})
+	}
+}
+
+// nextSize returns how many fills begin together, after n took so long: as many as end in time, and no sudden growth.
+func nextSize(n, size, limit int, took time.Duration) int {
+	inTime := int(warmAhead * time.Duration(n) / max(took, 1))
+	return max(limit, min(inTime, 4*size, warmBegins))
+}
+
+func (w *warmer[V]) batch(ctx context.Context, fills []*fill) (tally WarmSetReport) {
+	grants := w.v.store.beginMany(ctx, fills)
+	began := time.Now()
+	var mu sync.Mutex
+	var group errgroup.Group
+	group.SetLimit(w.limit)
+	for i, fl := range fills {
+		group.Go(func() error {
+			err := w.one(ctx, fl, grants[i], began)
+			mu.Lock()
+			defer mu.Unlock()
+			tally.add(err)
+			return nil
+		})
+	}
+	_ = group.Wait()
+	return tally
+}
+
+// one loads the value of a fill that began with others. Where it was not granted, or that was long ago, it begins anew.
+func (w *warmer[V]) one(ctx context.Context, fl *fill, mayLoad bool, began time.Time) error {
+	v, free := w.v, context.WithoutCancel(ctx)
+	again := &fill{key: fl.key, id: fl.id, seen: fl.seen}
+	if mayLoad && (ctx.Err() != nil || time.Since(began) > claimTTL/2) {
+		v.store.release(free, fl)
+		mayLoad = false
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if !mayLoad {
+		_, err := v.share(ctx, again, w.load)
+		return err
+	}
+	f, mine := v.flights.join(fl.key, nil)
+	if !mine { // it waits for our claim
+		v.store.release(free, fl)
+		_, err := v.await(ctx, f, false, nil)
+		return err
+	}
+	go v.load(free, fl, f, w.load)
+	_, err := v.await(ctx, f, true, nil)
+	return err
+}
+
+// beginMany is begin for many fills, and says which were granted. The others, for whatever reason, may begin by themselves.
+func (s *Store) beginMany(ctx context.Context, fills []*fill) []bool {
+	grants := make([]bool, len(fills))
+	if s.redisOff() || len(fills) == 1 {
+		return grants
+	}
+	now := s.epochNow(ctx)
+	ctx, cancel := context.WithTimeout(ctx, s.stepTimeout())
+	defer cancel()
+	pipe := s.rdb.Pipeline()
+	commands := make([]*redis.Cmd, len(fills))
+	for i, fl := range fills {
+		fl.epoch = now
+		commands[i] = beginScript.EvalSha(ctx, pipe, []string{fl.key}, s.beginArgs(fl)...)
+	}
+	_, _ = pipe.Exec(ctx) // each command has its own error
+	for i, fl := range fills {
+		reply, err := commands[i].Slice()
+		if err != nil {
+			continue
+		}
+		how, _, _, err := s.began(fl, reply)
+		grants[i] = err == nil && how == granted && fl.leased
+	}
+	return grants
+}
