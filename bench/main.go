@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/scaleaware/scaleaware/bench/cachebench"
 	"github.com/scaleaware/scaleaware/bench/dbsplitbench"
 	"github.com/scaleaware/scaleaware/bench/internal/report"
 	"github.com/scaleaware/scaleaware/bench/metricsbench"
@@ -32,6 +33,9 @@ var subjects = []struct {
 	{"metrics", metricsbench.Modules, func(ctx context.Context, o *dbsplitbench.Options) ([]report.Table, []string, error) {
 		tables, err := metricsbench.Measure(ctx, &metricsbench.Options{Only: o.Only, Quick: o.Quick})
 		return tables, nil, err
+	}},
+	{"cache", cachebench.Modules, func(ctx context.Context, o *dbsplitbench.Options) ([]report.Table, []string, error) {
+		return cachebench.Measure(ctx, &cachebench.Options{Only: o.Only, Quick: o.Quick})
 	}},
 }
 

@@ -93,11 +93,7 @@ func (v *View[V]) waitFor(ctx context.Context, fl *fill, f *flight[V], news <-ch
 		if over {
 			return false
 		}
-		var raw []byte
-		err := s.call(ctx, fl.key, func(ctx context.Context) (err error) {
-			raw, err = s.get(ctx, fl.key)
-			return err
-		})
+		raw, err := s.get(ctx, fl.key)
 		h, _, parse := parseHeader(raw)
 		switch {
 		case err != nil:

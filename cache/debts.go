@@ -66,7 +66,7 @@ func (s *Store) payDebts(ctx context.Context) error {
 	}
 	for _, pattern := range patterns {
 		report := Report{Pattern: pattern}
-		if err := s.sweep(ctx, &report, 0, s.unlink); err != nil {
+		if err := s.sweep(ctx, &report, 0, s.unlinking()); err != nil {
 			errs = append(errs, err)
 			continue
 		}
@@ -115,7 +115,7 @@ func (s *Store) reclaimMemory(ctx context.Context) error {
 			continue // whoever made it is at work
 		}
 		report := Report{Pattern: r.pattern}
-		if err := s.sweep(ctx, &report, reclaimPause, s.unlink); err != nil {
+		if err := s.sweep(ctx, &report, reclaimPause, s.unlinking()); err != nil {
 			return err
 		}
 		if err := s.unbar(ctx, r.epoch); err != nil {

@@ -13,9 +13,11 @@ func TestDoubtEndsWithTheEntry(t *testing.T) {
 	running(t, here)
 	settled(t, ctx, leads, "1", loads(lead{Score: 1}))
 	r, _ := leads.near.cache.GetIfPresent("1")
-	over := r.header
+	over := r.rest.header
 	over.soft = time.Now().Add(-time.Second).UnixMilli()
-	leads.near.keep("1", leads.near.ticket(here, leads.prefix+"1", "1", here.now()), &resident[lead]{value: r.value, header: over, end: here.now() + time.Hour})
+	leads.near.keep("1", leads.near.ticket(here, leads.prefix+"1", "1", here.now()), resident[lead]{
+		value: r.value, rest: &residentRest{header: over}, kind: over.kind, end: here.now() + time.Hour,
+	})
 	raw := appendHeader(nil, over)
 	leads.near.suspectOf("1")
 	again := leads.reconsider("1")

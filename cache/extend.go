@@ -93,8 +93,7 @@ func (s *Store) ExtendTTLs(ctx context.Context, x Extension) (Report, error) {
 		}
 		defer s.moveTTLs(ctx)()
 	}
-	s.preload(ctx, extendScript)
-	err := s.sweep(ctx, &report, x.Pause, s.scripted(extendScript, x.Factor-1, x.By.Milliseconds(), flag(x.DryRun)))
+	err := s.sweep(ctx, &report, x.Pause, s.scripted(ctx, extendScript, x.Factor-1, x.By.Milliseconds(), flag(x.DryRun)))
 	s.opts.Logger.InfoContext(ctx, "cache: extended TTLs", "pattern", x.Pattern, "factor", x.Factor, "by", x.By,
 		"dry_run", x.DryRun, "extended", report.Changed, "complete", report.Complete)
 	return report, err
@@ -116,8 +115,7 @@ func (s *Store) restore(ctx context.Context, dryRun bool) (Report, error) {
 		s.extension.Store(nil)
 		defer s.moveTTLs(ctx)()
 	}
-	s.preload(ctx, restoreScript)
-	err := s.sweep(ctx, &report, 0, s.scripted(restoreScript, restoreGrace.Milliseconds(), flag(dryRun)))
+	err := s.sweep(ctx, &report, 0, s.scripted(ctx, restoreScript, restoreGrace.Milliseconds(), flag(dryRun)))
 	s.opts.Logger.InfoContext(ctx, "cache: restored TTLs", "dry_run", dryRun, "restored", report.Changed, "complete", report.Complete)
 	return report, err
 }
@@ -171,31 +169,78 @@ func (s *Store) preload(ctx context.Context, script *redis.Script) {
 	})
 }
 
-// scripted applies a script to each key. Its answer is 1 for changed and -1 for what is no entry.
-func (s *Store) scripted(script *redis.Script, args ...any) change {
-	return func(ctx context.Context, pipe redis.Pipeliner, keys []string) func() (int64, int64, error) {
-		commands := make([]*redis.Cmd, len(keys))
-		for i, key := range keys {
-			commands[i] = pipe.EvalSha(ctx, script.Hash(), []string{key}, args...)
+// scripted applies a script to keys: on the node that named them, many at a time, and to each that this node refuses
+// through the store's client.
+func (s *Store) scripted(ctx context.Context, script ttlScript, args ...any) change {
+	s.preload(ctx, script.many)
+	return change{atOnce: 1, do: func(ctx context.Context, node *redis.Client, keys []string) (changed, skipped int64, err error) {
+		ctx, cancel := context.WithTimeout(ctx, s.stepTimeout())
+		defer cancel()
+		all := append(make([]any, 0, 1+len(args)+len(keys)), 1+len(args))
+		all = append(all, args...)
+		for _, key := range keys {
+			all = append(all, key)
 		}
-		return func() (changed, skipped int64, err error) {
-			var errs []error
-			for i, cmd := range commands {
-				if redis.HasErrorPrefix(cmd.Err(), "NOSCRIPT") {
-					cmd = script.Run(ctx, s.rdb, []string{keys[i]}, args...)
-				}
-				switch n, err := cmd.Int64(); {
-				case err != nil:
-					errs = append(errs, err)
-				case n < 0:
-					skipped++
-				default:
-					changed += n
-				}
+		refused := keys
+		reply, err := script.many.Run(ctx, node, nil, all...).Slice()
+		if err == nil {
+			if changed, skipped, refused, err = manyReply(reply, keys); err != nil {
+				return 0, 0, err
 			}
-			return changed, skipped, firstOf(errs)
+		}
+		if len(refused) == 0 {
+			return changed, skipped, nil
+		}
+		c, k, err := s.oneByOne(ctx, script.one, refused, args)
+		return changed + c, skipped + k, err
+	}}
+}
+
+var errManyReply = errors.New("cache: a script for many keys answered in no known form")
+
+func manyReply(reply []any, keys []string) (changed, skipped int64, refused []string, err error) {
+	if len(reply) != 3 {
+		return 0, 0, nil, errManyReply
+	}
+	changed, ok1 := reply[0].(int64)
+	skipped, ok2 := reply[1].(int64)
+	numbers, ok3 := reply[2].([]any)
+	if !ok1 || !ok2 || !ok3 {
+		return 0, 0, nil, errManyReply
+	}
+	for _, n := range numbers {
+		i, ok := n.(int64)
+		if !ok || i < 1 || int(i) > len(keys) {
+			return 0, 0, nil, errManyReply
+		}
+		refused = append(refused, keys[i-1])
+	}
+	return changed, skipped, refused, nil
+}
+
+// oneByOne applies a script to each key through the store's client, which follows slots that move.
+func (s *Store) oneByOne(ctx context.Context, script *redis.Script, keys []string, args []any) (changed, skipped int64, err error) {
+	pipe := s.rdb.Pipeline()
+	commands := make([]*redis.Cmd, len(keys))
+	for i, key := range keys {
+		commands[i] = script.EvalSha(ctx, pipe, []string{key}, args...)
+	}
+	_, _ = pipe.Exec(ctx) // each command has its own error
+	var errs []error
+	for i, cmd := range commands {
+		if redis.HasErrorPrefix(cmd.Err(), "NOSCRIPT") {
+			cmd = script.Run(ctx, s.rdb, []string{keys[i]}, args...)
+		}
+		switch n, err := cmd.Int64(); {
+		case err != nil:
+			errs = append(errs, err)
+		case n < 0:
+			skipped++
+		default:
+			changed += n
 		}
 	}
+	return changed, skipped, firstOf(errs)
 }
 
 func flag(on bool) int {

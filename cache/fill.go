@@ -109,15 +109,15 @@ func known(ts scaleaware.Tokens) (known scaleaware.Tokens) {
 // begin leaves the fill's lease, or joins the one that stands, and claims the load.
 func (s *Store) begin(ctx context.Context, f *fill) (how begun, raw []byte, wait time.Duration, err error) {
 	f.epoch = s.epochNow(ctx, f.tagged)
-	err = s.call(ctx, f.key, func(ctx context.Context) error {
-		reply, err := beginScript.Run(ctx, s.rdb, []string{f.key}, s.beginArgs(f)...).Slice()
-		if err != nil {
-			return err
-		}
-		how, raw, wait, err = s.began(f, reply)
-		return err
-	})
-	return how, raw, wait, err
+	cmd, err := s.script(ctx, beginScript, f.key, s.beginArgs(f)...)
+	if err != nil {
+		return 0, nil, 0, err
+	}
+	reply, err := cmd.Slice()
+	if err != nil {
+		return 0, nil, 0, err
+	}
+	return s.began(f, reply)
 }
 
 // began takes in the answer of beginScript.
@@ -244,9 +244,9 @@ func (v *viewState) put(ctx context.Context, f *fill, h header, payload []byte) 
 	h.cost = uint32(min(max(time.Since(f.began).Microseconds(), 1), 1<<32-1))
 	value := append(appendHeader(make([]byte, 0, headerSize+2+2*maxTokens*tokenSize+8*len(h.tags)+len(payload)), h), payload...)
 	fresh, whole, physical := v.lifeOf(s, f.id, h.kind).args()
-	err = s.call(ctx, f.key, func(ctx context.Context) error {
-		outcome, err = storeScript.Run(ctx, s.rdb, []string{f.key}, value, fresh, whole, physical).Text()
-		return err
-	})
-	return outcome, err
+	cmd, err := s.script(ctx, storeScript, f.key, value, fresh, whole, physical)
+	if err != nil {
+		return "failed", err
+	}
+	return cmd.Text()
 }

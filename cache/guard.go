@@ -41,13 +41,14 @@ func (g *guard) enter() error {
 	return errBroken
 }
 
-// leave notes how the call went. What a caller's own end has cut short says nothing of the master.
+// leave notes how the call went. What a caller's own end has cut short says nothing of the master, and a batch counts for
+// who sent it.
 func (g *guard) leave(ctx context.Context, err error) {
 	switch {
 	case g == nil:
 	case err == nil, errors.Is(err, redis.Nil), errors.As(err, new(redis.Error)):
 		g.breaker.RecordSuccess()
-	case ctx.Err() != nil && g.breaker.IsClosed():
+	case (ctx.Err() != nil || errors.Is(err, errLost)) && g.breaker.IsClosed():
 	default:
 		g.breaker.RecordFailure()
 	}
@@ -62,13 +63,51 @@ func (s *Store) call(ctx context.Context, key string, do func(ctx context.Contex
 	rctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout)
 	err := do(rctx)
 	cancel()
+	s.called(ctx, g, err)
+	return err
+}
+
+// called notes how a call went.
+func (s *Store) called(ctx context.Context, g *guard, err error) {
 	g.leave(ctx, err)
 	if err != nil && !errors.Is(err, redis.Nil) && ctx.Err() == nil {
 		s.kicked.ring()
 	}
+}
+
+// ask sends one command to the master that has a key, with others' when there are many.
+func (s *Store) ask(ctx context.Context, key string, cmd redis.Cmder) error {
+	g := s.coverage.guard(s.coverage.slot(key))
+	if err := g.enter(); err != nil {
+		return err
+	}
+	rctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout)
+	err := s.process(rctx, key, cmd)
+	cancel()
+	s.called(ctx, g, err)
 	return err
 }
 
+// get reads one key.
 func (s *Store) get(ctx context.Context, key string) ([]byte, error) {
-	return s.rdb.Get(ctx, key).Bytes()
+	cmd := redis.NewStringCmd(ctx, "get", key)
+	if err := s.ask(ctx, key, cmd); err != nil {
+		return nil, err
+	}
+	return cmd.Bytes()
+}
+
+// script runs a script on one key.
+func (s *Store) script(ctx context.Context, script *redis.Script, key string, args ...any) (*redis.Cmd, error) {
+	all := append([]any{"evalsha", script.Hash(), 1, key}, args...)
+	cmd := redis.NewCmd(ctx, all...)
+	cmd.SetFirstKeyPos(3)
+	err := s.ask(ctx, key, cmd)
+	if redis.HasErrorPrefix(err, "NOSCRIPT") {
+		err = s.call(ctx, key, func(ctx context.Context) error {
+			cmd = script.Eval(ctx, s.rdb, []string{key}, args...)
+			return cmd.Err()
+		})
+	}
+	return cmd, err
 }

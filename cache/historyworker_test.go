@@ -235,8 +235,9 @@ func (w *worker) diagnose(ctx context.Context, key int) string {
 	v, id := w.view(key), historyID(key)
 	text := "now the process has nothing"
 	if v.near != nil {
-		if r := v.near.get(w.store, id, w.store.now()); r != nil {
-			text = fmt.Sprintf("now the process has %d (%x, epoch %d, suspect %v)", r.value, r.header.gen, r.header.epoch, r.suspect.Load())
+		var r resident[int64]
+		if v.near.get(w.store, id, w.store.now(), &r) {
+			text = fmt.Sprintf("now the process has %d (%x, epoch %d)", r.value, r.rest.header.gen, r.rest.header.epoch)
 		}
 	}
 	raw, err := w.store.rdb.Get(ctx, v.prefix+id).Bytes()
@@ -349,16 +350,16 @@ func (w *worker) takeStock(ctx context.Context) {
 		if v.near == nil {
 			continue
 		}
-		kept := v.near.get(w.store, id, w.store.now())
-		if kept == nil {
+		var kept resident[int64]
+		if !v.near.get(w.store, id, w.store.now(), &kept) {
 			continue
 		}
 		stand.kept.Add(1)
 		raw, err := w.store.rdb.Get(ctx, v.prefix+id).Bytes()
 		h, _, parse := parseHeader(raw)
-		if kept.value != origin || err != nil || parse != nil || h.gen != kept.header.gen || h.start != kept.header.start {
+		if kept.value != origin || err != nil || parse != nil || h.gen != kept.rest.header.gen || h.start != kept.rest.header.start {
 			stand.bad.Add(1)
-			w.complain("at rest the process keeps key %s of view %s as %d (%x), the origin has %d; %s", id, v.name, kept.value, kept.header.gen, origin, w.diagnose(ctx, key))
+			w.complain("at rest the process keeps key %s of view %s as %d (%x), the origin has %d; %s", id, v.name, kept.value, kept.rest.header.gen, origin, w.diagnose(ctx, key))
 		}
 	}
 	fmt.Println("stocked")

@@ -49,7 +49,7 @@ func TestHotKeysAreKeptInTheProcess(t *testing.T) {
 		if _, err := leads.Get(ctx, fmt.Sprint(i)); err != nil {
 			t.Fatal(err)
 		}
-		if r, _ := leads.kept(fmt.Sprint(i), nil); r != nil && i != 7 {
+		if inProcess(leads, fmt.Sprint(i)) != nil && i != 7 {
 			t.Errorf("key %d was looked up once, and is kept", i)
 		}
 	}

@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/redis/go-redis/v9"
@@ -26,7 +27,7 @@ func (s *Store) invalidate(ctx context.Context, pattern string, dryRun bool) (Re
 		return report, err
 	}
 	if dryRun {
-		return report, s.sweep(ctx, &report, 0, s.count)
+		return report, s.sweep(ctx, &report, 0, s.counting())
 	}
 	if s.rdb == nil {
 		for _, v := range s.declared() {
@@ -38,7 +39,7 @@ func (s *Store) invalidate(ctx context.Context, pattern string, dryRun bool) (Re
 		return report, nil
 	}
 	rule, barred := s.bar(ctx, pattern)
-	err := s.sweep(ctx, &report, 0, s.unlink)
+	err := s.sweep(ctx, &report, 0, s.unlinking())
 	switch {
 	case barred != nil:
 		s.in.failed(ctx, "bar", barred)
@@ -55,39 +56,105 @@ func (s *Store) invalidate(ctx context.Context, pattern string, dryRun bool) (Re
 	return report, err
 }
 
-func (s *Store) unlink(ctx context.Context, pipe redis.Pipeliner, keys []string) func() (int64, int64, error) {
-	commands := make([]*redis.IntCmd, len(keys))
-	for i, key := range keys {
-		commands[i] = pipe.Unlink(ctx, key)
-	}
-	return func() (removed, skipped int64, err error) {
-		var errs []error
-		byView := map[string]int{}
-		for i, cmd := range commands {
-			if cmd.Err() != nil {
-				errs = append(errs, cmd.Err())
-				continue
+const (
+	// unlinkKeys is how many keys are looked through for those of one slot: some ten of each, on three masters.
+	unlinkKeys = 50_000
+	// unlinkCommands is how many commands go in one pipeline.
+	unlinkCommands = 500
+)
+
+// unlinking removes keys. Those of one slot and one view go in one command, which is less work for everybody.
+func (s *Store) unlinking() change {
+	return change{atOnce: unlinkKeys, do: func(ctx context.Context, _ *redis.Client, keys []string) (removed, skipped int64, err error) {
+		for groups := range slices.Chunk(s.together(keys), unlinkCommands) {
+			n, err := s.unlink(ctx, groups)
+			removed += n
+			if err != nil {
+				return removed, 0, err
 			}
-			removed += cmd.Val()
-			byView[s.viewOf(keys[i])] += int(cmd.Val())
 		}
-		for view, n := range byView {
-			s.in.invalidated.WithLabelValues(view).Add(float64(n))
-		}
-		return removed, 0, firstOf(errs)
-	}
+		return removed, 0, nil
+	}}
 }
 
-func (s *Store) count(_ context.Context, _ redis.Pipeliner, keys []string) func() (int64, int64, error) {
-	return func() (int64, int64, error) { return int64(len(keys)), 0, nil }
+func (s *Store) unlink(ctx context.Context, groups []together) (removed int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, s.stepTimeout())
+	defer cancel()
+	pipe := s.rdb.Pipeline()
+	commands := make([]*redis.IntCmd, len(groups))
+	for i, g := range groups {
+		commands[i] = pipe.Unlink(ctx, g.keys...)
+	}
+	_, _ = pipe.Exec(ctx) // each command has its own error
+	var errs []error
+	for i, cmd := range commands {
+		n, err := cmd.Result()
+		if err != nil && len(groups[i].keys) > 1 { // half of the slot may have moved
+			n, err = s.unlinkEach(ctx, groups[i].keys)
+		}
+		if err != nil {
+			errs = append(errs, err)
+		}
+		removed += n
+		s.in.invalidated.WithLabelValues(groups[i].view).Add(float64(n))
+	}
+	return removed, firstOf(errs)
+}
+
+func (s *Store) unlinkEach(ctx context.Context, keys []string) (removed int64, err error) {
+	pipe := s.rdb.Pipeline()
+	for _, key := range keys {
+		pipe.Unlink(ctx, key)
+	}
+	commands, _ := pipe.Exec(ctx) // each command has its own error
+	var errs []error
+	for _, cmd := range commands {
+		n, err := cmd.(*redis.IntCmd).Result()
+		if err != nil {
+			errs = append(errs, err)
+		}
+		removed += n
+	}
+	return removed, firstOf(errs)
+}
+
+// together are keys of one slot and one view.
+type together struct {
+	view string
+	slot uint16
+	keys []string
+}
+
+func (s *Store) together(keys []string) []together {
+	type mark struct {
+		view string
+		slot uint16
+	}
+	at := make(map[mark]int, len(keys))
+	groups := make([]together, 0, len(keys))
+	for _, key := range keys {
+		m := mark{s.viewOf(key), s.coverage.slot(key)}
+		i, known := at[m]
+		if !known || len(groups[i].keys) >= unlinkCommands {
+			i = len(groups)
+			at[m] = i
+			groups = append(groups, together{view: m.view, slot: m.slot})
+		}
+		groups[i].keys = append(groups[i].keys, key)
+	}
+	return groups
+}
+
+func (s *Store) counting() change {
+	return change{atOnce: 1, do: func(_ context.Context, _ *redis.Client, keys []string) (int64, int64, error) {
+		return int64(len(keys)), 0, nil
+	}}
 }
 
 // viewOf names the view that a key belongs to, or "other": what lies under the prefix is no label.
 func (s *Store) viewOf(key string) string {
 	name, _, _ := strings.Cut(strings.TrimPrefix(key, s.opts.Prefix), ":")
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if _, ok := s.views[name]; ok {
+	if _, ok := (*s.byName.Load())[name]; ok {
 		return name
 	}
 	return "other"

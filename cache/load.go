@@ -24,13 +24,14 @@ func (v *View[V]) Load(ctx context.Context, id string, load Loader[V]) (V, error
 	}
 	need, blind := v.need(ctx)
 	if v.near != nil && blind == nil {
-		if r, p := v.kept(id, need); r != nil {
+		var r resident[V]
+		if p, ok := v.kept(id, need, &r); ok {
 			if p != fresh {
-				v.refresh(ctx, &fill{key: v.prefix + id, id: id, need: need, seen: entry{verdict: hit, header: r.header}}, load)
-			} else if v.store.verifies() && r.header.kind == kindValue {
-				v.verify(ctx, id, r.value, r.header, load)
+				v.refresh(ctx, &fill{key: v.prefix + id, id: id, need: need, seen: entry{verdict: hit, header: r.rest.header}}, load)
+			} else if v.store.verifies() && r.kind == kindValue {
+				v.verify(ctx, id, r.value, r.rest.header, load)
 			}
-			return v.given(ctx, r, p)
+			return r.value, v.given(ctx, &r, p)
 		}
 	}
 	key := v.prefix + id
@@ -75,7 +76,7 @@ func (v *View[V]) shareOr(ctx context.Context, fl *fill, load Loader[V], stale V
 	}
 	v.in().fallbacks.WithLabelValues(v.name).Inc()
 	v.store.in.failed(ctx, "stale", err, "view", v.name)
-	v.told(ctx, stales)
+	v.told(ctx, &stales)
 	return stale, nil
 }
 

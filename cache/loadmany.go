@@ -6,6 +6,7 @@ import (
 	"maps"
 	"runtime/debug"
 	"slices"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 	"golang.org/x/sync/errgroup"
@@ -75,7 +76,8 @@ func (v *View[V]) LoadMany(ctx context.Context, ids []string, load ManyLoader[V]
 		case ok && ctx.Err() == nil:
 			v.in().fallbacks.WithLabelValues(v.name).Inc()
 			v.in().failed(ctx, "stale", err, "view", v.name)
-			v.told(ctx, missing[id].header)
+			h := missing[id].header
+			v.told(ctx, &h)
 			found[id] = fallback
 		default:
 			failed[id] = err
@@ -149,7 +151,7 @@ func (v *View[V]) runMany(ctx context.Context, fills []*fill, flights map[string
 	for _, fl := range fills {
 		fl.tagged = v.tags != nil
 	}
-	for i, how := range v.store.beginMany(ctx, fills) {
+	for i, how := range v.store.beginMany(ctx, fills, v.store.opts.RedisTimeout) {
 		switch fl := fills[i]; how {
 		case granted:
 			batch = append(batch, fl)
@@ -163,7 +165,7 @@ func (v *View[V]) runMany(ctx context.Context, fills []*fill, flights map[string
 }
 
 // beginMany begins fills in one pipeline a node. Without Redis all are granted.
-func (s *Store) beginMany(ctx context.Context, fills []*fill) []begun {
+func (s *Store) beginMany(ctx context.Context, fills []*fill, timeout time.Duration) []begun {
 	hows := make([]begun, len(fills))
 	for i := range hows {
 		hows[i] = granted
@@ -175,9 +177,9 @@ func (s *Store) beginMany(ctx context.Context, fills []*fill) []begun {
 	if s.redisOff() {
 		return hows
 	}
-	if s.beginSome(ctx, fills, hows, false) {
+	if s.beginSome(ctx, fills, hows, timeout, false) {
 		s.preload(ctx, beginScript)
-		s.beginSome(ctx, fills, hows, true)
+		s.beginSome(ctx, fills, hows, timeout, true)
 	}
 	return hows
 }
@@ -186,8 +188,8 @@ func (s *Store) beginMany(ctx context.Context, fills []*fill) []begun {
 const unscripted begun = -1
 
 // beginSome begins all fills, or the unscripted ones, and reports whether a server did not have the script.
-func (s *Store) beginSome(ctx context.Context, fills []*fill, hows []begun, again bool) (missing bool) {
-	ctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout)
+func (s *Store) beginSome(ctx context.Context, fills []*fill, hows []begun, timeout time.Duration, again bool) (missing bool) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	pipe := s.rdb.Pipeline()
 	replies := make([]*redis.Cmd, len(fills))

@@ -66,7 +66,7 @@ const fenceShards = 512
 
 // near is the in-process level of a view.
 type near[V any] struct {
-	cache  *otter.Cache[string, *resident[V]]
+	cache  *otter.Cache[string, resident[V]]
 	seed   maphash.Seed
 	fences [fenceShards]atomic.Uint64
 	all    atomic.Uint64 // counts what concerns many
@@ -74,18 +74,26 @@ type near[V any] struct {
 	keeping sync.RWMutex
 }
 
-// resident is a value kept in the process.
+// resident is a value kept in the process, with what every look-up needs: both lie in the cache's own node. Of a hundred
+// thousand values few are in the processor's cache, and to follow a pointer to another place costs as much as all else.
 type resident[V any] struct {
-	value  V
-	header header
-	cover  *cover
-	slot   uint16
-	weight uint32
-	fresh  time.Duration // by the store's clock, as end
-	end    time.Duration
-	tags   []*tagState
+	value V
+	cover *cover
+	end   time.Duration // by the store's clock, as fresh
+	fresh time.Duration
+	rest  *residentRest
+	slot  uint16
+	kind  kind
 	// suspect is set when a TTL extension may have touched the entry; nothing is known of it until it is looked at again.
-	suspect atomic.Bool
+	suspect bool
+	tagged  bool
+}
+
+// residentRest is what few look-ups need.
+type residentRest struct {
+	header header
+	tags   []*tagState
+	weight uint32
 }
 
 // ticket is taken before a value is read. What changes meanwhile makes it void.
@@ -102,10 +110,10 @@ func newNear[V any](l Local) *near[V] {
 	least := max(1, uint64(l.Bytes)/uint64(l.Entries)) // so that the bound on bytes bounds entries, too
 	return &near[V]{
 		seed: maphash.MakeSeed(),
-		cache: otter.Must(&otter.Options[string, *resident[V]]{
+		cache: otter.Must(&otter.Options[string, resident[V]]{
 			MaximumWeight: uint64(l.Bytes),
-			Weigher: func(_ string, r *resident[V]) uint32 {
-				return uint32(min(max(uint64(r.weight), least), 1<<32-1))
+			Weigher: func(_ string, r resident[V]) uint32 {
+				return uint32(min(max(uint64(r.rest.weight), least), 1<<32-1))
 			},
 		}),
 	}
@@ -119,16 +127,16 @@ func (n *near[V]) ticket(s *Store, key, id string, now time.Duration) ticket {
 }
 
 // keep stores a value that was read under a ticket, unless something changed since.
-func (n *near[V]) keep(id string, t ticket, r *resident[V]) (kept bool) {
+func (n *near[V]) keep(id string, t ticket, r resident[V]) (kept bool) {
 	if t.cover == nil {
 		return false
 	}
 	r.cover, r.slot = t.cover, t.slot
 	n.keeping.RLock()
 	defer n.keeping.RUnlock()
-	n.cache.Compute(id, func(*resident[V], bool) (*resident[V], otter.ComputeOp) {
+	n.cache.Compute(id, func(resident[V], bool) (resident[V], otter.ComputeOp) {
 		if n.fences[t.shard].Load() != t.fence || n.all.Load() != t.all {
-			return nil, otter.CancelOp
+			return resident[V]{}, otter.CancelOp
 		}
 		kept = true
 		return r, otter.WriteOp
@@ -136,21 +144,21 @@ func (n *near[V]) keep(id string, t ticket, r *resident[V]) (kept bool) {
 	return kept
 }
 
-// get returns what is kept for id and covered at now, or nil.
-func (n *near[V]) get(s *Store, id string, now time.Duration) *resident[V] {
-	r, ok := n.cache.GetIfPresent(id)
-	if !ok || now >= r.end || r.suspect.Load() || !s.coverage.holds(r.cover, r.slot, now) {
-		return nil
+// get puts what is kept for id into r, if it is covered at now.
+func (n *near[V]) get(s *Store, id string, now time.Duration, r *resident[V]) bool {
+	var ok bool
+	*r, ok = n.cache.GetIfPresent(id)
+	if !ok || now >= r.end || r.suspect || !s.coverage.holds(r.cover, r.slot, now) || !s.rules.Load().current(s, now) {
+		return false
 	}
-	if !s.rules.Load().current(s, now) {
-		return nil
-	}
-	for _, tag := range r.tags {
-		if !tag.holds(s, now) {
-			return nil
+	if r.tagged {
+		for _, tag := range r.rest.tags {
+			if !tag.holds(s, now) {
+				return false
+			}
 		}
 	}
-	return r
+	return true
 }
 
 // drop forgets what is kept for id, and voids the tickets of those who read it now.
@@ -162,11 +170,11 @@ func (n *near[V]) drop(id string) {
 // suspectOf marks what is kept for id, and reports whether anything is.
 func (n *near[V]) suspectOf(id string) bool {
 	n.fences[maphash.String(n.seed, id)%fenceShards].Add(1)
-	r, ok := n.cache.GetIfPresent(id)
-	if ok {
-		r.suspect.Store(true)
-	}
-	return ok
+	_, kept := n.cache.ComputeIfPresent(id, func(r resident[V]) (resident[V], otter.ComputeOp) {
+		r.suspect = true
+		return r, otter.WriteOp
+	})
+	return kept
 }
 
 // dropMatching forgets all that a pattern names, and voids all tickets.
@@ -187,7 +195,7 @@ func (n *near[V]) dropMatching(view, pattern string) {
 
 // usable reports whether a kept value may be given to a caller that must see need, and in which phase it is.
 func (v *View[V]) usable(r *resident[V], need scaleaware.Tokens, now time.Duration) (phase, bool) {
-	if len(need) > 0 && !v.fresh(r.header, need) {
+	if len(need) > 0 && !v.fresh(&r.rest.header, need) {
 		return over, false
 	}
 	if now < r.fresh {
@@ -234,17 +242,17 @@ func (v *View[V]) reconsider(id string) func(raw []byte, ok bool) {
 	s := v.store
 	now := s.now()
 	t := v.near.ticket(s, v.prefix+id, id, now)
-	was, _ := v.near.cache.GetIfPresent(id)
+	was, kept := v.near.cache.GetIfPresent(id)
 	return func(raw []byte, ok bool) {
-		if was == nil || !ok || len(raw) < headerSize || binary.BigEndian.Uint64(raw[8:]) != uint64(was.header.gen) ||
-			binary.BigEndian.Uint64(raw[16:]) != was.header.start || kind(raw[2]) != was.header.kind ||
-			s.rules.Load().bars(was.header.epoch, v.name, id) { // and the sweep has not come to it
+		if !kept || !ok || len(raw) < headerSize || binary.BigEndian.Uint64(raw[8:]) != uint64(was.rest.header.gen) ||
+			binary.BigEndian.Uint64(raw[16:]) != was.rest.header.start || kind(raw[2]) != was.kind ||
+			s.rules.Load().bars(was.rest.header.epoch, v.name, id) { // and the sweep has not come to it
 			v.near.drop(id)
 			return
 		}
-		_, left := v.age(was.header, s.nodeTime(t.slot, now), s.extensionOf(v.name, id))
-		again := &resident[V]{value: was.value, header: was.header, tags: was.tags, weight: was.weight}
-		if v.keepUntil(id, t, again, left) || t.cover != nil && s.now() < again.end && s.doubt(v.viewState, id) {
+		_, left := v.age(was.rest.header, s.nodeTime(t.slot, now), s.extensionOf(v.name, id))
+		kept, end := v.keepUntil(id, t, was.value, was.rest, left)
+		if kept || t.cover != nil && s.now() < end && s.doubt(v.viewState, id) {
 			return // in the second case only because others changed that share its fence
 		}
 		v.near.drop(id)
@@ -256,23 +264,22 @@ func (v *View[V]) keep(id string, t ticket, value V, e entry) {
 	if hot := v.opts.local.HotPerSecond; hot > 0 && v.store.heat.perSecond(v.name, id, v.store.now()) < hot {
 		return
 	}
-	v.keepUntil(id, t, &resident[V]{
-		value: value, header: e.header, tags: e.tags,
-		weight: uint32(min(len(id)+len(e.payload)+residentBytes, 1<<31)),
+	v.keepUntil(id, t, value, &residentRest{
+		header: e.header, tags: e.tags, weight: uint32(min(len(id)+len(e.payload)+residentBytes, 1<<31)),
 	}, e.left)
 }
 
-func (v *View[V]) keepUntil(id string, t ticket, r *resident[V], left time.Duration) (kept bool) {
+func (v *View[V]) keepUntil(id string, t ticket, value V, rest *residentRest, left time.Duration) (kept bool, end time.Duration) {
 	now := v.store.now()
-	r.fresh = now + left
+	r := resident[V]{value: value, rest: rest, kind: rest.header.kind, tagged: len(rest.tags) > 0, fresh: now + left}
 	r.end = r.fresh
-	if r.header.kind == kindValue {
+	if r.kind == kindValue {
 		r.end += v.opts.revalidate
 	}
 	if ttl := v.opts.local.TTL; ttl > 0 {
 		r.end = min(r.end, now+ttl)
 	}
-	return now < r.end && v.near.keep(id, t, r)
+	return now < r.end && v.near.keep(id, t, r), r.end
 }
 
 func (v *View[V]) residents() (entries int, bytes uint64) {

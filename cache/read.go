@@ -58,7 +58,7 @@ func (v *viewState) judge(s *Store, id string, raw []byte, need scaleaware.Token
 		return unusableEntry(raw)
 	case s.rules.Load().bars(h.epoch, v.name, id):
 		return entry{verdict: gone, header: h}
-	case !v.fresh(h, need):
+	case !v.fresh(&h, need):
 		return entry{verdict: tooOld, header: h}
 	}
 	e := entry{verdict: hit, level: resultL2, header: h, payload: payload}
@@ -87,19 +87,14 @@ func (v *viewState) need(ctx context.Context) (scaleaware.Tokens, error) {
 	return scaleaware.WatermarkFrom(ctx).Written(ctx)
 }
 
-// kept returns what the process has of id and may give to a caller that must see need, or nil.
-func (v *View[V]) kept(id string, need scaleaware.Tokens) (*resident[V], phase) {
+// kept puts what the process has of id into r, if a caller that must see need may have it.
+func (v *View[V]) kept(id string, need scaleaware.Tokens, r *resident[V]) (p phase, ok bool) {
 	s := v.store
 	now := s.now()
-	r := v.near.get(s, id, now)
-	if r == nil || s.localOff.Load() {
-		return nil, over
+	if s.localOff.Load() || !v.near.get(s, id, now, r) {
+		return over, false
 	}
-	p, ok := v.usable(r, need, now)
-	if !ok || p > revalidate {
-		return nil, over
-	}
-	return r, p
+	return v.usable(r, need, now)
 }
 
 // fetch reads one entry from Redis and decodes it.
@@ -113,11 +108,7 @@ func (v *View[V]) fetch(ctx context.Context, key, id string, need scaleaware.Tok
 		t = v.near.ticket(s, key, id, s.now())
 	}
 	s.heat.note(v.name, id, s.now())
-	var raw []byte
-	err := s.call(ctx, key, func(ctx context.Context) (err error) {
-		raw, err = s.get(ctx, key)
-		return err
-	})
+	raw, err := s.get(ctx, key)
 	value, e = v.open(ctx, id, raw, err, need)
 	if e.verdict >= negative {
 		e = v.stands(ctx, e)
@@ -181,14 +172,17 @@ func (v *View[V]) account(ctx context.Context, e entry) {
 		v.store.in.failed(ctx, "read", e.err, "view", v.name)
 	}
 	if r != resultMiss {
-		v.told(ctx, e.header)
+		v.told(ctx, &e.header)
 	}
 }
 
 // told tells the caller's watermark how old the answer is that it gets.
-func (v *viewState) told(ctx context.Context, h header) {
+func (v *viewState) told(ctx context.Context, h *header) {
+	if v.opts.untracked || ctx == context.Background() {
+		return
+	}
 	v.saw(ctx, h.asOf)
-	if !v.opts.untracked && len(h.seen) > 0 {
+	if len(h.seen) > 0 {
 		w := scaleaware.WatermarkFrom(ctx)
 		for _, t := range h.seen {
 			w.Raise(t)
@@ -227,8 +221,9 @@ func (v *View[V]) Get(ctx context.Context, id string) (V, error) {
 		return zero, fmt.Errorf("%w: %w", ErrMiss, err)
 	}
 	if v.near != nil {
-		if r, p := v.kept(id, need); r != nil {
-			return v.given(ctx, r, p)
+		var r resident[V]
+		if p, ok := v.kept(id, need, &r); ok {
+			return r.value, v.given(ctx, &r, p)
 		}
 	}
 	value, e := v.fetch(ctx, v.prefix+id, id, need)
@@ -239,18 +234,20 @@ func (v *View[V]) Get(ctx context.Context, id string) (V, error) {
 	return value, e.missErr()
 }
 
-// given counts a hit in the process and returns it.
-func (v *View[V]) given(ctx context.Context, r *resident[V], p phase) (V, error) {
+// given counts a hit in the process, and returns the error that goes with it.
+func (v *View[V]) given(ctx context.Context, r *resident[V], p phase) error {
 	result, err := resultL1, error(nil)
 	switch {
-	case r.header.kind == kindNegative:
+	case r.kind == kindNegative:
 		result, err = resultNegative, ErrNotFound
 	case p != fresh:
 		result = resultStale
 	}
 	v.count(result)
-	v.told(ctx, r.header)
-	return r.value, err
+	if ctx != context.Background() {
+		v.told(ctx, &r.rest.header)
+	}
+	return err
 }
 
 func (e entry) missErr() error {
@@ -330,9 +327,10 @@ func (v *View[V]) each(ctx context.Context, ids []string, need scaleaware.Tokens
 		}
 		a := asked{}
 		if v.near != nil {
-			if r, p := v.kept(id, need); r != nil {
-				e := entry{verdict: hit, level: resultL1, header: r.header, phase: p}
-				if r.header.kind == kindNegative {
+			var r resident[V]
+			if p, ok := v.kept(id, need, &r); ok {
+				e := entry{verdict: hit, level: resultL1, header: r.rest.header, phase: p}
+				if r.kind == kindNegative {
 					e.verdict, e.level = negative, resultNegative
 				}
 				gets[id] = a

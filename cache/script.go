@@ -140,39 +140,3 @@ end
 if lease or cur == '' then return 0 end
 return 1
 `)
-
-// extendScript moves the physical end of one entry to its own end plus (factor-1) times its lifetime, plus a duration,
-// so that doing it twice does nothing more. Leases are left alone. It returns 1 when the TTL grew (or would), 0 when
-// not, -1 for what is not an entry.
-// KEYS: entry. ARGV: factor-1, added ms, 1 to only count.
-var extendScript = redis.NewScript(`
-local h = redis.pcall('GETRANGE', KEYS[1], 0, 71)
-if type(h) ~= 'string' or #h < 72 or string.sub(h, 1, 2) ~= '\202\002' or string.sub(h, 3, 3) == 'L' then return -1 end
-local start, soft, hard = struct.unpack('>I8I8I8', h, 17)
-local life = math.max(0, soft - math.floor(start / 1000))
-local target = math.floor(hard + ARGV[1] * life + ARGV[2])
-if ARGV[3] == '1' then
-  local at = redis.call('PEXPIRETIME', KEYS[1])
-  if at > 0 and target > at then return 1 end
-  return 0
-end
-return redis.call('PEXPIREAT', KEYS[1], string.format('%.0f', target), 'GT')
-`)
-
-// restoreScript moves the physical end of one entry back to its own end. Entries that are past it get a little time,
-// so that the undo does not send all their readers to the origin at once. It returns 1 when the TTL shrank (or would),
-// 0 when not, -1 for what is not an entry.
-// KEYS: entry. ARGV: ms for entries past their end, 1 to only count.
-var restoreScript = redis.NewScript(`
-local h = redis.pcall('GETRANGE', KEYS[1], 0, 71)
-if type(h) ~= 'string' or #h < 72 or string.sub(h, 1, 2) ~= '\202\002' or string.sub(h, 3, 3) == 'L' then return -1 end
-local hard = struct.unpack('>I8', h, 33)
-local left = redis.call('PTTL', KEYS[1])
-if left <= 0 then return 0 end
-local t = redis.call('TIME')
-local want = hard - (t[1] * 1000 + math.floor(t[2] / 1000))
-if want <= 0 then want = tonumber(ARGV[1]) end
-if want >= left then return 0 end
-if ARGV[2] == '1' then return 1 end
-return redis.call('PEXPIRE', KEYS[1], string.format('%.0f', want))
-`)

@@ -102,6 +102,9 @@ func memoryWarnings(i info, shared []string) (warnings []string) {
 	return warnings
 }
 
+// sampleBatch is how many keys of a server are looked at in a step.
+const sampleBatch = 500
+
 const (
 	queuesName   = "queues (asynq:*)"
 	sessionsName = "sessions (scs:session:*)"
@@ -118,7 +121,7 @@ func (s *Store) neighbours(ctx context.Context) (names []string) {
 	err := redisclient.EachMaster(ctx, s.rdb, func(ctx context.Context, node *redis.Client) error {
 		var cursor uint64
 		for range 4 {
-			keys, next, err := node.Scan(ctx, cursor, "scs:session:*", sweepBatch).Result()
+			keys, next, err := node.Scan(ctx, cursor, "scs:session:*", sampleBatch).Result()
 			if err != nil {
 				return err
 			}

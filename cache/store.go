@@ -36,6 +36,7 @@ type Store struct {
 	coverage  coverage
 	markAsked atomic.Int64
 	marked    atomic.Bool // somebody wants changes published
+	lanes     lanes
 	untracked atomic.Bool // a server refuses to tell what changes
 	ahead     atomic.Int64
 	clock     clock

@@ -23,7 +23,7 @@ func TestExtensionKeepsWhatIsInTheProcess(t *testing.T) {
 		}
 		kept := func() (n int) {
 			for i := range keys {
-				if r, _ := b.kept(fmt.Sprint(i), nil); r != nil && r.value.Score == int64(i) {
+				if r := inProcess(b, fmt.Sprint(i)); r != nil && r.value.Score == int64(i) {
 					n++
 				}
 			}
@@ -40,7 +40,7 @@ func TestExtensionKeepsWhatIsInTheProcess(t *testing.T) {
 		if n := b.near.cache.EstimatedSize(); n != drops {
 			t.Errorf("%d entries of %d after the extension", n, drops)
 		}
-		r, _ := b.kept("7", nil)
+		r := inProcess(b, "7")
 		if left := r.fresh - there.now(); left < 2*time.Minute {
 			t.Errorf("it is kept for %v, Redis has it for three minutes", left)
 		}
@@ -60,7 +60,7 @@ func TestExtensionKeepsWhatIsInTheProcess(t *testing.T) {
 			t.Fatal(err)
 		}
 		eventually(t, "the old ends are back", func() bool {
-			r, _ := b.kept("9", nil)
+			r := inProcess(b, "9")
 			return r != nil && r.fresh-there.now() <= time.Minute
 		})
 	})

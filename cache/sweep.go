@@ -11,11 +11,15 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"golang.org/x/sync/errgroup"
 )
 
 const (
-	sweepBatch  = 500 // SCAN's COUNT: a bigger one blocks the node for milliseconds
-	sweepRounds = 8   // visits to nodes whose slots move, before the report says incomplete
+	politeBatch = 500   // SCAN's COUNT of a sweep with pauses: a bigger one blocks the node for milliseconds
+	urgentBatch = 2_000 // of one without
+	sweepRounds = 8     // visits to nodes whose slots move, before the report says incomplete
+	// sweepAhead is how many batches of one node a sweep without pauses changes at a time, while the next is named.
+	sweepAhead = 2
 )
 
 // Report says what a sweep over all masters did.
@@ -52,9 +56,12 @@ type NodeReport struct {
 	Error string `json:"error,omitempty"`
 }
 
-// change adds the commands for keys to a pipeline and returns, to be called after it ran, how many it changed and how
-// many were no entries.
-type change func(ctx context.Context, pipe redis.Pipeliner, keys []string) func() (changed, skipped int64, failed error)
+// change changes keys, which a node has named, and says how many it changed and how many were no entries. Each of its steps
+// has the time of Store.stepTimeout.
+type change struct {
+	atOnce int // how many keys it would like to have, unless the sweep pauses
+	do     func(ctx context.Context, node *redis.Client, keys []string) (changed, skipped int64, err error)
+}
 
 // sweep applies do to all keys of pattern, on all masters at once. Keys are named by the node that has them and changed
 // through the store's client, which follows slots that move. The error wraps ErrIncomplete when the Report is not
@@ -120,24 +127,76 @@ func (s *Store) visit(ctx context.Context, report *Report, l layout, addrs []str
 	return errors.Join(errs...)
 }
 
+// sweepNode names the keys of one node and changes them. Without pauses both are done at a time.
 func (s *Store) sweepNode(ctx context.Context, node *redis.Client, pattern string, pause time.Duration, do change, mine *NodeReport) error {
+	if pause > 0 {
+		return s.name(ctx, node, pattern, pause, 1, func(keys []string) error {
+			mine.Scanned += int64(len(keys))
+			return do.apply(ctx, node, keys, mine)
+		})
+	}
+	group, gctx := errgroup.WithContext(ctx)
+	batches := make(chan []string)
+	var mu sync.Mutex
+	group.Go(func() error {
+		defer close(batches)
+		return s.name(gctx, node, pattern, 0, do.atOnce, func(keys []string) error {
+			mu.Lock()
+			mine.Scanned += int64(len(keys))
+			mu.Unlock()
+			select {
+			case batches <- keys:
+				return nil
+			case <-gctx.Done():
+				return gctx.Err()
+			}
+		})
+	})
+	for range sweepAhead {
+		group.Go(func() error {
+			for keys := range batches {
+				var part NodeReport
+				err := do.apply(gctx, node, keys, &part)
+				mu.Lock()
+				mine.Changed += part.Changed
+				mine.Skipped += part.Skipped
+				mu.Unlock()
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// name hands on the keys of one node that a pattern names, but for the store's own, so many at once or more.
+func (s *Store) name(ctx context.Context, node *redis.Client, pattern string, pause time.Duration, atOnce int, got func(keys []string) error) error {
 	match, own := s.opts.Prefix+pattern, s.opts.Prefix+metaMark
+	var all []string
+	count := int64(urgentBatch)
+	if pause > 0 {
+		count = politeBatch
+	}
 	var cursor uint64
 	for {
-		keys, next, err := s.scan(ctx, node, cursor, match)
+		keys, next, err := s.scan(ctx, node, cursor, match, count)
 		if err != nil {
 			return err
 		}
 		keys = slices.DeleteFunc(keys, func(key string) bool {
 			return !strings.HasPrefix(key, s.opts.Prefix) || strings.HasPrefix(key, own)
 		})
-		mine.Scanned += int64(len(keys))
-		if len(keys) > 0 {
-			if err := s.apply(ctx, keys, do, mine); err != nil {
+		all = append(all, keys...)
+		cursor = next
+		if len(all) >= atOnce || cursor == 0 && len(all) > 0 {
+			if err := got(all); err != nil {
 				return err
 			}
+			all = nil // it is somebody else's now
 		}
-		if cursor = next; cursor == 0 {
+		if cursor == 0 {
 			return ctx.Err()
 		}
 		if err := sleep(ctx, pause); err != nil {
@@ -146,21 +205,14 @@ func (s *Store) sweepNode(ctx context.Context, node *redis.Client, pattern strin
 	}
 }
 
-func (s *Store) scan(ctx context.Context, node *redis.Client, cursor uint64, match string) ([]string, uint64, error) {
+func (s *Store) scan(ctx context.Context, node *redis.Client, cursor uint64, match string, count int64) ([]string, uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.stepTimeout())
 	defer cancel()
-	return node.Scan(ctx, cursor, match, sweepBatch).Result()
+	return node.Scan(ctx, cursor, match, count).Result()
 }
 
-func (s *Store) apply(ctx context.Context, keys []string, do change, mine *NodeReport) error {
-	ctx, cancel := context.WithTimeout(ctx, s.stepTimeout())
-	defer cancel()
-	pipe := s.rdb.Pipeline()
-	outcome := do(ctx, pipe, keys)
-	if pipe.Len() > 0 {
-		_, _ = pipe.Exec(ctx) // each command has its own error
-	}
-	changed, skipped, err := outcome()
+func (c change) apply(ctx context.Context, node *redis.Client, keys []string, mine *NodeReport) error {
+	changed, skipped, err := c.do(ctx, node, keys)
 	mine.Changed += changed
 	mine.Skipped += skipped
 	return err

@@ -16,9 +16,10 @@ import (
 	"github.com/scaleaware/scaleaware/internal/rediscluster"
 )
 
-// snapshot is every key that is not the store's, with its bytes and its end.
-var ofTests = regexp.MustCompile(`^t\d+:`)
+// ofTest are keys of the stores of other tests, which share the servers; some end meanwhile.
+var ofTest = regexp.MustCompile(`^t\d+:`)
 
+// snapshot is every key that is not the store's, with its bytes and its end.
 func snapshot(t *testing.T, ctx context.Context, s *Store) map[string]string {
 	t.Helper()
 	all := map[string]string{}
@@ -28,7 +29,7 @@ func snapshot(t *testing.T, ctx context.Context, s *Store) map[string]string {
 	}
 	for _, p := range l {
 		for _, key := range p.node.Keys(ctx, "*").Val() {
-			if !ofTests.MatchString(key) { // what other tests have left ends when it ends
+			if !ofTest.MatchString(key) {
 				all[key] = fmt.Sprintf("%x until %d", p.node.Dump(ctx, key).Val(), p.node.Do(ctx, "pexpiretime", key).Val())
 			}
 		}
@@ -177,13 +178,13 @@ func TestSweepDuringSlotMigration(t *testing.T) {
 		t.Fatal(err)
 	}
 	report := Report{Pattern: "*", Nodes: map[string]NodeReport{}}
-	if err := s.visit(ctx, &report, before, []string{to.Addr()}, 0, s.unlink); err != nil {
+	if err := s.visit(ctx, &report, before, []string{to.Addr()}, 0, s.unlinking()); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := m.Move(ctx, 100); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.visit(ctx, &report, before, []string{from.Addr()}, 0, s.unlink); err != nil {
+	if err := s.visit(ctx, &report, before, []string{from.Addr()}, 0, s.unlinking()); err != nil {
 		t.Fatal(err)
 	}
 	left, err := leads.GetMany(ctx, ids)
@@ -198,7 +199,7 @@ func TestSweepDuringSlotMigration(t *testing.T) {
 	if !slices.Equal(due, []string{to.Addr()}) {
 		t.Fatalf("due again: %v, want %v", due, to.Addr())
 	}
-	if err := s.visit(ctx, &report, after, due, 0, s.unlink); err != nil {
+	if err := s.visit(ctx, &report, after, due, 0, s.unlinking()); err != nil {
 		t.Fatal(err)
 	}
 	if left, err := leads.GetMany(ctx, ids); err != nil || len(left) != 0 {

@@ -222,6 +222,6 @@ func (v *viewState) key(id string) (string, error) {
 func (v *viewState) in() *instruments { return v.store.in }
 
 // fresh reports whether an entry may be given to a caller that must see need.
-func (v *viewState) fresh(h header, need scaleaware.Tokens) bool {
+func (v *viewState) fresh(h *header, need scaleaware.Tokens) bool {
 	return v.opts.untracked || covers(h.asOf, need)
 }

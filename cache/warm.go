@@ -9,8 +9,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 )
 
 // WarmSet is a set of keys of a view that are worth loading before anybody asks.
@@ -73,8 +71,6 @@ type WarmSetReport struct {
 	// Seconds is how long it took.
 	Seconds float64 `json:"seconds"`
 }
-
-const warmBatch = 100
 
 // DeclareWarm adds a set to what Store.Warm warms. A mistake is returned, and again by Store.Ready.
 func (v *View[V]) DeclareWarm(set WarmSet[V]) error {
@@ -184,40 +180,34 @@ func (v *View[V]) warm(ctx context.Context, set WarmSet[V], dryRun bool, progres
 	slices.Sort(ids)
 	ids = slices.Compact(ids)
 	progress(func(r *WarmSetReport) { r.Keys = len(ids) })
-	for batch := range slices.Chunk(ids, warmBatch) {
-		if err := errors.Join(ctx.Err(), v.store.calm(ctx)); err != nil {
+	w := warmer[V]{v: v, load: set.Load, limit: set.Concurrency, size: set.Concurrency}
+	for batch := range slices.Chunk(ids, warmLookups) {
+		if err := ctx.Err(); err != nil {
 			progress(func(r *WarmSetReport) { r.Error = err.Error() })
 			return
 		}
 		missing, failed := v.missingOf(ctx, batch)
-		var mu sync.Mutex
-		tally := WarmSetReport{Current: len(batch) - len(missing) - len(failed), Failed: len(failed)}
-		for _, err := range failed {
-			tally.Error = err.Error()
-			break
-		}
-		var group errgroup.Group
-		group.SetLimit(set.Concurrency)
-		for id, e := range missing {
-			group.Go(func() error {
-				var err error
-				if !dryRun {
-					_, err = v.share(ctx, &fill{key: v.prefix + id, id: id, seen: e}, set.Load)
-				}
-				mu.Lock()
-				defer mu.Unlock()
-				tally.add(err)
-				return nil
+		progress(func(r *WarmSetReport) {
+			r.Current += len(batch) - len(missing) - len(failed)
+			r.Failed += len(failed)
+			for _, err := range failed {
+				r.Error = cmp.Or(r.Error, err.Error())
+				break
+			}
+			if dryRun {
+				r.Loaded += len(missing)
+			}
+		})
+		if !dryRun {
+			w.warm(ctx, missing, func(tally WarmSetReport) {
+				progress(func(r *WarmSetReport) {
+					r.Loaded += tally.Loaded
+					r.NotFound += tally.NotFound
+					r.Failed += tally.Failed
+					r.Error = cmp.Or(r.Error, tally.Error)
+				})
 			})
 		}
-		_ = group.Wait()
-		progress(func(r *WarmSetReport) {
-			r.Current += tally.Current
-			r.Loaded += tally.Loaded
-			r.NotFound += tally.NotFound
-			r.Failed += tally.Failed
-			r.Error = cmp.Or(r.Error, tally.Error)
-		})
 	}
 }
 

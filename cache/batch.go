@@ -1,0 +1,184 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Commands for one master that come while others are under way are sent together: who finds laneWidth calls under way
+// joins a batch, and one of those who wait in it sends it as a pipeline when a call has ended. Nobody waits for company: a
+// caller alone sends its command at once. A batch has no goroutine of its own, and its pipeline no other deadline than that
+// of the caller who sends it; a GET that got no answer in it is sent again alone.
+
+const (
+	// laneWidth is how many calls are under way at a time. One would hold up callers that come in twos for a round
+	// trip; with many, batches stay small.
+	laneWidth = 2
+	// maxBatch bounds what one caller sends for others.
+	maxBatch = 128
+)
+
+// errLost says that a batch that somebody else sent brought no answer.
+var errLost = errors.New("cache: sent with others, and not answered")
+
+// lanes are the ways to the masters.
+type lanes struct {
+	byNode sync.Map // of *redis.Client to *lane
+	single lane     // where the master is not known, or is the only one
+}
+
+// lane is the way to one master.
+type lane struct {
+	mu      sync.Mutex
+	flying  int      // calls under way
+	forming *batch   // what comes meanwhile
+	full    []*batch // those that came before it, of maxBatch each
+}
+
+// batch is what goes together.
+type batch struct {
+	commands []*batched
+	waiting  int           // of them, those that somebody waits for
+	turn     chan struct{} // gets one value when it is the batch's turn: who takes it sends the batch
+	sent     chan struct{} // closed when all commands have their answers
+}
+
+// batched is one command of a batch.
+type batched struct {
+	cmd  redis.Cmder
+	left atomic.Bool // its caller has gone
+	lost bool        // it was sent in vain
+}
+
+// lane returns the way to the master that has a key.
+func (s *Store) lane(ctx context.Context, key string) *lane {
+	cluster, ok := s.rdb.(*redis.ClusterClient)
+	if !ok {
+		return &s.lanes.single
+	}
+	node, err := cluster.MasterForKey(ctx, key)
+	if err != nil {
+		return &s.lanes.single
+	}
+	if l, ok := s.lanes.byNode.Load(node); ok {
+		return l.(*lane)
+	}
+	l, _ := s.lanes.byNode.LoadOrStore(node, new(lane))
+	return l.(*lane)
+}
+
+// process sends a command to the master that has a key, alone or with others. When ctx ended, the command must not be
+// looked at any more: others may still be at it.
+func (s *Store) process(ctx context.Context, key string, cmd redis.Cmder) error {
+	l := s.lane(ctx, key)
+	b, mine := l.join(cmd)
+	if b == nil {
+		defer l.next()
+		return s.rdb.Process(ctx, cmd)
+	}
+	select {
+	case <-b.sent:
+	case <-b.turn:
+		l.send(ctx, s.rdb, b)
+	case <-ctx.Done():
+		l.leave(b, mine)
+		return ctx.Err()
+	}
+	switch {
+	case !mine.lost || ctx.Err() != nil:
+		return cmd.Err()
+	case cmd.Name() == "get":
+		cmd.SetErr(nil)
+		return s.rdb.Process(ctx, cmd)
+	default: // it may have been done
+		return fmt.Errorf("%w: %w", errLost, cmd.Err())
+	}
+}
+
+// join gives the caller a place in a batch, or none when it shall send its command itself.
+func (l *lane) join(cmd redis.Cmder) (*batch, *batched) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.flying < laneWidth {
+		l.flying++
+		return nil, nil
+	}
+	if l.forming != nil && len(l.forming.commands) >= maxBatch {
+		l.full, l.forming = append(l.full, l.forming), nil
+	}
+	if l.forming == nil {
+		l.forming = &batch{turn: make(chan struct{}, 1), sent: make(chan struct{})}
+	}
+	mine := &batched{cmd: cmd}
+	l.forming.commands = append(l.forming.commands, mine)
+	l.forming.waiting++
+	return l.forming, mine
+}
+
+// next ends a call: the next batch takes its place, if there is one.
+func (l *lane) next() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.pass()
+}
+
+// pass is next with l.mu held.
+func (l *lane) pass() {
+	for {
+		b := l.forming
+		if len(l.full) > 0 {
+			b, l.full = l.full[0], l.full[1:]
+		} else {
+			l.forming = nil
+		}
+		if b == nil {
+			l.flying--
+			return
+		}
+		if b.waiting > 0 {
+			b.turn <- struct{}{}
+			return
+		}
+	}
+}
+
+// leave takes a caller out of a batch. When it was the last one and the turn has come, the turn goes on to others.
+func (l *lane) leave(b *batch, mine *batched) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	mine.left.Store(true)
+	b.waiting--
+	if b.waiting > 0 {
+		return
+	}
+	select {
+	case <-b.turn:
+		l.pass()
+	default:
+	}
+}
+
+// send sends a batch whose turn it is, on behalf of one who waits in it.
+func (l *lane) send(ctx context.Context, rdb redis.UniversalClient, b *batch) {
+	defer l.next()
+	defer close(b.sent)
+	pipe := rdb.Pipeline()
+	for _, c := range b.commands {
+		if !c.left.Load() {
+			_ = pipe.Process(ctx, c.cmd)
+		}
+	}
+	_, _ = pipe.Exec(ctx) // each command has its own error
+	for _, c := range b.commands {
+		// A connection that breaks, or the sender's end, says less of the master than as many failed calls would.
+		c.lost = c.cmd.Err() != nil && !answered(c.cmd.Err())
+	}
+}
+
+// answered says that an error is Redis's answer.
+func answered(err error) bool { return errors.As(err, new(redis.Error)) }
