@@ -206,12 +206,12 @@ func (v *View[V]) conclude(ctx context.Context, fl *fill, f *flight[V], w *scale
 			settledClaim = v.land(ctx, fl, h, payload)
 		}
 	}
+	if !settledClaim && !fl.behind { // a refresh that failed leaves its claim: it ends soon, and till then nobody tries again
+		s.release(ctx, fl) // before the waiters go on, who may try again at once
+	}
 	v.flights.finish(fl.key, f, func() {
 		f.value, f.payload, f.asOf, f.wrote, f.settled, f.err = value, payload, asOf, wrote, settled, err
 	})
-	if !settledClaim && !fl.behind { // a refresh that failed leaves its claim: it ends soon, and till then nobody tries again
-		s.release(ctx, fl)
-	}
 }
 
 // prepare encodes what the loader returned. store is false for what is not kept.

@@ -53,6 +53,9 @@ func TestWarmingMakesWay(t *testing.T) {
 		t.Errorf("%d loads, %v", calls.Load(), err)
 	}
 	busy.Store(true)
+	if err := leads.Delete(ctx, ids[0]); err != nil {
+		t.Fatal(err)
+	}
 	ended, stop := context.WithTimeout(ctx, 50*time.Millisecond)
 	defer stop()
 	if _, err := s.Warm(ended); err == nil || !strings.Contains(err.Error(), "nearly used up") {
