@@ -27,6 +27,7 @@ type debts struct {
 	mu       sync.Mutex
 	keys     map[string][]byte // the lease to leave
 	patterns []string
+	asked    uint64 // counts what was added to patterns
 }
 
 func (d *debts) owe(s *Store, key string, lease []byte) {
@@ -38,6 +39,7 @@ func (d *debts) owe(s *Store, key string, lease []byte) {
 	if _, known := d.keys[key]; !known && len(d.keys) >= maxDebts {
 		clear(d.keys)
 		d.patterns = []string{"*"}
+		d.asked++
 		s.opts.Logger.Warn("cache: too many deletes failed to remember each, all entries will be invalidated when Redis is back", "prefix", s.opts.Prefix)
 		return
 	}
@@ -47,6 +49,7 @@ func (d *debts) owe(s *Store, key string, lease []byte) {
 func (d *debts) owePattern(pattern string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.asked++
 	if !slices.Contains(d.patterns, pattern) && !slices.Contains(d.patterns, "*") {
 		d.patterns = append(d.patterns, pattern)
 	}
@@ -58,7 +61,7 @@ func (d *debts) owePattern(pattern string) {
 // payDebts tries once more what Redis could not be told.
 func (s *Store) payDebts(ctx context.Context) error {
 	s.debts.mu.Lock()
-	keys, patterns := maps.Clone(s.debts.keys), slices.Clone(s.debts.patterns)
+	keys, patterns, asked := maps.Clone(s.debts.keys), slices.Clone(s.debts.patterns), s.debts.asked
 	s.debts.mu.Unlock()
 	var errs []error
 	for batch := range slices.Chunk(slices.Collect(maps.Keys(keys)), debtBatch) {
@@ -71,7 +74,9 @@ func (s *Store) payDebts(ctx context.Context) error {
 			continue
 		}
 		s.debts.mu.Lock()
-		s.debts.patterns = slices.DeleteFunc(s.debts.patterns, func(p string) bool { return p == pattern })
+		if s.debts.asked == asked { // else it may have been asked for again while the sweep ran
+			s.debts.patterns = slices.DeleteFunc(s.debts.patterns, func(p string) bool { return p == pattern })
+		}
 		s.debts.mu.Unlock()
 	}
 	return errors.Join(errs...)

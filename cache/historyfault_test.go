@@ -160,7 +160,16 @@ func (h *historyRun) freeze(ctx context.Context, t *testing.T) error {
 	return errors.Join(err, sleep(ctx, 300*time.Millisecond))
 }
 
+// moving says that slots change hands from now on, until the function returned is called.
+func (h *historyRun) moving() (over func()) {
+	const slack = int64(300 * time.Millisecond)
+	h.board.moves.to.Store(math.MaxInt64)
+	h.board.moves.from.Store(h.clock.now() - slack)
+	return func() { h.board.moves.to.Store(h.clock.now() + slack) }
+}
+
 func (h *historyRun) failover(ctx context.Context, t *testing.T) error {
+	defer h.moving()()
 	victim, err := h.anyMaster(ctx)
 	if err != nil {
 		return err
@@ -223,6 +232,7 @@ func (h *historyRun) killTracking(ctx context.Context, t *testing.T) error {
 
 // moveSlots moves the slots of hot keys to other masters and back, key by key, while the keys are used.
 func (h *historyRun) moveSlots(ctx context.Context, t *testing.T) error {
+	defer h.moving()()
 	for n := range 2 {
 		key := int(h.clock.now()/1000)%20*7%boardKeys + n
 		slot := int(slotOf(h.config.Prefix + string("abc"[key%3]) + ":" + historyID(key)))

@@ -94,6 +94,7 @@ type residentRest struct {
 	header header
 	tags   []*tagState
 	weight uint32
+	kept   time.Duration // since when, by the store's clock
 }
 
 // ticket is taken before a value is read. What changes meanwhile makes it void.
@@ -265,7 +266,7 @@ func (v *View[V]) keep(id string, t ticket, value V, e entry) {
 		return
 	}
 	v.keepUntil(id, t, value, &residentRest{
-		header: e.header, tags: e.tags, weight: uint32(min(len(id)+len(e.payload)+residentBytes, 1<<31)),
+		header: e.header, tags: e.tags, weight: uint32(min(len(id)+len(e.payload)+residentBytes, 1<<31)), kept: v.store.now(),
 	}, e.left)
 }
 
@@ -277,7 +278,7 @@ func (v *View[V]) keepUntil(id string, t ticket, value V, rest *residentRest, le
 		r.end += v.opts.revalidate
 	}
 	if ttl := v.opts.local.TTL; ttl > 0 {
-		r.end = min(r.end, now+ttl)
+		r.end = min(r.end, rest.kept+ttl)
 	}
 	return now < r.end && v.near.keep(id, t, r), r.end
 }

@@ -36,7 +36,8 @@ if string.sub(cur, 3, 3) ~= 'L' and string.sub(cur, 9, 24) ~= ARGV[5] then retur
 local head = string.sub(cur, 1, struct.unpack('>I2', cur, 7))
 now = math.max(now, struct.unpack('>I8', cur, 17) + 1)
 if ARGV[4] ~= '0' then
-  if struct.unpack('>I8', cur, 49) > ms then return {head, now, 0} end
+  local own = string.sub(cur, 9, 16) == string.sub(ARGV[1], 9, 16) -- the client has sent this twice
+  if struct.unpack('>I8', cur, 49) > ms and not own then return {head, now, 0} end
   redis.call('SETRANGE', KEYS[1], 48, claim)
   head = string.sub(head, 1, 48) .. claim .. string.sub(head, 57)
 end
