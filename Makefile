@@ -49,7 +49,7 @@ race: ## Run every test three times with the race detector, to find flaky ones
 	cd internal/browsertest && SCALEAWARE_REQUIRE_SERVERS=1 $(GO) test -race -count=3 -timeout 60m ./...
 	cd metrics/otelmetrics && $(GO) test -race -count=3 ./...
 
-bench: ## Compare speed with peers' and keep it in bench/RESULTS.md: five minutes, on a machine with nothing else to do
+bench: ## Compare speed with peers' and keep it in bench/RESULTS.md: a quarter of an hour, on a machine with nothing else to do
 	@scripts/install-servers postgres redis
 	cd bench && SCALEAWARE_REQUIRE_SERVERS=1 $(GO) run . $(BENCH)
 

@@ -55,9 +55,9 @@ func (l *lab) limit(ctx context.Context, n int, command ...string) (float64, err
 }
 
 func (l *lab) bulk(ctx context.Context) ([]report.Row, error) {
-	n, rounds := 1_000_000, 5
+	n, rounds := 300_000, 3
 	if l.quick {
-		n, rounds = 200_000, 3
+		n, rounds = 100_000, 2
 	}
 	text, err := json.Marshal(leadOf("0000000"))
 	if err != nil {

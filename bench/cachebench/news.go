@@ -72,7 +72,7 @@ func (l *lab) news(ctx context.Context) ([]report.Row, error) {
 	if err := l.servers(ctx); err != nil {
 		return nil, err
 	}
-	deletes, sweeps, bulk := 5_000, 200, 1_000_000
+	deletes, sweeps, bulk := 5_000, 50, 300_000
 	if l.quick {
 		deletes, sweeps, bulk = 1_000, 40, 100_000
 	}
