@@ -82,7 +82,7 @@ func run(args []string) error {
 			continue
 		}
 		section := report.Section{Package: s.name, Tables: tables}
-		section.Facts = append(report.Facts(strings.TrimSpace("make bench "+strings.Join(args, " ")), s.modules...), facts...)
+		section.Facts = append(report.Facts(command(args), s.modules...), facts...)
 		if before != "" {
 			section.Facts = append(section.Facts, "Load of the machine: "+before+" before, "+report.Load()+" after.")
 		}
@@ -92,4 +92,12 @@ func run(args []string) error {
 		fmt.Printf("%s: results in %s\n", s.name, file)
 	}
 	return nil
+}
+
+// command is what to type to measure the same again.
+func command(args []string) string {
+	if len(args) == 0 {
+		return "make bench"
+	}
+	return "make bench BENCH='" + strings.Join(args, " ") + "'"
 }
