@@ -21,7 +21,7 @@ func TestDoubtEndsWithTheEntry(t *testing.T) {
 	raw := appendHeader(nil, over)
 	leads.near.suspectOf("1")
 	again := leads.reconsider("1")
-	again(raw, true)
+	again(raw, -1, true)
 	if _, has := leads.near.cache.GetIfPresent("1"); has {
 		t.Error("it is kept, in doubt, and looked at for as long as Redis has it")
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -20,6 +21,10 @@ const metaMark = "~"
 func (s *Store) Invalidate(ctx context.Context, pattern string) (Report, error) {
 	return s.invalidate(ctx, pattern, false)
 }
+
+// ruleAhead is how long before its sweep a rule holds, so that other processes need not read it from servers that are busy
+// with the sweep.
+const ruleAhead = 20 * time.Millisecond
 
 func (s *Store) invalidate(ctx context.Context, pattern string, dryRun bool) (Report, error) {
 	report := Report{Pattern: pattern, DryRun: dryRun}
@@ -39,6 +44,9 @@ func (s *Store) invalidate(ctx context.Context, pattern string, dryRun bool) (Re
 		return report, nil
 	}
 	rule, barred := s.bar(ctx, pattern)
+	if barred == nil {
+		_ = sleep(ctx, ruleAhead)
+	}
 	err := s.sweep(ctx, &report, 0, s.unlinking())
 	switch {
 	case barred != nil:

@@ -238,13 +238,13 @@ func (v *View[V]) dropKey(id string) {
 }
 
 // reconsider begins to look again at what is kept for id. The function that it returns takes the first bytes of the
-// entry, read since.
-func (v *View[V]) reconsider(id string) func(raw []byte, ok bool) {
+// entry and its TTL, read since: the extension itself may not be known here yet.
+func (v *View[V]) reconsider(id string) func(raw []byte, ttl time.Duration, ok bool) {
 	s := v.store
 	now := s.now()
 	t := v.near.ticket(s, v.prefix+id, id, now)
 	was, kept := v.near.cache.GetIfPresent(id)
-	return func(raw []byte, ok bool) {
+	return func(raw []byte, ttl time.Duration, ok bool) {
 		if !kept || !ok || len(raw) < headerSize || binary.BigEndian.Uint64(raw[8:]) != uint64(was.rest.header.gen) ||
 			binary.BigEndian.Uint64(raw[16:]) != was.rest.header.start || kind(raw[2]) != was.kind ||
 			s.rules.Load().bars(was.rest.header.epoch, v.name, id) { // and the sweep has not come to it
@@ -252,6 +252,10 @@ func (v *View[V]) reconsider(id string) func(raw []byte, ok bool) {
 			return
 		}
 		_, left := v.age(was.rest.header, s.nodeTime(t.slot, now), s.extensionOf(v.name, id))
+		if was.kind == kindValue {
+			ttl -= max(v.opts.revalidate, v.opts.onError)
+		}
+		left = max(left, ttl)
 		kept, end := v.keepUntil(id, t, was.value, was.rest, left)
 		if kept || t.cover != nil && s.now() < end && s.doubt(v.viewState, id) {
 			return // in the second case only because others changed that share its fence

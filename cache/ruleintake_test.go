@@ -45,7 +45,7 @@ func TestBarredEntryIsNotKeptWhileItsRuleIsTakenIn(t *testing.T) {
 		leads.near.keep("1", leads.near.ticket(here, leads.prefix+"1", "1", here.now()), was)
 		again := leads.reconsider("1")
 		raw, err := rdb.GetRange(ctx, leads.prefix+"1", 0, headerSize-1).Bytes()
-		again(raw, err == nil)
+		again(raw, -1, err == nil)
 		if l, err := leads.Get(ctx, "1"); !errors.Is(err, ErrMiss) {
 			t.Errorf("after a second look: got %+v, %v", l, err)
 		}

@@ -59,15 +59,17 @@ func (s *Store) acquit(ctx context.Context, batch []suspect) {
 	defer cancel()
 	pipe := s.rdb.Pipeline()
 	gets := make([]*redis.StringCmd, len(batch))
-	judge := make([]func(raw []byte, ok bool), len(batch))
+	ttls := make([]*redis.DurationCmd, len(batch))
+	judge := make([]func(raw []byte, ttl time.Duration, ok bool), len(batch))
 	for i, d := range batch {
 		judge[i] = d.view.reconsider(d.id)
 		gets[i] = pipe.GetRange(ctx, d.view.prefix+d.id, 0, headerSize-1)
+		ttls[i] = pipe.PTTL(ctx, d.view.prefix+d.id)
 	}
 	_, _ = pipe.Exec(ctx) // each command has its own error
 	for i := range batch {
 		raw, err := gets[i].Bytes()
-		judge[i](raw, err == nil)
+		judge[i](raw, ttls[i].Val(), err == nil)
 	}
 }
 

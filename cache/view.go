@@ -42,11 +42,11 @@ type viewState struct {
 
 // inner is what a view does without its type.
 type inner interface {
-	forget()                                        // drops all running flights
-	keyChanged(id string)                           // takes in that an entry has changed
-	dropMatching(pattern string)                    // drops flights, and what is kept in the process
-	reconsider(id string) func(raw []byte, ok bool) // begins to look again at what is kept
-	residents() (entries int, bytes uint64)         // says what is kept
+	forget()                                                           // drops all running flights
+	keyChanged(id string)                                              // takes in that an entry has changed
+	dropMatching(pattern string)                                       // drops flights, and what is kept in the process
+	reconsider(id string) func(raw []byte, ttl time.Duration, ok bool) // begins to look again at what is kept
+	residents() (entries int, bytes uint64)                            // says what is kept
 }
 
 type viewOptions struct {
