@@ -97,6 +97,17 @@ func newStopwatch(base time.Time) stopwatch {
 
 func (w stopwatch) now() int64 { return int64(w.offset + time.Since(w.born)) }
 
+// What invalidated a version stands in the last three bits of when.
+const (
+	byDelete int64 = iota
+	bySet
+	byTag
+	byPattern
+	byRule // whose sweep did not come
+)
+
+var invalidators = []string{"a delete", "a set", "a tag", "a pattern", "a rule"}
+
 // raise is a commit at the origin.
 func (r *register) raise() int64 {
 	v := r.version.Add(1)
@@ -166,10 +177,10 @@ func (b *board) judge(key int, version, start int64, proc int, bound time.Durati
 		}
 	}
 	if here != 0 && here < start {
-		return fmt.Sprintf("version %d (the origin has %d), which an invalidation had removed that returned here %v before the read began (at %v)", version, now, time.Duration(start-here), time.Duration(start))
+		return fmt.Sprintf("version %d (the origin has %d), which %s had removed that returned here %v before the read began (at %v)", version, now, invalidators[here&7], time.Duration(start-here), time.Duration(start))
 	}
 	if late > int64(bound) {
-		return fmt.Sprintf("version %d (the origin has %d), which an invalidation had removed that returned elsewhere %v before the read began (at %v)", version, now, time.Duration(late), time.Duration(start))
+		return fmt.Sprintf("version %d (the origin has %d), which %s had removed that returned elsewhere %v before the read began (at %v)", version, now, invalidators[dead&7], time.Duration(late), time.Duration(start))
 	}
 	return ""
 }

@@ -266,14 +266,16 @@ func (w *worker) write(ctx context.Context, number int, dice *rand.Rand) {
 		}
 		v := w.view(keys[0])
 		var invalidate func(ctx context.Context) error
-		switch how := dice.IntN(100); {
+		how := byDelete
+		switch n := dice.IntN(100); {
 		case setClass(keys[0]) && (number != 0 || keys[0]%w.Workers != w.Number):
 			continue
 		case setClass(keys[0]):
 			version := w.board.keys[keys[0]].raise()
-			w.until(ctx, keys, []int64{version}, func(ctx context.Context) error { return v.Set(ctx, historyID(keys[0]), version) })
+			w.until(ctx, bySet, keys, []int64{version}, func(ctx context.Context) error { return v.Set(ctx, historyID(keys[0]), version) })
 			continue
-		case how < 2:
+		case n < 2:
+			how = byTag
 			tag := historyTag(keys[0])
 			keys = keys[:0]
 			for key := range 200 {
@@ -282,7 +284,8 @@ func (w *worker) write(ctx context.Context, number int, dice *rand.Rand) {
 				}
 			}
 			invalidate = func(ctx context.Context) error { return w.store.InvalidateTags(ctx, tag) }
-		case how < 5:
+		case n < 5:
+			how = byPattern
 			decade := keys[0] / 10
 			keys = keys[:0]
 			for key := decade * 10; key < decade*10+10; key++ {
@@ -293,6 +296,7 @@ func (w *worker) write(ctx context.Context, number int, dice *rand.Rand) {
 			pattern := fmt.Sprintf("%s:%02d?", v.name, decade)
 			invalidate = func(ctx context.Context) error { _, err := w.store.Invalidate(ctx, pattern); return err }
 			if dice.IntN(3) == 0 { // as by one who dies before the sweep
+				how = byRule
 				invalidate = func(ctx context.Context) error { _, err := w.store.bar(ctx, pattern); return err }
 			}
 		default:
@@ -311,18 +315,18 @@ func (w *worker) write(ctx context.Context, number int, dice *rand.Rand) {
 			ictx, mark = scaleaware.WithWatermark(ctx)
 			mark.Raise(scaleaware.Token{System: historySystem(keys[0]), Timeline: 1, LSN: scaleaware.LSN(versions[0])})
 		}
-		w.until(ictx, keys, versions, invalidate)
+		w.until(ictx, how, keys, versions, invalidate)
 	}
 }
 
-func (w *worker) until(ctx context.Context, keys []int, versions []int64, invalidate func(ctx context.Context) error) {
+func (w *worker) until(ctx context.Context, how int64, keys []int, versions []int64, invalidate func(ctx context.Context) error) {
 	for {
 		err := invalidate(ctx)
 		at := w.clock.now()
 		if err == nil {
 			w.counts().writes.Add(1)
 			for i, key := range keys {
-				w.board.keys[key].retired(versions[i], w.Number, at)
+				w.board.keys[key].retired(versions[i], w.Number, at&^7|how)
 			}
 			return
 		}
