@@ -66,7 +66,7 @@ func (r *rules) bars(e epoch, view, id string) bool {
 
 // bar makes an invalidation hold in all processes and in this one before it returns. It returns the rule's epoch.
 func (s *Store) bar(ctx context.Context, pattern string) (epoch, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.stepTimeout())
+	ctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout) // the sweep must not wait for a server that hangs
 	defer cancel()
 	defer s.changing(ctx, s.rulesKey(), s.clockKey())()
 	e, err := s.tick(ctx)
