@@ -11,6 +11,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/redis/go-redis/v9"
+
+	"github.com/scaleaware/scaleaware/internal/rediscluster"
 )
 
 // Many callers in several processes miss at once: one loads, all get its value.
@@ -161,4 +163,28 @@ func TestCallerThatWroteWaitsForAGreaterLoad(t *testing.T) {
 			t.Error("it loaded")
 		}
 	})
+}
+
+// A load does not wait at its end for a server that hangs while the claim is kept up.
+func TestClaimIsLetGoOfAtOnce(t *testing.T) {
+	ctx := testContext(t)
+	cluster, err := rediscluster.Start(ctx, &rediscluster.Options{Nodes: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cluster.Close()
+	s := newStore(t, client(t, cluster), nil) // which is patient with Redis
+	fl := &fill{key: s.opts.Prefix + "lead:1", id: "1"}
+	if how, _, _, err := s.begin(ctx, fl); err != nil || how != granted {
+		t.Fatal(how, err)
+	}
+	stop := s.keepClaims(ctx, fl)
+	cluster.Nodes()[0].Freeze()
+	defer cluster.Nodes()[0].Thaw()
+	<-time.After(claimTTL/3 + 300*time.Millisecond) // then it is being kept up
+	began := time.Now()
+	stop()
+	if took := time.Since(began); took > 500*time.Millisecond {
+		t.Errorf("it took %v", took)
+	}
 }

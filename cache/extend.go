@@ -79,8 +79,9 @@ func (s *Store) extensionOf(view, id string) *Extension {
 
 // ExtendTTLs lengthens the TTLs of entries on all masters, and of those stored from now on, until RestoreTTLs, for a day
 // at most; running stores of other processes follow within a second. A new extension takes the place of the last one for
-// new entries. What processes keep by themselves stays, and for as long. TTLs are never shortened, keys without TTL get none, keys that are not entries are left alone. An error
-// wraps ErrPattern or ErrExtension, with nothing done, or ErrIncomplete.
+// new entries. What processes keep by themselves stays, and for as long. TTLs are never shortened, keys without TTL get
+// none, keys that are not entries are left alone. An error wraps ErrPattern or ErrExtension, with nothing done, or
+// ErrIncomplete.
 func (s *Store) ExtendTTLs(ctx context.Context, x Extension) (Report, error) {
 	x = x.withDefaults()
 	report := Report{Pattern: x.Pattern, DryRun: x.DryRun}

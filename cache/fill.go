@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -172,26 +173,36 @@ func (s *Store) keepClaims(ctx context.Context, fills ...*fill) (stop func()) {
 	if len(claimed) == 0 {
 		return func() {}
 	}
-	done, ended := make(chan struct{}), make(chan struct{})
-	timer := time.NewTimer(claimTTL / 3)
+	ctx, cancel := context.WithCancel(ctx)
+	var mu sync.Mutex // of the fills' claims, until it is stopped
 	go func() {
-		defer close(ended)
-		defer timer.Stop()
+		ticker := time.NewTicker(claimTTL / 3)
+		defer ticker.Stop()
 		for {
 			select {
-			case <-done:
+			case <-ctx.Done():
 				return
-			case <-timer.C:
+			case <-ticker.C:
 			}
 			for _, f := range claimed {
-				if till, err := s.reclaim(ctx, f, claimTTL); err == nil && till != 0 {
+				till, err := s.reclaim(ctx, f, claimTTL)
+				mu.Lock()
+				if ctx.Err() != nil {
+					mu.Unlock()
+					return
+				}
+				if err == nil && till != 0 {
 					f.claim = till
 				}
+				mu.Unlock()
 			}
-			timer.Reset(claimTTL / 3)
 		}
 	}()
-	return func() { close(done); <-ended }
+	return func() { // and does not wait for a server that hangs
+		mu.Lock()
+		defer mu.Unlock()
+		cancel()
+	}
 }
 
 // reclaim moves the end of the fill's claim; 0 gives it up.
