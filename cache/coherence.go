@@ -149,7 +149,6 @@ func (s *Store) metaChanged(meta string) {
 		if n, err := strconv.ParseUint(meta[len("tag:"):], 16, 64); err == nil {
 			s.tags.forget(tagHash(n))
 			s.forgetFlights() // nobody knows the tags of what is being loaded
-			s.forgetFlights() // nobody knows the tags of what is being loaded
 		}
 	}
 }

@@ -78,12 +78,19 @@ func (ts *tagStates) begin() uint64 {
 	return ts.fence
 }
 
-func (ts *tagStates) learn(tag tagHash, t *tagState, fence uint64) {
+// learn returns the state that entries are to be bound to: one that is known is what news of the tag reach.
+func (ts *tagStates) learn(tag tagHash, t *tagState, fence uint64) *tagState {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
 	if ts.fence != fence || t.cover == nil {
 		t.dead.Store(true) // good for the look-up that it was read for
-		return
+		return t
+	}
+	if old := ts.known[tag]; old != nil {
+		if old.epoch == t.epoch && old.cover == t.cover {
+			return old
+		}
+		old.dead.Store(true)
 	}
 	if ts.known == nil || len(ts.known) >= maxTagState {
 		for _, old := range ts.known {
@@ -92,6 +99,7 @@ func (ts *tagStates) learn(tag tagHash, t *tagState, fence uint64) {
 		ts.known = make(map[tagHash]*tagState)
 	}
 	ts.known[tag] = t
+	return t
 }
 
 // here returns a tag's state in a store without Redis.
@@ -99,9 +107,7 @@ func (ts *tagStates) here(tag tagHash, c *cover) *tagState {
 	if t := ts.get(tag); t != nil {
 		return t
 	}
-	t := &tagState{cover: c}
-	ts.learn(tag, t, ts.begin())
-	return t
+	return ts.learn(tag, &tagState{cover: c}, ts.begin())
 }
 
 // tagsFor returns the tags of a value.
@@ -166,8 +172,7 @@ func (s *Store) tagsOf(ctx context.Context, tags []tagHash) ([]*tagState, error)
 		}
 		t := fetched[n]
 		t.epoch = epoch(number)
-		s.tags.learn(tags[i], t, fence)
-		states[i] = t
+		states[i] = s.tags.learn(tags[i], t, fence)
 	}
 	return states, nil
 }

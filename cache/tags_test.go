@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/redis/go-redis/v9"
@@ -117,6 +118,44 @@ func TestLostTagIsInDoubt(t *testing.T) {
 		}
 		if _, err := leads.Get(ctx, "1"); !errors.Is(err, ErrMiss) {
 			t.Errorf("the tag came back, and with it what was invalidated: %v", err)
+		}
+	})
+}
+
+// Look-ups that learn of a tag at the same time bind what they keep to it all the same.
+func TestTagLearnedTwice(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := testContext(t)
+		s := newStore(t, rdb, nil)
+		running(t, s)
+		leads := Of[lead](s, "lead", Tags(byCustomer), InProcess(Local{}))
+		const ids = 64
+		for round := range 30 {
+			customer := int64(1000 + round)
+			tag := fmt.Sprint("customer:", customer)
+			if err := s.introduce(ctx, []tagHash{hashTag(tag), hashTag("all")}); err != nil {
+				t.Fatal(err)
+			}
+			s.tags.forget(hashTag(tag)) // none of them finds it known
+			start := make(chan struct{})
+			var wg sync.WaitGroup
+			for i := range ids {
+				wg.Go(func() {
+					<-start
+					_, _ = leads.Load(ctx, fmt.Sprint(round, ":", i), loads(lead{Score: customer}))
+					_, _ = leads.Load(ctx, fmt.Sprint(round, ":", i), loads(lead{Score: customer}))
+				})
+			}
+			close(start)
+			wg.Wait()
+			if err := s.InvalidateTags(ctx, tag); err != nil {
+				t.Fatal(err)
+			}
+			for i := range ids {
+				if _, err := leads.Get(ctx, fmt.Sprint(round, ":", i)); !errors.Is(err, ErrMiss) {
+					t.Fatalf("round %d, key %d: served after its tag was invalidated (%v)", round, i, err)
+				}
+			}
 		}
 	})
 }
