@@ -46,7 +46,7 @@ func (c *clock) learn(e epoch) epoch {
 	}
 }
 
-// tick moves the clock on and returns the new epoch.
+// tick moves the clock on and returns the new epoch, which nobody else gets: two rules of one epoch would be one.
 func (s *Store) tick(ctx context.Context) (epoch, error) {
 	text, err := tickScript.Run(ctx, s.rdb, []string{s.clockKey()}, s.clock.known.Load()).Text()
 	if err != nil {
@@ -56,7 +56,8 @@ func (s *Store) tick(ctx context.Context) (epoch, error) {
 	if err != nil {
 		return 0, err
 	}
-	return s.clock.learn(epoch(n)), nil
+	s.clock.learn(epoch(n)) // which may know a later one by now
+	return epoch(n), nil
 }
 
 // epochNow returns an epoch that is not ahead of the clock, and as near to it as can be known: a fill that begins now

@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/scaleaware/scaleaware"
 	"github.com/scaleaware/scaleaware/redisclient"
 )
@@ -42,6 +44,7 @@ type worker struct {
 	views [3]*View[int64]
 	gated *View[int64]
 	said  atomic.Int64
+	swept sync.Map // of view and decade: the last report
 }
 
 const historyTags = 16
@@ -253,7 +256,44 @@ func (w *worker) diagnose(ctx context.Context, key int) string {
 	}
 	raw, err := w.store.rdb.Get(ctx, v.prefix+id).Bytes()
 	h, payload, _ := parseHeader(raw)
-	return fmt.Sprintf("%s, Redis %q (%c, %x, epoch %d, %v); cover %v", text, payload, h.kind, h.gen, h.epoch, err, w.store.coverage.at(w.store.coverage.slot(v.prefix+id), w.store.now()) != nil)
+	text = fmt.Sprintf("%s, Redis %q (%c, %x, epoch %d, %v); cover %v", text, payload, h.kind, h.gen, h.epoch, err, w.store.coverage.at(w.store.coverage.slot(v.prefix+id), w.store.now()) != nil)
+	if t := w.store.tags.get(hashTag(historyTag(key))); t != nil {
+		text += fmt.Sprintf("; the tag is known as of %d, read at %s", t.epoch, t.cover.addr)
+	}
+	if last, ok := w.swept.Load(v.name + id[:2]); ok {
+		text += fmt.Sprintf("; last swept here: %v", last)
+	}
+	for _, addr := range w.Redis {
+		text += "; " + w.at(ctx, addr, v.prefix+id, key)
+	}
+	return text
+}
+
+// at says what one server has of a key, of its tag and of the rules.
+func (w *worker) at(ctx context.Context, addr, key string, n int) string {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	node := redis.NewClient(redisclient.Options(addr).Simple())
+	defer node.Close()
+	conn := node.Conn()
+	defer conn.Close()
+	conn.Do(ctx, "READONLY")
+	role, _ := conn.Do(ctx, "ROLE").Slice()
+	text := "at " + addr
+	if len(role) > 0 {
+		text += fmt.Sprint(" ", role[0])
+	}
+	if raw, err := conn.Get(ctx, key).Bytes(); err == nil || errors.Is(err, redis.Nil) {
+		h, payload, _ := parseHeader(raw)
+		text += fmt.Sprintf(" the entry is %q (%x)", payload, h.gen)
+	}
+	if tag, err := conn.Get(ctx, w.store.tagKey(hashTag(historyTag(n)))).Result(); err == nil || errors.Is(err, redis.Nil) {
+		text += " its tag " + tag
+	}
+	if rules, err := conn.HGetAll(ctx, w.store.rulesKey()).Result(); err == nil {
+		text += fmt.Sprint(" rules ", rules)
+	}
+	return text
 }
 
 // write commits at the origin and then invalidates, again and again until that is acknowledged.
@@ -294,7 +334,11 @@ func (w *worker) write(ctx context.Context, number int, dice *rand.Rand) {
 				}
 			}
 			pattern := fmt.Sprintf("%s:%02d?", v.name, decade)
-			invalidate = func(ctx context.Context) error { _, err := w.store.Invalidate(ctx, pattern); return err }
+			invalidate = func(ctx context.Context) error {
+				report, err := w.store.Invalidate(ctx, pattern)
+				w.swept.Store(fmt.Sprintf("%s%02d", v.name, decade), fmt.Sprintf("%+v at %v", report, time.Duration(w.clock.now())))
+				return err
+			}
 			if dice.IntN(3) == 0 { // as by one who dies before the sweep
 				how = byRule
 				invalidate = func(ctx context.Context) error { _, err := w.store.bar(ctx, pattern); return err }

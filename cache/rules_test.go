@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -133,6 +134,35 @@ func TestOrphanedSweepIsFinished(t *testing.T) {
 		}
 		if list := s.rules.Load().list; len(list) != 0 {
 			t.Errorf("the rule stands: %v", list)
+		}
+	})
+}
+
+// Rules that are made at the same time, here and elsewhere, are as many rules: none takes another's place.
+func TestRulesOfOneMomentAllStand(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := testContext(t)
+		here := newStore(t, rdb, nil)
+		there := sibling(t, here)
+		Of[lead](here, "lead")
+		Of[lead](there, "lead")
+		const n = 24
+		var wg sync.WaitGroup
+		for i := range n {
+			wg.Go(func() {
+				s := here
+				if i%3 == 0 {
+					s = there
+				}
+				if _, err := s.bar(ctx, fmt.Sprintf("lead:%d", i)); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		rules, err := rdb.HGetAll(ctx, here.rulesKey()).Result()
+		if err != nil || len(rules) != n+1 { // and their count
+			t.Errorf("%d rules stand, want %d: %v, %v", len(rules)-1, n, rules, err)
 		}
 	})
 }

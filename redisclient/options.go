@@ -17,8 +17,8 @@ const (
 	// defaultPort is added to addresses that name none.
 	defaultPort = "6379"
 
-	// reloadInterval is how old a cluster client's picture of the cluster gets. A reload is one CLUSTER SLOTS to one node, in
-	// the background, and only when there are calls: one a second per process.
+	// reloadInterval is how old a cluster client's picture of the cluster gets. A reload is CLUSTER SLOTS and CLUSTER NODES
+	// to one node, in the background, and only when there are calls: one a second per process.
 	reloadInterval = time.Second
 
 	// dialTimeout survives one lost SYN, which is sent again after a second, and a TLS handshake.
@@ -140,6 +140,12 @@ func New(o *redis.UniversalOptions) redis.UniversalClient {
 	if own.MasterName == "" && (len(own.Addrs) > 1 || own.IsClusterMode) {
 		cluster := own.Cluster()
 		cluster.ClusterStateReloadInterval = reloadInterval
+		picture := new(layout)
+		cluster.NewClient = func(o *redis.Options) *redis.Client {
+			node := redis.NewClient(o)
+			node.AddHook(picture.hook(node))
+			return node
+		}
 		return redis.NewClusterClient(cluster)
 	}
 	return redis.NewUniversalClient(&own)
