@@ -85,6 +85,8 @@ var (
 	QueueDesiredWorkers = Series{"queue_desired_workers", Gauge, []string{"queue"}, nil, "Workers that the autoscaler asks for."}
 	QueueWorkerSlots    = Series{"queue_worker_slots", Gauge, nil, nil, "Jobs that this worker process may run at the same time."}
 	QueueLimited        = Series{"queue_rate_limited_total", Counter, []string{"queue"}, nil, "Times that a worker waited for a queue's rate limit."}
+	QueueStalled        = Series{"queue_stalled_total", Counter, []string{"queue"}, nil, "Jobs taken back from workers that died or hung."}
+	QueueDead           = Series{"queue_dead_total", Counter, []string{"queue"}, nil, "Jobs that used up their attempts and are kept among the failed ones."}
 	JobDuration         = Series{"job_duration_seconds", Histogram, []string{"queue", "type", "outcome"}, jobBuckets, "Duration of jobs by queue, type and outcome: done, failed, requeued."}
 )
 
@@ -146,7 +148,7 @@ func Contract() []Series {
 		DBPoolAcquired, DBPoolMax, DBPoolWaiters, DBPoolAcquireWait, DBPoolAcquireTime, DBFleetMax, DBServerMax,
 		DBQueryDuration, DBReads, DBReplicaStale, DBNodeUp, DBTokens, DBSize,
 		CacheRequests, CacheLoads, CacheFills, CacheWaited, CacheRefreshes, CacheFallbacks, CacheVerified, CacheCovered, CacheResidents, CacheResidentBytes, CacheBroken, CacheMemoryUsed, CacheMemoryMax, CacheEvicted, CacheEvicting, CacheInvalidated,
-		QueueTasks, QueueOldestPending, QueueEnqueued, QueueDesiredWorkers, QueueWorkerSlots, QueueLimited, JobDuration,
+		QueueTasks, QueueOldestPending, QueueEnqueued, QueueDesiredWorkers, QueueWorkerSlots, QueueLimited, QueueStalled, QueueDead, JobDuration,
 		SessionCommands, ReadOnlyEnabled, ReadOnlyEpoch, ReadOnlyRefused, BackgroundErrors, SamplerSuccess,
 		EvaluationDuration, Notifications,
 		RedisCommandDuration, RedisPipelined, RedisDialDuration, RedisPoolUsed, RedisPoolMax, RedisPoolWaiters, RedisPoolWait, RedisPoolTimeouts,

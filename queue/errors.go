@@ -3,6 +3,7 @@ package queue
 import (
 	"errors"
 	"fmt"
+	"strings"
 )
 
 var (
@@ -13,6 +14,8 @@ var (
 	// ErrUnconfirmed means that Redis did not say whether the job was stored. Enqueue again with the same ID, which
 	// the UnconfirmedError carries, to be sure without adding it twice.
 	ErrUnconfirmed = errors.New("queue: not known whether the job was stored, enqueue it again with the same ID")
+	// ErrClosed means that the queue takes no jobs for now: see Jobs.Close.
+	ErrClosed = errors.New("queue: takes no new jobs for now, try again later")
 	// ErrShutdown is the cause of a handler's context that was cancelled because its worker had drained long
 	// enough. The job goes back to the head of its queue and no attempt is counted.
 	ErrShutdown = errors.New("queue: the worker is shutting down, the job goes back to its queue")
@@ -22,6 +25,9 @@ var (
 	// not hold. Use the asynq version that this package requires.
 	ErrNotGated = errors.New("queue: asynq's fetch is not controlled by this version of the package, rate limits would not hold")
 )
+
+// notFound is what asynq's scripts answer when a job is not running any more.
+func notFound(err error) bool { return err != nil && strings.Contains(err.Error(), "NOT FOUND") }
 
 // UnconfirmedError is an ErrUnconfirmed with what is needed to settle it.
 type UnconfirmedError struct {

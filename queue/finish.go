@@ -2,7 +2,7 @@ package queue
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"strconv"
 	"time"
 
@@ -29,19 +29,33 @@ func (f *fetcher) begin(id string) *ticket {
 }
 
 // end notes that it has returned.
-func (f *fetcher) end(id string, t *ticket) {
+func (f *fetcher) end(t *ticket) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.tickets[id] == t {
-		delete(f.tickets, id)
-	}
+	t.returned = true
 	f.free(t)
 }
 
 func (f *fetcher) free(t *ticket) {
 	if !t.given {
 		t.given = true
-		f.slots.give(f.index)
+		f.slots.give(f.index, 1)
+	}
+}
+
+// forget drops the ticket of a job whose end is recorded, or will not be.
+func (f *fetcher) forget(id string, t *ticket) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if t == nil {
+		return
+	}
+	if !t.running { // ended before its handler was called: its deadline had passed
+		f.free(t)
+	}
+	if f.tickets[id] == t {
+		delete(f.tickets, id)
+		f.handed.Add(-1)
 	}
 }
 
@@ -51,8 +65,9 @@ func (f *fetcher) sweep(now time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for id, t := range f.tickets {
-		if !t.running && now.Sub(t.since) > startsWithin {
+		if now.Sub(t.since) > startsWithin && (!t.running || t.returned) {
 			delete(f.tickets, id)
+			f.handed.Add(-1)
 			f.free(t)
 		}
 	}
@@ -80,50 +95,66 @@ func (f *fetcher) returnJob(id string, delay time.Duration) {
 // finish records how a job ended. asynq leaves a failed recording to a syncer whose context is cancelled already
 // (since v0.25), so the job would run again; here the recording is repeated until the job's lease is over.
 func (f *fetcher) finish(ctx context.Context, keys []string, args []any, call func() *redis.Cmd) *redis.Cmd {
-	id := fmt.Sprint(args[0])
+	x, known := endingOf(f.queue.Name, keys, args)
 	f.mu.Lock()
-	if t := f.tickets[id]; t != nil && !t.running {
-		delete(f.tickets, id) // ended before its handler was called: its deadline had passed
-		f.free(t)
-	}
-	back, returned := f.back[id]
-	delete(f.back, id)
+	t := f.tickets[x.id]
+	back, returned := f.back[x.id]
+	delete(f.back, x.id)
 	f.mu.Unlock()
-	switch requeue := keys[0] == asynqKey(f.queue.Name, "active") && keys[2] == asynqKey(f.queue.Name, "pending"); {
-	case requeue:
-		call = func() *redis.Cmd { return f.runBack(ctx, id, 0) }
-	case returned && keys[0] == taskPrefix(f.queue.Name)+id: // asynq's retry or archive
-		call = func() *redis.Cmd { return f.runBack(ctx, id, back.delay) }
+	defer f.forget(x.id, t)
+	if !known { // of an asynq of another time: its own script, if it will have it
+		return f.insist(ctx, func() (string, error) { return "OK", call().Err() })
 	}
+	if t != nil {
+		x.owner = t.owner
+	}
+	if returned && (x.verb == "retry" || x.verb == "archive") {
+		x = ending{verb: "back", id: x.id, owner: x.owner, score: due(back.delay)}
+	}
+	cmd := f.insist(ctx, func() (string, error) { return f.ender.end(ctx, x) })
+	if cmd.Err() == nil && x.verb == "archive" {
+		f.died(x.id)
+	}
+	return cmd
+}
+
+// insist repeats a recording until Redis has answered, or ctx ends, which is the job's lease.
+func (f *fetcher) insist(ctx context.Context, record func() (string, error)) *redis.Cmd {
 	doubtful := false
 	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second) {
-		cmd := call()
-		err := cmd.Err()
+		reply, err := record()
 		switch {
+		case notFound(err):
+			reply, err = "NOT FOUND", nil
+			fallthrough
 		case err == nil:
-			return cmd
-		case doubtful && notFound(err): // the lost answer was a success
+			if reply == "NOT FOUND" && !doubtful { // else the lost answer was a success
+				f.jobs.background("late end", errLateEnd, "queue", f.queue.Name)
+			}
 			ok := redis.NewCmd(ctx)
 			ok.SetVal("OK")
 			return ok
 		case answered(err) && !passing(err):
-			return cmd
+			return failed(ctx, err)
 		}
 		doubtful = doubtful || !answered(err)
 		if !sleep(ctx, pause) {
-			return cmd
+			return failed(ctx, err)
 		}
 	}
 }
 
-func (f *fetcher) runBack(ctx context.Context, id string, delay time.Duration) *redis.Cmd {
-	name := f.queue.Name
-	now := time.Now()
-	due := ""
-	if delay > 0 {
-		due = strconv.FormatInt(now.Add(delay).Unix(), 10)
+// errLateEnd is no failure of the job: it ran, and somebody else runs it again or has ended it.
+var errLateEnd = errors.New("queue: a job ended after it was given to another worker, because this one was not heard of for too long")
+
+// due is the score of a job that waits for so long; "" for none.
+func due(delay time.Duration) string {
+	if delay <= 0 {
+		return ""
 	}
-	return backScript.Run(ctx, f.jobs.rdb,
-		[]string{asynqKey(name, "active"), asynqKey(name, "lease"), asynqKey(name, "pending"), asynqKey(name, "retry"), taskPrefix(name) + id},
-		id, now.UnixNano(), due)
+	return score(time.Now().Add(delay))
 }
+
+// score is a time as asynq's sorted sets have it, in seconds; with the fraction that asynq leaves out, which makes a job
+// up to a second early.
+func score(t time.Time) string { return strconv.FormatFloat(float64(t.UnixMilli())/1000, 'f', 3, 64) }

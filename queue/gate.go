@@ -21,24 +21,29 @@ const (
 )
 
 // fetcher is the Redis client that one queue's asynq server works with. It replaces the fetch script by one
-// that knows limits, slots and the gate, and sees to it that a job's end is recorded.
+// that knows limits, slots and the gate and gets several jobs at once, and sees to it that a job's end is recorded.
 type fetcher struct {
 	redis.UniversalClient
 	jobs   *Jobs
 	queue  Queue
 	index  int // in slots
 	slots  *slots
+	most   int // jobs that asynq can have at once
 	pollTo time.Duration
 	id     string
 	closed chan struct{}
 	fail   func(error)
+	ender  *ender
+	onDead func(ctx context.Context, job DeadJob)
 	// onStart sees the start times that the limiter has stamped; tests count them.
 	onStart func(queue string, stamp int64)
 
 	seen  atomic.Bool
-	pops  uint64 // this and empty belong to asynq's one fetching goroutine
+	pops  uint64 // this, empty and ready belong to asynq's one fetching goroutine
 	empty time.Duration
+	ready []popped
 
+	handed  atomic.Int64 // jobs that asynq has, whose end is not recorded
 	mu      sync.Mutex
 	tickets map[string]*ticket
 	back    map[string]giveBack
@@ -47,15 +52,18 @@ type fetcher struct {
 // ticket is a slot from the fetch of a job until its handler has returned, which may be later than asynq's own
 // slot: asynq frees that when the job's time is up, while the handler still runs.
 type ticket struct {
-	since   time.Time
-	running bool
-	given   bool
+	since    time.Time
+	owner    string // the nonce of its pop
+	running  bool
+	returned bool
+	given    bool
 }
 
-func newFetcher(j *Jobs, q Queue, index int, s *slots, poll time.Duration, fail func(error)) *fetcher {
+func newFetcher(j *Jobs, q Queue, index int, s *slots, most int, poll time.Duration, fail func(error)) *fetcher {
 	return &fetcher{
-		UniversalClient: j.rdb, jobs: j, queue: q, index: index, slots: s, pollTo: poll, id: uuid.NewString(),
-		closed: make(chan struct{}), fail: fail, tickets: make(map[string]*ticket), back: make(map[string]giveBack),
+		UniversalClient: j.rdb, jobs: j, queue: q, index: index, slots: s, most: most, pollTo: poll, id: uuid.NewString(),
+		closed: make(chan struct{}), fail: fail, ender: &ender{jobs: j, queue: q.Name},
+		tickets: make(map[string]*ticket), back: make(map[string]giveBack),
 	}
 }
 
@@ -76,6 +84,8 @@ func (f *fetcher) script(ctx context.Context, keys []string, args []any, call fu
 		return f.fetch(ctx, keys, args)
 	case shapeFinish:
 		return f.finish(ctx, keys, args, call)
+	case shapeForward:
+		return f.forward(ctx, keys, args, call)
 	case shapeStrange:
 		err := fmt.Errorf("%w: a script on queue %q has keys %q", ErrNotGated, f.queue.Name, keys)
 		f.fail(err)
@@ -91,6 +101,7 @@ const (
 	shapeOther shape = iota
 	shapeFetch
 	shapeFinish
+	shapeForward
 	shapeStrange
 )
 
@@ -107,6 +118,8 @@ func shapeOf(queue string, keys []string, args []any) shape {
 	case len(keys) >= 3 && len(args) > 0 && keys[0] == active && keys[1] == lease,
 		len(keys) >= 4 && len(args) > 0 && keys[1] == active && keys[2] == lease:
 		return shapeFinish
+	case len(keys) == 2 && len(args) == 4 && keys[1] == pending && args[1] == any(taskPrefix(queue)):
+		return shapeForward
 	case slices.Contains(keys, pending) && slices.Contains(keys, active):
 		return shapeStrange
 	default:
@@ -114,33 +127,38 @@ func shapeOf(queue string, keys []string, args []any) shape {
 	}
 }
 
+// maxFetch is the most jobs of one pop. More would not be faster, and Redis serves nobody else meanwhile.
+const maxFetch = 64
+
+// popped is a job on its way to asynq.
+type popped struct{ id, msg string }
+
 // fetch answers asynq's dequeue with a message, or with "nothing there" after a wait. All waiting happens here,
-// where a stop ends it.
+// where a stop ends it. Several jobs are fetched at once, as many as can start right away: asynq comes for the others
+// at once, too.
 func (f *fetcher) fetch(ctx context.Context, keys []string, args []any) *redis.Cmd {
 	if f.stopped() {
 		return failed(ctx, redis.Nil)
 	}
+	if len(f.ready) > 0 {
+		return f.hand(ctx)
+	}
 	if err := f.jobs.allow(ctx, f.queue); err != nil {
 		return f.nothing(ctx, maxWait)
 	}
-	if !f.slots.take(f.index) {
+	n := f.slots.take(f.index, min(maxFetch, f.most-int(f.handed.Load())))
+	if n == 0 {
 		return f.nothing(ctx, maxWait)
 	}
-	reply, err := f.pop(ctx, keys, args)
-	if err == nil && reply.kind == "job" {
+	reply, err := f.pop(ctx, keys, args, n)
+	f.slots.give(f.index, n-len(reply.jobs))
+	if err == nil && len(reply.jobs) > 0 {
 		f.empty = 0
 		f.pops++
-		f.mu.Lock()
-		f.tickets[reply.id] = &ticket{since: time.Now()}
-		f.mu.Unlock()
-		if f.onStart != nil && reply.stamp > 0 {
-			f.onStart(f.queue.Name, reply.stamp)
-		}
-		cmd := redis.NewCmd(ctx)
-		cmd.SetVal(reply.msg)
-		return cmd
+		f.note(reply)
+		f.ready = reply.jobs
+		return f.hand(ctx)
 	}
-	f.slots.give(f.index)
 	switch {
 	case err != nil:
 		f.jobs.background("fetch", err, "queue", f.queue.Name)
@@ -150,10 +168,62 @@ func (f *fetcher) fetch(ctx context.Context, keys []string, args []any) *redis.C
 		return f.nothing(ctx, min(reply.wait, maxWait))
 	case reply.kind == "paused":
 		return f.nothing(ctx, maxWait)
-	default:
+	default: // empty, or as many run as may
 		f.empty = min(max(2*f.empty, 5*time.Millisecond), f.pollTo)
 		return f.nothing(ctx, f.empty)
 	}
+}
+
+// note makes the tickets of jobs that were popped.
+func (f *fetcher) note(reply popReply) {
+	owner, now := f.nonce(f.pops-1), time.Now()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, job := range reply.jobs {
+		f.tickets[job.id] = &ticket{since: now, owner: owner}
+		f.handed.Add(1)
+		if f.onStart != nil && reply.stamp > 0 {
+			f.onStart(f.queue.Name, reply.stamp)
+		}
+	}
+}
+
+// hand gives asynq the first job that is ready. If this process stood still meanwhile, the job may be another worker's
+// by now, so it is given back.
+func (f *fetcher) hand(ctx context.Context) *redis.Cmd {
+	const freshFor = 5 * time.Second
+	job := f.ready[0]
+	f.mu.Lock()
+	t := f.tickets[job.id]
+	f.mu.Unlock()
+	if t == nil || time.Since(t.since) > freshFor {
+		f.unready()
+		return failed(ctx, redis.Nil)
+	}
+	f.ready = f.ready[1:]
+	cmd := redis.NewCmd(ctx)
+	cmd.SetVal(job.msg)
+	return cmd
+}
+
+// unready returns the jobs that were fetched and did not start to the head of their queue, in their order. Where Redis
+// does not answer they come back by their leases.
+func (f *fetcher) unready() {
+	ctx, cancel := context.WithTimeout(context.Background(), popTimeout)
+	defer cancel()
+	for _, job := range slices.Backward(f.ready) {
+		f.mu.Lock()
+		t := f.tickets[job.id]
+		f.mu.Unlock()
+		if t == nil {
+			continue
+		}
+		if _, err := f.ender.end(ctx, ending{verb: "back", id: job.id, owner: t.owner}); err != nil {
+			f.jobs.background("drain", err, "queue", f.queue.Name)
+		}
+		f.forget(job.id, t)
+	}
+	f.ready = nil
 }
 
 // nothing waits and says that there is no job.
@@ -173,21 +243,23 @@ func (f *fetcher) nothing(ctx context.Context, wait time.Duration) *redis.Cmd {
 }
 
 type popReply struct {
-	kind, msg, id string
-	stamp         int64
-	wait          time.Duration
+	kind  string
+	jobs  []popped
+	stamp int64
+	wait  time.Duration
 }
 
-// pop runs the pop script. Its nonce changes only after an answer: a call whose answer was lost is repeated by the
-// next one, which then gets the very job that was popped.
-func (f *fetcher) pop(ctx context.Context, keys []string, args []any) (popReply, error) {
+func (f *fetcher) nonce(pop uint64) string { return f.id + ":" + strconv.FormatUint(pop, 10) }
+
+// pop runs the pop script for up to n jobs. Its nonce changes only after an answer with jobs: a call whose answer was
+// lost is repeated by the next one, which then gets the very jobs that were popped.
+func (f *fetcher) pop(ctx context.Context, keys []string, args []any, n int) (popReply, error) {
 	ctx, cancel := context.WithTimeout(ctx, popTimeout)
 	defer cancel()
 	name := f.queue.Name
-	window := f.queue.Rate.Per + f.queue.Rate.guard()
 	res, err := popScript.Run(ctx, f.jobs.rdb,
-		append(keys[:4:4], ownKey(name, "starts"), ownKey(name, "pop:"+f.id)),
-		args[0], args[1], f.queue.Rate.Max, window.Microseconds(), f.id+":"+strconv.FormatUint(f.pops, 10),
+		append(keys[:4:4], ownKey(name, "starts"), ownKey(name, "pop:"+f.id), ownKey(name, "limits"), ownKey(name, "throttle"), ownKey(name, "tat")),
+		append([]any{args[0], args[1], f.nonce(f.pops), n}, f.queue.limits().args()...)...,
 	).StringSlice()
 	if err != nil {
 		return popReply{}, err
@@ -197,14 +269,18 @@ func (f *fetcher) pop(ctx context.Context, keys []string, args []any) (popReply,
 
 func parsePop(res []string) (popReply, error) {
 	switch {
-	case len(res) == 1 && (res[0] == "empty" || res[0] == "paused"):
+	case len(res) == 1 && (res[0] == "empty" || res[0] == "paused" || res[0] == "full"):
 		return popReply{kind: res[0]}, nil
 	case len(res) == 2 && res[0] == "limited":
 		us, err := strconv.ParseInt(res[1], 10, 64)
 		return popReply{kind: res[0], wait: time.Duration(us) * time.Microsecond}, err
-	case len(res) == 4 && res[0] == "job":
-		stamp, err := strconv.ParseInt(res[3], 10, 64)
-		return popReply{kind: res[0], msg: res[1], id: res[2], stamp: stamp}, err
+	case len(res) >= 4 && len(res)%2 == 0 && res[0] == "job":
+		stamp, err := strconv.ParseInt(res[1], 10, 64)
+		reply := popReply{kind: res[0], stamp: stamp}
+		for i := 2; i < len(res); i += 2 {
+			reply.jobs = append(reply.jobs, popped{res[i], res[i+1]})
+		}
+		return reply, err
 	default:
 		return popReply{}, fmt.Errorf("queue: the pop script answered with %d values", len(res))
 	}

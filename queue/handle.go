@@ -48,7 +48,7 @@ func (w *Worker) process(f *fetcher) asynq.HandlerFunc {
 	return func(ctx context.Context, task *asynq.Task) error {
 		id, _ := asynq.GetTaskID(ctx)
 		t := f.begin(id)
-		defer f.end(id, t)
+		defer f.end(t)
 		run, ok := w.handlers[task.Type()]
 		if !ok {
 			w.jobs.log.Warn("queue: no handler for this kind of job, it is tried again later", "queue", f.queue.Name, "kind", clip(task.Type()))

@@ -29,6 +29,7 @@ type settings struct {
 	Timeout   time.Duration     `json:"timeout,omitempty"`
 	Retention time.Duration     `json:"retention,omitempty"`
 	Unique    time.Duration     `json:"unique,omitempty"`
+	Confirm   int               `json:"-"` // the relay has its own way
 	Headers   map[string]string `json:"headers,omitempty"`
 }
 
@@ -58,6 +59,10 @@ func Retention(d time.Duration) Option { return func(s *settings) { s.Retention 
 // ttl has passed.
 func Unique(ttl time.Duration) Option { return func(s *settings) { s.Unique = ttl } }
 
+// Confirm makes Enqueue wait until so many replicas have the job, so that the death of its master loses nothing that was
+// confirmed. When they do not say so within half a second it is ErrUnconfirmed: the job may run. EnqueueTx needs no Confirm.
+func Confirm(replicas int) Option { return func(s *settings) { s.Confirm = replicas } }
+
 // Header adds a header; names that begin with "scaleaware-" are taken.
 func Header(name, value string) Option {
 	return func(s *settings) {
@@ -72,6 +77,8 @@ func Header(name, value string) Option {
 type Info struct {
 	// ID and Queue name the job.
 	ID, Queue string
+	// Err is why EnqueueMany did not store it, or nil.
+	Err error
 }
 
 func (s *settings) validate() error {
@@ -80,6 +87,8 @@ func (s *settings) validate() error {
 		return fmt.Errorf("queue: ID is %q, want 1 to 128 printable characters without space and braces", clip(s.ID))
 	case s.MaxRetry != nil && (*s.MaxRetry < 0 || *s.MaxRetry > 1000):
 		return fmt.Errorf("queue: MaxRetry is %d, want 0 to 1000", *s.MaxRetry)
+	case s.Confirm < 0 || s.Confirm > 5:
+		return fmt.Errorf("queue: Confirm by %d replicas, want 0 to 5", s.Confirm)
 	case s.Timeout < 0, s.Retention < 0, s.Unique < 0:
 		return fmt.Errorf("queue: Timeout, Retention and Unique are %v, %v and %v, want none below zero", s.Timeout, s.Retention, s.Unique)
 	case s.Timeout > 0 && s.Timeout < time.Second, s.Retention > 0 && s.Retention < time.Second, s.Unique > 0 && s.Unique < time.Second:

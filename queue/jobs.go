@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/hibiken/asynq"
@@ -73,7 +74,8 @@ func (o *Options) withDefaults() (Options, error) {
 // Jobs enqueues jobs and operates their queues. All methods are safe for concurrent use.
 type Jobs struct {
 	rdb     redis.UniversalClient
-	client  *asynq.Client
+	encoder *encoder
+	asynq   *asynq.Inspector
 	queues  []Queue
 	opts    Options
 	log     *slog.Logger
@@ -81,6 +83,9 @@ type Jobs struct {
 	meters  *meters
 	source  scaleaware.Source
 	scalers []*scaler
+	crons   []*periodic
+	// announced are the queues that asynq's tools know of.
+	announced sync.Map
 }
 
 // New declares queues on rdb, which may be a single node, a Sentinel or a cluster client and stays the caller's. It
@@ -97,7 +102,7 @@ func New(rdb redis.UniversalClient, queues []Queue, o *Options) (*Jobs, error) {
 		return nil, err
 	}
 	j := &Jobs{rdb: rdb, opts: opts, log: opts.Logger, remarks: remarks{log: opts.Logger}, meters: m}
-	j.client = asynq.NewClientFromRedisClient(tellingClient{rdb})
+	j.encoder, j.asynq = newEncoder(rdb), asynq.NewInspectorFromRedisClient(rdb)
 	for _, q := range queues {
 		if q.Weight == 0 {
 			q.Weight = 1

@@ -15,13 +15,15 @@ type meters struct {
 	slots      *prometheus.GaugeVec
 	enqueued   *prometheus.CounterVec
 	limited    *prometheus.CounterVec
+	stalled    *prometheus.CounterVec
+	dead       *prometheus.CounterVec
 	runs       *metrics.Job
 	background *prometheus.CounterVec
 }
 
 func newMeters(reg prometheus.Registerer) (*meters, error) {
 	m := new(meters)
-	errs := make([]error, 8)
+	errs := make([]error, 10)
 	m.tasks, errs[0] = metrics.NewGauge(reg, metrics.QueueTasks)
 	m.oldest, errs[1] = metrics.NewGauge(reg, metrics.QueueOldestPending)
 	m.desired, errs[2] = metrics.NewGauge(reg, metrics.QueueDesiredWorkers)
@@ -30,5 +32,7 @@ func newMeters(reg prometheus.Registerer) (*meters, error) {
 	m.runs, errs[5] = metrics.NewJob(reg, nil)
 	m.background, errs[6] = metrics.NewCounter(reg, metrics.BackgroundErrors)
 	m.slots, errs[7] = metrics.NewGauge(reg, metrics.QueueWorkerSlots)
+	m.stalled, errs[8] = metrics.NewCounter(reg, metrics.QueueStalled)
+	m.dead, errs[9] = metrics.NewCounter(reg, metrics.QueueDead)
 	return m, errors.Join(errs...)
 }

@@ -3,37 +3,7 @@ package queue
 import (
 	"errors"
 	"fmt"
-	"time"
 )
-
-// Rate is how many jobs may start in any window of a given length, over the whole fleet, retries included.
-type Rate struct {
-	// Max is the number of starts, 1 to 100000. Zero means no limit.
-	Max int
-	// Per is the window's length, 10ms to 24h. Zero means no limit, and is a mistake when Max is set.
-	Per time.Duration
-}
-
-// Limited reports whether there is a limit at all.
-func (r Rate) Limited() bool { return r.Max > 0 }
-
-// guard widens the window so that the limit holds where handlers run too: a start is stamped by Redis and reaches
-// its handler a scheduling delay later. Half a percent of the window, at most 5ms.
-func (r Rate) guard() time.Duration { return min(5*time.Millisecond, r.Per/200) }
-
-func (r Rate) validate(queue string) error {
-	const most = 100_000 // starts remembered in Redis, about 1.7 MB
-	switch {
-	case r == Rate{}:
-		return nil
-	case r.Max < 1 || r.Max > most:
-		return fmt.Errorf("queue: Rate.Max of queue %q is %d, want 1 to %d starts", queue, r.Max, most)
-	case r.Per < 10*time.Millisecond || r.Per > 24*time.Hour:
-		return fmt.Errorf("queue: Rate.Per of queue %q is %v, want 10ms to 24h", queue, r.Per)
-	default:
-		return nil
-	}
-}
 
 // Queue declares one queue.
 type Queue struct {
@@ -41,6 +11,14 @@ type Queue struct {
 	Name string
 	// Rate limits starts over the whole fleet. Zero means no limit.
 	Rate Rate
+	// Smooth spreads the starts that Rate allows over its window: no more than a twentieth of Rate.Max come at once. Zero
+	// means that all of a window's starts may come at its beginning.
+	Smooth bool
+	// Concurrency is how many jobs of the queue run at once in the whole fleet. Zero means as many as the workers' slots.
+	Concurrency int
+	// Isolated gives the queue so many slots of its own in each worker, beside those that WorkerOptions.Concurrency
+	// shares out, and no others: it neither takes from other queues nor waits for them. Zero means that it shares.
+	Isolated int
 	// Weight is the queue's claim on a worker's slots, 1 to 100, against the other queues' weights: half of its share
 	// is kept for it even when other queues have a backlog. Zero means 1.
 	Weight int
@@ -57,7 +35,14 @@ func (q Queue) validate() error {
 	if q.Weight < 0 || q.Weight > 100 {
 		errs = append(errs, fmt.Errorf("queue: Weight of queue %q is %d, want 1 to 100", clip(q.Name), q.Weight))
 	}
-	return errors.Join(append(errs, q.Rate.validate(clip(q.Name)))...)
+	if q.Isolated < 0 || q.Isolated > 10_000 {
+		errs = append(errs, fmt.Errorf("queue: Isolated of queue %q is %d, want 0 to share slots, or up to 10000", clip(q.Name), q.Isolated))
+	}
+	return errors.Join(append(errs, q.limits().validate(clip(q.Name)))...)
+}
+
+func (q Queue) limits() Limits {
+	return Limits{Rate: q.Rate, Smooth: q.Smooth, Concurrency: q.Concurrency}
 }
 
 // validName refuses braces above all: Redis Cluster would read them as another hash tag and spread one queue's keys

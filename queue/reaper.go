@@ -11,8 +11,8 @@ import (
 const (
 	// reapInterval and the stall timeout bound how long a dead worker's job waits.
 	reapInterval = 2 * time.Second
-	// maxStalls is how often a job that takes its worker down comes back at once. After that asynq's recoverer has it,
-	// which is slower and counts attempts, so that the job ends among the failed ones.
+	// maxStalls is how often a job that takes its worker down comes back. After that it is among the failed ones: what
+	// kills each worker that touches it must not go on to.
 	maxStalls = 3
 )
 
@@ -116,15 +116,22 @@ func (r *reaper) reapExpired(ctx context.Context) {
 
 func (r *reaper) reap(ctx context.Context, id, score string) error {
 	name := r.f.queue.Name
+	now := time.Now()
 	n, err := reapScript.Run(ctx, r.f.jobs.rdb,
-		[]string{asynqKey(name, "active"), asynqKey(name, "lease"), asynqKey(name, "pending"), taskPrefix(name) + id},
-		id, score, time.Now().UnixNano(), maxStalls).Int()
+		[]string{asynqKey(name, "active"), asynqKey(name, "lease"), asynqKey(name, "pending"), taskPrefix(name) + id, asynqKey(name, "archived")},
+		id, score, now.UnixNano(), maxStalls, now.Unix(), failedWith(now, "queue: the job's worker died or hung while it ran, more often than is tried again")).Int()
 	if err != nil {
 		return err
 	}
 	delete(r.seen, id)
-	if n == 1 {
+	switch n {
+	case 1:
+		r.f.jobs.meters.stalled.WithLabelValues(name).Inc()
 		r.f.jobs.log.Warn("queue: a job's worker is gone, the job is back at the head of its queue", "queue", name, "id", id)
+	case 2:
+		r.f.jobs.meters.stalled.WithLabelValues(name).Inc()
+		r.f.jobs.log.Error("queue: a job's worker is gone once more, the job has failed", "queue", name, "id", id)
+		r.f.died(id)
 	}
 	return nil
 }

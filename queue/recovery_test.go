@@ -58,7 +58,7 @@ func TestOrphansComeBack(t *testing.T) {
 	stalled := rdb.RPopLPush(ctx, asynqKey(q, "pending"), asynqKey(q, "active")).Val()
 	rdb.ZAdd(ctx, asynqKey(q, "lease"), redis.Z{Score: float64(time.Now().Add(time.Hour).Unix()), Member: stalled})
 	rdb.LPush(ctx, asynqKey(q, "active"), "ghost") // whose hash is gone
-	r := newReaper(newFetcher(j, j.queues[0], 0, newSlots(1, []int{1}), time.Millisecond, nil), 50*time.Millisecond)
+	r := newReaper(newFetcher(j, j.queues[0], 0, newSlots(1, j.queues), 1, time.Millisecond, nil), 50*time.Millisecond)
 	eventually(t, 5*time.Second, "both are back", func() bool {
 		if err := r.look(ctx); err != nil {
 			t.Fatal(err)

@@ -86,18 +86,24 @@ func (j *Jobs) relay(ctx context.Context, away awayQueues) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	sealed, infos := make([]*envelope, len(rows)), make([]Info, len(rows))
+	for i := range rows {
+		if row := &rows[i]; row.problem == nil && !away.has(row.Queue) {
+			row.raise(tokens)
+			row.Retention = max(row.Retention, j.opts.OutboxRetention)
+			sealed[i] = &row.envelope
+		}
+	}
+	j.store(ctx, sealed, infos, 2)
 	var stored []*outboxRow
 	var failure error
 	for i := range rows {
 		row := &rows[i]
-		if away.has(row.Queue) {
-			continue
-		}
-		if row.problem == nil {
-			row.raise(tokens)
-			row.Retention = max(row.Retention, j.opts.OutboxRetention)
-			_, row.problem = j.store(ctx, &row.envelope, 2)
+		if sealed[i] != nil {
+			row.problem = infos[i].Err
 			j.meters.enqueued.WithLabelValues(row.Queue, outcome(row.problem)).Inc()
+		} else if row.problem == nil {
+			continue // its Redis is away
 		}
 		switch {
 		case row.problem == nil, errors.Is(row.problem, ErrExists):

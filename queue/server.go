@@ -14,14 +14,17 @@ import (
 // what has just ended.
 const abortAfter = time.Second
 
+// forwardEvery is how often jobs are looked for whose time has come.
+const forwardEvery = 250 * time.Millisecond
+
 // newServer makes the asynq server of one queue. A queue has a server of its own because asynq fetches with one
 // goroutine a server: a limited queue would hold up the others.
 func (w *Worker) newServer(f *fetcher) *asynq.Server {
 	cfg := asynq.Config{
-		Concurrency:              w.opts.MaxConcurrency,
+		Concurrency:              w.most(f.queue),
 		Queues:                   map[string]int{f.queue.Name: 1},
 		TaskCheckInterval:        time.Millisecond, // the waiting is done in fetch
-		DelayedTaskCheckInterval: time.Second,
+		DelayedTaskCheckInterval: forwardEvery,
 		ShutdownTimeout:          abortAfter,
 		HealthCheckInterval:      time.Minute,
 		Logger:                   asynqLogger{w.jobs.log.With("queue", f.queue.Name)},
@@ -39,6 +42,9 @@ func (w *Worker) drain(fetchers []*fetcher, servers []*asynq.Server) {
 		close(f.closed)
 	}
 	each(servers, (*asynq.Server).Stop)
+	for _, f := range fetchers {
+		f.unready() // its fetching goroutine has ended
+	}
 	if !w.idleWithin(w.opts.DrainTimeout) {
 		w.jobs.log.Warn("queue: jobs still run after the drain timeout, their contexts are cancelled", "jobs", w.Busy())
 	}

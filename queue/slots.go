@@ -1,23 +1,33 @@
 package queue
 
-import "sync"
+import (
+	"slices"
+	"sync"
+)
 
-// slots shares a worker's slots between its queues.
+// slots shares a worker's slots between its queues. Isolated queues have some of their own.
 type slots struct {
 	mu       sync.Mutex
 	target   int
-	weights  []int
+	weights  []int // 0 for an isolated queue
+	own      []int // of isolated queues
 	reserve  []int
 	inflight []int
 	wake     []chan struct{}
 }
 
-func newSlots(target int, weights []int) *slots {
-	s := &slots{target: target, weights: weights, inflight: make([]int, len(weights)), wake: make([]chan struct{}, len(weights))}
-	for i := range s.wake {
+func newSlots(target int, queues []Queue) *slots {
+	s := &slots{
+		target: target, weights: make([]int, len(queues)), own: make([]int, len(queues)),
+		inflight: make([]int, len(queues)), wake: make([]chan struct{}, len(queues)),
+	}
+	for i, q := range queues {
+		if s.own[i] = q.Isolated; q.Isolated == 0 {
+			s.weights[i] = max(1, q.Weight)
+		}
 		s.wake[i] = make(chan struct{}, 1)
 	}
-	s.reserve = reserves(target, weights)
+	s.reserve = reserves(target, s.weights)
 	return s
 }
 
@@ -25,17 +35,22 @@ func newSlots(target int, weights []int) *slots {
 // weight, at least one. Where there are fewer slots than queues nothing is kept, or the last ones would never run.
 func reserves(target int, weights []int) []int {
 	kept := make([]int, len(weights))
-	if target < len(weights) {
-		return kept
-	}
-	sum := 0
+	sum, sharing := 0, 0
 	for _, w := range weights {
 		sum += w
+		if w > 0 {
+			sharing++
+		}
+	}
+	if target < sharing {
+		return kept
 	}
 	total := 0
 	for i, w := range weights {
-		kept[i] = max(1, target*w/(2*sum))
-		total += kept[i]
+		if w > 0 {
+			kept[i] = max(1, target*w/(2*sum))
+			total += kept[i]
+		}
 	}
 	for total > target { // many light queues beside a heavy one: the ones are worth more than the heavy one's half
 		heaviest := 0
@@ -62,21 +77,46 @@ func admit(target int, reserve, inflight []int, q int) bool {
 	return free > 0
 }
 
-// take reserves a slot for queue q.
-func (s *slots) take(q int) bool {
+// take reserves up to n slots for queue q and returns how many.
+func (s *slots) take(q, n int) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !admit(s.target, s.reserve, s.inflight, q) {
-		return false
+	taken := 0
+	for ; taken < n && s.free(q); taken++ {
+		s.inflight[q]++
 	}
-	s.inflight[q]++
-	return true
+	return taken
 }
 
-// give returns a slot and wakes whoever waits for one.
-func (s *slots) give(q int) {
+// free reports whether queue q may start one more job.
+func (s *slots) free(q int) bool {
+	if s.own[q] > 0 {
+		return s.target > 0 && s.inflight[q] < s.own[q]
+	}
+	return admit(s.target, s.reserve, s.shared(), q)
+}
+
+// shared are the jobs in flight that use shared slots.
+func (s *slots) shared() []int {
+	if !slices.ContainsFunc(s.own, func(n int) bool { return n > 0 }) {
+		return s.inflight
+	}
+	shared := slices.Clone(s.inflight)
+	for i, n := range s.own {
+		if n > 0 {
+			shared[i] = 0
+		}
+	}
+	return shared
+}
+
+// give returns slots and wakes whoever waits for one.
+func (s *slots) give(q, n int) {
+	if n == 0 {
+		return
+	}
 	s.mu.Lock()
-	s.inflight[q]--
+	s.inflight[q] -= n
 	s.mu.Unlock()
 	s.notify()
 }

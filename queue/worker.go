@@ -26,7 +26,7 @@ type WorkerOptions struct {
 	// Grace is how long cancelled jobs may take to return before they are put back while still running.
 	// Zero means 2s.
 	Grace time.Duration
-	// PollInterval is the longest pause between looks into an empty queue. Zero means 50ms.
+	// PollInterval is the longest pause between looks into an empty queue. Zero means 25ms.
 	PollInterval time.Duration
 	// StallTimeout is how long a running job may go without its worker's heartbeat, which comes every 5s, before it
 	// is given to another worker. Zero means 13s; 11s is the least.
@@ -34,6 +34,9 @@ type WorkerOptions struct {
 	// RetryDelay says how long a job waits after its n-th failed attempt, n from 0. Zero means asynq's exponential
 	// delay, 15s and more.
 	RetryDelay func(n int, err error) time.Duration
+	// OnDead is told of each job of this worker that has used up its attempts, after it was stored among the failed ones,
+	// where it stays. It must return within 10s. Zero means that nobody is told.
+	OnDead func(ctx context.Context, job DeadJob)
 }
 
 func (o *WorkerOptions) withDefaults(j *Jobs) (WorkerOptions, []Queue, error) {
@@ -62,7 +65,7 @@ func (o *WorkerOptions) withDefaults(j *Jobs) (WorkerOptions, []Queue, error) {
 	}
 	duration("DrainTimeout", &opts.DrainTimeout, 20*time.Second, time.Millisecond)
 	duration("Grace", &opts.Grace, 2*time.Second, time.Millisecond)
-	duration("PollInterval", &opts.PollInterval, 50*time.Millisecond, time.Millisecond)
+	duration("PollInterval", &opts.PollInterval, 25*time.Millisecond, time.Millisecond)
 	duration("StallTimeout", &opts.StallTimeout, 13*time.Second, 11*time.Second)
 	queues := j.queues
 	if len(opts.Queues) > 0 {
@@ -101,12 +104,8 @@ func (j *Jobs) NewWorker(o *WorkerOptions) (*Worker, error) {
 	if err != nil {
 		return nil, err
 	}
-	weights := make([]int, len(queues))
-	for i, q := range queues {
-		weights[i] = q.Weight
-	}
 	w := &Worker{
-		jobs: j, opts: opts, queues: queues, slots: newSlots(opts.Concurrency, weights), runs: newRunLog(),
+		jobs: j, opts: opts, queues: queues, slots: newSlots(opts.Concurrency, queues), runs: newRunLog(),
 		handlers: make(map[string]handler),
 		expose:   func(f *fetcher) redis.UniversalClient { return f },
 	}
@@ -147,8 +146,8 @@ func (w *Worker) Run(ctx context.Context) error {
 	defer fail(nil)
 	fetchers := make([]*fetcher, len(w.queues))
 	for i, q := range w.queues {
-		f := newFetcher(w.jobs, q, i, w.slots, w.opts.PollInterval, fail)
-		f.onStart = w.onStart
+		f := newFetcher(w.jobs, q, i, w.slots, w.most(q), w.opts.PollInterval, fail)
+		f.onStart, f.onDead = w.onStart, w.opts.OnDead
 		fetchers[i] = f
 	}
 	own, stopOwn := context.WithCancel(context.Background()) // outlives ctx: draining jobs need it
@@ -179,11 +178,24 @@ func (w *Worker) Run(ctx context.Context) error {
 	return context.Cause(fatal)
 }
 
-// awaitRedis returns once Redis has said that it keeps what it is given.
+// most is how many jobs of a queue asynq may have at once.
+func (w *Worker) most(q Queue) int {
+	if q.Isolated > 0 {
+		return q.Isolated
+	}
+	return w.opts.MaxConcurrency
+}
+
+// awaitRedis returns once Redis has said that it keeps what it is given, and has the limits.
 func (w *Worker) awaitRedis(ctx context.Context) error {
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
 		check, cancel := context.WithTimeout(ctx, popTimeout)
 		err := checkPolicy(check, w.jobs.rdb)
+		for _, q := range w.queues {
+			if err == nil {
+				err = w.jobs.seed(check, q)
+			}
+		}
 		cancel()
 		if err == nil || errors.Is(err, ErrEvicting) {
 			return err
@@ -205,7 +217,7 @@ func (w *Worker) canary(ctx context.Context, fetchers []*fetcher, fail func(erro
 		return
 	}
 	for _, f := range fetchers {
-		if f.queue.Rate.Limited() && !f.seen.Load() {
+		if (f.queue.Rate.Limited() || f.queue.Concurrency > 0) && !f.seen.Load() {
 			fail(fmt.Errorf("%w: no fetch of queue %q was seen within %v", ErrNotGated, f.queue.Name, within))
 		}
 	}
