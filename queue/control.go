@@ -11,33 +11,134 @@ import (
 // step bounds how many jobs one script moves, and with it how long Redis serves nobody else.
 const step = 500
 
-// Pause stops the start of jobs of a queue in the whole fleet; running ones go on and new ones are accepted. It
-// reports whether it changed anything. asynq's tools see and undo it, as it is their own pause.
-func (j *Jobs) Pause(ctx context.Context, queue string) (bool, error) {
+// Hold says why, by whom and for how long something is held.
+type Hold struct {
+	// Reason is for people. Zero means none.
+	Reason string
+	// Owner is who holds: what another owner holds is not taken over, and Release of one owner leaves what another holds.
+	// Zero means nobody in particular, whom anybody may release.
+	Owner string
+	// For ends it by itself, at least a second. Zero means never.
+	For time.Duration
+}
+
+func (h *Hold) validate(verb, queue string) (Hold, error) {
+	if h == nil {
+		return Hold{}, nil
+	}
+	if h.For < 0 || h.For > 0 && h.For < time.Second || len(h.Reason) > 1024 || len(h.Owner) > 128 {
+		return *h, fmt.Errorf("queue: %s %q: want For of 0 or a second and more, Reason up to 1024 bytes, Owner up to 128", verb, queue)
+	}
+	return *h, nil
+}
+
+// holdScript sets a key that stops something, and a second one that says why. Whoever holds already goes on to, with a new
+// end if it is the same owner.
+//
+// KEYS: stop, why; ARGV: now in s, ms or 0, owner, reason
+// Returns 1 when it changed something, 0 when it was held, -1 when another owner holds it.
+var holdScript = redis.NewScript(`
+local held = redis.call("EXISTS", KEYS[1]) == 1
+if held and (redis.call("HGET", KEYS[2], "owner") or "") ~= ARGV[3] then
+	return -1
+end
+if not held then
+	redis.call("SET", KEYS[1], ARGV[1])
+end
+redis.call("DEL", KEYS[2])
+redis.call("HSET", KEYS[2], "owner", ARGV[3], "reason", ARGV[4], "since", ARGV[1])
+if ARGV[2] == "0" then
+	redis.call("PERSIST", KEYS[1])
+else
+	redis.call("PEXPIRE", KEYS[1], ARGV[2])
+	redis.call("PEXPIRE", KEYS[2], ARGV[2])
+end
+return held and 0 or 1`)
+
+// releaseScript undoes holdScript. KEYS: stop, why; ARGV: owner, or "" for anybody
+var releaseScript = redis.NewScript(`
+if ARGV[1] ~= "" and (redis.call("HGET", KEYS[2], "owner") or "") ~= ARGV[1] then
+	return -1
+end
+redis.call("DEL", KEYS[2])
+return redis.call("DEL", KEYS[1])`)
+
+func (j *Jobs) hold(ctx context.Context, verb, queue string, stop, why string, h *Hold) (bool, error) {
 	if err := j.known(ctx, queue); err != nil {
 		return false, err
 	}
-	changed, err := j.rdb.SetNX(ctx, asynqKey(queue, "paused"), time.Now().Unix(), 0).Result()
+	hold, err := h.validate(verb, clip(queue))
 	if err != nil {
-		return false, fmt.Errorf("queue: pause %q: %w", queue, err)
+		return false, err
 	}
-	return changed, nil
+	n, err := holdScript.Run(ctx, j.rdb, []string{stop, why}, time.Now().Unix(), hold.For.Milliseconds(), hold.Owner, hold.Reason).Int()
+	if err != nil {
+		return false, fmt.Errorf("queue: %s %q: %w", verb, queue, err)
+	}
+	if n < 0 && hold.Owner != "" {
+		return false, fmt.Errorf("queue: %s %q: %w", verb, queue, ErrHeld)
+	}
+	return n == 1, nil
 }
 
-// Resume undoes Pause and Park. It reports whether the queue was paused and how many parked jobs are back, at the
-// head of the queue in their old order.
-func (j *Jobs) Resume(ctx context.Context, queue string) (wasPaused bool, unparked int, err error) {
+func (j *Jobs) release(ctx context.Context, verb, queue, stop, why, owner string) (bool, error) {
 	if err := j.known(ctx, queue); err != nil {
+		return false, err
+	}
+	n, err := releaseScript.Run(ctx, j.rdb, []string{stop, why}, owner).Int()
+	if err != nil {
+		return false, fmt.Errorf("queue: %s %q: %w", verb, queue, err)
+	}
+	return n == 1, nil
+}
+
+// Pause stops the start of jobs of a queue in the whole fleet; running ones go on and new ones are accepted. It
+// reports whether it changed anything. asynq's tools see and undo it, as it is their own pause. A nil Hold is nobody's and
+// for ever. Errors: ErrUnknownQueue, ErrHeld when another owner has paused it, what is wrong with the Hold, or why Redis
+// cannot be asked.
+func (j *Jobs) Pause(ctx context.Context, queue string, h *Hold) (bool, error) {
+	return j.hold(ctx, "pause", queue, asynqKey(queue, "paused"), ownKey(queue, "paused"), h)
+}
+
+// Unpause undoes Pause, of one owner or, with "", of anybody. It reports whether it changed anything.
+func (j *Jobs) Unpause(ctx context.Context, queue, owner string) (bool, error) {
+	return j.release(ctx, "unpause", queue, asynqKey(queue, "paused"), ownKey(queue, "paused"), owner)
+}
+
+// Close makes a queue take no new jobs, in the whole fleet: Enqueue returns ErrClosed, the outbox keeps its rows. Stored
+// jobs run. It reports whether it changed anything; errors are as Pause's.
+func (j *Jobs) Close(ctx context.Context, queue string, h *Hold) (bool, error) {
+	return j.hold(ctx, "close", queue, ownKey(queue, "closed"), ownKey(queue, "closing"), h)
+}
+
+// Open undoes Close, of one owner or, with "", of anybody. It reports whether it changed anything.
+func (j *Jobs) Open(ctx context.Context, queue, owner string) (bool, error) {
+	return j.release(ctx, "open", queue, ownKey(queue, "closed"), ownKey(queue, "closing"), owner)
+}
+
+// Resume undoes Pause, Close and Park, whoever did them. It reports whether the queue was paused or closed and how many
+// parked jobs are back, at the head of the queue in their old order.
+func (j *Jobs) Resume(ctx context.Context, queue string) (wasHeld bool, unparked int, err error) {
+	paused, err := j.Unpause(ctx, queue, "")
+	if err != nil {
 		return false, 0, err
 	}
-	n, err := j.rdb.Del(ctx, asynqKey(queue, "paused")).Result()
+	closed, err := j.Open(ctx, queue, "")
 	if err != nil {
-		return false, 0, fmt.Errorf("queue: resume %q: %w", queue, err)
+		return paused, 0, err
 	}
-	unparked, err = j.batched(ctx, queue, "unpark", ownKey(queue, "parked"), func(size int) *redis.Cmd {
+	unparked, err = j.Unpark(ctx, queue)
+	return paused || closed, unparked, err
+}
+
+// Unpark brings back what Park has set aside, at the head of the queue in its old order. It returns how many.
+func (j *Jobs) Unpark(ctx context.Context, queue string) (int, error) {
+	if err := j.known(ctx, queue); err != nil {
+		return 0, err
+	}
+	return j.batched(ctx, queue, "unpark", ownKey(queue, "parked"), func(size int) *redis.Cmd {
 		return moveScript.Run(ctx, j.rdb, []string{ownKey(queue, "parked"), asynqKey(queue, "pending")}, size, "LEFT", "RIGHT")
 	})
-	return n > 0, unparked, err
 }
 
 // Park sets all waiting jobs of a queue aside until Resume. Running, delayed and retrying jobs stay, new ones are
@@ -51,46 +152,16 @@ func (j *Jobs) Park(ctx context.Context, queue string) (int, error) {
 	})
 }
 
-// Discard deletes all waiting jobs of a queue for good. Running, delayed, retrying and parked jobs stay. It returns
-// how many were deleted.
-func (j *Jobs) Discard(ctx context.Context, queue string) (int, error) {
-	if err := j.known(ctx, queue); err != nil {
-		return 0, err
-	}
-	return j.batched(ctx, queue, "discard", asynqKey(queue, "pending"), func(size int) *redis.Cmd {
-		return discardScript.Run(ctx, j.rdb, []string{asynqKey(queue, "pending")}, taskPrefix(queue), size)
-	})
-}
+// sizeScript is the length of a list or a sorted set.
+var sizeScript = redis.NewScript(`
+if redis.call("TYPE", KEYS[1]).ok == "zset" then
+	return redis.call("ZCARD", KEYS[1])
+end
+return redis.call("LLEN", KEYS[1])`)
 
-// RetryFailed gives the failed jobs of a queue a fresh set of attempts, the oldest first, behind the waiting ones. It
-// returns how many.
-func (j *Jobs) RetryFailed(ctx context.Context, queue string) (int, error) {
-	if err := j.known(ctx, queue); err != nil {
-		return 0, err
-	}
-	left, err := j.rdb.ZCard(ctx, asynqKey(queue, "archived")).Result()
-	if err != nil {
-		return 0, fmt.Errorf("queue: count failed jobs of %q: %w", queue, err)
-	}
-	moved := 0
-	for left > 0 { // at most those that had failed when the call began
-		n, err := retryScript.Run(ctx, j.rdb, []string{asynqKey(queue, "archived"), asynqKey(queue, "pending")},
-			taskPrefix(queue), min(left, step), time.Now().UnixNano()).Int64Slice()
-		if err != nil || len(n) != 2 {
-			return moved, fmt.Errorf("queue: retry failed jobs of %q, %d are retried so far: %w", queue, moved, err)
-		}
-		if n[0] == 0 {
-			break
-		}
-		left -= n[0]
-		moved += int(n[1])
-	}
-	return moved, nil
-}
-
-// batched repeats a script on the list at key for as many jobs as it has now, a step at a time.
+// batched repeats a script on the list or set at key for as many jobs as it has now, a step at a time.
 func (j *Jobs) batched(ctx context.Context, queue, verb, key string, run func(size int) *redis.Cmd) (int, error) {
-	left, err := j.rdb.LLen(ctx, key).Result()
+	left, err := sizeScript.Run(ctx, j.rdb, []string{key}).Int64()
 	if err != nil {
 		return 0, fmt.Errorf("queue: %s jobs of %q: %w", verb, queue, err)
 	}

@@ -53,28 +53,6 @@ return {
 	redis.call("EXISTS", KEYS[7]), redis.call("LLEN", KEYS[8]), age
 }`)
 
-// retryScript gives up to n failed jobs, the oldest first, a fresh set of attempts at the end of the queue. The two
-// bytes are protobuf's "field 6 (retried) is 0": of a scalar field that occurs twice the last one counts, so the
-// message needs no decoding.
-//
-// KEYS: archived, pending; ARGV: task key prefix, n, now in ns
-// Returns {taken from the archive, enqueued}.
-var retryScript = redis.NewScript(`
-local ids = redis.call("ZRANGE", KEYS[1], 0, ARGV[2] - 1)
-local moved = 0
-for _, id in ipairs(ids) do
-	redis.call("ZREM", KEYS[1], id)
-	local key = ARGV[1] .. id
-	local msg = redis.call("HGET", key, "msg")
-	if msg then
-		redis.call("HSET", key, "msg", msg .. "\48\0", "state", "pending", "pending_since", ARGV[3])
-		redis.call("HDEL", key, "stalls")
-		redis.call("LPUSH", KEYS[2], id)
-		moved = moved + 1
-	end
-end
-return {#ids, moved}`)
-
 // moveScript moves up to n jobs between two lists in order. KEYS: from, to; ARGV: n, from side, to side
 var moveScript = redis.NewScript(`
 for i = 1, tonumber(ARGV[1]) do
@@ -83,18 +61,3 @@ for i = 1, tonumber(ARGV[1]) do
 	end
 end
 return tonumber(ARGV[1])`)
-
-// discardScript deletes up to n waiting jobs with their unique locks. KEYS: pending; ARGV: task key prefix, n
-var discardScript = redis.NewScript(`
-for i = 1, tonumber(ARGV[2]) do
-	local id = redis.call("RPOP", KEYS[1])
-	if not id then
-		return i - 1
-	end
-	local lock = redis.call("HGET", ARGV[1] .. id, "unique_key")
-	if lock and redis.call("GET", lock) == id then
-		redis.call("DEL", lock)
-	end
-	redis.call("DEL", ARGV[1] .. id)
-end
-return tonumber(ARGV[2])`)

@@ -48,8 +48,8 @@ func (h layoutHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 		if !ok || err != nil {
 			return err
 		}
-		// Asked after the slots, so that no node of them is missing. A server that does not tell epochs has its answer taken
-		// as it is.
+		// Asked after the slots: who had them and is no master any more is not believed. A server that does not tell epochs
+		// has its answer taken as it is.
 		if text, err := h.node.ClusterNodes(ctx).Result(); err == nil {
 			slots.SetVal(h.layout.merge(slots.Val(), epochs(text)))
 		}
@@ -57,7 +57,8 @@ func (h layoutHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	}
 }
 
-// epochs reads the masters' epochs from CLUSTER NODES, by node: id address flags master ping pong epoch link slots…
+// epochs reads CLUSTER NODES: id address flags master ping pong epoch link slots… It returns the masters' epochs by node,
+// and 0 for a replica, whose line has its master's.
 func epochs(text string) map[string]uint64 {
 	known := map[string]uint64{}
 	for line := range strings.Lines(text) {
@@ -65,7 +66,8 @@ func epochs(text string) map[string]uint64 {
 		if len(fields) < 8 {
 			continue
 		}
-		if n, err := strconv.ParseUint(fields[6], 10, 64); err == nil {
+		known[fields[0]] = 0
+		if n, err := strconv.ParseUint(fields[6], 10, 64); err == nil && strings.Contains(fields[2], "master") {
 			known[fields[0]] = n
 		}
 	}

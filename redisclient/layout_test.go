@@ -31,6 +31,7 @@ other 10.0.0.3:1@2 myself,master - 0 0 2 connected 8192-16383
 		{before, then, before},
 		{after, now, after},
 		{before, then, after}, // from who has not heard of it
+		{before, now, after},  // from who has heard of it between the two questions
 		{after, now, after},
 	} {
 		if diff := cmp.Diff(step.want, l.merge(step.slots, epochs(step.nodes))); diff != "" {
