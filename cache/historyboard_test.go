@@ -57,13 +57,10 @@ type board struct {
 	phase      atomic.Int64
 	violations atomic.Int64
 	reads      atomic.Int64
-	// moves is when slots last changed hands on purpose. Redis loses what it acknowledged then, too, at times: a replica
-	// may win by votes of an election before, and a MIGRATE whose answer is lost leaves the key on both nodes.
-	moves  struct{ from, to atomic.Int64 }
-	keys   [boardKeys]register
-	rounds [boardRounds]round
-	phases [boardPhases]phaseCounts
-	stand  [boardProcs]struct{ kept, bad, inProcess, redis, misses atomic.Int64 }
+	keys       [boardKeys]register
+	rounds     [boardRounds]round
+	phases     [boardPhases]phaseCounts
+	stand      [boardProcs]struct{ kept, bad, inProcess, redis, misses atomic.Int64 }
 }
 
 // mapBoard maps the file; whoever creates it gives its size.
@@ -138,12 +135,6 @@ func (r *register) lossy(at int64) bool {
 		}
 	}
 	return false
-}
-
-// handed reports whether the invalidation that removed a version may have been lost when slots changed hands.
-func (b *board) handed(key int, version int64) bool {
-	dead, from := b.keys[key].dead[version%boardRing].Load(), b.moves.from.Load()
-	return dead != 0 && from != 0 && dead >= from && dead <= b.moves.to.Load()
 }
 
 // judge decides about a read that began at start in a process and gave version. The bound is how old news may be that

@@ -234,19 +234,8 @@ func (w *worker) saw(ctx context.Context, key int, version int64, err error, sta
 		return
 	}
 	if text := w.board.judge(key, version, start, w.Number, w.Bound); text != "" {
-		if w.board.handed(key, version) && w.redisHas(ctx, key, version) {
-			counts.lost.Add(1) // Redis itself has brought it back
-			return
-		}
 		w.complain("key %s of view %s gave %s; %s", historyID(key), w.view(key).name, text, w.diagnose(ctx, key))
 	}
-}
-
-// redisHas reports whether Redis serves a version of a key now.
-func (w *worker) redisHas(ctx context.Context, key int, version int64) bool {
-	raw, err := w.store.rdb.Get(ctx, w.view(key).prefix+historyID(key)).Bytes()
-	h, payload, parse := parseHeader(raw)
-	return err == nil && parse == nil && h.kind == kindValue && string(payload) == fmt.Sprint(version)
 }
 
 // diagnose says where an old version may have come from.
