@@ -76,7 +76,8 @@ func (h *historyRun) mayLose(ctx context.Context, victim *rediscluster.Node) (ov
 	}
 	n := h.losses % boardLosses
 	h.losses++
-	const slack = int64(300 * time.Millisecond)
+	// What was acknowledged a little before is lost, too, and its caller may hear of it only a while after.
+	const before, after = int64(300 * time.Millisecond), int64(1500 * time.Millisecond)
 	meta := masters[slotOf(h.config.Prefix+metaMark+"clock")] || masters[slotOf(h.config.Prefix+metaMark+"rules")]
 	var hit []*register
 	for key := range h.board.keys {
@@ -87,11 +88,11 @@ func (h *historyRun) mayLose(ctx context.Context, victim *rediscluster.Node) (ov
 	}
 	for _, r := range hit {
 		r.losses[n].to.Store(math.MaxInt64)
-		r.losses[n].from.Store(h.clock.now() - slack)
+		r.losses[n].from.Store(h.clock.now() - before)
 	}
 	return func() {
 		for _, r := range hit {
-			r.losses[n].to.Store(h.clock.now() + slack)
+			r.losses[n].to.Store(h.clock.now() + after)
 		}
 	}, nil
 }

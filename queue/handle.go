@@ -60,7 +60,7 @@ func (w *Worker) process(f *fetcher) asynq.HandlerFunc {
 		if err != nil {
 			w.jobs.background("headers", err, "queue", f.queue.Name)
 		}
-		ctx, mark := scaleaware.WithWatermark(ctx)
+		ctx, mark := scaleaware.WithWatermark(w.attempt(ctx, id, f.queue.Name, task))
 		for _, token := range tokens {
 			mark.Raise(token)
 		}

@@ -13,7 +13,7 @@ const jobsPath = "/api/v1/performance/jobs"
 type Changed struct {
 	// Queue is the queue.
 	Queue string `json:"queue"`
-	// Done says what was done: paused, resumed, parked, discarded or retried.
+	// Done says what was done: paused, resumed, closed, opened, parked, discarded, limited, throttled or retried.
 	Done string `json:"done"`
 	// Count is how many jobs it was done to, or would be on a dry run.
 	Count int `json:"count"`
@@ -31,10 +31,10 @@ type Listed struct {
 
 // Operations returns what can be asked of and done to queues over the management listener.
 func (j *Jobs) Operations() []admin.Operation {
-	write := func(name, summary string, params []admin.Param, do func(ctx context.Context, call *admin.Call, s *Status) (*Changed, error)) admin.Operation {
+	write := func(name, summary string, body any, params []admin.Param, do func(ctx context.Context, call *admin.Call, s *Status) (any, error)) admin.Operation {
 		return admin.Operation{
 			Method: "POST", Path: jobsPath + "/{queue}/" + name, ID: "queue." + name, Summary: summary,
-			Role: admin.Operator, Params: params, Reply: Changed{},
+			Role: admin.Operator, Params: params, Body: body, Reply: Changed{},
 			Do: func(ctx context.Context, call *admin.Call) (any, error) {
 				s, err := j.Status(ctx, call.Path("queue"))
 				if err != nil {
@@ -44,7 +44,9 @@ func (j *Jobs) Operations() []admin.Operation {
 				if err != nil {
 					return nil, problem(err)
 				}
-				reply.Queue, reply.DryRun = s.Queue, call.DryRun
+				if changed, ok := reply.(*Changed); ok {
+					changed.Queue, changed.DryRun = s.Queue, call.DryRun
+				}
 				return reply, nil
 			},
 		}
@@ -59,13 +61,25 @@ func (j *Jobs) Operations() []admin.Operation {
 				}
 				return s, nil
 			}},
-		write("pause", "Start no more jobs of a queue; accept new ones.", nil, j.opPause),
-		write("resume", "Start jobs of a queue again and bring back parked ones.", nil, j.opResume),
-		write("drain", "Set the waiting jobs of a queue aside until resume, or delete them.", []admin.Param{
-			{Name: "mode", In: "query", Type: "string", Description: "park (the default) sets jobs aside until resume; discard deletes them."},
+		write("pause", "Start no more jobs of a queue; accept new ones.", HoldRequest{}, nil, j.opPause),
+		write("close", "Accept no new jobs of a queue; run the stored ones.", HoldRequest{}, nil, j.opClose),
+		write("resume", "Start and accept jobs of a queue again and bring back parked ones.", nil, nil, j.opResume),
+		write("drain", "Set the waiting jobs of a queue aside until resume, or accept no more and run what is there, or delete.", nil, []admin.Param{
+			{Name: "mode", In: "query", Type: "string", Description: "park (the default) sets jobs aside until resume; finish accepts no new ones until resume and runs what is there; discard deletes."},
+			{Name: "states", In: "query", Type: "string", Description: "With mode=discard: of waiting (the default), delayed, retrying, failed, completed, parked, separated by commas."},
 			{Name: "confirm", In: "query", Type: "boolean", Description: "Required to be true with mode=discard."},
 		}, j.opDrain),
-		write("retry-failed", "Give the failed jobs of a queue fresh attempts.", nil, j.opRetryFailed),
+		write("retry-failed", "Give the failed jobs of a queue fresh attempts.", RetryRequest{}, nil, j.opRetryFailed),
+		write("limits", "Change what bounds a queue in the whole fleet at once; an empty body returns to the declaration.", LimitsRequest{}, nil, j.opLimits),
+		write("throttle", "Start no job of a queue for a while, as a 429 from outside asks for; 0 ends it.", ThrottleRequest{}, nil, j.opThrottle),
+		{Method: "GET", Path: jobsPath + "/{queue}/jobs/{id}", ID: "queue.explain", Summary: "Where a job stands and why it does not run.", Reply: Explanation{},
+			Do: func(ctx context.Context, call *admin.Call) (any, error) {
+				x, err := j.Explain(ctx, call.Path("queue"), call.Path("id"))
+				if err != nil {
+					return nil, problem(err)
+				}
+				return x, nil
+			}},
 	}
 }
 
@@ -88,63 +102,16 @@ func (j *Jobs) opList(ctx context.Context, _ *admin.Call) (any, error) {
 	return reply, nil
 }
 
-func (j *Jobs) opPause(ctx context.Context, call *admin.Call, s *Status) (*Changed, error) {
-	reply := &Changed{Done: "paused", Count: s.Waiting, Changed: !s.Paused}
-	if call.DryRun {
-		return reply, nil
-	}
-	var err error
-	reply.Changed, err = j.Pause(ctx, s.Queue)
-	return reply, err
-}
-
-func (j *Jobs) opResume(ctx context.Context, call *admin.Call, s *Status) (*Changed, error) {
-	reply := &Changed{Done: "resumed", Count: s.Parked, Changed: s.Paused || s.Parked > 0}
-	if call.DryRun {
-		return reply, nil
-	}
-	paused, n, err := j.Resume(ctx, s.Queue)
-	reply.Count, reply.Changed = n, paused || n > 0
-	return reply, err
-}
-
-func (j *Jobs) opDrain(ctx context.Context, call *admin.Call, s *Status) (*Changed, error) {
-	reply, drain := &Changed{Done: "parked", Count: s.Waiting}, j.Park
-	switch call.Query("mode") {
-	case "", "park":
-	case "discard":
-		if call.Query("confirm") != "true" && !call.DryRun {
-			return nil, admin.Invalid("confirm", "mode=discard deletes %d waiting jobs of queue %q for good: add confirm=true, or use mode=park, which resume undoes", s.Waiting, s.Queue)
-		}
-		reply.Done, drain = "discarded", j.Discard
-	default:
-		return nil, admin.Invalid("mode", "mode is %q, want park or discard", clip(call.Query("mode")))
-	}
-	var err error
-	if !call.DryRun {
-		reply.Count, err = drain(ctx, s.Queue)
-	}
-	reply.Changed = reply.Count > 0
-	return reply, err
-}
-
-func (j *Jobs) opRetryFailed(ctx context.Context, call *admin.Call, s *Status) (*Changed, error) {
-	reply := &Changed{Done: "retried", Count: s.Failed}
-	var err error
-	if !call.DryRun {
-		reply.Count, err = j.RetryFailed(ctx, s.Queue)
-	}
-	reply.Changed = reply.Count > 0
-	return reply, err
-}
-
 // problem gives an error its HTTP status.
 func problem(err error) error {
 	if _, ok := errors.AsType[*admin.Problem](err); ok {
 		return err
 	}
-	if errors.Is(err, ErrUnknownQueue) {
+	switch {
+	case errors.Is(err, ErrUnknownQueue), errors.Is(err, ErrNoJob):
 		return admin.NotFound("%v", err)
+	case errors.Is(err, ErrHeld):
+		return admin.Conflict("%v", err)
 	}
 	return admin.Unavailable(err, "queue: Redis does not answer as expected, nothing more was done; the log has the cause, try again")
 }

@@ -5,7 +5,7 @@ import (
 	"sync"
 )
 
-// Run samples depths when no other process does, relays the outbox and applies scale rules until ctx ends; then it
+// Run samples depths when no other process does, relays the outbox, applies scale rules and enqueues periodic jobs until ctx ends; then it
 // returns nil. Workers have a Run of their own.
 func (j *Jobs) Run(ctx context.Context) error {
 	sampler, err := j.newSampler()
@@ -19,6 +19,9 @@ func (j *Jobs) Run(ctx context.Context) error {
 	}
 	for _, s := range j.scalers {
 		tasks.Go(func() { j.runScaler(ctx, s) })
+	}
+	for _, p := range j.crons {
+		tasks.Go(func() { j.runPeriodic(ctx, p) })
 	}
 	tasks.Wait()
 	return nil

@@ -2,9 +2,13 @@ package queue
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 )
 
 // Status is a queue as the whole fleet sees it.
@@ -24,14 +28,24 @@ type Status struct {
 	Parked int `json:"parked"`
 	// OldestSeconds is the age of the oldest waiting job; null when unknown.
 	OldestSeconds *float64 `json:"oldest_waiting_seconds"`
-	// RunP95Seconds is the 95th percentile of attempts that ended in the last 5 minutes; null when there was none.
+	// RunP50Seconds, RunP95Seconds and RunP99Seconds are percentiles of attempts that ended in the last 5 minutes, at most
+	// 2.5 % off; null when there was none.
+	RunP50Seconds *float64 `json:"run_p50_seconds"`
 	RunP95Seconds *float64 `json:"run_p95_seconds"`
+	RunP99Seconds *float64 `json:"run_p99_seconds"`
 	// FailedRate is the share of those attempts that failed; null when there was none.
 	FailedRate *float64 `json:"failed_rate"`
-	// Paused says that no job is started.
-	Paused bool `json:"paused"`
-	// RateLimit is the declared limit; null when there is none.
+	// Paused says that no job is started, Pause who has done that; null when nobody has.
+	Paused bool  `json:"paused"`
+	Pause  *Held `json:"pause"`
+	// Closed is who has made the queue take no new jobs; null when it takes them.
+	Closed *Held `json:"closed"`
+	// ThrottledSeconds is how long no job is started because of Throttle; null when it is not.
+	ThrottledSeconds *float64 `json:"throttled_seconds"`
+	// RateLimit is the limit that holds now; null when there is none.
 	RateLimit *RateLimit `json:"rate_limit"`
+	// ConcurrencyLimit is how many jobs may run at once in the fleet; null when there is no such limit.
+	ConcurrencyLimit *int `json:"concurrency_limit"`
 	// DesiredWorkers is what the autoscaler last asked for; null when there is none.
 	DesiredWorkers *int `json:"desired_workers"`
 }
@@ -41,6 +55,23 @@ type RateLimit struct {
 	// Max starts in any window of PerSeconds.
 	Max        int     `json:"max"`
 	PerSeconds float64 `json:"per_seconds"`
+	// Used is how many starts the window that ends now has.
+	Used int `json:"used"`
+	// Smooth says that they are spread over the window.
+	Smooth bool `json:"smooth"`
+	// Declared is false when SetLimits has changed the declaration.
+	Declared bool `json:"declared"`
+}
+
+// Held is a Hold as it stands.
+type Held struct {
+	// Reason and Owner are the Hold's.
+	Reason string `json:"reason,omitempty"`
+	Owner  string `json:"owner,omitempty"`
+	// Since is when it began; zero when asynq's tools did it.
+	Since time.Time `json:"since,omitzero"`
+	// LeftSeconds is when it ends by itself; null for never.
+	LeftSeconds *float64 `json:"left_seconds"`
 }
 
 // Status reads the state of a queue. Errors: ErrUnknownQueue, or why Redis cannot be asked.
@@ -56,17 +87,93 @@ func (j *Jobs) Status(ctx context.Context, queue string) (*Status, error) {
 	if err != nil {
 		return nil, fmt.Errorf("queue: read run counters of %q: %w", queue, err)
 	}
-	if p95, ok := runs.quantile(0.95); ok {
-		rate := float64(runs.failed) / float64(runs.done+runs.failed)
-		s.RunP95Seconds, s.FailedRate = &p95, &rate
+	for q, field := range map[float64]**float64{0.5: &s.RunP50Seconds, 0.95: &s.RunP95Seconds, 0.99: &s.RunP99Seconds} {
+		if value, ok := runs.quantile(q); ok {
+			*field = &value
+		}
 	}
-	if q, ok := j.declared(queue); ok && q.Rate.Limited() {
-		s.RateLimit = &RateLimit{Max: q.Rate.Max, PerSeconds: q.Rate.Per.Seconds()}
+	if ended := runs.done + runs.failed; ended > 0 {
+		rate := float64(runs.failed) / float64(ended)
+		s.FailedRate = &rate
+	}
+	if err := j.readBounds(ctx, s); err != nil {
+		return nil, err
 	}
 	if n := j.wanted(ctx, queue); n >= 0 {
 		s.DesiredWorkers = &n
 	}
 	return s, nil
+}
+
+// usedScript counts the starts of the window that ends now, in a list that has the newest first.
+//
+// KEYS: starts, limits; ARGV: window in µs
+var usedScript = redis.NewScript(`
+local window = tonumber(redis.call("HGET", KEYS[2], "window") or ARGV[1])
+local time = redis.call("TIME")
+local from = tonumber(time[1]) * 1000000 + tonumber(time[2]) - window
+local low, high = 0, redis.call("LLEN", KEYS[1])
+while low < high do
+	local middle = math.floor((low + high) / 2)
+	if tonumber(redis.call("LINDEX", KEYS[1], middle)) > from then
+		low = middle + 1
+	else
+		high = middle
+	end
+end
+return low`)
+
+// readBounds reads what keeps jobs of a queue from starting.
+func (j *Jobs) readBounds(ctx context.Context, s *Status) error {
+	limits, set, err := j.LimitsOf(ctx, s.Queue)
+	if err != nil {
+		return err
+	}
+	if limits.Concurrency > 0 {
+		s.ConcurrencyLimit = &limits.Concurrency
+	}
+	if limits.Rate.Limited() {
+		s.RateLimit = &RateLimit{Max: limits.Rate.Max, PerSeconds: limits.Rate.Per.Seconds(), Smooth: limits.Smooth, Declared: !set}
+		if s.RateLimit.Used, err = usedScript.Run(ctx, j.rdb, []string{ownKey(s.Queue, "starts"), ownKey(s.Queue, "limits")}, limits.Rate.window().Microseconds()).Int(); err != nil {
+			return fmt.Errorf("queue: count the starts of %q: %w", s.Queue, err)
+		}
+	}
+	if s.Pause, err = j.held(ctx, asynqKey(s.Queue, "paused"), ownKey(s.Queue, "paused")); err == nil {
+		s.Closed, err = j.held(ctx, ownKey(s.Queue, "closed"), ownKey(s.Queue, "closing"))
+	}
+	var throttled time.Duration
+	if err == nil {
+		throttled, err = j.rdb.PTTL(ctx, ownKey(s.Queue, "throttle")).Result()
+	}
+	if err != nil {
+		return fmt.Errorf("queue: read what holds %q: %w", s.Queue, err)
+	}
+	if throttled > 0 {
+		seconds := throttled.Seconds()
+		s.ThrottledSeconds = &seconds
+	}
+	return nil
+}
+
+// held returns what stands at the keys of a Hold, or nil.
+func (j *Jobs) held(ctx context.Context, stop, why string) (*Held, error) {
+	pipe := j.rdb.Pipeline()
+	left, reasons := pipe.PTTL(ctx, stop), pipe.HGetAll(ctx, why)
+	if _, err := pipe.Exec(ctx); err != nil {
+		return nil, err
+	}
+	if left.Val() == -2 { // no such key
+		return nil, nil
+	}
+	h := &Held{Reason: reasons.Val()["reason"], Owner: reasons.Val()["owner"]}
+	if since, err := strconv.ParseInt(reasons.Val()["since"], 10, 64); err == nil {
+		h.Since = time.Unix(since, 0).UTC()
+	}
+	if left.Val() > 0 {
+		seconds := left.Val().Seconds()
+		h.LeftSeconds = &seconds
+	}
+	return h, nil
 }
 
 // Names lists the declared queues in their order, then those that exist in Redis.
@@ -88,6 +195,9 @@ func (j *Jobs) Names(ctx context.Context) ([]string, error) {
 	return names, nil
 }
 
+// errDepth is an answer of another form, which no server gives.
+var errDepth = errors.New("it answered in another form")
+
 // readDepth reads the counts and the age with one script, not with asynq's GetQueueInfo, which samples memory usage
 // on each call and fails when a sampled job has just ended.
 func (j *Jobs) readDepth(ctx context.Context, queue string) (*Status, error) {
@@ -96,8 +206,11 @@ func (j *Jobs) readDepth(ctx context.Context, queue string) (*Status, error) {
 		keys = append(keys, asynqKey(queue, name))
 	}
 	n, err := depthScript.Run(ctx, j.rdb, append(keys, ownKey(queue, "parked")), taskPrefix(queue)).Int64Slice()
-	if err != nil || len(n) != 9 {
-		return nil, fmt.Errorf("queue: read the depth of %q (%d values): %w", queue, len(n), err)
+	if err == nil && len(n) != 9 {
+		err = errDepth
+	}
+	if err != nil {
+		return nil, fmt.Errorf("queue: read the depth of %q: %w", queue, err)
 	}
 	s := &Status{
 		Queue: queue, Waiting: int(n[0]), Active: int(n[1]), Delayed: int(n[2]), Retrying: int(n[3]),

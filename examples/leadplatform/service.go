@@ -148,11 +148,14 @@ func (s *Service) pauseLow() readonly.Step {
 	return readonly.Step{
 		Name: "pause " + queueLow,
 		Do: func(ctx context.Context) (any, error) {
-			changed, err := s.jobs.Pause(ctx, queueLow)
+			changed, err := s.jobs.Pause(ctx, queueLow, &queue.Hold{Owner: "incident", Reason: "high load"})
+			if errors.Is(err, queue.ErrHeld) {
+				err = nil // an operator has paused it, and it stays so when the incident ends
+			}
 			return map[string]bool{"changed": changed}, err
 		},
 		Undo: func(ctx context.Context) (any, error) {
-			changed, _, err := s.jobs.Resume(ctx, queueLow)
+			changed, err := s.jobs.Unpause(ctx, queueLow, "incident")
 			return map[string]bool{"changed": changed}, err
 		},
 	}
