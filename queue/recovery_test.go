@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"net"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -81,16 +82,24 @@ func TestOrphansComeBack(t *testing.T) {
 	if s := status(t, j, q); s.Active != 1 {
 		t.Errorf("a living worker's job was taken: %+v", s)
 	}
-	// One that takes its workers down again and again is left to asynq, which counts attempts.
+	// One that takes its workers down again and again ends among the failed ones, with the reason, and comes back from there.
 	rdb.HSet(ctx, taskPrefix(q)+id, "stalls", maxStalls)
-	for range 30 {
+	eventually(t, 5*time.Second, "the poisonous job has failed", func() bool {
 		if err := r.look(ctx); err != nil {
 			t.Fatal(err)
 		}
-		sleep(ctx, 5*time.Millisecond)
+		s := status(t, j, q)
+		return s.Active == 0 && s.Failed == 1
+	})
+	x, err := j.Explain(ctx, q, id)
+	if err != nil || x.State != "failed" || x.Stalls != maxStalls+1 || !strings.Contains(x.Error, "worker died") {
+		t.Errorf("Explain = %+v, %v", x, err)
 	}
-	if s := status(t, j, q); s.Active != 1 {
-		t.Errorf("a poisonous job went back without an attempt counted: %+v", s)
+	if n, err := j.RetryFailed(ctx, q, nil); n != 1 || err != nil {
+		t.Errorf("RetryFailed = %d, %v", n, err)
+	}
+	if stalls := rdb.HGet(ctx, taskPrefix(q)+id, "stalls").Val(); stalls != "" {
+		t.Errorf("fresh attempts begin with %s stalls", stalls)
 	}
 }
 

@@ -103,8 +103,8 @@ func TestAutoscaleCallsHookOnce(t *testing.T) {
 			start(t, j)
 		}
 		eventually(t, 5*time.Second, "5 workers are wanted", func() bool { n := workers(); return n != nil && *n == 5 })
-		if n, err := j.Discard(t.Context(), q); n != 11 || err != nil {
-			t.Fatalf("Discard = %d, %v", n, err)
+		if n, err := j.Purge(t.Context(), q, Waiting); n != 11 || err != nil {
+			t.Fatalf("Purge = %d, %v", n, err)
 		}
 		eventually(t, 5*time.Second, "2 workers are wanted", func() bool { n := workers(); return n != nil && *n == 2 })
 		mu.Lock()

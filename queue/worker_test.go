@@ -69,7 +69,7 @@ func TestFailuresPanicsAndUnknownKinds(t *testing.T) {
 		return s.Failed == 2 && s.Retrying == 1 && s.Active == 0 && s.FailedRate != nil && *s.FailedRate == 1
 	})
 	// Both failed jobs get fresh attempts.
-	if n, err := j.RetryFailed(t.Context(), q); n != 2 || err != nil {
+	if n, err := j.RetryFailed(t.Context(), q, nil); n != 2 || err != nil {
 		t.Fatalf("RetryFailed = %d, %v", n, err)
 	}
 	eventually(t, 5*time.Second, "they fail again", func() bool { return status(t, j, q).Failed == 2 })

@@ -1,0 +1,155 @@
+package queue
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// ending is how one running job ended.
+type ending struct {
+	verb    string // done, complete, retry, archive or back
+	id      string
+	owner   string // "" for a job that was not fetched here
+	msg     string
+	score   string
+	unique  string
+	counted bool
+}
+
+// ender records ends, of many jobs with one command: while one call is under way, what ends meanwhile waits for the next.
+// So a lone end does not wait, and a flood costs few round trips.
+type ender struct {
+	jobs  *Jobs
+	queue string
+
+	mu      sync.Mutex
+	waiting []endCall
+	calling bool
+}
+
+type endCall struct {
+	ending
+	reply chan endReply
+}
+
+type endReply struct {
+	text string
+	err  error
+}
+
+// endBatch is the most ends in one call, and keeps Redis from serving nobody else for long.
+const endBatch = 128
+
+// end records one end. It returns "OK" or "NOT FOUND", or why that is not known.
+func (e *ender) end(ctx context.Context, x ending) (string, error) {
+	c := endCall{x, make(chan endReply, 1)}
+	e.mu.Lock()
+	e.waiting = append(e.waiting, c)
+	if !e.calling {
+		e.calling = true
+		go e.work()
+	}
+	e.mu.Unlock()
+	select {
+	case r := <-c.reply:
+		return r.text, r.err
+	case <-ctx.Done():
+		return "", ctx.Err() // it may still be recorded
+	}
+}
+
+// work calls Redis until nobody waits.
+func (e *ender) work() {
+	for {
+		e.mu.Lock()
+		n := min(len(e.waiting), endBatch)
+		batch := e.waiting[:n:n]
+		e.waiting = e.waiting[n:]
+		if n == 0 {
+			e.waiting, e.calling = nil, false
+			e.mu.Unlock()
+			return
+		}
+		e.mu.Unlock()
+		ctx, cancel := context.WithTimeout(context.Background(), popTimeout)
+		replies, err := e.call(ctx, batch)
+		cancel()
+		for i, c := range batch {
+			r := endReply{err: err}
+			if err == nil {
+				r.text = replies[i]
+			}
+			c.reply <- r
+		}
+	}
+}
+
+func (e *ender) call(ctx context.Context, batch []endCall) ([]string, error) {
+	const statsLife = 90 * 24 * time.Hour // as asynq's
+	now := time.Now()
+	day := now.UTC().Format(time.DateOnly)
+	names := []string{"active", "lease", "pending", "retry", "archived", "completed", "processed:" + day, "processed", "failed:" + day, "failed"}
+	keys := make([]string, len(names))
+	for i, name := range names {
+		keys[i] = asynqKey(e.queue, name)
+	}
+	args := make([]any, 0, 4+7*len(batch))
+	args = append(args, taskPrefix(e.queue), now.Unix(), now.UnixNano(), now.Add(statsLife).Unix())
+	for _, c := range batch {
+		counted := ""
+		if c.counted {
+			counted = "1"
+		}
+		args = append(args, c.verb, c.id, c.owner, c.msg, c.score, c.unique, counted)
+	}
+	replies, err := endScript.Run(ctx, e.jobs.rdb, keys, args...).StringSlice()
+	if err == nil && len(replies) != len(batch) {
+		err = fmt.Errorf("queue: the end script answered %d of %d", len(replies), len(batch))
+	}
+	return replies, err
+}
+
+// endingOf reads one of asynq's scripts that end a job, by its keys; false means one that is not known.
+func endingOf(queue string, keys []string, args []any) (ending, bool) {
+	key := func(i int) string {
+		if i < len(keys) {
+			return keys[i]
+		}
+		return ""
+	}
+	x := ending{id: text(args[0])}
+	active, lease, task := asynqKey(queue, "active"), asynqKey(queue, "lease"), taskPrefix(queue)+x.id
+	ends := key(0) == active && key(1) == lease
+	fails := key(0) == task && key(1) == active && key(2) == lease
+	switch {
+	case ends && key(2) == task && len(args) == 3:
+		x.verb, x.unique = "done", key(5)
+	case ends && key(2) == asynqKey(queue, "completed") && key(3) == task && len(args) == 5:
+		x.verb, x.score, x.msg, x.unique = "complete", text(args[2]), text(args[3]), key(6)
+	case ends && key(2) == asynqKey(queue, "pending") && key(3) == task && len(args) == 1:
+		x.verb = "back"
+	case fails && key(3) == asynqKey(queue, "retry") && len(args) == 6:
+		x.verb, x.msg, x.score, x.counted = "retry", text(args[1]), text(args[2]), args[4] == any(true)
+	case fails && key(3) == asynqKey(queue, "archived") && len(args) == 7:
+		x.verb, x.msg, x.score = "archive", text(args[1]), text(args[2])
+	default:
+		return x, false
+	}
+	return x, true
+}
+
+func text(arg any) string {
+	switch v := arg.(type) {
+	case string:
+		return v
+	case []byte:
+		return string(v)
+	case int64:
+		return strconv.FormatInt(v, 10)
+	default:
+		return fmt.Sprint(v)
+	}
+}

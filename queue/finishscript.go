@@ -1,0 +1,77 @@
+package queue
+
+import "github.com/redis/go-redis/v9"
+
+// endScript records how running jobs ended: what asynq's done, complete, retry, archive and requeue do, for several jobs
+// at once, with differences. Only the worker that popped a job may end it: one that was taken for dead, whose job has
+// another owner now, is told "NOT FOUND". A job nobody here popped may be ended when its lease is over, which is how
+// asynq's recoverer does it. A lost lease key does not leave the job's data behind. Failed jobs are never cut to a number.
+//
+// KEYS: active, lease, pending, retry, archived, completed, processed today, processed, failed today, failed
+// ARGV: task key prefix, now in s, now in ns, expiry of the daily counters in s, then by job: verb, id, owner or "",
+// message or "", score or "", unique key or "", failed attempt to be counted "1" or ""
+// The verbs are done, complete, retry, archive, and back: to the head of the queue, or to those that wait for a later try
+// when there is a score. Returns "OK" or "NOT FOUND" by job.
+var endScript = redis.NewScript(`
+local replies = {}
+local processed, failed = 0, 0
+for i = 5, #ARGV, 7 do
+	local verb, id, owner, msg, score, unique, counted = unpack(ARGV, i, i + 6)
+	local key = ARGV[1] .. id
+	local mine
+	if owner ~= "" then
+		mine = redis.call("HGET", key, "owner") == owner
+	else
+		local lease = redis.call("ZSCORE", KEYS[2], id)
+		mine = lease and tonumber(lease) <= tonumber(ARGV[2])
+	end
+	if not mine or redis.call("LREM", KEYS[1], 0, id) == 0 then
+		replies[#replies + 1] = "NOT FOUND"
+	else
+		redis.call("ZREM", KEYS[2], id)
+		redis.call("HDEL", key, "owner")
+		if verb == "done" then
+			redis.call("DEL", key)
+			processed = processed + 1
+		elseif verb == "complete" then
+			redis.call("ZADD", KEYS[6], score, id)
+			redis.call("HSET", key, "msg", msg, "state", "completed")
+			processed = processed + 1
+		elseif verb == "retry" then
+			redis.call("ZADD", KEYS[4], score, id)
+			redis.call("HSET", key, "msg", msg, "state", "retry")
+			if counted == "1" then
+				processed = processed + 1
+				failed = failed + 1
+			end
+		elseif verb == "archive" then
+			redis.call("ZADD", KEYS[5], score, id)
+			redis.call("HSET", key, "msg", msg, "state", "archived")
+			processed = processed + 1
+			failed = failed + 1
+		elseif score == "" then
+			redis.call("RPUSH", KEYS[3], id)
+			redis.call("HSET", key, "state", "pending", "pending_since", ARGV[3])
+		else
+			redis.call("ZADD", KEYS[4], score, id)
+			redis.call("HSET", key, "state", "retry")
+		end
+		if unique ~= "" and redis.call("GET", unique) == id then
+			redis.call("DEL", unique)
+		end
+		replies[#replies + 1] = "OK"
+	end
+end
+local function count(day, total, n)
+	if n > 0 then
+		if redis.call("INCRBY", day, n) == n then
+			redis.call("EXPIREAT", day, ARGV[4])
+		end
+		if not pcall(redis.call, "INCRBY", total, n) then
+			redis.call("SET", total, n)
+		end
+	end
+end
+count(KEYS[7], KEYS[8], processed)
+count(KEYS[9], KEYS[10], failed)
+return replies`)

@@ -1,0 +1,128 @@
+package queue
+
+import "github.com/redis/go-redis/v9"
+
+// popScript is asynq's dequeue for several jobs at once, with limits and with an answer that can be asked for again.
+// Nothing moves and no token is spent for a queue that is paused, throttled, empty or at a limit.
+//
+// The rate's limiter is a list of the last max start times, newest first. One more start is allowed when the max-th last
+// is older than the window, so no window of that length, wherever it begins, holds more than max. Smoothing is GCRA: "tat"
+// is when the next start would be due if all came evenly; one may be early by so much.
+//
+// KEYS: pending, paused, active, lease, starts, last (this server's last pop), limits, throttle, tat
+// ARGV: lease expiry, task key prefix, nonce of this pop, most jobs, then the declared limits, as Limits.args
+// Returns {"paused"}, {"empty"}, {"full"}, {"limited", wait in µs}, or {"job", start in µs, id, message, id, message, …}.
+var popScript = redis.NewScript(`
+local nonce = ARGV[3]
+local last = redis.call("GET", KEYS[6])
+if last and string.sub(last, 1, #nonce + 1) == nonce .. " " then
+	local again = {"job", "0"}
+	for id in string.gmatch(string.sub(last, #nonce + 2), "%S+") do
+		local key = ARGV[2] .. id
+		if redis.call("HGET", key, "owner") == nonce and redis.call("ZSCORE", KEYS[4], id) then
+			redis.call("ZADD", KEYS[4], ARGV[1], id)
+			again[#again + 1] = id
+			again[#again + 1] = redis.call("HGET", key, "msg")
+		end
+	end
+	if #again > 2 then
+		return again
+	end
+end
+if redis.call("EXISTS", KEYS[2]) == 1 then
+	return {"paused"}
+end
+local waiting = redis.call("LLEN", KEYS[1])
+if waiting == 0 then
+	return {"empty"}
+end
+local throttled = redis.call("PTTL", KEYS[8])
+if throttled > 0 then
+	return {"limited", string.format("%.0f", throttled * 1000)}
+end
+local limits = redis.call("HMGET", KEYS[7], "max", "window", "every", "early", "concurrency")
+for i = 1, 5 do
+	limits[i] = tonumber(limits[i] or ARGV[4 + i])
+end
+local max, window, every, early, concurrency = limits[1], limits[2], limits[3], limits[4], limits[5]
+local n = math.min(tonumber(ARGV[4]), waiting)
+if concurrency > 0 then
+	n = math.min(n, concurrency - redis.call("LLEN", KEYS[3]))
+	if n <= 0 then
+		return {"full"}
+	end
+end
+local time = redis.call("TIME")
+local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+local newest, tat = 0, 0
+if max > 0 then
+	newest = tonumber(redis.call("LINDEX", KEYS[5], 0) or "0")
+	if newest - now > window then
+		redis.call("DEL", KEYS[5])
+		newest = 0
+	elseif newest > now then
+		now = newest
+	end
+	if every > 0 then
+		tat = tonumber(redis.call("GET", KEYS[9]) or "0")
+		if tat - now > window then
+			tat = 0
+		end
+	end
+end
+local stamp = string.format("%.0f", now)
+local got = {"job", stamp}
+local wait = 0
+for _ = 1, n + 100 do
+	if #got >= 2 * n + 2 then
+		break
+	end
+	if max > 0 then
+		local first = tonumber(redis.call("LINDEX", KEYS[5], max - 1) or "0")
+		wait = math.max(window - (now - first), tat - early - now)
+		if wait > 0 then
+			break
+		end
+	end
+	local id = redis.call("RPOPLPUSH", KEYS[1], KEYS[3])
+	if not id then
+		break
+	end
+	local key = ARGV[2] .. id
+	local msg = redis.call("HGET", key, "msg")
+	if msg then
+		redis.call("HSET", key, "state", "active", "owner", nonce)
+		redis.call("HDEL", key, "pending_since")
+		redis.call("ZADD", KEYS[4], ARGV[1], id)
+		if max > 0 then
+			redis.call("LPUSH", KEYS[5], stamp)
+			redis.call("LTRIM", KEYS[5], 0, max - 1)
+			if every > 0 then
+				tat = math.max(tat, now) + every
+			end
+		end
+		got[#got + 1] = id
+		got[#got + 1] = msg
+	else
+		redis.call("LREM", KEYS[3], 1, id)
+	end
+end
+if #got == 2 then
+	if wait > 0 then
+		return {"limited", string.format("%.0f", wait)}
+	end
+	return {"empty"}
+end
+if max > 0 then
+	local keep = string.format("%.0f", window / 1000 + 60000)
+	redis.call("PEXPIRE", KEYS[5], keep)
+	if every > 0 then
+		redis.call("SET", KEYS[9], string.format("%.0f", tat), "PX", keep)
+	end
+end
+local ids = {nonce}
+for i = 3, #got, 2 do
+	ids[#ids + 1] = got[i]
+end
+redis.call("SET", KEYS[6], table.concat(ids, " "), "EX", 120)
+return got`)

@@ -1,0 +1,214 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/redis/go-redis/v9"
+)
+
+// tries bounds how often a doubtful enqueue is repeated before it is reported as unconfirmed.
+const tries = 4
+
+const (
+	// storeBatch and storeBytes are the most of one command.
+	storeBatch = 500
+	storeBytes = 4 << 20
+)
+
+// storeScript stores jobs, under one rule: what is there already stays as it is. A job that this very call has stored
+// before, whose answer was lost, is told by its attempt.
+//
+// KEYS: pending, scheduled, closed; ARGV: task key prefix, now in ns, then by job: id, message, attempt, unique lock or "",
+// its seconds, due in s or ""
+// Returns by job 1 stored, 2 was stored by this call, 0 the ID exists, -1 the lock is taken, -2 the queue takes none.
+var storeScript = redis.NewScript(`
+local closed = redis.call("EXISTS", KEYS[3]) == 1
+local replies = {}
+for i = 3, #ARGV, 6 do
+	local id, msg, attempt, lock, seconds, due = unpack(ARGV, i, i + 5)
+	local key = ARGV[1] .. id
+	local there = redis.call("HGET", key, "msg")
+	local reply = 1
+	if there then
+		reply = string.find(there, attempt, 1, true) and 2 or 0
+	elseif closed then
+		reply = -2
+	elseif lock ~= "" and not redis.call("SET", lock, id, "NX", "EX", seconds) then
+		reply = -1
+	else
+		redis.call("HSET", key, "msg", msg)
+		if lock ~= "" then
+			redis.call("HSET", key, "unique_key", lock)
+		end
+		if due ~= "" then
+			redis.call("HSET", key, "state", "scheduled")
+			redis.call("ZADD", KEYS[2], due, id)
+		else
+			redis.call("HSET", key, "state", "pending", "pending_since", ARGV[2])
+			redis.call("LPUSH", KEYS[1], id)
+		end
+	end
+	replies[#replies + 1] = reply
+end
+return replies`)
+
+// store puts envelopes, where there are any, into Redis until it has answered for certain, and notes in infos what became
+// of each. A lost answer is asked for again with the same IDs and attempts.
+func (j *Jobs) store(ctx context.Context, sealed []*envelope, infos []Info, tries int) {
+	batches := map[string][]int{} // by queue
+	encoded := make([]stored, len(sealed))
+	for i, e := range sealed {
+		if e == nil {
+			continue
+		}
+		e.header(headerAttempt, uuid.NewString())
+		if encoded[i], infos[i].Err = j.encoder.encode(e); infos[i].Err == nil {
+			batches[e.Queue] = append(batches[e.Queue], i)
+		}
+	}
+	var wg sync.WaitGroup
+	for queue, all := range batches {
+		wg.Go(func() {
+			for len(all) > 0 {
+				n, bytes := 0, 0
+				for n < len(all) && n < storeBatch && (n == 0 || bytes+len(encoded[all[n]].msg) <= storeBytes) {
+					bytes += len(encoded[all[n]].msg)
+					n++
+				}
+				j.storeBatch(ctx, queue, sealed, encoded, all[:n], infos, tries)
+				all = all[n:]
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func (j *Jobs) storeBatch(ctx context.Context, queue string, sealed []*envelope, encoded []stored, batch []int, infos []Info, tries int) {
+	args := []any{taskPrefix(queue), time.Now().UnixNano()}
+	replicas := 0
+	for _, i := range batch {
+		s := encoded[i]
+		seconds, due := "", ""
+		if s.lock != "" {
+			seconds = fmt.Sprint(int64(max(time.Second, s.lockFor) / time.Second))
+		}
+		if s.due.After(time.Now()) {
+			due = score(s.due.Add(time.Millisecond - 1)) // never early: up to the next millisecond
+		}
+		args = append(args, s.id, s.msg, s.attempt, s.lock, seconds, due)
+		replicas = max(replicas, sealed[i].Confirm)
+	}
+	keys := []string{asynqKey(queue, "pending"), asynqKey(queue, "scheduled"), ownKey(queue, "closed")}
+	pause := 50 * time.Millisecond
+	for try := 1; ; try++ {
+		replies, err := j.storeOnce(ctx, queue, keys, args, replicas)
+		switch {
+		case err == nil && len(replies) == len(batch):
+			for n, i := range batch {
+				infos[i].Err = settled(replies[n], encoded[i].id, queue)
+			}
+			return
+		case err == nil:
+			err = fmt.Errorf("queue: the store script answered %d of %d", len(replies), len(batch))
+		case answered(err) && !passing(err):
+			for _, i := range batch {
+				infos[i].Err = fmt.Errorf("queue: Redis refuses job %s for queue %q: %w", encoded[i].id, queue, err)
+			}
+			return
+		}
+		if try >= tries || !sleep(ctx, pause) {
+			for _, i := range batch {
+				infos[i].Err = &UnconfirmedError{Queue: queue, ID: encoded[i].id, Err: err}
+			}
+			return
+		}
+		pause *= 2
+	}
+}
+
+// settled says what a reply of the store script means.
+func settled(reply int64, id, queue string) error {
+	switch reply {
+	case 1, 2:
+		return nil
+	case -2:
+		return fmt.Errorf("%w: %q", ErrClosed, queue)
+	case -1:
+		return fmt.Errorf("%w: one of the kind and payload of %s in queue %q", ErrExists, id, queue)
+	default:
+		return fmt.Errorf("%w: %s in queue %q", ErrExists, id, queue)
+	}
+}
+
+// storeOnce calls the script, and where replicas are asked for, waits until so many have what it wrote.
+func (j *Jobs) storeOnce(ctx context.Context, queue string, keys []string, args []any, replicas int) ([]int64, error) {
+	if err := j.announce(ctx, queue); err != nil {
+		return nil, err
+	}
+	if replicas == 0 {
+		return storeScript.Run(ctx, j.rdb, keys, args...).Int64Slice()
+	}
+	node, _, err := j.masterOf(ctx, queue)
+	if err != nil {
+		return nil, err
+	}
+	if node == nil {
+		return nil, fmt.Errorf("queue: Confirm needs a *redis.Client or a *redis.ClusterClient, not a %T", j.rdb)
+	}
+	conn := node.Conn()
+	defer conn.Close()
+	replies, err := storeScript.Run(ctx, conn, keys, args...).Int64Slice()
+	if err != nil {
+		return nil, err
+	}
+	// A later write of this connection stands for all before it, also when the script found its jobs stored already.
+	if err := conn.Set(ctx, ownKey(queue, "relayed"), 1, time.Minute).Err(); err != nil {
+		return nil, lost(err)
+	}
+	n, err := conn.Wait(ctx, replicas, replicaWait).Result()
+	if err != nil {
+		return nil, lost(err)
+	}
+	if int(n) < replicas {
+		return nil, fmt.Errorf("queue: %d replicas have confirmed, %d were asked for", n, replicas)
+	}
+	return replies, nil
+}
+
+// lost makes a refusal after the jobs were stored not look like one of the jobs.
+func lost(err error) error { return fmt.Errorf("queue: not known whether replicas have the jobs: %v", err) }
+
+// announce makes a queue known to asynq's tools, once a process and again when Redis has lost it.
+func (j *Jobs) announce(ctx context.Context, queue string) error {
+	if _, done := j.announced.Load(queue); done {
+		return nil
+	}
+	if err := j.rdb.SAdd(ctx, allQueues, queue).Err(); err != nil {
+		return err
+	}
+	j.announced.Store(queue, true)
+	return nil
+}
+
+// answered reports whether err is Redis's own answer, so that the command did nothing, rather than a lost one.
+func answered(err error) bool {
+	var reply redis.Error
+	return errors.As(err, &reply)
+}
+
+// passing reports whether Redis's answer means that the same command may succeed a little later.
+func passing(err error) bool {
+	for _, prefix := range []string{"LOADING", "CLUSTERDOWN", "READONLY", "MASTERDOWN", "TRYAGAIN", "BUSY", "MOVED", "ASK"} {
+		if redis.HasErrorPrefix(err, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+func isNil(err error) bool { return errors.Is(err, redis.Nil) }
