@@ -82,7 +82,7 @@ func (j *Jobs) Explain(ctx context.Context, queue, id string) (*Explanation, err
 		case parked.Err() == nil:
 			x.State, x.Why = "parked", "drain has set it aside; resume brings it back"
 		case ahead.Err() == nil:
-			n := int(ahead.Val())
+			n := max(0, s.Waiting-1-int(ahead.Val())) // the head is the list's end
 			x.Ahead = &n
 			j.explainWaiting(x, s)
 		default:

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"time"
@@ -13,7 +14,10 @@ import (
 )
 
 // handler runs one kind of job.
-type handler func(ctx context.Context, payload []byte) error
+type handler struct {
+	consistency Consistency
+	run         func(ctx context.Context, payload []byte) error
+}
 
 // unknownDelay is how long a job of an unknown kind waits: long enough for a deployment to reach the worker that
 // knows it.
@@ -22,25 +26,32 @@ const unknownDelay = 15 * time.Second
 // Handle registers what runs the jobs of type T. Its context carries a Watermark raised to the positions that the
 // enqueuer had, and is cancelled at the job's timeout, or with cause ErrShutdown when the worker has drained long
 // enough. An error or a panic is a failed attempt, retried later. Jobs run at least once. Handle panics when T's kind
-// is invalid or taken, or when the worker runs already.
+// is invalid or taken, when its Consistency lacks what it needs, or when the worker runs already.
 func Handle[T Job](w *Worker, run func(ctx context.Context, job T) error) {
 	var zero T
 	kind := zero.Kind()
 	switch {
 	case validateKind(kind) != nil:
 		panic(validateKind(kind).Error())
-	case w.handlers[kind] != nil:
+	case w.handlers[kind].run != nil:
 		panic(fmt.Sprintf("queue: kind %q has a handler already", kind))
 	case w.started.Load():
 		panic(fmt.Sprintf("queue: Handle for kind %q is called after Run", kind))
 	}
-	w.handlers[kind] = func(ctx context.Context, payload []byte) error {
+	consistency := consistencyOf(zero)
+	switch {
+	case consistency == ReadAlways && w.jobs.source == nil:
+		panic(fmt.Sprintf("queue: kind %q reads ReadAlways, which needs Options.Outbox to be a scaleaware.Source", kind))
+	case consistency == ReadDelayed && w.opts.Replicas == nil:
+		panic(fmt.Sprintf("queue: kind %q is ReadDelayed, which needs WorkerOptions.Replicas", kind))
+	}
+	w.handlers[kind] = handler{consistency, func(ctx context.Context, payload []byte) error {
 		job, err := open[T](payload)
 		if err != nil {
 			return fmt.Errorf("%w: %w", err, asynq.SkipRetry) // another attempt reads the same bytes
 		}
 		return run(ctx, job)
-	}
+	}}
 }
 
 // process runs what f has fetched.
@@ -49,7 +60,7 @@ func (w *Worker) process(f *fetcher) asynq.HandlerFunc {
 		id, _ := asynq.GetTaskID(ctx)
 		t := f.begin(id)
 		defer f.end(t)
-		run, ok := w.handlers[task.Type()]
+		h, ok := w.handlers[task.Type()]
 		if !ok {
 			w.jobs.log.Warn("queue: no handler for this kind of job, it is tried again later", "queue", f.queue.Name, "kind", clip(task.Type()))
 			f.returnJob(id, unknownDelay)
@@ -60,16 +71,24 @@ func (w *Worker) process(f *fetcher) asynq.HandlerFunc {
 		if err != nil {
 			w.jobs.background("headers", err, "queue", f.queue.Name)
 		}
+		if wait := w.awaits(ctx, f.queue.Name, id, h.consistency, tokens); wait > 0 {
+			f.returnJob(id, wait)
+			w.jobs.meters.runs.Of(f.queue.Name, task.Type()).Begin().End(ctx, metrics.Requeued)
+			return errAwaits
+		}
 		ctx, mark := scaleaware.WithWatermark(w.attempt(ctx, id, f.queue.Name, task))
 		for _, token := range tokens {
 			mark.Raise(token)
+		}
+		if h.consistency == ReadAlways {
+			mark.RaiseFrom(w.jobs.source)
 		}
 		ctx, cancel := context.WithCancelCause(ctx)
 		defer cancel(nil)
 		defer context.AfterFunc(w.hard, func() { cancel(context.Cause(w.hard)) })()
 
 		measured := w.jobs.meters.runs.Of(f.queue.Name, task.Type()).Begin()
-		err = w.protect(ctx, run, task, f.queue.Name)
+		err = w.protect(ctx, h.run, task, f.queue.Name)
 		outcome := metrics.Failed
 		switch {
 		case err == nil:
@@ -83,8 +102,10 @@ func (w *Worker) process(f *fetcher) asynq.HandlerFunc {
 	}
 }
 
+var errAwaits = errors.New("queue: the job waits for a replica to have what it is to read")
+
 // protect turns a panic into an error. Its stack goes to the log; the job keeps only the text.
-func (w *Worker) protect(ctx context.Context, run handler, task *asynq.Task, queue string) (err error) {
+func (w *Worker) protect(ctx context.Context, run func(context.Context, []byte) error, task *asynq.Task, queue string) (err error) {
 	defer func() {
 		if x := recover(); x != nil {
 			w.jobs.log.Error("queue: a handler panicked", "queue", queue, "kind", task.Type(), "panic", x, "stack", string(debug.Stack()))

@@ -34,6 +34,8 @@ type WorkerOptions struct {
 	// RetryDelay says how long a job waits after its n-th failed attempt, n from 0. Zero means asynq's exponential
 	// delay, 15s and more.
 	RetryDelay func(n int, err error) time.Duration
+	// Replicas tells whether a replica has what a job of ReadDelayed is to read. Zero means that there is no such kind of job.
+	Replicas Replicas
 	// OnDead is told of each job of this worker that has used up its attempts, after it was stored among the failed ones,
 	// where it stays. It must return within 10s. Zero means that nobody is told.
 	OnDead func(ctx context.Context, job DeadJob)

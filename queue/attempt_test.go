@@ -1,0 +1,114 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+func TestProgressAndResult(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := t.Context()
+		q := fresh("progress")
+		j := newJobs(t, rdb, nil, Queue{Name: q})
+		if _, err := j.Enqueue(ctx, note{N: 1}, ID("long"), Retention(time.Hour), MaxRetry(5), Header("who", "me")); err != nil {
+			t.Fatal(err)
+		}
+		half, finish := make(chan struct{}), make(chan struct{})
+		w := newWorker(t, j, &WorkerOptions{RetryDelay: func(int, error) time.Duration { return 0 }})
+		Handle(w, func(ctx context.Context, _ note) error {
+			a := AttemptFrom(ctx)
+			if a == nil || a.ID != "long" || a.Queue != q || a.MaxRetry != 5 || a.Headers["who"] != "me" {
+				t.Errorf("the attempt is %+v", a)
+			}
+			if a.Number == 1 {
+				return errors.New("not yet")
+			}
+			if err := a.SetProgress(ctx, map[string]int{"percent": 50}); err != nil {
+				t.Error(err)
+			}
+			close(half)
+			<-finish
+			if err := a.SetProgress(ctx, strings.Repeat("x", maxNote)); err == nil {
+				t.Error("progress of 64 KiB and more was taken")
+			}
+			return a.SetResult(ctx, "done")
+		})
+		start(t, w)
+		<-half
+		x, err := j.Explain(ctx, q, "long")
+		if err != nil || x.State != "running" || x.Progress != `{"percent":50}` || x.Retried != 1 || x.Error != "not yet" || x.Why != "it runs" {
+			t.Errorf("while it runs: %+v, %v", x, err)
+		}
+		close(finish)
+		eventually(t, 5*time.Second, "it is done", func() bool {
+			x, err := j.Explain(ctx, q, "long")
+			return err == nil && x.State == "completed" && x.Result == `"done"`
+		})
+		if AttemptFrom(ctx) != nil {
+			t.Error("there is an attempt outside of a handler")
+		}
+	})
+}
+
+func TestExplain(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := t.Context()
+		q := fresh("explain")
+		gate := new(switchGate)
+		j := newJobs(t, rdb, &Options{Gate: gate}, Queue{Name: q, Rate: Rate{Max: 2, Per: 10 * time.Second}})
+		add := func(id string, opts ...Option) {
+			if _, err := j.Enqueue(ctx, note{}, append(opts, ID(id))...); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, id := range []string{"first", "second", "third"} {
+			add(id)
+		}
+		add("later", In(time.Hour))
+		says := func(id, state, why string) *Explanation {
+			t.Helper()
+			x, err := j.Explain(ctx, q, id)
+			if err != nil || x.State != state || !strings.Contains(x.Why, why) {
+				t.Errorf("Explain of %s = %+v, %v; want %s, %q", id, x, err, state, why)
+			}
+			return x
+		}
+		if x := says("third", "waiting", "2 jobs are ahead of it and the queue starts 2 in 10 seconds"); x.Ahead == nil || *x.Ahead != 2 || x.StartsInSeconds == nil || *x.StartsInSeconds != 15 {
+			t.Errorf("third: %+v", x)
+		}
+		if x := says("later", "delayed", "its time comes at"); x.StartsInSeconds == nil || *x.StartsInSeconds < 3500 {
+			t.Errorf("later: %+v", x)
+		}
+		gate.closed.Store(true)
+		says("first", "waiting", "writes are off")
+		gate.closed.Store(false)
+		if _, err := j.Pause(ctx, q, &Hold{Owner: "incident", Reason: "high load", For: time.Hour}); err != nil {
+			t.Fatal(err)
+		}
+		says("first", "waiting", "paused for 3600 more seconds by incident: high load")
+		if _, _, err := j.Resume(ctx, q); err != nil {
+			t.Fatal(err)
+		}
+		if err := j.Throttle(ctx, q, time.Minute); err != nil {
+			t.Fatal(err)
+		}
+		says("first", "waiting", "throttled for 60 more")
+		if _, err := j.Park(ctx, q); err != nil {
+			t.Fatal(err)
+		}
+		says("first", "parked", "resume brings it back")
+		if _, err := j.Explain(ctx, q, "nobody"); !errors.Is(err, ErrNoJob) {
+			t.Errorf("Explain of nobody = %v", err)
+		}
+		if _, err := j.Explain(ctx, "no-such-queue", "first"); !errors.Is(err, ErrUnknownQueue) {
+			t.Errorf("Explain in no queue = %v", err)
+		}
+	})
+}

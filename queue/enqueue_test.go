@@ -1,0 +1,137 @@
+package queue
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/scaleaware/scaleaware/internal/rediscluster"
+)
+
+// Jobs that are enqueued together fare as if each had been alone, and are what asynq would have stored.
+func TestEnqueueMany(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := t.Context()
+		q, other := fresh("many"), fresh("other")
+		j := newJobs(t, rdb, nil, Queue{Name: q}, Queue{Name: other})
+		jobs := make([]Job, 1203)
+		for i := range jobs {
+			jobs[i] = note{N: i}
+		}
+		jobs[7], jobs[8] = strayNote{}, note{Text: strings.Repeat("x", maxPayload)}
+		infos, err := j.EnqueueMany(ctx, jobs, On(q), MaxRetry(3), Timeout(time.Minute), Retention(time.Hour), Header("who", "me"))
+		if infos[7].Err == nil || infos[8].Err == nil || !errors.Is(err, infos[7].Err) || infos[6].Err != nil {
+			t.Errorf("EnqueueMany = %v", err)
+		}
+		if s := status(t, j, q); s.Waiting != 1201 {
+			t.Errorf("%d jobs are stored, want 1201", s.Waiting)
+		}
+		info, err := asynq.NewInspectorFromRedisClient(rdb).GetTaskInfo(q, infos[1202].ID)
+		if err != nil || info.MaxRetry != 3 || info.Timeout != time.Minute || info.Retention != time.Hour || info.Headers["who"] != "me" || string(info.Payload) != `{"n":1202}` || info.Type != "test.note" {
+			t.Errorf("asynq reads %+v, %v", info, err)
+		}
+		// The order is theirs.
+		if ids := pendingIDs(t, rdb, q); ids[len(ids)-1] != infos[0].ID || ids[0] != infos[1202].ID {
+			t.Error("the order has changed")
+		}
+		if _, err := j.EnqueueMany(ctx, []Job{note{}, note{}}, On(q), ID("one")); err == nil {
+			t.Error("two jobs with one ID were taken")
+		}
+		if infos, err := j.EnqueueMany(ctx, nil, On(other)); len(infos) != 0 || err != nil {
+			t.Errorf("none: %v, %v", infos, err)
+		}
+	})
+}
+
+// strayNote names a kind that cannot be.
+type strayNote struct{}
+
+func (strayNote) Kind() string { return "{}" }
+
+func TestUniqueAndIDs(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := t.Context()
+		q := fresh("unique")
+		j := newJobs(t, rdb, nil, Queue{Name: q})
+		if _, err := j.Enqueue(ctx, note{N: 1}, Unique(time.Hour), ID("a")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := j.Enqueue(ctx, note{N: 1}, Unique(time.Hour)); !errors.Is(err, ErrExists) {
+			t.Errorf("a second one of the same payload: %v", err)
+		}
+		// An ID that is taken takes no lock: asynq leaves one that nobody ever frees.
+		if _, err := j.Enqueue(ctx, note{N: 2}, Unique(time.Hour), ID("a")); !errors.Is(err, ErrExists) {
+			t.Errorf("a second one of the same ID: %v", err)
+		}
+		if _, err := j.Enqueue(ctx, note{N: 2}, Unique(time.Hour)); err != nil {
+			t.Errorf("the refused one has left its lock: %v", err)
+		}
+		if err := asynqClient(rdb).enqueue(q, `{"n":2}`); !errors.Is(err, asynq.ErrDuplicateTask) {
+			t.Errorf("asynq's own client does not see the lock: %v", err)
+		}
+	})
+}
+
+type asynqer struct{ *asynq.Client }
+
+func asynqClient(rdb redis.UniversalClient) asynqer { return asynqer{asynq.NewClientFromRedisClient(rdb)} }
+
+func (a asynqer) enqueue(queue, payload string) error {
+	_, err := a.Enqueue(asynq.NewTask("test.note", []byte(payload)), asynq.Queue(queue), asynq.Unique(time.Minute))
+	return err
+}
+
+// Confirm is an answer about replicas: without one, or with one that does not answer, the job is unconfirmed.
+func TestConfirm(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	c, err := rediscluster.Start(ctx, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	q := fresh("confirm")
+	j := newJobs(t, client(t, c.Addrs()), nil, Queue{Name: q})
+	if _, err := j.Enqueue(ctx, note{N: 1}, Confirm(1), ID("first")); err != nil {
+		t.Fatal(err)
+	}
+	master, err := c.MasterFor(ctx, asynqKey(q, "pending"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	replica, err := c.ReplicaOf(ctx, master)
+	if err != nil {
+		t.Fatal(err)
+	}
+	replica.Freeze()
+	_, err = j.Enqueue(ctx, note{N: 2}, Confirm(1), ID("second"))
+	doubt, ok := asUnconfirmed(err)
+	if !ok || doubt.ID != "second" || !strings.Contains(fmt.Sprint(err), "0 replicas") {
+		t.Errorf("with a replica that hangs: %v", err)
+	}
+	if _, err := j.Enqueue(ctx, note{N: 3}); err != nil {
+		t.Errorf("without Confirm: %v", err)
+	}
+	replica.Thaw()
+	eventually(t, 10*time.Second, "the same ID is told to be there", func() bool {
+		_, err := j.Enqueue(ctx, note{N: 2}, Confirm(1), ID("second"))
+		return errors.Is(err, ErrExists)
+	})
+	if s := status(t, j, q); s.Waiting != 3 {
+		t.Errorf("%d jobs, want 3", s.Waiting)
+	}
+	alone := newJobs(t, client(t, single.Get(t).Addrs()), nil, Queue{Name: q})
+	if _, err := alone.Enqueue(ctx, note{}, Confirm(1)); !errors.Is(err, ErrUnconfirmed) {
+		t.Errorf("a server without replicas: %v", err)
+	}
+	if _, err := alone.Enqueue(ctx, note{}, Confirm(9)); err == nil || errors.Is(err, ErrUnconfirmed) {
+		t.Errorf("nine replicas: %v", err)
+	}
+}

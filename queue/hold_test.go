@@ -1,0 +1,155 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/scaleaware/scaleaware/admin"
+)
+
+// Who has paused a queue is who resumes it, unless an operator resumes it for everybody.
+func TestPauseHasAnOwner(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+		q := fresh("owner")
+		ctx := t.Context()
+		j := newJobs(t, rdb, nil, Queue{Name: q})
+		check := func(what string, got bool, err error, want bool) {
+			t.Helper()
+			if got != want || err != nil {
+				t.Errorf("%s: %v, %v, want %v", what, got, err, want)
+			}
+		}
+		got, err := j.Pause(ctx, q, &Hold{Owner: "incident", Reason: "high load", For: time.Hour})
+		check("the incident pauses", got, err, true)
+		got, err = j.Pause(ctx, q, nil)
+		check("somebody pauses, too", got, err, false)
+		if _, err := j.Pause(ctx, q, &Hold{Owner: "deployment"}); !errors.Is(err, ErrHeld) {
+			t.Errorf("another owner pauses: %v", err)
+		}
+		got, err = j.Unpause(ctx, q, "deployment")
+		check("another owner resumes", got, err, false)
+		s := status(t, j, q)
+		if !s.Paused || s.Pause.Owner != "incident" || s.Pause.Reason != "high load" || s.Pause.LeftSeconds == nil || *s.Pause.LeftSeconds < 3500 || s.Pause.Since.IsZero() {
+			t.Errorf("the pause reads %+v", s.Pause)
+		}
+		got, err = j.Unpause(ctx, q, "incident")
+		check("the incident resumes", got, err, true)
+
+		// asynq's tools see ours, and we theirs.
+		inspector := asynq.NewInspectorFromRedisClient(rdb)
+		if err := inspector.PauseQueue(q); err != nil {
+			t.Fatal(err)
+		}
+		got, err = j.Unpause(ctx, q, "incident")
+		check("the incident resumes what asynq's tool has paused", got, err, false)
+		if s := status(t, j, q); s.Pause == nil || s.Pause.Owner != "" || s.Pause.LeftSeconds != nil {
+			t.Errorf("asynq's pause reads %+v", s.Pause)
+		}
+		held, _, err := j.Resume(ctx, q)
+		check("an operator resumes", held, err, true)
+		if _, err := j.Pause(ctx, q, &Hold{For: time.Millisecond}); err == nil {
+			t.Error("a pause of a millisecond was taken")
+		}
+		for _, r := range []HoldRequest{{Seconds: -1}, {Seconds: .1}, {Reason: strings.Repeat("x", 2000)}} {
+			if _, err := r.hold(); err == nil {
+				t.Errorf("%+v was taken", r)
+			}
+		}
+	})
+}
+
+// A hold that has an end ends by itself, wherever its maker is by then.
+func TestPauseEndsByItself(t *testing.T) {
+	t.Parallel()
+	q := fresh("ends")
+	j := newJobs(t, client(t, single.Get(t).Addrs()), nil, Queue{Name: q})
+	enqueue(t, j, q, 1)
+	if _, err := j.Pause(t.Context(), q, &Hold{For: time.Second}); err != nil {
+		t.Fatal(err)
+	}
+	ran := make(chan time.Time, 1)
+	w := newWorker(t, j, nil)
+	Handle(w, func(context.Context, note) error { ran <- time.Now(); return nil })
+	began := time.Now()
+	start(t, w)
+	if took := (<-ran).Sub(began); took < 700*time.Millisecond || took > 5*time.Second {
+		t.Errorf("the job ran after %v, the pause is for 1s", took)
+	}
+}
+
+// A closed queue takes no jobs and runs those that it has; the outbox keeps its rows meanwhile.
+func TestClosedQueueTakesNone(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+		q := fresh("closed")
+		ctx := t.Context()
+		j := newJobs(t, rdb, nil, Queue{Name: q})
+		enqueue(t, j, q, 3)
+		want(t, j, "queue.drain", q, "mode=finish&dry_run=true", map[string]any{"done": "closed", "count": 3.0, "changed": true})
+		want(t, j, "queue.drain", q, "mode=finish", map[string]any{"done": "closed", "count": 3.0, "changed": true})
+		want(t, j, "queue.close", q, "", map[string]any{"changed": false})
+		if _, err := j.Enqueue(ctx, note{}, On(q)); !errors.Is(err, ErrClosed) {
+			t.Errorf("Enqueue = %v", err)
+		}
+		infos, err := j.EnqueueMany(ctx, []Job{note{}, note{}}, On(q))
+		if !errors.Is(err, ErrClosed) || !errors.Is(infos[1].Err, ErrClosed) {
+			t.Errorf("EnqueueMany = %v, %v", infos, err)
+		}
+		w := newWorker(t, j, nil)
+		var done ledger
+		Handle(w, func(_ context.Context, job note) error { done.add(job.N); return nil })
+		start(t, w)
+		eventually(t, 5*time.Second, "what was there is done", func() bool { s := status(t, j, q); return s.Waiting+s.Active == 0 })
+		done.check(t, 3, true)
+		want(t, j, "queue.resume", q, "", map[string]any{"changed": true})
+		enqueue(t, j, q, 1)
+	})
+}
+
+func TestPurgeTakesTheStatesItIsGiven(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+		q := fresh("purge")
+		ctx := t.Context()
+		j := newJobs(t, rdb, nil, Queue{Name: q})
+		enqueue(t, j, q, 2, In(time.Hour))
+		enqueue(t, j, q, 3, Retention(time.Hour))
+		if n, err := j.Park(ctx, q); n != 3 || err != nil {
+			t.Fatal(n, err)
+		}
+		for i := range 4 {
+			if _, err := j.Enqueue(ctx, note{N: i}, On(q), Unique(time.Hour)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, bad := range []string{"states=active&confirm=true", "states=,&confirm=true", "states=waiting"} {
+			_, err := call(t, j, "queue.drain", q, "mode=discard&"+bad)
+			if p, ok := errors.AsType[*admin.Problem](err); !ok || p.Status != 400 {
+				t.Errorf("%s: %v", bad, err)
+			}
+		}
+		want(t, j, "queue.drain", q, "mode=discard&states=delayed,parked&dry_run=true", map[string]any{"count": 5.0})
+		want(t, j, "queue.drain", q, "mode=discard&states=delayed,parked&confirm=true", map[string]any{"count": 5.0, "changed": true})
+		if s := status(t, j, q); s.Delayed+s.Parked != 0 || s.Waiting != 4 {
+			t.Errorf("it left %+v", s)
+		}
+		want(t, j, "queue.drain", q, "mode=discard&confirm=true", map[string]any{"count": 4.0})
+		if keys := keysOf(t, rdb, q); len(keys) > 1 { // what announces a state, and no lock
+			for _, key := range keys {
+				if strings.Contains(key, ":t:") || strings.Contains(key, ":unique:") {
+					t.Errorf("purge left %s", key)
+				}
+			}
+		}
+		if n, err := j.Purge(ctx, q); err == nil {
+			t.Errorf("Purge of no state = %d", n)
+		}
+	})
+}

@@ -1,0 +1,107 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/robfig/cron/v3"
+)
+
+func TestLastDue(t *testing.T) {
+	t.Parallel()
+	hourly, err := cron.ParseStandard("0 * * * *")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := func(text string) time.Time { v, _ := time.Parse("15:04", text); return v }
+	for _, c := range []struct{ from, now, want string }{
+		{"10:00", "10:59", ""}, {"10:00", "11:00", "11:00"}, {"10:00", "13:30", "13:00"}, {"10:30", "10:31", ""},
+	} {
+		var want time.Time
+		if c.want != "" {
+			want = at(c.want)
+		}
+		if got := lastDue(hourly, at(c.from), at(c.now)); !got.Equal(want) {
+			t.Errorf("from %s to %s: %v, want %v", c.from, c.now, got, want)
+		}
+	}
+}
+
+// Several processes enqueue periodic jobs as one would, whoever leads, and what was missed comes once.
+func TestPeriodicOnceForTheFleet(t *testing.T) {
+	t.Parallel()
+	rdb := client(t, single.Get(t).Addrs())
+	q := fresh("periodic")
+	p := Periodic{Name: q, Spec: "@every 1s", Job: note{}, Options: []Option{On(q)}}
+	fleet := make([]*Jobs, 3)
+	for i := range fleet {
+		fleet[i] = newJobs(t, rdb, nil, Queue{Name: q})
+		if err := fleet[i].Every(p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx := t.Context()
+	begin := time.Unix(1_800_000_000, 0)
+	// All of them believe that they lead, and each sees each second.
+	last := make([]time.Time, len(fleet))
+	for second := range 20 {
+		for i, j := range fleet {
+			if i == second%3 {
+				continue // one is away now and then, and must not catch up what the others did
+			}
+			var err error
+			if last[i], err = j.catchUp(ctx, j.crons[0], last[i], begin.Add(time.Duration(second)*time.Second)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if s := status(t, fleet[0], q); s.Waiting != 19 { // the first sets the beginning
+		t.Errorf("%d jobs in 19 seconds", s.Waiting)
+	}
+	// A fleet that was away for a minute gets the last of those it missed.
+	if _, err := fleet[1].catchUp(ctx, fleet[1].crons[0], time.Time{}, begin.Add(80*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if s := status(t, fleet[0], q); s.Waiting != 20 {
+		t.Errorf("%d jobs after a minute away, want one more than 19", s.Waiting)
+	}
+}
+
+func TestRunEnqueuesPeriodically(t *testing.T) {
+	t.Parallel()
+	q := fresh("every")
+	j := newJobs(t, client(t, single.Get(t).Addrs()), nil, Queue{Name: q})
+	if err := j.Every(Periodic{Name: q, Spec: "@every 1s", Job: note{N: 7}, Options: []Option{On(q)}}); err != nil {
+		t.Fatal(err)
+	}
+	ran := make(chan int, 10)
+	w := newWorker(t, j, nil)
+	Handle(w, func(_ context.Context, job note) error { ran <- job.N; return nil })
+	start(t, w)
+	start(t, j)
+	for range 2 {
+		if n := <-ran; n != 7 {
+			t.Errorf("job %d ran", n)
+		}
+	}
+}
+
+func TestBadPeriodic(t *testing.T) {
+	t.Parallel()
+	j := newJobs(t, client(t, []string{"127.0.0.1:1"}), nil, Queue{Name: "q"})
+	err := j.Every(Periodic{Name: "a b", Spec: "61 * * * *", Grace: time.Second, Options: []Option{ID("x"), On("other")}, Job: note{}})
+	for _, part := range []string{"Name", "Spec", "Grace", "ID", "other"} {
+		if err == nil || !strings.Contains(err.Error(), part) {
+			t.Errorf("Every = %v\nwithout %q", err, part)
+		}
+	}
+	if err := j.Every(Periodic{Name: "a", Spec: "@hourly"}); err == nil {
+		t.Error("a periodic without a job was taken")
+	}
+	if err := errors.Join(j.Every(Periodic{Name: "a", Spec: "@hourly", Job: note{}}), j.Every(Periodic{Name: "a", Spec: "CRON_TZ=Europe/Berlin 0 6 * * *", Job: note{}})); err == nil || !strings.Contains(err.Error(), "twice") {
+		t.Errorf("two of one name: %v", err)
+	}
+}
