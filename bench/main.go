@@ -21,6 +21,7 @@ import (
 	"github.com/scaleaware/scaleaware/bench/dbsplitbench"
 	"github.com/scaleaware/scaleaware/bench/internal/report"
 	"github.com/scaleaware/scaleaware/bench/metricsbench"
+	"github.com/scaleaware/scaleaware/bench/queuebench"
 )
 
 // subjects are the packages that are measured.
@@ -36,6 +37,9 @@ var subjects = []struct {
 	}},
 	{"cache", cachebench.Modules, func(ctx context.Context, o *dbsplitbench.Options) ([]report.Table, []string, error) {
 		return cachebench.Measure(ctx, &cachebench.Options{Only: o.Only, Quick: o.Quick})
+	}},
+	{"queue", queuebench.Modules, func(ctx context.Context, o *dbsplitbench.Options) ([]report.Table, []string, error) {
+		return queuebench.Measure(ctx, &queuebench.Options{Only: o.Only, Quick: o.Quick})
 	}},
 }
 

@@ -3,12 +3,17 @@
 //
 // # Promises
 //
-//   - A queue's Rate holds in any window, wherever it begins, over all processes, retries included. A job that
-//     has to wait for it stays where it is: no attempt and no time is used.
+//   - A queue's Rate holds in any window, wherever it begins, over all processes, retries included; its Concurrency over
+//     all workers. A job that has to wait for them stays where it is: no attempt and no time is used. Limits are the
+//     fleet's, in Redis: SetLimits changes them for all at once.
 //   - A queue with a backlog does not hold up another: each has a fetcher of its own and keeps half of its share, by
 //     weight, of a worker's slots.
 //   - A confirmed job runs at least once. It may run twice, when its worker dies or is cut off: handlers must bear
-//     that. The job of a dead worker is back at the head of its queue within about 20 seconds.
+//     that. The job of a dead worker is back at the head of its queue within about 20 seconds, with no attempt counted, and
+//     that worker, should it live after all, cannot end it any more. One that takes its workers down for the fourth time
+//     has failed.
+//   - A delayed job never starts before its time by Redis's clock. A periodic one is enqueued once for the fleet.
+//   - Failed jobs are kept until somebody takes them away.
 //   - EnqueueTx's job exists if and only if the transaction commits, and its handler's reads see what that wrote.
 //   - Shutdown puts back what is not done, at the head of the queue and with no attempt counted. So does a worker that
 //     does not know a kind of job, for a later try.
@@ -20,12 +25,13 @@
 // moments, and a failover can forget limiter state, which allows at most Rate.Max extra starts once. A Redis that may
 // evict jobs is refused with ErrEvicting. While writes are off, Options.Gate's refusal is what Enqueue returns, and
 // stored jobs wait in place. While Redis is away, workers wait for it; a job that ends meanwhile is recorded when it
-// is back, if that happens within its 30 second lease. asynq keeps the last 9,999 failed jobs of a queue and deletes
-// older ones.
+// is back, if that happens within its 30 second lease. Workers of bare asynq on the same queue are not limited, and delete
+// the oldest failed jobs beyond 9,999.
 //
 // # Use
 //
-// New declares the queues. Jobs enqueues with Enqueue and EnqueueTx; its Run samples metrics, relays the outbox and
-// applies scale rules. NewWorker and Handle make a Worker, whose Run works until its context ends and then drains.
-// Operations are the same verbs over HTTP: status, pause, resume, drain, retry-failed.
+// New declares the queues. Jobs enqueues with Enqueue, EnqueueMany and EnqueueTx; its Run samples metrics, relays the outbox,
+// applies scale rules and enqueues periodic jobs. NewWorker and Handle make a Worker, whose Run works until its context
+// ends and then drains; AttemptFrom is what a handler knows of its job. Explain says why a job does not run. Operations
+// are the verbs over HTTP: status, explain, pause, close, resume, drain, retry-failed, limits, throttle.
 package queue

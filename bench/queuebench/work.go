@@ -1,0 +1,201 @@
+package queuebench
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
+	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+
+	"github.com/scaleaware/scaleaware/bench/internal/pairs"
+	"github.com/scaleaware/scaleaware/bench/internal/report"
+	"github.com/scaleaware/scaleaware/queue"
+)
+
+const workNote = "Jobs that do nothing are stored, then a worker is started, and the time is taken until the last one is done and nothing is running. One process works for all. " +
+	"Contenders take turns, on a fresh queue each; the time is of one job, ratios are of one round. River: 2000 workers, a fetch cooldown of 5 ms, which were its fastest here."
+
+// worker starts working off a queue and returns how many jobs are done, and what ends it.
+type worker struct {
+	name  string
+	fill  func(ctx context.Context, n int) error
+	start func(ctx context.Context) (done func() int64, stop func() error, err error)
+}
+
+// work compares how fast jobs are worked off.
+func (l *lab) work(ctx context.Context) ([]report.Row, error) {
+	if err := l.redis(ctx); err != nil {
+		return nil, err
+	}
+	if err := l.postgres(ctx); err != nil {
+		return nil, err
+	}
+	n, rounds := 30_000, 7
+	if l.quick {
+		n, rounds = 5_000, 2
+	}
+	contenders := []worker{l.bare(50), l.ours("queue, 50 slots", 50, 1, 0), l.ours("queue, 50 slots, a limit that is never reached", 50, 1, 100_000), l.ours("queue, 200 slots", 200, 1, 0), l.river()}
+	results := make([]pairs.Result, len(contenders))
+	for i, c := range contenders {
+		results[i] = pairs.Result{Name: c.name, Allocs: -1}
+	}
+	for round := range rounds {
+		for turn := range contenders {
+			i := (round + turn) % len(contenders)
+			took, err := workOff(ctx, contenders[i], n)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", contenders[i].name, err)
+			}
+			results[i].Rounds = append(results[i].Rounds, float64(took)/float64(n))
+		}
+	}
+	bare, plain, limited, wide, riv := results[0], results[1], results[2], results[3], results[4]
+	row := func(what, goal string, ours, peer pairs.Result, limit float64) report.Row {
+		ratio := pairs.Ratio(ours, peer)
+		out := report.Row{What: what, Goal: goal, Peer: rate(peer), Ours: rate(ours), Ratio: report.Ratio(ratio)}
+		if limit > 0 {
+			out.Met = report.MedianAtMost(ratio, limit)
+		}
+		return out
+	}
+	return []report.Row{
+		row("50 slots, against asynq with 50", "≥ 3 × as fast: ≤ 0.333", plain, bare, 1.0/3),
+		row("the same with a rate limit that is never reached", "", limited, bare, 0),
+		row("200 slots, against asynq with 50", "", wide, bare, 0),
+		row("200 slots, against River", "≥ 1.2 × as fast: ≤ 0.833", wide, riv, 1/1.2),
+	}, nil
+}
+
+func rate(r pairs.Result) string {
+	s := r.Time()
+	return fmt.Sprintf("%s a job, %.0f jobs/s", report.Duration(s.Median), 1e9/s.Median)
+}
+
+func workOff(ctx context.Context, w worker, n int) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if err := w.fill(ctx, n); err != nil {
+		return 0, err
+	}
+	begun := time.Now()
+	done, stop, err := w.start(ctx)
+	if err != nil {
+		return 0, err
+	}
+	for done() < int64(n) {
+		if ctx.Err() != nil {
+			return 0, fmt.Errorf("%d of %d jobs are done: %w", done(), n, ctx.Err())
+		}
+		time.Sleep(time.Millisecond)
+	}
+	took := time.Since(begun)
+	return took, stop()
+}
+
+// bare is asynq by itself.
+func (l *lab) bare(concurrency int) worker {
+	name := ""
+	return worker{
+		name: fmt.Sprintf("asynq, concurrency %d", concurrency),
+		fill: func(ctx context.Context, n int) (err error) { name, err = l.fill(ctx, n); return err },
+		start: func(ctx context.Context) (func() int64, func() error, error) {
+			s := asynq.NewServerFromRedisClient(l.rdb, asynq.Config{Concurrency: concurrency, Queues: map[string]int{name: 1}, LogLevel: asynq.FatalLevel})
+			err := s.Start(asynq.HandlerFunc(func(context.Context, *asynq.Task) error { return nil }))
+			return l.left(ctx, name), func() error { s.Shutdown(); return nil }, err
+		},
+	}
+}
+
+// fill stores jobs in a queue of its own.
+func (l *lab) fill(ctx context.Context, n int) (string, error) {
+	j, name, err := l.jobs()
+	if err != nil {
+		return "", err
+	}
+	batch := make([]queue.Job, n)
+	for i := range batch {
+		batch[i] = task{i}
+	}
+	_, err = j.EnqueueMany(ctx, batch)
+	return name, err
+}
+
+// left counts what is done by what is not there any more: that it is recorded is part of the work.
+func (l *lab) left(ctx context.Context, name string) func() int64 {
+	return func() int64 {
+		pipe := l.rdb.Pipeline()
+		pending, active := pipe.LLen(ctx, "asynq:{"+name+"}:pending"), pipe.LLen(ctx, "asynq:{"+name+"}:active")
+		if _, err := pipe.Exec(ctx); err != nil && err != redis.Nil {
+			return 0
+		}
+		if pending.Val()+active.Val() > 0 {
+			return 0
+		}
+		return 1 << 40
+	}
+}
+
+// ours is package queue.
+func (l *lab) ours(what string, slots, most, limit int) worker {
+	name := ""
+	return worker{
+		name: what,
+		fill: func(ctx context.Context, n int) (err error) { name, err = l.fill(ctx, n); return err },
+		start: func(ctx context.Context) (func() int64, func() error, error) {
+			q := queue.Queue{Name: name}
+			if limit > 0 {
+				q.Rate = queue.Rate{Max: limit, Per: time.Second}
+			}
+			j, err := queue.New(l.rdb, []queue.Queue{q}, nil)
+			if err != nil {
+				return nil, nil, err
+			}
+			w, err := j.NewWorker(&queue.WorkerOptions{Concurrency: slots, MaxConcurrency: slots * most})
+			if err != nil {
+				return nil, nil, err
+			}
+			queue.Handle(w, func(context.Context, task) error { return nil })
+			run, cancel := context.WithCancel(context.Background())
+			ran := make(chan error, 1)
+			go func() { ran <- w.Run(run) }()
+			return l.left(ctx, name), func() error { cancel(); return <-ran }, nil
+		},
+	}
+}
+
+type riverWorker struct {
+	river.WorkerDefaults[riverArgs]
+	done *atomic.Int64
+}
+
+func (w *riverWorker) Work(context.Context, *river.Job[riverArgs]) error { w.done.Add(1); return nil }
+
+func (l *lab) river() worker {
+	return worker{
+		name: "River",
+		fill: func(ctx context.Context, n int) error {
+			if err := l.emptyRiver(ctx); err != nil {
+				return err
+			}
+			return l.fillRiver(ctx, n)
+		},
+		start: func(ctx context.Context) (func() int64, func() error, error) {
+			w := &riverWorker{done: new(atomic.Int64)}
+			workers := river.NewWorkers()
+			river.AddWorker(workers, w)
+			c, err := river.NewClient(riverpgxv5.New(l.pool), &river.Config{
+				Logger: slog.New(slog.DiscardHandler), Workers: workers, FetchCooldown: 5 * time.Millisecond, FetchPollInterval: 20 * time.Millisecond,
+				Queues: map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: 2000}},
+			})
+			if err != nil {
+				return nil, nil, err
+			}
+			return w.done.Load, func() error { return c.Stop(context.Background()) }, c.Start(context.Background())
+		},
+	}
+}
