@@ -59,6 +59,7 @@ func (j *Jobs) Operations() []admin.Operation {
 				}
 				return s, nil
 			}},
+		j.scalingOperation(),
 		write("pause", "Start no more jobs of a queue; accept new ones.", nil, j.opPause),
 		write("resume", "Start jobs of a queue again and bring back parked ones.", nil, j.opResume),
 		write("drain", "Set the waiting jobs of a queue aside until resume, or delete them.", []admin.Param{

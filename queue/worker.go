@@ -168,6 +168,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		}
 	}
 	tasks.Go(func() { w.canary(fatal, fetchers, fail) })
+	tasks.Go(func() { w.announce(fatal) })
 
 	<-fatal.Done()
 	w.drain(fetchers, servers)
