@@ -222,6 +222,22 @@ func TestOvertakenLeader(t *testing.T) {
 		if n := h.workers(); len(n) != 1 || n[0] != 5 {
 			t.Errorf("the hook was called with %v, want 5 once", n)
 		}
+		// Once more, while the other one finds nothing to change, so that its generation stays.
+		rdb.Del(ctx, asynqKey(q, "pending"))
+		one.opts.Bottleneck = func(ctx context.Context) (string, error) {
+			fill(t, j, q, 11)
+			if err := rdb.Del(ctx, ownKey(q, "scaler")).Err(); err != nil {
+				return "", err
+			}
+			return "", j.lookAfter(ctx, other, time.Now())
+		}
+		rdb.Del(ctx, ownKey(q, "scaler"))
+		if err := j.lookAfter(ctx, one, time.Now()); !errors.Is(err, errOvertaken) {
+			t.Errorf("the leader that was overtaken by one who holds: %v", err)
+		}
+		if n := h.workers(); len(n) != 1 || *scaling(t, j, q).Desired != 5 {
+			t.Errorf("the hook was called with %v, %d workers are wanted", n, *scaling(t, j, q).Desired)
+		}
 		// It got as far as the hook before it stood still: the clock says so before its context does.
 		one.opts.Bottleneck = nil
 		rdb.Del(ctx, ownKey(q, "scaler"), asynqKey(q, "pending"))

@@ -151,6 +151,36 @@ func TestDecideByLatency(t *testing.T) {
 	}
 }
 
+// TestScaleMemory looks at what a state keeps of its inputs.
+func TestScaleMemory(t *testing.T) {
+	t.Parallel()
+	near := func(what string, is, want float64) {
+		t.Helper()
+		if math.Abs(is-want) > 0.01*want+1e-9 {
+			t.Errorf("%s: %v, want %v", what, is, want)
+		}
+	}
+	c := newClockwork(latencyRule(), 4, 160)
+	near("arrivals", c.tick().Load.ArrivalsPerSecond, 160)
+	c.arrived -= 1 << 40 // jobs were deleted: they are no negative arrivals, at once and later
+	near("arrivals at a deletion", c.tick().Load.ArrivalsPerSecond, 160*12/13.)
+	near("arrivals after it", c.last(30).Load.ArrivalsPerSecond, 160)
+	c.rate = 0
+	near("half a minute after the last arrival", c.last(6).Load.ArrivalsPerSecond, 80)
+	near("a minute after it", c.last(6).Load.ArrivalsPerSecond, 0)
+
+	c = newClockwork(latencyRule(), 4, 160)
+	c.in.RunSeconds = 2
+	near("one slow reading", c.tick().Load.RunSeconds, 0.2+1.8*(1-math.Exp(-5./60)))
+	near("many", c.last(60).Load.RunSeconds, 2)
+
+	c = newClockwork(latencyRule(), 4, 160)
+	c.in.Due = 3000 // 6 workers are wanted, and the two never start
+	near("backlog when they are asked for", c.tick().Load.Backlog, 3000)
+	near("half a minute later, 2 times 50 jobs a second less", c.last(6).Load.Backlog, 3000-30*100)
+	near("when they had the time to start and to catch up", c.last(14).Load.Backlog, 3000)
+}
+
 // TestDecideFirst is a queue that nobody has looked at.
 func TestDecideFirst(t *testing.T) {
 	t.Parallel()
