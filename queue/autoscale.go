@@ -13,8 +13,8 @@ import (
 
 const (
 	// leadFor is how long a process stays the one that scales a queue after it was last heard of: short enough that
-	// the next one has called its hook 15s after a death. It trusts itself a second less.
-	leadFor = 14 * time.Second
+	// the next one has called its hook, which may take a second, 15s after a death. It trusts itself a second less.
+	leadFor = 13 * time.Second
 	// scaleTimeout bounds one question to Redis.
 	scaleTimeout = 3 * time.Second
 )
