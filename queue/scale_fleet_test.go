@@ -156,7 +156,7 @@ func TestOneActor(t *testing.T) {
 	addrs := single.Get(t).Addrs()
 	rdb := client(t, addrs)
 	cfg := scaleChild{Addrs: addrs, Queue: fresh("actor"), Interval: 100 * time.Millisecond, Lead: time.Second, Work: 30 * time.Millisecond}
-	fall, within := 6, 2500*time.Millisecond
+	fall, within := 5, 2500*time.Millisecond
 	if text := os.Getenv("SCALEAWARE_LEADERS"); text != "" {
 		n, err := strconv.Atoi(text)
 		if err != nil {
