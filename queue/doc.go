@@ -17,6 +17,8 @@
 //   - EnqueueTx's job exists if and only if the transaction commits, and its handler's reads see what that wrote.
 //   - Shutdown puts back what is not done, at the head of the queue and with no attempt counted. So does a worker that
 //     does not know a kind of job, for a later try.
+//   - One process of the fleet scales a queue's workers. It calls its hook under a generation that only grows, and not at
+//     all when it stood still and another one has taken over. What cannot be measured holds.
 //
 // # Failure behaviour
 //
@@ -33,5 +35,7 @@
 // New declares the queues. Jobs enqueues with Enqueue, EnqueueMany and EnqueueTx; its Run samples metrics, relays the outbox,
 // applies scale rules and enqueues periodic jobs. NewWorker and Handle make a Worker, whose Run works until its context
 // ends and then drains; AttemptFrom is what a handler knows of its job. Explain says why a job does not run. Operations
-// are the verbs over HTTP: status, explain, pause, close, resume, drain, retry-failed, limits, throttle.
+// are the verbs over HTTP: status, explain, pause, close, resume, drain, retry-failed, limits, throttle,
+// scaling, which explains the autoscaler. docs/autoscaling.md tells of its rules; package scalehook has hooks for HTTP and
+// Kubernetes.
 package queue

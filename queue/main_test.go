@@ -31,6 +31,10 @@ func TestMain(m *testing.M) {
 		runChild()
 		return
 	}
+	if os.Getenv(scaleChildEnv) != "" {
+		runScaleChild()
+		return
+	}
 	goleak.VerifyTestMain(single.Around(cluster.Around(database.Around(m))))
 }
 

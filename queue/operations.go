@@ -61,6 +61,7 @@ func (j *Jobs) Operations() []admin.Operation {
 				}
 				return s, nil
 			}},
+		j.scalingOperation(),
 		write("pause", "Start no more jobs of a queue; accept new ones.", HoldRequest{}, nil, j.opPause),
 		write("close", "Accept no new jobs of a queue; run the stored ones.", HoldRequest{}, nil, j.opClose),
 		write("resume", "Start and accept jobs of a queue again and bring back parked ones.", nil, nil, j.opResume),

@@ -169,6 +169,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		}
 	}
 	tasks.Go(func() { w.canary(fatal, fetchers, fail) })
+	tasks.Go(func() { w.announce(fatal) })
 
 	<-fatal.Done()
 	w.drain(fetchers, servers)

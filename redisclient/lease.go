@@ -25,8 +25,8 @@ if redis.call("GET", KEYS[1]) == ARGV[1] then
 end
 return 0`)
 
-// Lease is a key that one process of a fleet holds at a time, to do what is enough once. It saves work and guards
-// nothing: a process that stands still for longer than the lease's length does not notice that it has lost it, and when
+// Lease is a key that one process of a fleet holds at a time, to do what is enough once. By itself it saves work and
+// guards nothing: a process that stands still for longer than the lease's length does not notice that it has lost it, and when
 // a master dies two may hold it for a moment.
 type Lease struct {
 	client redis.UniversalClient
@@ -40,6 +40,13 @@ type Lease struct {
 func NewLease(client redis.UniversalClient, key string, length time.Duration) *Lease {
 	return &Lease{client: client, key: key, holder: rand.Text(), length: length}
 }
+
+// Key is the lease's key. While the lease is ours its value is Holder, so that a script in the same slot can write on
+// condition that it still is.
+func (l *Lease) Key() string { return l.key }
+
+// Holder is random, and no other Lease has the same.
+func (l *Lease) Holder() string { return l.holder }
 
 // Hold takes the lease if nobody has it, or keeps it, and reports whether it is ours now.
 func (l *Lease) Hold(ctx context.Context) (bool, error) {

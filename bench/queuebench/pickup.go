@@ -95,7 +95,10 @@ func (l *lab) pickup(ctx context.Context) ([]report.Row, error) {
 	ran := make(chan error, 1)
 	go func() { ran <- w.Run(run) }()
 	defer func() { cancel(); <-ran }()
-	took, err := arrivals(ctx, n, came, func(ctx context.Context, at time.Time) error { _, err := j.Enqueue(ctx, task{}, queue.At(at)); return err })
+	took, err := arrivals(ctx, n, came, func(ctx context.Context, at time.Time) error {
+		_, err := j.Enqueue(ctx, task{}, queue.At(at))
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -75,7 +75,7 @@ func runPlatform(ctx context.Context, c Config, o platformOptions, log *slog.Log
 		}
 	}
 	rule := queue.ScaleRule{Queue: queueLeads, Above: 1000, Up: manyWorkers, Below: 100, Down: fewWorkers}
-	if err := s.jobs.Autoscale(rule, func(_ context.Context, d queue.Decision) error { return fleet.SetWorkers(d.Workers) }); err != nil {
+	if err := s.jobs.Autoscale(rule, func(_ context.Context, d queue.Decision) error { return fleet.SetWorkers(d.Workers) }, nil); err != nil {
 		return err
 	}
 

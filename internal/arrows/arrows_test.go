@@ -42,6 +42,7 @@ var house = map[string]room{
 	"cache":                {ours: []string{"", "metrics", "admin", "redisclient"}, theirs: []string{goRedis, clientGolang, xsync, cron, "github.com/maypok86/otter/", "github.com/klauspost/compress/", "github.com/failsafe-go/failsafe-go/"}},
 	"cache/protobuf":       {theirs: []string{"google.golang.org/protobuf"}},
 	"queue":                {ours: []string{"", "metrics", "admin", "redisclient"}, theirs: []string{asynq, goRedis, pgx, clientGolang, xsync, cron, "github.com/google/uuid"}},
+	"queue/scalehook":      {ours: []string{"", "metrics", "admin", "redisclient", "queue"}},
 	"session":              {ours: []string{"", "metrics", "admin", "redisclient"}, theirs: []string{scs, goRedis, clientGolang, xsync}},
 	"readonly":             {ours: []string{"", "metrics", "admin"}, theirs: []string{clientGolang, xsync}},
 	"readonly/redisstore":  {ours: []string{"", "metrics", "admin", "readonly", "redisclient"}, theirs: []string{goRedis}},

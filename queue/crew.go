@@ -1,0 +1,55 @@
+package queue
+
+import (
+	"context"
+	"crypto/rand"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+const (
+	crewInterval = 4 * time.Second
+	// crewTTL is how long a worker counts as living after it was last heard of.
+	crewTTL = 15 * time.Second
+)
+
+// crewKey is a hash of the workers that live: their slots, and until when, by Redis's clock, they count.
+func crewKey(queue string) string { return ownKey(queue, "crew") }
+
+// crewScript KEYS: crew; ARGV: worker, slots, ttl in ms
+var crewScript = redis.NewScript(`
+local time = redis.call("TIME")
+local ends = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000) + tonumber(ARGV[3])
+redis.call("HSET", KEYS[1], ARGV[1], ARGV[2] .. " " .. string.format("%.0f", ends))
+redis.call("PEXPIRE", KEYS[1], 2 * ARGV[3])`)
+
+// announce tells the autoscalers of this worker's queues that it lives, until ctx ends: a draining worker is no
+// capacity any more.
+func (w *Worker) announce(ctx context.Context) {
+	id := rand.Text()
+	for {
+		for _, q := range w.queues {
+			tell, cancel := context.WithTimeout(ctx, scaleTimeout)
+			err := crewScript.Run(tell, w.jobs.rdb, []string{crewKey(q.Name)}, id, w.slots.size(), crewTTL.Milliseconds()).Err()
+			cancel()
+			if err != nil && ctx.Err() == nil {
+				w.jobs.background("announce", err, "queue", q.Name)
+			}
+		}
+		if !sleep(ctx, crewInterval) {
+			break
+		}
+	}
+	for _, q := range w.queues {
+		leave, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		_ = w.jobs.rdb.HDel(leave, crewKey(q.Name), id).Err() // it is forgotten by itself
+		cancel()
+	}
+}
+
+// ScaleTo is a ScaleHook that resizes this worker: where one process does all the work, a rule's workers are its
+// slots, and the rule's Slots is 1. More than WorkerOptions.MaxConcurrency is cut to that.
+func (w *Worker) ScaleTo(_ context.Context, d Decision) error {
+	return w.Resize(min(d.Workers, w.opts.MaxConcurrency))
+}
