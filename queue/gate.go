@@ -126,6 +126,10 @@ func (f *fetcher) fetch(ctx context.Context, keys []string, args []any) *redis.C
 	if !f.slots.take(f.index) {
 		return f.nothing(ctx, maxWait)
 	}
+	if err := f.jobs.allow(ctx, f.queue); err != nil { // asked again now that Writing counts it
+		f.slots.give(f.index)
+		return f.nothing(ctx, maxWait)
+	}
 	reply, err := f.pop(ctx, keys, args)
 	if err == nil && reply.kind == "job" {
 		f.empty = 0
