@@ -144,7 +144,10 @@ func (s *Switch) Report(ctx context.Context) (Report, error) {
 		report.Phase = PhaseDrained
 	}
 	if report.Phase == PhaseDrained && s.options.Witness != nil && state.total() {
-		report.Database = s.database(ctx, state)
+		report.Database = s.database(ctx, state, acks)
+		if own := acks[s.options.Instance]; own.Mark != s.mark() {
+			_ = s.acknowledge(ctx) // so that the others prove by the same mark; the next poll does it too
+		}
 		// The clock may have ended the mode, or somebody changed it, while the database was asked.
 		if now, _ := s.State(); report.Database.Quiet && now.ID == state.ID && now.refuses(time.Now()) {
 			report.Phase, report.Held = PhaseHeld, true

@@ -31,6 +31,9 @@ type Ack struct {
 	InFlight    int64 `json:"in_flight"`
 	Jobs        int64 `json:"jobs,omitempty"`
 	Connections int64 `json:"connections,omitempty"`
+	// Server and Mark are where this instance has begun to prove the state's quiet, so that all prove the same.
+	Server string `json:"server,omitempty"`
+	Mark   uint64 `json:"mark,omitempty"`
 	// Age is how long ago it was given, by the store's clock. Stores set it.
 	Age time.Duration `json:"-"`
 }

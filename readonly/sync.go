@@ -167,6 +167,9 @@ func (s *Switch) ack() (Ack, bool) {
 			ack.Jobs, ack.Connections = s.counts.read()
 		}
 	}
+	if mark := s.marked.Load(); mark != nil && mark.change == state.ID {
+		ack.Server, ack.Mark = mark.server, mark.mark
+	}
 	return ack, known
 }
 

@@ -22,12 +22,19 @@ type Sight struct {
 	Numbered []Transaction
 	// Unnumbered are those of our own programs that have none yet and may still write.
 	Unnumbered []Transaction
-	// Prepared are the names of transactions that only wait for their COMMIT PREPARED.
-	Prepared []string
+	// Prepared are those that only wait for their COMMIT PREPARED.
+	Prepared []Prepared
 	// Next is a number that is higher than those of all that have one.
 	Next uint64
 	// Blind says that the role may not see who the others are.
 	Blind bool
+}
+
+// Prepared is a transaction that waits for its COMMIT PREPARED. It belongs to no session.
+type Prepared struct {
+	// Number is the transaction's, Name the one that it was given.
+	Number uint64 `json:"number"`
+	Name   string `json:"name"`
 }
 
 // Transaction is one that runs in the database.
@@ -62,7 +69,7 @@ type Proof struct {
 	Numbered uint64 `json:"numbered_since"`
 	// Waiting are the transactions that have to end first, and Prepared those that have to be committed or rolled back.
 	Waiting  []Transaction `json:"waiting,omitempty"`
-	Prepared []string      `json:"prepared,omitempty"`
+	Prepared []Prepared    `json:"prepared,omitempty"`
 	// Foreign are the transactions that write now and are not this service's: psql, migrations, forgotten programs. Nobody
 	// stops them.
 	Foreign []Transaction `json:"foreign_writers"`
@@ -81,7 +88,7 @@ type fence struct {
 
 // prove compares what is seen with the fence.
 func (f *fence) prove(sight Sight, now time.Time) Proof {
-	p := Proof{Server: f.server, Fence: f.mark, Prepared: sight.Prepared, Foreign: []Transaction{}, Blind: sight.Blind}
+	p := Proof{Server: f.server, Fence: f.mark, Foreign: []Transaction{}, Blind: sight.Blind}
 	for _, t := range sight.Numbered {
 		if t.Number < f.mark {
 			p.Waiting = append(p.Waiting, t)
@@ -91,6 +98,11 @@ func (f *fence) prove(sight Sight, now time.Time) Proof {
 		}
 	}
 	p.Waiting = append(p.Waiting, sight.Unnumbered...)
+	for _, t := range sight.Prepared {
+		if t.Number < f.mark {
+			p.Prepared = append(p.Prepared, t)
+		}
+	}
 	if sight.Next > f.mark {
 		p.Numbered = sight.Next - f.mark - 1 // the mark is one itself
 	}
@@ -104,28 +116,53 @@ func (f *fence) prove(sight Sight, now time.Time) Proof {
 	return p
 }
 
-// database proves for state that the database is quiet. All have drained when it is called.
-func (s *Switch) database(ctx context.Context, state State) *Proof {
+// database proves for state that the database is quiet. All have drained when it is called. others are their words: a mark
+// that one of them has taken is as good as one's own, and older.
+func (s *Switch) database(ctx context.Context, state State, others map[string]Ack) *Proof {
 	s.proving.Lock()
 	defer s.proving.Unlock()
+	unknown := func(why string) *Proof { return &Proof{Foreign: []Transaction{}, Error: why} }
 	sight, err := s.options.Witness.Look(ctx)
-	f := &s.fence
-	if err == nil && (f.change != state.ID || f.server != sight.Server) {
-		*f = fence{change: state.ID}
-		if f.server, f.mark, err = s.options.Witness.Mark(ctx); err == nil {
-			// What was seen before the mark may have missed one that is numbered below it.
-			sight, err = s.options.Witness.Look(ctx)
-		}
-		if err != nil || sight.Server != f.server {
-			*f = fence{}
-		}
-	}
 	if err != nil {
-		return &Proof{Foreign: []Transaction{}, Error: err.Error()}
+		return unknown(err.Error())
+	}
+	f := &s.fence
+	if f.change != state.ID || f.server != sight.Server {
+		*f = fence{change: state.ID, server: sight.Server, mark: markOf(others, state.ID, sight.Server)}
+		if f.mark == 0 {
+			if f.server, f.mark, err = s.options.Witness.Mark(ctx); err != nil {
+				*f = fence{}
+				return unknown(err.Error())
+			}
+			// What was seen before the mark may have missed one that is numbered below it.
+			if sight, err = s.options.Witness.Look(ctx); err != nil {
+				return unknown(err.Error())
+			}
+		}
+		begun := *f
+		s.marked.Store(&begun)
 	}
 	if sight.Server != f.server {
-		return &Proof{Foreign: []Transaction{}, Error: "readonly: the primary has changed while it was asked, ask again"}
+		return unknown("readonly: the primary has changed while it was asked, ask again")
 	}
 	proof := f.prove(sight, time.Now())
 	return &proof
+}
+
+// mark is the one by which this instance proves, or 0.
+func (s *Switch) mark() uint64 {
+	if f := s.marked.Load(); f != nil {
+		return f.mark
+	}
+	return 0
+}
+
+// markOf is the first mark that was taken for a change on a server, or 0.
+func markOf(acks map[string]Ack, change, server string) (mark uint64) {
+	for _, ack := range acks {
+		if ack.ID == change && ack.Server == server && ack.Mark > 0 && (mark == 0 || ack.Mark < mark) {
+			mark = ack.Mark
+		}
+	}
+	return mark
 }

@@ -44,6 +44,9 @@ var house = map[string]room{
 	"queue":                {ours: []string{"", "metrics", "admin", "redisclient"}, theirs: []string{asynq, goRedis, pgx, clientGolang, xsync, cron, "github.com/google/uuid"}},
 	"session":              {ours: []string{"", "metrics", "admin", "redisclient"}, theirs: []string{scs, goRedis, clientGolang, xsync}},
 	"readonly":             {ours: []string{"", "metrics", "admin"}, theirs: []string{clientGolang, xsync}},
+	"readonly/pairstore":   {ours: []string{"", "metrics", "admin", "readonly"}},
+	"readonly/pgstore":     {ours: []string{"", "metrics", "admin", "readonly"}, theirs: []string{pgx}},
+	"readonly/pgwitness":   {ours: []string{"", "metrics", "admin", "readonly"}, theirs: []string{pgx}},
 	"readonly/redisstore":  {ours: []string{"", "metrics", "admin", "readonly", "redisclient"}, theirs: []string{goRedis}},
 }
 

@@ -19,6 +19,6 @@
 // application and role; the number of transactions since the mark tells of those that came and went. A role without
 // pg_read_all_stats sees that there are some and not who: the answer says that it is blind.
 //
-// The witness asks the primary with one query a look, of some 100 µs. It keeps nobody waiting but, with Options.Lock,
+// The witness asks the primary with one query a look, of about a millisecond. It keeps nobody waiting but, with Options.Lock,
 // transactions that begin while it waits for older ones, for 200 ms at most.
 package pgwitness

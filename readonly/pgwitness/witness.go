@@ -107,7 +107,8 @@ select ` + serverSQL + `,
 			and state <> 'idle' and xact_start is not null
 			and exists (select from unnest($1::text[]) o where application_name = o
 				or starts_with(application_name, o || ' ') and application_name not in (o || ' reads', o || ' monitor'))), '[]')::text,
-	coalesce((select json_agg(gid order by gid) from pg_prepared_xacts where database = current_database()), '[]')::text,
+	coalesce((select json_agg(json_build_object('name', gid, 'number', (pg_snapshot_xmax(snap)::text::bigint & ~4294967295::bigint) | (transaction::text)::bigint) order by gid)
+		from pg_prepared_xacts, s where database = current_database()), '[]')::text,
 	not pg_has_role(current_user, 'pg_read_all_stats', 'usage')`
 
 // transaction is readonly.Transaction as the query has it.
@@ -135,6 +136,11 @@ func (w *Witness) Look(ctx context.Context) (readonly.Sight, error) {
 	err := errors.Join(w.read(numbered, &sight.Numbered), w.read(unnumbered, &sight.Unnumbered), json.Unmarshal([]byte(prepared), &sight.Prepared))
 	if err != nil {
 		return readonly.Sight{}, fmt.Errorf("pgwitness: the answer of PostgreSQL is not understood: %w", err)
+	}
+	for i := range sight.Prepared {
+		if p := &sight.Prepared[i]; p.Number >= sight.Next && p.Number >= 1<<32 {
+			p.Number -= 1 << 32 // it was prepared before the low half began anew
+		}
 	}
 	return sight, nil
 }

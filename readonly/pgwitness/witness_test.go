@@ -13,13 +13,17 @@ import (
 
 	"github.com/scaleaware/scaleaware/dbsplit"
 	"github.com/scaleaware/scaleaware/internal/pgcluster"
+	"github.com/scaleaware/scaleaware/internal/rediscluster"
 	"github.com/scaleaware/scaleaware/readonly"
 	"github.com/scaleaware/scaleaware/readonly/pgwitness"
 )
 
-var shared = pgcluster.NewShared(&pgcluster.Options{Settings: map[string]string{"max_prepared_transactions": "10"}})
+var (
+	shared      = pgcluster.NewShared(&pgcluster.Options{Settings: map[string]string{"max_prepared_transactions": "10"}})
+	redisServer = rediscluster.NewShared(&rediscluster.Options{Nodes: 1})
+)
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(shared.Around(m)) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(redisServer.Around(shared.Around(m))) }
 
 var _ pgwitness.Database = (*dbsplit.DB)(nil)
 
@@ -170,9 +174,16 @@ func TestPreparedTransactionHoldsTheFence(t *testing.T) {
 	r := newRig(t, nil)
 	conn := r.session("psql")
 	r.exec(conn, "begin", "insert into t values (1)", "prepare transaction 'half done'")
-	if sight := r.look(); !slices.Equal(sight.Prepared, []string{"half done"}) {
-		t.Errorf("%+v", sight)
+	mark := r.mark()
+	if sight := r.look(); len(sight.Prepared) != 1 || sight.Prepared[0].Name != "half done" || sight.Prepared[0].Number >= mark {
+		t.Errorf("mark %d, %+v", mark, sight)
 	}
+	mark = r.mark()
+	r.exec(r.session("psql"), "begin", "insert into t values (1)", "prepare transaction 'later'")
+	if sight := r.look(); len(sight.Prepared) != 2 || sight.Prepared[1].Number <= mark {
+		t.Errorf("mark %d, %+v", mark, sight)
+	}
+	r.exec(conn, "rollback prepared 'later'")
 	r.exec(conn, "rollback prepared 'half done'")
 	if sight := r.look(); len(sight.Prepared) != 0 {
 		t.Errorf("%+v", sight)
