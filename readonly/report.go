@@ -27,6 +27,8 @@ type Report struct {
 	State
 	// Phase is how far the change has come.
 	Phase string `json:"phase"`
+	// Provable says that Phase can come to "held": there is a Witness, and nobody's writes are allowed.
+	Provable bool `json:"provable"`
 	// Held is that Phase is "held": a proof that this service writes nothing.
 	Held bool `json:"held"`
 	// Instances is the number of instances: those that were heard of in the last minute and have not said goodbye.
@@ -66,7 +68,7 @@ type InstanceReport struct {
 func (s *Switch) settled(r Report) bool {
 	switch {
 	case r.Phase == PhaseDrained:
-		return s.options.Witness == nil || !r.total()
+		return !r.Provable
 	case r.Phase == PhaseOff:
 		return len(r.Missing) == 0
 	}
@@ -135,6 +137,7 @@ func (s *Switch) Report(ctx context.Context) (Report, error) {
 	if report.Tier == "" {
 		report.Tier = Full
 	}
+	report.Provable = s.options.Witness != nil && state.total()
 	switch {
 	case len(report.Missing) > 0 || report.Acknowledged == 0:
 		report.Phase = PhaseAnnounced
@@ -143,7 +146,7 @@ func (s *Switch) Report(ctx context.Context) (Report, error) {
 	default:
 		report.Phase = PhaseDrained
 	}
-	if report.Phase == PhaseDrained && s.options.Witness != nil && state.total() {
+	if report.Phase == PhaseDrained && report.Provable {
 		report.Database = s.database(ctx, state, acks)
 		if own := acks[s.options.Instance]; own.Mark != s.mark() {
 			_ = s.acknowledge(ctx) // so that the others prove by the same mark; the next poll does it too

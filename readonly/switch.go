@@ -28,6 +28,7 @@ type Switch struct {
 	adopting sync.Mutex
 	changed  chan struct{} // is closed with the next change; adopting guards it
 	counts   counts
+	said     atomic.Pointer[Ack] // what the others were told last
 	made     time.Time
 	heard    atomic.Int64 // when the store was last asked with success, in ns since made
 	reached  atomic.Pointer[reach]

@@ -103,6 +103,11 @@ func (s *Switch) drain(ctx context.Context, wake <-chan struct{}) {
 	defer tick.Stop()
 	for range s.options.Poll / drainTick {
 		ack, _ := s.ack()
+		if said := s.said.Load(); said == nil || *said != ack {
+			if s.acknowledge(ctx) != nil {
+				return
+			}
+		}
 		if !ack.busy() || len(wake) > 0 {
 			return
 		}
@@ -110,9 +115,6 @@ func (s *Switch) drain(ctx context.Context, wake <-chan struct{}) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-		}
-		if now, _ := s.ack(); now != ack && s.acknowledge(ctx) != nil {
-			return
 		}
 	}
 }
@@ -153,7 +155,11 @@ func (s *Switch) acknowledge(ctx context.Context) error {
 	if !known {
 		return nil
 	}
-	return s.store.Acknowledge(ctx, s.options.Instance, ack, remembered)
+	err := s.store.Acknowledge(ctx, s.options.Instance, ack, remembered)
+	if err == nil {
+		s.said.Store(&ack)
+	}
+	return err
 }
 
 // ack counts after it has read the state: what is not counted then has asked after the state refused it.

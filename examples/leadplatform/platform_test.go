@@ -127,7 +127,7 @@ func readOnlyMode(t *testing.T, p *platform) {
 		Instances, Acknowledged int
 	}
 	on := call[report](t, "POST", s.Admin+"/api/v1/admin/read-only-mode", `{"reason":"test"}`)
-	if !on.Enabled || on.Phase != "drained" || on.Instances != 6 || on.Acknowledged != 6 {
+	if !on.Enabled || on.Phase != "held" || on.Instances != 6 || on.Acknowledged != 6 {
 		t.Fatalf("enable: %+v; want three API instances, two workers and the platform itself", on)
 	}
 	count := func() string { return query(t, s.Primary, `SELECT count(*)::text FROM "Lead"`) }

@@ -117,6 +117,7 @@ func (in *instance) writes(ctx context.Context, group *sync.WaitGroup, done *ato
 			})
 		},
 		func() error { // a statement whose caller leaves: the server goes on with it, and numbers it late
+			time.Sleep(time.Duration(rand.IntN(200)) * time.Millisecond) // each costs a connection
 			hurry, cancel := context.WithTimeout(ctx, time.Duration(1+rand.IntN(5))*time.Millisecond)
 			defer cancel()
 			_, err := in.db.Exec(hurry, "insert into w (source) select 'ours' from pg_sleep(0.01)")
@@ -141,7 +142,7 @@ func foreign(ctx context.Context, pool *pgxpool.Pool, group *sync.WaitGroup, don
 	for _, way := range []func() error{
 		func() error {
 			_, err := pool.Exec(ctx, "insert into w (source) values ('foreign')")
-			time.Sleep(time.Millisecond)
+			time.Sleep(time.Duration(rand.IntN(10)) * time.Millisecond)
 			return err
 		},
 		func() error {
@@ -216,7 +217,7 @@ func TestNothingIsWrittenAfterHeld(t *testing.T) {
 	var waited, most time.Duration
 	held := 0
 	for toggle := range toggles {
-		for before := ours.Load(); ours.Load() < before+20 && r.ctx.Err() == nil; { // all write again
+		for before := ours.Load(); ours.Load() < before+10 && r.ctx.Err() == nil; { // all write again
 			time.Sleep(time.Millisecond)
 		}
 		on, off := fleet[toggle%3], fleet[(toggle+1)%3]
