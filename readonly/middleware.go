@@ -17,7 +17,7 @@ import (
 func (s *Switch) Middleware(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if reads(r.Method) {
-			if s.barrier() != nil && disguised(r) {
+			if !s.open() && disguised(r) {
 				s.admit(next, w, r)
 				return
 			}

@@ -80,6 +80,9 @@ func (s *Switch) instrument() error {
 // AllowWrite returns nil when the caller may write, or a *RefusedError. It costs one atomic load while nothing is
 // refused. Handlers of GraphQL, of GETs that write and of messages on long-lived connections ask it, or Begin.
 func (s *Switch) AllowWrite(ctx context.Context) error {
+	if s.open() {
+		return nil
+	}
 	closed := s.barrier()
 	if closed == nil {
 		return nil
@@ -107,6 +110,9 @@ func (s *Switch) Begin(ctx context.Context) (done func(), err error) {
 func (s *Switch) enter(ctx context.Context) (*atomic.Int64, error) {
 	for {
 		n := s.writes.enter()
+		if s.open() {
+			return n, nil
+		}
 		closed := s.barrier()
 		if closed == nil {
 			return n, nil
@@ -125,6 +131,9 @@ func (s *Switch) enter(ctx context.Context) (*atomic.Int64, error) {
 		n.Add(-1)
 	}
 }
+
+// open is the fast way, short enough to be inlined: nothing refuses writes, and no clock has to be looked at.
+func (s *Switch) open() bool { return s.closed.Load() == nil && s.options.Isolated == 0 }
 
 // barrier is what refuses writes to some at least, or nil.
 func (s *Switch) barrier() *State {
