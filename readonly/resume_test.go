@@ -188,7 +188,12 @@ func TestEndWaitsForTheStepThatRuns(t *testing.T) {
 		note := func(s string) { mu.Lock(); log = append(log, s); mu.Unlock() }
 		step := readonly.Step{
 			Name: "slow",
-			Do:   func(context.Context) (any, error) { note("do"); time.Sleep(5 * time.Second); note("done"); return nil, nil },
+			Do: func(context.Context) (any, error) {
+				note("do")
+				time.Sleep(5 * time.Second)
+				note("done")
+				return nil, nil
+			},
 			Undo: func(context.Context, json.RawMessage) (any, error) { note("undo"); return nil, nil },
 		}
 		ia, err1 := readonly.NewIncident(a, step)
