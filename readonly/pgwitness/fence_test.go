@@ -183,7 +183,7 @@ func foreign(ctx context.Context, pool *pgxpool.Pool, group *sync.WaitGroup, don
 // TestNothingIsWrittenAfterHeld toggles under load, SCALEAWARE_TOGGLES times (make soak: 1000). After each "held" no
 // transaction of ours commits: none above the mark, and none below it that was not there.
 func TestNothingIsWrittenAfterHeld(t *testing.T) {
-	toggles := 15
+	toggles := 8
 	if text := os.Getenv("SCALEAWARE_TOGGLES"); text != "" {
 		var err error
 		if toggles, err = strconv.Atoi(text); err != nil {
