@@ -3,6 +3,7 @@ GO    ?= go
 # The race detector needs a C compiler; CI sets RACE=-race and so insists on it.
 RACE  ?= $(shell command -v gcc >/dev/null 2>&1 || command -v clang >/dev/null 2>&1 && echo -race)
 SOAK  ?= 10m
+TOGGLES ?= 1000
 PAIRS ?= 1000000
 READS ?= 10000000
 # Arguments of bench/, for example BENCH='-only "One read"' or BENCH=-quick: see bench/main.go.
@@ -61,8 +62,9 @@ agree: ## Let a real Prometheus watch the platform while faults are driven: its 
 	@scripts/install-servers postgres redis prometheus
 	SCALEAWARE_REQUIRE_SERVERS=1 SCALEAWARE_AGREE=1 $(GO) test -count=1 -v -run TestPrometheusAgrees ./examples/leadplatform
 
-soak: ## Break the running platform again and again for SOAK (default 10m)
+soak: ## Toggle read-only mode TOGGLES times under load (default 1000), then break the running platform for SOAK (default 10m)
 	@scripts/install-servers postgres redis
+	SCALEAWARE_REQUIRE_SERVERS=1 SCALEAWARE_TOGGLES=$(TOGGLES) $(GO) test -timeout 0 -v -run TestNothingIsWrittenAfterHeld ./readonly/pgwitness
 	SCALEAWARE_REQUIRE_SERVERS=1 SCALEAWARE_SOAK=$(SOAK) $(GO) test -timeout 0 -v -run TestIdlePrimary ./dbsplit
 	SCALEAWARE_REQUIRE_SERVERS=1 SCALEAWARE_SOAK=$(SOAK) $(GO) test -timeout 0 -v -run TestPlatformSoak ./examples/leadplatform
 

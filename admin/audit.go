@@ -32,7 +32,13 @@ type Record struct {
 	Remote string
 	// Error is what the client was told, or "".
 	Error string
+	// Detail says more of what was done, as the cause of an automatic change, or "".
+	Detail string
 }
+
+// Record adds what was done without a request, such as read-only mode that tripped by itself, to the audit. Role is what it
+// would have taken; Method, Path and Remote are empty.
+func (h *Handler) Record(record Record) { h.journal.add(record) }
 
 type auditEntry struct {
 	Time       time.Time `json:"time"`
@@ -46,6 +52,7 @@ type auditEntry struct {
 	DurationMS float64   `json:"duration_ms"`
 	Remote     string    `json:"remote"`
 	Error      string    `json:"error,omitempty"`
+	Detail     string    `json:"detail,omitempty"`
 }
 
 type auditReply struct {
@@ -107,7 +114,7 @@ func (j *journal) add(record Record) {
 		slog.String("actor", record.Actor), slog.String("role", record.Role), slog.String("operation", record.Operation),
 		slog.String("method", record.Method), slog.String("path", record.Path), slog.Bool("dry_run", record.DryRun),
 		slog.Int("status", record.Status), slog.Duration("duration", record.Duration), slog.String("remote", record.Remote),
-		slog.String("error", record.Error))
+		slog.String("error", record.Error), slog.String("detail", record.Detail))
 	if j.hook == nil {
 		return
 	}
@@ -136,7 +143,7 @@ func (j *journal) list(_ context.Context, call *Call) (any, error) {
 	for _, r := range records[:min(limit, len(records))] {
 		reply.Records = append(reply.Records, auditEntry{
 			Time: r.Time, Actor: r.Actor, Role: r.Role, Operation: r.Operation, Method: r.Method, Path: r.Path, DryRun: r.DryRun,
-			Status: r.Status, DurationMS: float64(r.Duration.Microseconds()) / 1000, Remote: r.Remote, Error: r.Error,
+			Status: r.Status, DurationMS: float64(r.Duration.Microseconds()) / 1000, Remote: r.Remote, Error: r.Error, Detail: r.Detail,
 		})
 	}
 	return reply, nil

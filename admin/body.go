@@ -19,22 +19,23 @@ const (
 	bodyTimeout = 15 * time.Second // for a client to send its body
 )
 
-// readBody returns a pointer to a new value of the operation's body type, or nil when it has none.
-func (rt *route) readBody(w http.ResponseWriter, r *http.Request) (any, error) {
-	data, err := takeBody(w, r, rt.handler.opts.MaxBody)
+// readBody returns a pointer to a new value of the operation's body type, or nil when it has none, and what was sent.
+func (rt *route) readBody(w http.ResponseWriter, r *http.Request) (body any, sent []byte, err error) {
+	sent, err = takeBody(w, r, rt.handler.opts.MaxBody)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if rt.bodyType == nil {
-		if len(bytes.TrimSpace(data)) > 0 {
-			return nil, Invalid("body", "this operation takes no body: send none")
+		if len(bytes.TrimSpace(sent)) > 0 {
+			return nil, nil, Invalid("body", "this operation takes no body: send none")
 		}
-		return nil, nil
+		return nil, sent, nil
 	}
 	if err := checkContentType(r); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return decodeBody(data, rt.bodyType)
+	body, err = decodeBody(sent, rt.bodyType)
+	return body, sent, err
 }
 
 func takeBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {

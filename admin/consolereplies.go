@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -169,4 +170,41 @@ type readOnlyReply struct {
 	Acknowledged int
 	Missing      []string
 	InFlight     int64 `json:"in_flight"`
+	Jobs         int64
+	Connections  int64
+	Tier         string
+	Tenants      []string
+	Source       string
+	Lease        time.Time
+	Provable     bool
+	Database     *databaseProof
+}
+
+type databaseProof struct {
+	Quiet    bool
+	Fence    uint64
+	Numbered uint64 `json:"numbered_since"`
+	Waiting  []transactionReply
+	Prepared []struct{ Name string }
+	Foreign  []transactionReply `json:"foreign_writers"`
+	Blind    bool
+	Error    string
+}
+
+type transactionReply struct {
+	PID         int
+	Application string
+	User        string
+}
+
+// String says who it is, as far as that is known.
+func (t transactionReply) String() string {
+	if t.PID == 0 {
+		return "a transaction of nobody known"
+	}
+	name := t.Application
+	if name == "" {
+		name = "a program without a name"
+	}
+	return fmt.Sprintf("%s (process %d, role %s)", name, t.PID, t.User)
 }

@@ -19,6 +19,7 @@ type Handler struct {
 	limiter    *limiter
 	journal    *journal
 	background *Background
+	repeats    repeats
 	log        *slog.Logger
 
 	bodyTimeout time.Duration

@@ -80,6 +80,13 @@ func (d *document) describe(rt *route, s *schemas, started object) object {
 			"schema": object{"type": "boolean"},
 		})
 	}
+	if rt.write {
+		params = append(params, object{
+			"name": "Idempotency-Key", "in": "header", "required": false,
+			"description": "The same key with the same request gives the first one's answer and does nothing again; with another request it is a 422. Remembered for a day, by this instance.",
+			"schema":      object{"type": "string", "minLength": 1, "maxLength": maxKeyBytes},
+		})
+	}
 	if len(params) > 0 {
 		out["parameters"] = params
 	}

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"reflect"
@@ -85,16 +86,44 @@ func (rt *route) attempt(w *statusWriter, r *http.Request, v *visit) (err error)
 		return err
 	}
 	v.dryRun = call.DryRun
-	if call.Body, err = rt.readBody(w, r); err != nil {
+	var sent []byte
+	if call.Body, sent, err = rt.readBody(w, r); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), h.opts.Timeout)
-	defer cancel()
-	reply, err := rt.Do(ctx, call)
+	key := ""
+	if rt.write {
+		if key, err = idempotencyKey(r); err != nil {
+			return err
+		}
+	}
+	if key == "" {
+		reply, err := rt.do(r, call)
+		if err != nil {
+			return err
+		}
+		return writeReply(w, reply)
+	}
+	known := repeatKey{id.Name, key}
+	first, err := h.repeats.begin(known, fingerprint(r, sent), time.Now())
 	if err != nil {
 		return err
 	}
+	if first != nil {
+		return first.write(w)
+	}
+	var reply any
+	err = errors.New("admin: the operation panicked")
+	defer func() { h.repeats.finish(known, reply, err) }()
+	if reply, err = rt.do(r, call); err != nil {
+		return err
+	}
 	return writeReply(w, reply)
+}
+
+func (rt *route) do(r *http.Request, call *Call) (any, error) {
+	ctx, cancel := context.WithTimeout(r.Context(), rt.handler.opts.Timeout)
+	defer cancel()
+	return rt.Do(ctx, call)
 }
 
 func (rt *route) record(r *http.Request, v *visit, status int, began time.Time, err error) Record {

@@ -34,6 +34,10 @@ func (db *DB) partitionsAlone(ctx context.Context, table string) (s *session, r 
 	if s, err = db.connect(ctx, "partitions", maintenanceLockTimeout); err != nil {
 		return nil, nil, nil, unavailable(err)
 	}
+	if err := db.allow(ctx); err != nil { // asked again, as acquireWrite does
+		s.close()
+		return nil, nil, nil, refusedOperation(err)
+	}
 	if r, err = partitionsOf(ctx, s, table); err == nil {
 		err = r.alone(ctx, s)
 	}

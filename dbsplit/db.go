@@ -37,6 +37,7 @@ type DB struct {
 
 	resize  sync.Mutex // serialises replacing pools and places
 	retired sync.WaitGroup
+	writing writing
 
 	monitor    monitor
 	told       toldTokens

@@ -93,11 +93,17 @@ func (w *succession) acquireWrite(ctx context.Context) (*pgxpool.Conn, *node, er
 		}
 		c, _, err := p.take(ctx)
 		if err == nil {
-			if db.writer.Load() == n {
-				return c, n, nil
+			if db.writer.Load() != n {
+				c.Release()
+				continue
 			}
-			c.Release()
-			continue
+			// Asked once more now that Writing counts the connection: whoever closes the gate and then reads 0 has
+			// missed nobody.
+			if err := db.allow(ctx); err != nil {
+				c.Release()
+				return nil, nil, refusal(err)
+			}
+			return c, n, nil
 		}
 		if db.closed.Load() {
 			return nil, nil, ErrClosed

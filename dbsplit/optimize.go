@@ -55,6 +55,9 @@ func (db *DB) OptimizeTable(ctx context.Context, table string, opts OptimizeOpti
 		return nil, unavailable(err)
 	}
 	defer s.close()
+	if err := db.allow(ctx); err != nil { // asked again, as acquireWrite does
+		return nil, refusedOperation(err)
+	}
 	begun := time.Now()
 	if report.Before, err = tableState(ctx, s, r); err != nil {
 		return nil, unavailable(err)

@@ -22,6 +22,11 @@ type Options struct {
 	// Name labels this DB's metrics and its sessions (application_name). Zero means "db".
 	Name string
 
+	// FenceLock is the key of an advisory lock that each writing transaction holds, shared, until it ends. Whoever takes
+	// it exclusively, as readonly/pgwitness can, has then waited for all of them, other programs' that hold it
+	// included. It rides on BEGIN and costs no round trip. Zero means none.
+	FenceLock int64
+
 	// MinConns is how many connections each pool keeps open. Zero means the connection string's pool_min_conns,
 	// or none.
 	MinConns int32

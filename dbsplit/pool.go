@@ -76,6 +76,7 @@ func (db *DB) newPool(n *node, role string, maxConns int32) (*pool, error) {
 		n.refuseStandbys(c)
 	} else {
 		n.readOnly(c)
+		c.ConnConfig.RuntimeParams["application_name"] += readsSuffix
 	}
 	p, err := pgxpool.NewWithConfig(context.Background(), c)
 	if err != nil {
@@ -136,6 +137,7 @@ func (db *DB) Resize(ctx context.Context, maxConns int32) error {
 func (db *DB) replaceWrites(n *node, maxConns int32) error {
 	p, err := db.newPool(n, poolPrimary, maxConns)
 	if err == nil {
+		db.writing.enter(p)
 		db.retire(n.writes.Swap(p))
 	}
 	return err
@@ -157,6 +159,9 @@ func (db *DB) replaceReads(n *node, writer bool) error {
 // retire closes a pool when its last connection is given back.
 func (db *DB) retire(p *pool) {
 	if p != nil {
-		db.retired.Go(p.Close)
+		db.retired.Go(func() {
+			p.Close()
+			db.writing.leave(p)
+		})
 	}
 }

@@ -19,7 +19,8 @@ select r.recovering,
 		else ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int
 	end,
 	(select system_identifier from pg_control_system()),
-	i.wal_block_size, i.bytes_per_wal_segment
+	i.wal_block_size, i.bytes_per_wal_segment,
+	current_setting('transaction_read_only') = 'on'
 from (select pg_is_in_recovery() as recovering) r, pg_control_init() i`
 
 // position is what one probe says of a server.
@@ -27,6 +28,8 @@ type position struct {
 	recovering bool
 	// at is the end of the log on a primary, and what has been replayed on a replica.
 	at scaleaware.Token
+	// refuses says that a session which asks for nothing is read-only, on a primary too.
+	refuses bool
 }
 
 type rowQuerier interface {
@@ -40,7 +43,7 @@ func probe(ctx context.Context, q rowQuerier) (position, error) {
 		timeline            int32
 		blockSize, segBytes int64
 	)
-	err := q.QueryRow(ctx, probeSQL).Scan(&p.recovering, &lsn, &timeline, &system, &blockSize, &segBytes)
+	err := q.QueryRow(ctx, probeSQL).Scan(&p.recovering, &lsn, &timeline, &system, &blockSize, &segBytes, &p.refuses)
 	if err != nil {
 		return position{}, fmt.Errorf("dbsplit: probe: %w", err)
 	}

@@ -15,6 +15,7 @@ import (
 // not reach the next user of that.
 type session struct {
 	*pgx.Conn
+	db      *DB
 	mu      sync.Mutex
 	notices []*pgconn.Notice
 }
@@ -37,14 +38,16 @@ func (db *DB) connect(ctx context.Context, purpose string, lockTimeout time.Dura
 	if !n.pooled() {
 		maps.Copy(c.RuntimeParams, settings)
 	}
-	s := new(session)
+	s := &session{db: db}
 	c.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.notices = append(s.notices, n)
 	}
+	db.writing.session(1)
 	conn, err := pgx.ConnectConfig(ctx, c)
 	if err != nil {
+		db.writing.session(-1)
 		return nil, n.explainConnect(err)
 	}
 	recovering := inRecovery(conn.PgConn())
@@ -56,13 +59,17 @@ func (db *DB) connect(ctx context.Context, purpose string, lockTimeout time.Dura
 	}
 	if err != nil {
 		hangUp(conn)
+		db.writing.session(-1)
 		return nil, err
 	}
 	s.Conn = conn
 	return s, nil
 }
 
-func (s *session) close() { hangUp(s.Conn) }
+func (s *session) close() {
+	hangUp(s.Conn)
+	s.db.writing.session(-1)
+}
 
 // warning returns the first warning that the server has sent. Severities are localised, except in their own field.
 func (s *session) warning() string {

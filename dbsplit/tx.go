@@ -27,6 +27,9 @@ func (db *DB) BeginTx(ctx context.Context, txOptions pgx.TxOptions) (pgx.Tx, err
 	if err := db.allow(ctx); err != nil {
 		return nil, refusal(err)
 	}
+	if lock := db.opts.FenceLock; lock != 0 {
+		txOptions = fenced(txOptions, lock)
+	}
 	patience := succession{db: db}
 	for {
 		conn, node, err := patience.acquireWrite(ctx)
@@ -54,6 +57,24 @@ func (s statement) beginTx(ctx context.Context, txOptions pgx.TxOptions) (*write
 		return nil, err
 	}
 	return &writeTx{Tx: tx, statement: s, watermark: w}, nil
+}
+
+// fenced makes a transaction hold the fence's lock, shared, from its first round trip to its end.
+func fenced(o pgx.TxOptions, lock int64) pgx.TxOptions {
+	if o.BeginQuery == "" {
+		o.BeginQuery = "begin"
+		if o.IsoLevel != "" {
+			o.BeginQuery += " isolation level " + string(o.IsoLevel)
+		}
+		if o.AccessMode != "" {
+			o.BeginQuery += " " + string(o.AccessMode)
+		}
+		if o.DeferrableMode != "" {
+			o.BeginQuery += " " + string(o.DeferrableMode)
+		}
+	}
+	o.BeginQuery += fmt.Sprintf("; select pg_advisory_xact_lock_shared(%d)", lock)
+	return o
 }
 
 // TxOption adjusts one transaction of InTx.

@@ -2,6 +2,7 @@ package dbsplit
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -31,8 +32,11 @@ func (w *succession) begin(ctx context.Context) (statement, error) {
 	s := statement{db: db, refused: db.allow(ctx)}
 	var err error
 	if s.refused == nil {
-		s.conn.poolConn, s.node, err = w.acquireWrite(ctx)
-	} else {
+		if s.conn.poolConn, s.node, err = w.acquireWrite(ctx); errors.As(err, new(*gateError)) {
+			s.refused = errors.Unwrap(err)
+		}
+	}
+	if s.refused != nil {
 		s.conn, err = db.acquireRead(ctx, db.writer.Load())
 	}
 	scaleaware.WatermarkFrom(ctx).Saw(db.asOf())
@@ -139,7 +143,13 @@ func (db *DB) CopyFrom(ctx context.Context, tableName pgx.Identifier, columnName
 	return n, statement{conn: guarded{poolConn: conn}, db: db, node: node}.explain(err)
 }
 
-func refusal(gate error) error { return fmt.Errorf("dbsplit: write refused: %w", gate) }
+func refusal(gate error) error { return &gateError{gate} }
+
+// gateError is the gate's refusal.
+type gateError struct{ gate error }
+
+func (e *gateError) Error() string { return "dbsplit: write refused: " + e.gate.Error() }
+func (e *gateError) Unwrap() error { return e.gate }
 
 // Ping checks that the primary answers. It does not wait for a failover.
 func (db *DB) Ping(ctx context.Context) error {

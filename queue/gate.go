@@ -150,6 +150,10 @@ func (f *fetcher) fetch(ctx context.Context, keys []string, args []any) *redis.C
 	if n == 0 {
 		return f.nothing(ctx, maxWait)
 	}
+	if err := f.jobs.allow(ctx, f.queue); err != nil { // asked again now that Writing counts it
+		f.slots.give(f.index, n)
+		return f.nothing(ctx, maxWait)
+	}
 	reply, err := f.pop(ctx, keys, args, n)
 	f.slots.give(f.index, n-len(reply.jobs))
 	if err == nil && len(reply.jobs) > 0 {

@@ -139,12 +139,17 @@ func (s *slots) notify() {
 }
 
 // busy returns how many jobs are between fetch and the return of their handler.
-func (s *slots) busy() int {
+func (s *slots) busy() int { return s.busyOf(func(int) bool { return true }) }
+
+// busyOf is busy for some queues.
+func (s *slots) busyOf(counts func(queue int) bool) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := 0
-	for _, i := range s.inflight {
-		n += i
+	for i, running := range s.inflight {
+		if counts(i) {
+			n += running
+		}
 	}
 	return n
 }

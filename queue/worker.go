@@ -129,6 +129,12 @@ func (w *Worker) Resize(n int) error {
 // Busy returns how many jobs run in this worker now.
 func (w *Worker) Busy() int { return w.slots.busy() }
 
+// Writing returns how many of them may write: those of queues that are not ReadsOnly. Once Options.Gate is closed and
+// Writing has returned 0, none starts until it opens.
+func (w *Worker) Writing() int {
+	return w.slots.busyOf(func(i int) bool { return !w.queues[i].ReadsOnly })
+}
+
 // Run works until ctx ends, then drains: it fetches no more, waits DrainTimeout for running jobs, cancels their
 // contexts with ErrShutdown, and puts back what is not done, with no attempt counted. It returns nil then. While Redis
 // cannot be reached it waits for it. It returns ErrEvicting or ErrNotGated when jobs could be lost or limits broken.

@@ -2,23 +2,32 @@
 //
 // # Promises
 //
-//   - A read is never refused: GET, HEAD, OPTIONS, TRACE and QUERY pass the middleware, always.
-//   - After [Switch.Enable] has returned with every instance acknowledged, each of them refuses new writes. Writing
-//     requests that were in flight when an instance acknowledged are counted in the answer; running jobs are not. An
-//     instance that fell silent is named as missing for a minute. The answer does not claim that the database is quiet.
+//   - A read is never refused: GET, HEAD, OPTIONS, TRACE and QUERY pass the middleware, unless they open a WebSocket or a
+//     header overrides their method.
+//   - "held" is a proof. Every instance that was heard of in the last minute refuses writes; the requests, jobs and database
+//     connections that began before have ended; and in the database every transaction has ended that had begun to write
+//     before that, with none left of this service that could. Programs that know nothing of the switch are not
+//     stopped: they are listed.
+//   - Whatever is not yet true is said as it is: [Report] counts what is awaited, and names who.
 //   - An empty request to the operation enables and never toggles; enabling twice is enabling once.
 //   - The state has an epoch that only grows. A lost, evicted or rolled-back state in the store is written back by any
-//     instance that knows a later epoch.
+//     instance that knows a later epoch. A message is only a reason to read the store, so forging one switches nothing.
+//   - What a [Keeper] has tripped ends by itself with its cause or its keepers; what a person has enabled does not.
+//   - The steps of an [Incident] are done, and undone, whoever dies in between.
 //
 // # Failure behaviour
 //
-// When the store is lost, an instance keeps the last state that it knew. An instance that never reached the store refuses
-// writes, unless Options.AssumeWritable says otherwise. A lost push costs at most one poll interval. [Switch.Ready]
-// reports a store that does not answer; it says nothing about the mode, so a read-only instance stays in rotation.
+// When the store is lost, an instance keeps the last state that it knew; with Options.Isolated it stops writing after a
+// while, which is what makes "held" true of an instance that is cut off from the store and not from the database. An
+// instance that never reached the store refuses writes, unless Options.AssumeWritable says otherwise. A store that forgot
+// the state and has nobody to tell it lets a new instance write until then: readonly/pairstore keeps a second witness. A lost
+// push costs at most one poll interval. [Switch.Ready] reports a store that does not answer; it says nothing about the mode,
+// so a read-only instance stays in rotation. Clocks end Until and leases: each instance looks at its own.
 //
 // # Use
 //
-// [Switch.Middleware] answers 503 early and politely. The fence is [Switch.AllowWrite], the small interface that dbsplit
-// and queue ask before they write: it holds for whatever path a write takes. [Incident] bundles the switch with other
-// reversible steps under one epoch and one undo.
+// [Switch.Middleware] answers 503 early and politely. The gate is [Switch.AllowWrite], the small interface that dbsplit
+// and queue ask before they write: it holds for whatever path a write takes. [Switch.CountConnections] and
+// [Switch.CountJobs] tell the fence what to wait for, and Options.Witness proves the rest. Tier [Staff] and
+// Change.Tenants close the service to some only; nothing can be proven then. [Switch.Changed] tells long-lived connections.
 package readonly

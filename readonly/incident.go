@@ -2,20 +2,34 @@ package readonly
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // Step is one reversible measure of an Incident. Do and Undo must be idempotent: both are repeated when the
-// instance that ran them died half-way.
+// instance that ran them died half-way. They run one at a time, over all instances.
 type Step struct {
 	// Name names the step in answers.
 	Name string
+	// Before returns what the step finds, for its Undo, before Do is called for the first time: a queue that was paused
+	// already is not to be resumed. It is kept as JSON with the state. Zero means that there is nothing to find.
+	Before func(ctx context.Context) (any, error)
 	// Do takes the measure and returns what it did.
 	Do func(ctx context.Context) (any, error)
-	// Undo takes it back.
-	Undo func(ctx context.Context) (any, error)
+	// Undo takes it back. before is what Before returned, or nil.
+	Undo func(ctx context.Context, before json.RawMessage) (any, error)
 }
+
+const (
+	// stepTimeout bounds a step. An instance that is silent for longer has lost its claim on the steps.
+	stepTimeout = 20 * time.Second
+	stepLease   = stepTimeout + 10*time.Second
+	// retryEnding is how long a failed undo rests before it is tried again by itself.
+	retryEnding = 10 * time.Second
+	maxBefore   = 16 << 10 // bytes
+)
 
 // Incident is read-only mode and further steps as one: begun together, undone together, from any instance.
 type Incident struct {
@@ -23,7 +37,7 @@ type Incident struct {
 	steps []Step
 }
 
-// NewIncident bundles mode with steps.
+// NewIncident bundles mode with steps. Every instance has the same steps, in the same order.
 func NewIncident(mode *Switch, steps ...Step) (*Incident, error) {
 	var errs []error
 	if mode == nil {
@@ -41,10 +55,12 @@ func NewIncident(mode *Switch, steps ...Step) (*Incident, error) {
 type IncidentReport struct {
 	// ReadOnly is the mode after the change.
 	ReadOnly Report `json:"read_only"`
-	// Steps are in the order in which they ran.
+	// Steps are those that ran for this answer, in their order.
 	Steps []StepReport `json:"steps"`
-	// Complete is false when a step failed; the call may be repeated.
+	// Complete is false when a step failed, or another instance is at it; the call may be repeated.
 	Complete bool `json:"complete"`
+	// DryRun says that nothing was done.
+	DryRun bool `json:"dry_run"`
 }
 
 // StepReport tells how one step went.
@@ -58,48 +74,65 @@ type StepReport struct {
 }
 
 // Begin enables the mode, then runs every step, going on after a failed one: half the relief is better than none,
-// and the report says which half. It fails only when the mode itself could not be changed. It does not end by itself,
-// because the steps have to be undone: c.Until must be zero.
+// and the report says which half. It fails only when the mode itself could not be changed. At c.Until, if it is given, writes
+// are allowed again and the steps are undone by any instance whose Run runs. When this one dies before the last step
+// another goes on.
 func (i *Incident) Begin(ctx context.Context, c Change) (IncidentReport, error) {
-	if !c.Until.IsZero() {
-		return IncidentReport{}, errors.New("readonly: an incident ends by End only, leave Until out")
-	}
 	c.incident = true
-	mode, err := i.mode.Enable(ctx, c)
-	if err != nil {
+	if _, err := i.mode.Enable(ctx, c); err != nil {
 		return IncidentReport{}, err
 	}
-	report := IncidentReport{ReadOnly: mode, Complete: true}
-	for _, step := range i.steps {
-		report.add(step.Name, step.Do)(ctx)
-	}
-	return report, nil
+	return i.report(ctx)
 }
 
 // End undoes the steps in reverse and then allows writes again. When a step could not be undone the mode stays as
-// it is, still marked as an incident, so that the call can be repeated.
+// it is, still marked as an incident, so that the call can be repeated; Run repeats it too. Without an incident it changes
+// nothing.
 func (i *Incident) End(ctx context.Context, actor string) (IncidentReport, error) {
-	report := IncidentReport{Complete: true}
-	for n := len(i.steps) - 1; n >= 0; n-- {
-		report.add(i.steps[n].Name, i.steps[n].Undo)(ctx)
+	if err := i.ending(ctx, actor); err != nil {
+		return IncidentReport{}, err
 	}
-	var err error
-	if report.Complete {
-		report.ReadOnly, err = i.mode.Disable(ctx, actor)
+	return i.report(ctx)
+}
+
+func (i *Incident) report(ctx context.Context) (IncidentReport, error) {
+	steps, err := i.work(ctx)
+	if err != nil {
+		return IncidentReport{Steps: steps}, err
+	}
+	report := IncidentReport{Steps: steps}
+	if state, _ := i.mode.State(); state.Incident {
+		report.Complete = state.Relief.Phase == "begun" && len(state.Relief.Failed) == 0
 	} else {
-		report.ReadOnly, err = i.mode.Report(ctx)
+		report.Complete = true
 	}
+	report.ReadOnly, err = i.mode.Report(ctx)
 	return report, err
 }
 
-func (r *IncidentReport) add(name string, run func(context.Context) (any, error)) func(context.Context) {
-	return func(ctx context.Context) {
-		result, err := run(ctx)
-		step := StepReport{Name: name, Result: result}
-		if err != nil {
-			step.Error = err.Error()
-			r.Complete = false
+// Run ends the incident at its time, and goes on with steps whose instance has died, until ctx ends.
+func (i *Incident) Run(ctx context.Context) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
 		}
-		r.Steps = append(r.Steps, step)
+		state, _ := i.mode.State()
+		if !state.Incident {
+			continue
+		}
+		err := error(nil)
+		if state.Relief.Phase != "ending" && !state.Until.IsZero() && !time.Now().Before(state.Until) {
+			err = i.ending(ctx, i.mode.options.Instance)
+		}
+		if err == nil {
+			_, err = i.work(ctx)
+		}
+		if err != nil && ctx.Err() == nil {
+			i.mode.failed("incident", err)
+		}
 	}
 }

@@ -2,6 +2,7 @@ package readonly_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -27,7 +28,8 @@ func script(log *[]string, name string, fail *bool) readonly.Step {
 			return nil, nil
 		}
 	}
-	return readonly.Step{Name: name, Do: note("do"), Undo: note("undo")}
+	undo := note("undo")
+	return readonly.Step{Name: name, Do: note("do"), Undo: func(ctx context.Context, _ json.RawMessage) (any, error) { return undo(ctx) }}
 }
 
 func TestIncidentIsUndoneAsOne(t *testing.T) {
@@ -117,9 +119,6 @@ func TestOperations(t *testing.T) {
 		}
 		if _, err := do("readonly.disable", nil, false); status(err) != http.StatusConflict || writes() {
 			t.Fatalf("the mode of an incident was disabled alone: %v", err)
-		}
-		if _, err := do("incident.begin", &readonly.Request{Until: time.Now().Add(time.Hour)}, false); status(err) != http.StatusBadRequest {
-			t.Fatalf("an incident that ends by itself: %v", err)
 		}
 		if _, err := do("incident.end", nil, false); err != nil || !writes() {
 			t.Fatalf("end: %v", err)

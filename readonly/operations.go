@@ -2,6 +2,7 @@ package readonly
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"time"
 
@@ -19,47 +20,61 @@ type Request struct {
 	Reason string `json:"reason,omitempty"`
 	// Until ends the mode by itself, in RFC 3339.
 	Until time.Time `json:"until,omitzero"`
-	// Tier is what is refused: only "full", every write, is offered.
-	Tier string `json:"tier,omitempty"`
+	// Tier is whose writes are refused: "full", which is everybody's and what is meant when it is left out, or "staff",
+	// everybody's but that of staff.
+	Tier Tier `json:"tier,omitempty"`
+	// Tenants are those whose writes are refused, when it is not all.
+	Tenants []string `json:"tenants,omitempty"`
+}
+
+// ModeReport is the answer of the operations on the mode.
+type ModeReport struct {
+	Report
+	// DryRun says that nothing was changed: the rest is as it is now.
+	DryRun bool `json:"dry_run"`
 }
 
 // Operations returns the switch's operations for admin.New.
 func (s *Switch) Operations() []admin.Operation {
+	mode := func(report Report, err error) (any, error) { return answer(ModeReport{Report: report}, err) }
 	return []admin.Operation{
 		{
 			Method: http.MethodGet, Path: modePath, ID: "readonly.get",
-			Summary: "Read-only mode and which instances obey it", Reply: Report{},
-			Do: func(ctx context.Context, _ *admin.Call) (any, error) { return answer(s.Report(ctx)) },
+			Summary: "Read-only mode, which instances obey it, and how far the proof is that nothing is written", Reply: ModeReport{},
+			Do: func(ctx context.Context, _ *admin.Call) (any, error) { return mode(s.Report(ctx)) },
 		},
 		{
 			Method: http.MethodPost, Path: modePath, ID: "readonly.enable", Role: admin.Operator,
-			Summary: "Refuse writes on every instance; an empty body enables, never toggles", Body: Request{}, Reply: Report{},
+			Summary: "Refuse writes on every instance; an empty body enables, never toggles", Body: Request{}, Reply: ModeReport{},
 			Do: func(ctx context.Context, call *admin.Call) (any, error) {
-				change, err := requested(call)
+				change, err := s.requested(call)
 				if err != nil {
 					return nil, err
 				}
 				if call.DryRun {
-					return answer(s.Report(ctx))
+					return s.dry(ctx)
 				}
-				return answer(s.Enable(ctx, change))
+				return mode(s.Enable(ctx, change))
 			},
 		},
 		{
 			Method: http.MethodDelete, Path: modePath, ID: "readonly.disable", Role: admin.Operator,
-			Summary: "Allow writes again", Reply: Report{},
+			Summary: "Allow writes again", Reply: ModeReport{},
 			Do: func(ctx context.Context, call *admin.Call) (any, error) {
-				report, err := s.Report(ctx)
-				if err == nil && report.Incident && report.Enabled {
-					return nil, admin.Conflict("an incident holds read-only mode: DELETE %s undoes all of it", incidentPath)
+				if state, _ := s.State(); call.DryRun && !state.Incident {
+					return s.dry(ctx)
+				} else if call.DryRun {
+					return mode(Report{}, ErrIncident)
 				}
-				if call.DryRun || err != nil {
-					return answer(report, err)
-				}
-				return answer(s.Disable(ctx, call.Actor))
+				return mode(s.Disable(ctx, call.Actor))
 			},
 		},
 	}
+}
+
+func (s *Switch) dry(ctx context.Context) (any, error) {
+	report, err := s.Report(ctx)
+	return answer(ModeReport{Report: report, DryRun: true}, err)
 }
 
 // Operations returns the incident's operations for admin.New.
@@ -67,14 +82,11 @@ func (i *Incident) Operations() []admin.Operation {
 	return []admin.Operation{
 		{
 			Method: http.MethodPost, Path: incidentPath, ID: "incident.begin", Role: admin.Operator,
-			Summary: "Read-only mode and all relief steps as one reversible measure", Body: Request{}, Reply: IncidentReport{},
+			Summary: "Read-only mode and all relief steps as one reversible measure, undone at until or by DELETE", Body: Request{}, Reply: IncidentReport{},
 			Do: func(ctx context.Context, call *admin.Call) (any, error) {
-				change, err := requested(call)
+				change, err := i.mode.requested(call)
 				if err != nil {
 					return nil, err
-				}
-				if !change.Until.IsZero() {
-					return nil, admin.Invalid("until", "an incident has steps to undo, so it ends by DELETE %s only: leave until out", incidentPath)
 				}
 				if call.DryRun {
 					return i.plan(ctx)
@@ -98,25 +110,34 @@ func (i *Incident) Operations() []admin.Operation {
 // plan answers a dry run: the mode as it is and the steps that would run.
 func (i *Incident) plan(ctx context.Context) (any, error) {
 	mode, err := i.mode.Report(ctx)
-	plan := IncidentReport{ReadOnly: mode}
+	plan := IncidentReport{ReadOnly: mode, Steps: []StepReport{}, DryRun: true}
 	for _, step := range i.steps {
 		plan.Steps = append(plan.Steps, StepReport{Name: step.Name})
 	}
 	return answer(plan, err)
 }
 
-func requested(call *admin.Call) (Change, error) {
+// requested checks field by field, so that the answer names the one that is wrong.
+func (s *Switch) requested(call *admin.Call) (Change, error) {
 	body := admin.Body[Request](call)
-	if body.Tier != "" && body.Tier != "full" {
-		return Change{}, admin.Invalid("tier", "tier %q is not offered, leave it out or say full", body.Tier)
+	for _, c := range []struct {
+		field  string
+		change Change
+	}{
+		{"tier", Change{Tier: body.Tier}}, {"tenants", Change{Tenants: body.Tenants}},
+		{"until", Change{Until: body.Until}}, {"reason", Change{Reason: body.Reason}},
+	} {
+		if err := s.validate(c.change); err != nil {
+			return Change{}, admin.Invalid(c.field, "%v", err)
+		}
 	}
-	if !body.Until.IsZero() && !body.Until.After(time.Now()) {
-		return Change{}, admin.Invalid("until", "until has passed, give a time to come or leave it out")
-	}
-	return Change{Reason: body.Reason, Until: body.Until, Actor: call.Actor}, nil
+	return Change{Tier: body.Tier, Tenants: body.Tenants, Reason: body.Reason, Until: body.Until, Actor: call.Actor}, nil
 }
 
 func answer[T any](reply T, err error) (any, error) {
+	if errors.Is(err, ErrIncident) {
+		return nil, admin.Conflict("an incident holds read-only mode: DELETE %s undoes all of it", incidentPath)
+	}
 	if err != nil {
 		return nil, admin.Unavailable(err, "the store of the read-only state does not answer; every instance keeps its last state")
 	}

@@ -1,6 +1,7 @@
 package readonly
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -10,6 +11,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/scaleaware/scaleaware/admin"
 )
 
 // Options configure a Switch.
@@ -23,9 +26,29 @@ type Options struct {
 	// AssumeWritable allows writes while the state is not known yet, that is before Run has reached the store for
 	// the first time. Zero means that they are refused.
 	AssumeWritable bool
+	// Isolated is how long an instance goes on writing that cannot reach the store: at most 50 s, because one that is silent
+	// for a minute is taken for dead and not waited for. With it, held is true of an instance as well that is cut off from
+	// the store and not from the database; the price is that without the store writes end. Zero means that it goes on, by
+	// the last state that it knew.
+	Isolated time.Duration
 	// Exempt are net/http patterns, such as "POST /login", whose requests pass the middleware although their method
 	// writes. They are matched against clean paths only. Zero means none.
 	Exempt []string
+	// Status answers refused requests: 503, or 403, 423 or 429 where something between takes a 503 for a fault. Zero means
+	// 503.
+	Status int
+	// Staff says whether a write is one of staff's, which tier Staff lets pass. It is asked while that tier holds, for each
+	// write, with the request's context or the job's. Zero means that tier Staff cannot be enabled here, and is obeyed as
+	// Full.
+	Staff func(ctx context.Context) bool
+	// Tenant says whose a write is. While only some tenants' writes are refused, one of an unknown tenant is refused too.
+	// Zero means that tenants cannot be given here, and that all writes are refused when others give them.
+	Tenant func(ctx context.Context) (tenant string, known bool)
+	// Witness proves that the database is quiet. Zero means that no Report says held.
+	Witness Witness
+	// Audit gets a record of each change that a Keeper or the end of an incident made, on every instance that comes to obey
+	// it. admin.Handler.Record is made for it. Zero means that they are logged only.
+	Audit func(admin.Record)
 	// RetryAfter is the shortest wait told to clients; up to as much again is added at random, so that they do not
 	// return together. Zero means 5 s.
 	RetryAfter time.Duration
@@ -50,6 +73,9 @@ func (o *Options) withDefaults() Options {
 	if out.AckWait == 0 {
 		out.AckWait = 2 * time.Second
 	}
+	if out.Status == 0 {
+		out.Status = http.StatusServiceUnavailable
+	}
 	if out.RetryAfter == 0 {
 		out.RetryAfter = 5 * time.Second
 	}
@@ -69,6 +95,14 @@ func (o Options) validate() error {
 	positive("Poll", o.Poll)
 	positive("AckWait", o.AckWait)
 	positive("RetryAfter", o.RetryAfter)
+	if o.Isolated != 0 && (o.Isolated < missedPolls*o.Poll || o.Isolated > mostIsolated) {
+		errs = append(errs, fmt.Errorf("readonly: Options.Isolated is %v, want %d polls (%v) to %v", o.Isolated, missedPolls, missedPolls*o.Poll, mostIsolated))
+	}
+	switch o.Status {
+	case http.StatusServiceUnavailable, http.StatusForbidden, http.StatusLocked, http.StatusTooManyRequests:
+	default:
+		errs = append(errs, fmt.Errorf("readonly: Options.Status is %d, want 503, 403, 423 or 429", o.Status))
+	}
 	return errors.Join(errs...)
 }
 

@@ -1,37 +1,94 @@
 package readonly
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
+	"strings"
 	"time"
 )
 
 // ErrReadOnly is what every refused write is, by errors.Is.
 var ErrReadOnly = errors.New("readonly: writes are refused")
 
+// Tier is whose writes are refused.
+type Tier string
+
+const (
+	// Off refuses none.
+	Off Tier = "off"
+	// Staff refuses those of everybody but staff, as Options.Staff knows them.
+	Staff Tier = "staff"
+	// Full refuses all.
+	Full Tier = "full"
+)
+
+// Source is what made a change.
+type Source string
+
+const (
+	// Operator is a person, or a program that asks for one.
+	Operator Source = "operator"
+	// Automatic is a Keeper.
+	Automatic Source = "automatic"
+)
+
 // State is what all instances agree on.
 type State struct {
 	// Epoch goes up by one with every change. 0 means that nothing was ever set.
 	Epoch uint64 `json:"epoch"`
-	// ID tells two changes apart that were given the same epoch, because the store had lost the first one.
+	// ID tells two changes apart that were given the same epoch, because the store had lost the first one. It stays when
+	// a lease is renewed or an incident's steps go on: these change nobody's obedience.
 	ID string `json:"id,omitempty"`
 	// Enabled says that writes are refused.
 	Enabled bool `json:"enabled"`
+	// Tier is whose. Zero means Full while Enabled.
+	Tier Tier `json:"tier,omitempty"`
+	// Tenants are those whose writes are refused. Zero means all.
+	Tenants []string `json:"tenants,omitempty"`
 	// Reason is shown to whoever is refused.
 	Reason string `json:"reason,omitempty"`
 	// Actor is who made the change.
 	Actor string `json:"actor,omitempty"`
+	// Source is what made it.
+	Source Source `json:"source,omitempty"`
 	// Since is when the change was made.
 	Since time.Time `json:"since,omitzero"`
 	// Until is when writes are allowed again without further ado. Zero means until somebody disables it.
 	Until time.Time `json:"until,omitzero"`
+	// Lease is when an automatic trip ends, unless a Keeper that still sees its cause renews it. Zero means never.
+	Lease time.Time `json:"lease,omitzero"`
 	// Incident says that an Incident holds the mode, so that its undo knows what to undo.
 	Incident bool `json:"incident,omitempty"`
+	// Relief is how far the incident's steps are.
+	Relief Relief `json:"relief,omitzero"`
 }
 
-// refuses says whether writes are refused at now. Every instance compares Until with its own clock.
+// Equal reports whether both are the same, field by field.
+func (s State) Equal(other State) bool { return reflect.DeepEqual(s, other) }
+
+// refuses says whether writes are refused at now. Every instance compares with its own clock.
 func (s State) refuses(now time.Time) bool {
-	return s.Enabled && (s.Until.IsZero() || now.Before(s.Until))
+	return s.Enabled && (s.Until.IsZero() || now.Before(s.Until)) && (s.Lease.IsZero() || now.Before(s.Lease))
+}
+
+// total says that nobody's writes are allowed, so that quiet can be proven.
+func (s State) total() bool { return s.Tier != Staff && len(s.Tenants) == 0 }
+
+// Relief is how far the steps of an Incident are, so that any instance can go on where another has stopped.
+type Relief struct {
+	// Phase is "beginning", "begun", "ending", or "" without an incident.
+	Phase string `json:"phase,omitempty"`
+	// Next is how many steps are done: of those to begin with, or of those still to be undone.
+	Next int `json:"next,omitempty"`
+	// Before is what each step found before it did anything, for its undo.
+	Before []json.RawMessage `json:"before,omitempty"`
+	// Failed names the steps that failed in this phase.
+	Failed []string `json:"failed,omitempty"`
+	// Owner is the instance that runs the steps, until Lease has passed.
+	Owner string    `json:"owner,omitempty"`
+	Lease time.Time `json:"lease,omitzero"`
 }
 
 // RefusedError is the error of a refused write. It is ErrReadOnly.
@@ -45,6 +102,12 @@ func (e *RefusedError) Error() string {
 		return "readonly: writes are refused until this instance has reached the store of the read-only state, try again shortly"
 	}
 	text := fmt.Sprintf("readonly: writes are refused since %s", e.State.Since.UTC().Format(time.RFC3339))
+	switch {
+	case len(e.State.Tenants) > 0:
+		text = strings.Replace(text, "writes", "some tenants' writes", 1)
+	case e.State.Tier == Staff:
+		text = strings.Replace(text, "writes", "all writes but those of staff", 1)
+	}
 	if e.State.Reason != "" {
 		text += " (" + e.State.Reason + ")"
 	}

@@ -26,14 +26,23 @@ type Ack struct {
 	// Epoch and ID are those of the state obeyed.
 	Epoch uint64 `json:"epoch"`
 	ID    string `json:"id,omitempty"`
-	// InFlight is the number of writing requests that began before and have not ended.
-	InFlight int64 `json:"in_flight"`
+	// InFlight is the number of writing requests that began before and have not ended, Jobs and Connections what
+	// CountJobs and CountConnections return.
+	InFlight    int64 `json:"in_flight"`
+	Jobs        int64 `json:"jobs,omitempty"`
+	Connections int64 `json:"connections,omitempty"`
+	// Server and Mark are where this instance has begun to prove the state's quiet, so that all prove the same.
+	Server string `json:"server,omitempty"`
+	Mark   uint64 `json:"mark,omitempty"`
 	// Age is how long ago it was given, by the store's clock. Stores set it.
 	Age time.Duration `json:"-"`
 }
 
 // obeys says whether the instance that gave a obeys s.
-func (a Ack) obeys(s State) bool { return a.Epoch > s.Epoch || a.Epoch == s.Epoch && a.ID == s.ID }
+// A later state is not s: the instance may allow what s refuses.
+func (a Ack) obeys(s State) bool { return a.ID == s.ID && (a.Epoch == s.Epoch || a.ID != "") }
+
+func (a Ack) busy() bool { return a.InFlight+a.Jobs+a.Connections > 0 }
 
 // NewMemory returns a Store for switches of one process.
 func NewMemory() Store {

@@ -2,10 +2,9 @@ package readonly
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
-	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,9 +21,22 @@ type Switch struct {
 	exempt  *http.ServeMux
 
 	known    atomic.Pointer[State] // nil until the store was reached once
-	inFlight atomic.Int64
+	closed   atomic.Pointer[State] // what refuses writes, nil when nothing does: all that a write looks at
+	unknown  *State                // is closed until the store was reached
+	writes   counter               // those that began while nothing refused them
+	allowed  counter               // those that the state refuses to others, as of staff
+	adopting sync.Mutex
+	changed  chan struct{} // is closed with the next change; adopting guards it
+	counts   counts
+	said     atomic.Pointer[Ack] // what the others were told last
+	made     time.Time
+	heard    atomic.Int64 // when the store was last asked with success, in ns since made
 	reached  atomic.Pointer[reach]
 	changing sync.Mutex
+
+	proving sync.Mutex
+	fence   fence
+	marked  atomic.Pointer[fence] // as it began
 
 	enabled, epoch prometheus.Gauge
 	refused        *prometheus.CounterVec
@@ -33,7 +45,10 @@ type Switch struct {
 
 // New returns a Switch over store. A nil store switches this process only. Nothing is read before Run.
 func New(store Store, options *Options) (*Switch, error) {
-	s := &Switch{store: store, options: options.withDefaults()}
+	s := &Switch{store: store, options: options.withDefaults(), made: time.Now(), unknown: new(State), changed: make(chan struct{})}
+	if !s.options.AssumeWritable {
+		s.closed.Store(s.unknown)
+	}
 	if store == nil {
 		s.store = NewMemory()
 	}
@@ -62,27 +77,98 @@ func (s *Switch) instrument() error {
 	return nil
 }
 
-// AllowWrite returns nil when writes are allowed, or a *RefusedError. It costs one atomic load.
-func (s *Switch) AllowWrite(context.Context) error {
-	if err := s.check(); err != nil {
-		s.refused.WithLabelValues("check").Inc()
-		return err
+// AllowWrite returns nil when the caller may write, or a *RefusedError. It costs one atomic load while nothing is
+// refused. Handlers of GraphQL, of GETs that write and of messages on long-lived connections ask it, or Begin.
+func (s *Switch) AllowWrite(ctx context.Context) error {
+	if s.open() {
+		return nil
 	}
-	return nil
+	closed := s.barrier()
+	if closed == nil {
+		return nil
+	}
+	err := s.decide(ctx, closed)
+	if err != nil {
+		s.refused.WithLabelValues("check").Inc()
+	}
+	return err
 }
 
-func (s *Switch) check() error {
-	state := s.known.Load()
-	switch {
-	case state == nil && s.options.AssumeWritable:
-		return nil
-	case state == nil:
-		return &RefusedError{}
-	case state.Enabled && state.refuses(time.Now()):
-		return &RefusedError{State: *state}
+// Begin is AllowWrite for a write that the fence is to wait for, until done is called. Middleware has done so for requests
+// whose method writes.
+func (s *Switch) Begin(ctx context.Context) (done func(), err error) {
+	n, err := s.enter(ctx)
+	if err != nil {
+		s.refused.WithLabelValues("check").Inc()
+		return nil, err
 	}
-	return nil
+	return sync.OnceFunc(func() { n.Add(-1) }), nil
 }
+
+// enter counts a write and lets it in, or refuses it. Counting before looking leaves no gap in which a write is neither
+// counted nor refused.
+func (s *Switch) enter(ctx context.Context) (*atomic.Int64, error) {
+	for {
+		n := s.writes.enter()
+		if s.open() {
+			return n, nil
+		}
+		closed := s.barrier()
+		if closed == nil {
+			return n, nil
+		}
+		n.Add(-1)
+		if err := s.decide(ctx, closed); err != nil {
+			return nil, err
+		}
+		if s.closed.Load() != closed {
+			continue // it has just ended
+		}
+		n = s.allowed.enter()
+		if s.closed.Load() == closed {
+			return n, nil
+		}
+		n.Add(-1)
+	}
+}
+
+// open is the fast way, short enough to be inlined: nothing refuses writes, and no clock has to be looked at.
+func (s *Switch) open() bool { return s.closed.Load() == nil && s.options.Isolated == 0 }
+
+// barrier is what refuses writes to some at least, or nil.
+func (s *Switch) barrier() *State {
+	closed := s.closed.Load()
+	if closed == nil && s.options.Isolated > 0 && time.Duration(s.heard.Load())+s.options.Isolated < time.Since(s.made) {
+		return s.unknown
+	}
+	return closed
+}
+
+// decide is the slow way: something refuses writes, perhaps not this one.
+func (s *Switch) decide(ctx context.Context, closed *State) error {
+	switch {
+	case ctx != nil && ctx.Value(ownKey{}) != nil:
+		return nil
+	case closed == s.unknown:
+		return &RefusedError{}
+	case !closed.refuses(time.Now()):
+		s.closed.CompareAndSwap(closed, nil)
+		return nil
+	case closed.Tier == Staff && s.options.Staff != nil && s.options.Staff(ctx):
+		return nil
+	case len(closed.Tenants) > 0 && s.options.Tenant != nil:
+		if tenant, ok := s.options.Tenant(ctx); ok && !slices.Contains(closed.Tenants, tenant) {
+			return nil
+		}
+	}
+	return &RefusedError{State: *closed}
+}
+
+type ownKey struct{}
+
+// OwnWrite marks the writes of a Store, which keep the state itself and so are refused by none. It is for Stores whose
+// database asks the very switch that they serve.
+func OwnWrite(ctx context.Context) context.Context { return context.WithValue(ctx, ownKey{}, true) }
 
 // State returns what this instance obeys, and whether it has reached the store at all.
 func (s *Switch) State() (state State, known bool) {
@@ -92,78 +178,42 @@ func (s *Switch) State() (state State, known bool) {
 	return State{}, false
 }
 
-// Change says how to enable the mode.
-type Change struct {
-	// Reason is shown to whoever is refused. Zero means none.
-	Reason string
-	// Until ends the mode by itself. Zero means that somebody must.
-	Until time.Time
-	// Actor is who asks. Zero means unknown.
-	Actor string
-
-	incident bool
-}
-
-// Enable stops writes everywhere and waits up to Options.AckWait for every living instance to say so. Enabling what is
-// enabled changes its reason and end. The Report tells who has not answered; that is not an error, because an
-// instance may have died without telling.
-func (s *Switch) Enable(ctx context.Context, c Change) (Report, error) {
-	if !c.Until.IsZero() && !c.Until.After(time.Now()) {
-		return Report{}, fmt.Errorf("readonly: until %s has passed, give a time to come or none", c.Until.UTC().Format(time.RFC3339))
-	}
-	return s.change(ctx, State{Enabled: true, Reason: c.Reason, Actor: c.Actor, Until: c.Until, Incident: c.incident})
-}
-
-// Disable allows writes again. Disabling what is disabled changes nothing.
-func (s *Switch) Disable(ctx context.Context, actor string) (Report, error) {
-	return s.change(ctx, State{Actor: actor})
-}
-
-func (s *Switch) change(ctx context.Context, next State) (Report, error) {
-	incident := next.Incident
-	s.changing.Lock()
-	defer s.changing.Unlock()
-	for {
-		stored, err := s.store.Load(ctx)
-		if err != nil {
-			return Report{}, fmt.Errorf("readonly: nothing was changed, the store does not answer: %w", err)
-		}
-		s.adopt(stored)
-		mine, _ := s.State()
-		// Repeating the mode under stress must not make an incident forget what it has to undo.
-		next.Incident = next.Enabled && (incident || mine.Enabled && mine.Incident)
-		if next.Enabled == mine.Enabled && next.Reason == mine.Reason && next.Until.Equal(mine.Until) && next.Incident == mine.Incident && mine.Epoch > 0 {
-			return s.await(ctx, mine)
-		}
-		next.Epoch, next.ID = max(stored.Epoch, mine.Epoch)+1, rand.Text()
-		next.Since = time.Now().UTC().Truncate(time.Millisecond)
-		won, err := s.store.Save(ctx, next)
-		if err != nil {
-			return Report{}, fmt.Errorf("readonly: whether the change was stored is unknown, read the mode and repeat: %w", err)
-		}
-		s.adopt(won)
-		if won.ID == next.ID {
-			s.options.Logger.Warn("read-only mode changed", "enabled", next.Enabled, "reason", next.Reason, "actor", next.Actor, "epoch", next.Epoch, "until", next.Until)
-			return s.await(ctx, next)
-		}
-	}
+// Changed returns a channel that is closed when this instance comes to obey another state, or sees that its own has
+// ended. Long-lived connections wait for it, so that a WebSocket or a stream of events can tell its client.
+func (s *Switch) Changed() <-chan struct{} {
+	s.adopting.Lock()
+	defer s.adopting.Unlock()
+	return s.changed
 }
 
 // adopt obeys what the store says unless a later epoch is known. Of two changes with one epoch, the store's counts.
 func (s *Switch) adopt(state State) {
-	for {
-		old := s.known.Load()
-		if old != nil && (old.Epoch > state.Epoch || *old == state) {
-			break
-		}
-		if s.known.CompareAndSwap(old, &state) {
-			break
-		}
+	if was, now := s.obey(state); was != nil && was.ID != now.ID {
+		s.remark(*was, now)
 	}
-	now, _ := s.State()
-	s.epoch.Set(float64(now.Epoch))
+}
+
+func (s *Switch) obey(state State) (was *State, now State) {
+	s.adopting.Lock()
+	defer s.adopting.Unlock()
+	was = s.known.Load()
+	if was != nil && (was.Epoch > state.Epoch || was.Equal(state)) {
+		state = *was
+	}
+	var closed *State
+	if state.refuses(time.Now()) {
+		closed = &state
+	}
+	if was == nil || !was.Equal(state) || (s.closed.Load() == nil) != (closed == nil) {
+		s.closed.Store(closed)
+		s.known.Store(&state) // after closed: whoever reads it acknowledges
+		close(s.changed)
+		s.changed = make(chan struct{})
+	}
+	s.epoch.Set(float64(state.Epoch))
 	s.enabled.Set(0)
-	if now.refuses(time.Now()) {
+	if closed != nil {
 		s.enabled.Set(1)
 	}
+	return was, state
 }

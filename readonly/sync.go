@@ -4,16 +4,22 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/scaleaware/scaleaware/admin"
 )
 
 const (
 	// missedPolls is how many polls may fail before an instance counts as silent, and the store as lost.
 	missedPolls = 12
 	// remembered is how long an instance that fell silent is still asked for.
-	remembered = time.Minute
+	remembered   = time.Minute
+	mostIsolated = 50 * time.Second
+	// drainTick is how often a draining instance looks.
+	drainTick = 10 * time.Millisecond
 )
 
 func (s *Switch) silence() time.Duration { return missedPolls * s.options.Poll }
@@ -81,6 +87,7 @@ func (s *Switch) poll(ctx context.Context, wake <-chan struct{}) error {
 	defer tick.Stop()
 	for {
 		s.refresh(ctx)
+		s.drain(ctx, wake)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -90,10 +97,33 @@ func (s *Switch) poll(ctx context.Context, wake <-chan struct{}) error {
 	}
 }
 
+// drain acknowledges often while what began before a change is ending, so that nobody waits a poll for it.
+func (s *Switch) drain(ctx context.Context, wake <-chan struct{}) {
+	tick := time.NewTicker(drainTick)
+	defer tick.Stop()
+	for range s.options.Poll / drainTick {
+		ack, _ := s.ack()
+		if said := s.said.Load(); said == nil || *said != ack {
+			if s.acknowledge(ctx) != nil {
+				return
+			}
+		}
+		if !ack.busy() || len(wake) > 0 {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
 // refresh reads the store, obeys it, writes back what the store has lost, and acknowledges.
 func (s *Switch) refresh(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, s.silence()/2)
 	defer cancel()
+	began := time.Since(s.made)
 	stored, err := s.store.Load(ctx)
 	if err == nil {
 		s.adopt(stored)
@@ -108,6 +138,9 @@ func (s *Switch) refresh(ctx context.Context) {
 	if context.Cause(ctx) == context.Canceled {
 		return
 	}
+	if err == nil {
+		s.heard.Store(int64(began))
+	}
 	if was := s.reached.Swap(&reach{time.Now(), err}); err != nil && (was == nil || was.err == nil) {
 		s.options.Logger.Error("read-only state cannot be read, keeping the last known", "error", err)
 	}
@@ -116,16 +149,51 @@ func (s *Switch) refresh(ctx context.Context) {
 	}
 }
 
+// acknowledge tells the others what this instance obeys and what it still does.
 func (s *Switch) acknowledge(ctx context.Context) error {
-	state, known := s.State()
+	ack, known := s.ack()
 	if !known {
 		return nil
 	}
+	err := s.store.Acknowledge(ctx, s.options.Instance, ack, remembered)
+	if err == nil {
+		s.said.Store(&ack)
+	}
+	return err
+}
+
+// ack counts after it has read the state: what is not counted then has asked after the state refused it.
+func (s *Switch) ack() (Ack, bool) {
+	state, known := s.State()
 	ack := Ack{Epoch: state.Epoch, ID: state.ID}
 	if state.refuses(time.Now()) {
-		ack.InFlight = s.inFlight.Load()
+		ack.InFlight = s.writes.sum()
+		if state.total() {
+			ack.InFlight += s.allowed.sum()
+			ack.Jobs, ack.Connections = s.counts.read()
+		}
 	}
-	return s.store.Acknowledge(ctx, s.options.Instance, ack, remembered)
+	if mark := s.marked.Load(); mark != nil && mark.change == state.ID {
+		ack.Server, ack.Mark = mark.server, mark.mark
+	}
+	return ack, known
+}
+
+// remark tells of a change that this instance has come to obey.
+func (s *Switch) remark(was, now State) {
+	s.options.Logger.Warn("read-only mode changed", "enabled", now.Enabled, "tier", now.Tier, "tenants", now.Tenants, "reason", now.Reason,
+		"source", now.Source, "actor", now.Actor, "epoch", now.Epoch, "until", now.Until)
+	if s.options.Audit == nil || now.Source != Automatic {
+		return
+	}
+	record := admin.Record{Time: now.Since, Actor: now.Actor, Role: admin.Operator.String(), Operation: "readonly.trip", Status: http.StatusOK, Detail: now.Reason}
+	switch {
+	case was.Incident && !now.Incident:
+		record.Operation = "incident.expire"
+	case !now.Enabled:
+		record.Operation = "readonly.untrip"
+	}
+	s.options.Audit(record)
 }
 
 func (s *Switch) failed(task string, err error) {

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/scaleaware/scaleaware/queue"
+	"github.com/scaleaware/scaleaware/readonly/pgstore"
 )
 
 //go:embed schema.sql
@@ -31,7 +32,7 @@ func migrate(ctx context.Context, primaryURL string) (err error) {
 	}
 	defer tx.Rollback(context.WithoutCancel(ctx))
 	statements := append([]string{
-		fmt.Sprintf(`SELECT pg_advisory_xact_lock(%d)`, migrationLock), schema, queue.OutboxSchema,
+		fmt.Sprintf(`SELECT pg_advisory_xact_lock(%d)`, migrationLock), schema, queue.OutboxSchema, pgstore.Schema,
 	}, partitions(time.Now().UTC())...)
 	for _, sql := range statements {
 		if _, err := tx.Exec(ctx, sql); err != nil {

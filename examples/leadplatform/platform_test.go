@@ -127,7 +127,14 @@ func readOnlyMode(t *testing.T, p *platform) {
 		Instances, Acknowledged int
 	}
 	on := call[report](t, "POST", s.Admin+"/api/v1/admin/read-only-mode", `{"reason":"test"}`)
-	if !on.Enabled || on.Phase != "drained" || on.Instances != 6 || on.Acknowledged != 6 {
+	for began := time.Now(); on.Phase != "held" && time.Since(began) < 20*time.Second; { // its jobs and transactions end first
+		on = call[report](t, "GET", s.Admin+"/api/v1/admin/read-only-mode", "")
+	}
+	if on.Phase != "held" {
+		_, _, text := send(t, "GET", s.Admin+"/api/v1/admin/read-only-mode", "")
+		t.Fatalf("what was in flight does not end: %s", text)
+	}
+	if !on.Enabled || on.Instances != 6 || on.Acknowledged != 6 {
 		t.Fatalf("enable: %+v; want three API instances, two workers and the platform itself", on)
 	}
 	count := func() string { return query(t, s.Primary, `SELECT count(*)::text FROM "Lead"`) }

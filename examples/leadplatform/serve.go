@@ -46,6 +46,7 @@ func runWorker(ctx context.Context, name string, c Config, log *slog.Logger) err
 	queue.Handle(worker, s.notify)
 	queue.Handle(worker, s.sync)
 	queue.Handle(worker, s.digest)
+	s.mode.CountJobs(worker.Writing)
 	return s.serve(ctx, c, Addresses{}, worker.Run)
 }
 

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -23,7 +24,6 @@ import (
 	"github.com/scaleaware/scaleaware/metrics/redismetrics"
 	"github.com/scaleaware/scaleaware/queue"
 	"github.com/scaleaware/scaleaware/readonly"
-	"github.com/scaleaware/scaleaware/readonly/redisstore"
 	"github.com/scaleaware/scaleaware/redisclient"
 	"github.com/scaleaware/scaleaware/session"
 )
@@ -42,7 +42,9 @@ type Service struct {
 	sessions *session.Manager
 	carrier  *scaleaware.Carrier
 	mode     *readonly.Switch
+	keeper   *readonly.Keeper
 	incident *readonly.Incident
+	audit    atomic.Pointer[admin.Handler]
 	http     *metrics.HTTP
 	capacity *metrics.Capacity
 }
@@ -81,18 +83,13 @@ func OpenService(ctx context.Context, name string, c Config, log *slog.Logger) (
 		return nil, err
 	}
 	registerer := table.Registerer(s.registry) // the table's thresholds need buckets of their own
-	flag, err := redisstore.New(s.rdb, nil)
-	if err != nil {
-		return nil, err
-	}
-	s.mode, err = readonly.New(flag, &readonly.Options{Instance: name, Exempt: []string{"POST /login", "POST /logout"}, Logger: log, Registerer: registerer})
-	if err != nil {
-		return nil, err
-	}
 	s.db, err = dbsplit.Open(ctx, dbsplit.Nodes{Primary: c.PrimaryURL, Replicas: c.ReplicaURLs}, &dbsplit.Options{
-		MinConns: c.PoolMin, MaxConns: c.PoolMax, Gate: s.mode, Logger: log, Registerer: registerer,
+		MinConns: c.PoolMin, MaxConns: c.PoolMax, Gate: gate{s}, FenceLock: fenceLock, Logger: log, Registerer: registerer,
 	})
 	if err != nil {
+		return nil, err
+	}
+	if err := s.openMode(registerer); err != nil {
 		return nil, err
 	}
 	s.store, err = cache.New(s.rdb, &cache.Options{
@@ -135,32 +132,6 @@ func OpenService(ctx context.Context, name string, c Config, log *slog.Logger) (
 	return s, errors.Join(err, s.declareWarmSet())
 }
 
-// extendTTLs and pauseLow are the runbook's other immediate actions, next to read-only mode.
-func (s *Service) extendTTLs() readonly.Step {
-	return readonly.Step{
-		Name: "extend cache TTLs",
-		Do:   func(ctx context.Context) (any, error) { return s.store.ExtendTTLs(ctx, cache.Extension{Factor: 2}) },
-		Undo: func(ctx context.Context) (any, error) { return s.store.RestoreTTLs(ctx) },
-	}
-}
-
-func (s *Service) pauseLow() readonly.Step {
-	return readonly.Step{
-		Name: "pause " + queueLow,
-		Do: func(ctx context.Context) (any, error) {
-			changed, err := s.jobs.Pause(ctx, queueLow, &queue.Hold{Owner: "incident", Reason: "high load"})
-			if errors.Is(err, queue.ErrHeld) {
-				err = nil // an operator has paused it, and it stays so when the incident ends
-			}
-			return map[string]bool{"changed": changed}, err
-		},
-		Undo: func(ctx context.Context) (any, error) {
-			changed, err := s.jobs.Unpause(ctx, queueLow, "incident")
-			return map[string]bool{"changed": changed}, err
-		},
-	}
-}
-
 // Close closes what OpenService opened, after Run has returned.
 func (s *Service) Close() {
 	if s.db != nil {
@@ -174,7 +145,7 @@ func (s *Service) Close() {
 // Run owns the background work of every package until ctx ends.
 func (s *Service) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
-	for _, run := range []func(context.Context) error{s.mode.Run, s.db.Run, s.store.Run, s.jobs.Run, s.capacity.Run} {
+	for _, run := range []func(context.Context) error{s.mode.Run, s.keeper.Run, s.incident.Run, s.db.Run, s.store.Run, s.jobs.Run, s.capacity.Run} {
 		group.Go(func() error { return run(ctx) })
 	}
 	return group.Wait()
@@ -204,7 +175,11 @@ func (s *Service) Admin(c Config) (*admin.Handler, error) {
 	if c.AdminToken != "" {
 		options.Tokens = []admin.Token{{Name: "admin", Role: admin.Operator, Secret: c.AdminToken}}
 	}
-	return admin.New(slices.Concat(
+	handler, err := admin.New(slices.Concat(
 		s.db.Operations(), s.store.Operations(), s.jobs.Operations(), s.mode.Operations(), s.incident.Operations(), s.capacity.Operations(),
 	), options)
+	if err == nil {
+		s.audit.Store(handler)
+	}
+	return handler, err
 }

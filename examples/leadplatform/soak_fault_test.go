@@ -267,7 +267,7 @@ func (s *soak) readOnlyMode(*rand.Rand) (string, func() error, error) {
 	}
 	on, status := ask("POST")
 	note := fmt.Sprintf("%d %+v", status, on)
-	obeyed := on.Enabled && on.Phase == "drained" && on.Instances == soakMembers && on.Acknowledged == soakMembers
+	obeyed := on.Enabled && on.Phase == "held" && on.Instances == soakMembers && on.Acknowledged == soakMembers
 	const sum = `SELECT count(*) || ' leads with ' || coalesce(sum(revision), 0) || ' revisions and ' || count(score) || ' scores' FROM "Lead"`
 	before, err := s.ask(sum)
 	return note, func() error {
@@ -278,7 +278,7 @@ func (s *soak) readOnlyMode(*rand.Rand) (string, func() error, error) {
 		if now, _ := ask("GET"); obeyed && now.Enabled && now.Epoch == on.Epoch {
 			s.count("read-only windows")
 			if after != before {
-				s.violate(nil, "read-only mode was drained (%+v), and %s became %s", on, before, after)
+				s.violate(nil, "read-only mode was held (%+v), and %s became %s", on, before, after)
 			}
 		}
 		return s.insist([2]string{"DELETE", path})

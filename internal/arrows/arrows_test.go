@@ -45,6 +45,9 @@ var house = map[string]room{
 	"queue/scalehook":      {ours: []string{"", "metrics", "admin", "redisclient", "queue"}},
 	"session":              {ours: []string{"", "metrics", "admin", "redisclient"}, theirs: []string{scs, goRedis, clientGolang, xsync}},
 	"readonly":             {ours: []string{"", "metrics", "admin"}, theirs: []string{clientGolang, xsync}},
+	"readonly/pairstore":   {ours: []string{"", "metrics", "admin", "readonly"}},
+	"readonly/pgstore":     {ours: []string{"", "metrics", "admin", "readonly"}, theirs: []string{pgx}},
+	"readonly/pgwitness":   {ours: []string{"", "metrics", "admin", "readonly"}, theirs: []string{pgx}},
 	"readonly/redisstore":  {ours: []string{"", "metrics", "admin", "readonly", "redisclient"}, theirs: []string{goRedis}},
 }
 

@@ -108,14 +108,16 @@ func (s *Store) Watch(ctx context.Context, changed func()) error {
 	}
 }
 
-// acknowledgeScript stores when the word was given and until when it counts, by the server's clock, and forgets those
-// that no longer do.
+// acknowledgeScript stores when the word was given and until when it counts, by the server's clock. An instance that is
+// new, or leaves, forgets those that no longer do; were it each one with each word, hundreds would cost the square of that.
 var acknowledgeScript = redis.NewScript(`
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local all = redis.call('HGETALL', KEYS[1])
-for i = 1, #all, 2 do
-  if tonumber(string.match(all[i + 1], '^%d+') or 0) <= now then redis.call('HDEL', KEYS[1], all[i]) end
+if ARGV[2] == '0' or redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then
+  local all = redis.call('HGETALL', KEYS[1])
+  for i = 1, #all, 2 do
+    if tonumber(string.match(all[i + 1], '^%d+') or 0) <= now then redis.call('HDEL', KEYS[1], all[i]) end
+  end
 end
 if ARGV[2] == '0' then return redis.call('HDEL', KEYS[1], ARGV[1]) end
 redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f %.0f ', now + ARGV[2], now) .. ARGV[3])
