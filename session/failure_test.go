@@ -157,7 +157,7 @@ func TestSessionSurvivesAKilledMaster(t *testing.T) {
 	b.want(one, "put?key=k&value=v", "put")
 	gone := newBrowser(t)
 	gone.call(one, "login?as=eve")
-	key := one.opts.Prefix + b.cookie(one)
+	key := one.keyOf(b.cookie(one))
 
 	master, err := c.MasterFor(ctx, key)
 	if err != nil {

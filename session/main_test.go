@@ -250,3 +250,6 @@ func serveHandler(t testing.TB, m *Manager, h http.Handler) *app {
 	t.Cleanup(srv.Close)
 	return &app{Manager: m, url: srv.URL}
 }
+
+// keyOf is where a session is stored in the default form.
+func (m *Manager) keyOf(token string) string { return m.opts.Prefix + hash(token) }

@@ -17,7 +17,7 @@ import (
 type backend interface {
 	scs.CtxStore
 	Ready(ctx context.Context) error
-	limit(ctx context.Context, token string, deadline time.Time)
+	limit(ctx context.Context, at place, deadline time.Time)
 	counter() *prometheus.CounterVec
 }
 
@@ -39,7 +39,7 @@ func New(rdb redis.UniversalClient, opts *Options) (*Manager, error) {
 }
 
 // NewWithStore returns a manager on another store of scs, such as scs/redisstore.New(pool) for a single Redis node.
-// Prefix is then the store's own affair. A Store is taken too, with the IdleTimeout that it was made with.
+// Prefix is then the store's own affair, but TokenForm and Secrets count. A Store is taken too, with the IdleTimeout that it was made with.
 //
 // Such a store cannot compare before it writes, so some promises are weaker: a session that is logged out in the very
 // moment of another request's commit can come back, parallel requests overwrite each other's values, and a store
@@ -65,7 +65,11 @@ func NewWithStore(store scs.Store, opts *Options) (*Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newManager(&plain{store: store, commands: commands}, &o), nil
+	shelf, err := newShelf(&o)
+	if err != nil {
+		return nil, err
+	}
+	return newManager(&plain{store: store, commands: commands, shelf: shelf}, &o), nil
 }
 
 func newManager(store backend, opts *Options) *Manager {

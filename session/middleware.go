@@ -48,7 +48,8 @@ func (m *Manager) begin(r *http.Request) (*request, error) {
 	ctx = context.WithValue(ctx, requestKey{m}, q)
 	ctx = context.WithValue(ctx, currentKey{}, q)
 	token := m.cookie(r)
-	ctx = withLoaded(ctx, &loaded{token: token})
+	found := &loaded{token: token}
+	ctx = withLoaded(ctx, found)
 
 	var err error
 	q.ctx, err = m.scs.Load(ctx, token)
@@ -74,7 +75,7 @@ func (m *Manager) begin(r *http.Request) (*request, error) {
 	}
 	q.token, q.deadline, q.remember = m.scs.Token(q.ctx), m.scs.Deadline(q.ctx), m.scs.GetBool(q.ctx, rememberKey)
 	if q.token != "" {
-		m.store.limit(ctx, q.token, q.deadline)
+		m.store.limit(ctx, found.at, q.deadline)
 	}
 	q.held = q.tokens()
 	for _, t := range q.held {

@@ -46,7 +46,7 @@ func TestSessionIsStoredBeforeTheFirstByte(t *testing.T) {
 					t.Error(err)
 				}
 				begin(w, r)
-				stored <- rdb.Exists(r.Context(), a.opts.Prefix+a.SCS().Token(r.Context())).Val()
+				stored <- rdb.Exists(r.Context(), a.keyOf(a.SCS().Token(r.Context()))).Val()
 				return ""
 			})
 			b := newBrowser(t)

@@ -38,6 +38,16 @@ type Options struct {
 	// Prefix begins every key. It must not lie under the prefix of a cache, whose invalidation would log everybody out.
 	// Zero means "scs:session:", as in scs/redisstore.
 	Prefix string
+	// TokenForm says how tokens stand in the keys. Zero means Hashed.
+	TokenForm TokenForm
+	// Secrets encrypt what is stored, with AES-256-GCM under keys derived from them by HKDF-SHA256, and bind it to its key.
+	// The first one encrypts, all decrypt. To rotate, add a new one at the end on every instance, then move it to the front,
+	// and remove the old one a Lifetime later. Each has 32 bytes or more. scs/redisstore cannot read what is encrypted.
+	// Zero means that what is stored is not encrypted.
+	Secrets []string
+	// AcceptPlain also reads sessions that are not encrypted although there are Secrets: set it for one Lifetime when
+	// encryption begins. Zero means that such a session is taken for forged, and its owner gets a new one.
+	AcceptPlain bool
 	// OnStoreDown decides about requests with a cookie while the store does not answer. Zero means Refuse.
 	OnStoreDown StoreDown
 	// StoreTimeout bounds each call to the store, below the deadline that the request may have. Zero means 500 ms.
@@ -104,6 +114,14 @@ func (o *Options) validate() error {
 	}
 	if strings.ContainsAny(o.Prefix, "*?[]{}\\^\x00\r\n ") {
 		bad("Prefix %q has a space, a brace or a character of glob patterns, want plain text like scs:shop:", o.Prefix)
+	}
+	if o.TokenForm < Hashed || o.TokenForm > Raw {
+		bad("TokenForm is %d, want Hashed, MoveRaw or Raw", o.TokenForm)
+	}
+	for i, secret := range o.Secrets {
+		if len(secret) < minSecret {
+			bad("Secrets: number %d of %d has %d bytes, want %d or more; openssl rand -base64 32 makes one", i+1, len(o.Secrets), len(secret), minSecret)
+		}
 	}
 	if o.OnStoreDown != Refuse && o.OnStoreDown != Anonymous {
 		bad("OnStoreDown is %d, want Refuse or Anonymous", o.OnStoreDown)
