@@ -26,10 +26,3 @@ func loadedOf(ctx context.Context, token string) *loaded {
 	}
 	return l
 }
-
-// record keeps the first answer: later ones are not what the request's values began as.
-func (l *loaded) record(at place, stored, value []byte) {
-	if l != nil && !l.found {
-		l.at, l.stored, l.value, l.found = at, stored, value, true
-	}
-}

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/cookiejar"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -214,25 +215,47 @@ func eventually(t testing.TB, what string, ok func() bool) {
 }
 
 // commands counts what a client sends.
-type commands struct{ n atomic.Int64 }
+type commands struct {
+	mu    sync.Mutex
+	names []string
+}
+
+// note leaves out what a new connection begins with.
+func (c *commands) note(cmd redis.Cmder) {
+	if slices.Contains([]string{"hello", "client", "ping"}, cmd.Name()) {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.names = append(c.names, cmd.Name())
+}
 
 func (c *commands) DialHook(next redis.DialHook) redis.DialHook { return next }
 
 func (c *commands) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
-		c.n.Add(1)
+		c.note(cmd)
 		return next(ctx, cmd)
 	}
 }
 
 func (c *commands) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return func(ctx context.Context, cmds []redis.Cmder) error {
-		c.n.Add(int64(len(cmds)))
+		for _, cmd := range cmds {
+			c.note(cmd)
+		}
 		return next(ctx, cmds)
 	}
 }
 
-func (c *commands) since() int { return int(c.n.Swap(0)) }
+// since returns what was sent since it was asked last.
+func (c *commands) since() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	names := c.names
+	c.names = nil
+	return names
+}
 
 func encode(t testing.TB, deadline time.Time, values map[string]any) []byte {
 	t.Helper()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/alexedwards/scs/v2"
@@ -17,16 +18,22 @@ import (
 type backend interface {
 	scs.CtxStore
 	Ready(ctx context.Context) error
-	limit(ctx context.Context, at place, deadline time.Time)
+	look(ctx context.Context, token string) (loaded, error)
+	limit(ctx context.Context, at place, deadline time.Time, idle time.Duration)
 	counter() *prometheus.CounterVec
 }
 
 // Manager serves sessions. Its methods are safe for concurrent use.
 type Manager struct {
-	scs      *scs.SessionManager
-	store    backend
-	opts     Options
-	commands *prometheus.CounterVec
+	scs        *scs.SessionManager
+	scsKey     any // by which scs finds its data in a context
+	store      backend
+	opts       Options
+	commands   *prometheus.CounterVec
+	principals *principals // nil for other stores
+	watch      *watch      // nil for other stores
+	recent     recent
+	running    atomic.Bool
 }
 
 // New returns a manager whose sessions are kept on rdb: a single node, Sentinel or a cluster. It does no I/O.
@@ -81,7 +88,31 @@ func newManager(store backend, opts *Options) *Manager {
 	sm.Cookie = scs.SessionCookie{
 		Name: o.CookieName, Path: "/", HttpOnly: true, Secure: !o.Insecure, SameSite: http.SameSiteLaxMode, Persist: true,
 	}
-	return &Manager{scs: sm, store: store, opts: o, commands: store.counter()}
+	m := &Manager{scs: sm, scsKey: scsKey(sm), store: store, opts: o, commands: store.counter()}
+	m.recent.wanted.Store(o.OnStoreDown == Degrade)
+	if own, ok := store.(*Store); ok {
+		m.principals = &principals{store: own}
+		m.watch = &watch{store: own, principals: m.principals, by: map[string]map[*watcher]struct{}{}}
+	}
+	return m
+}
+
+// asked remembers by which key it was asked.
+type asked struct {
+	context.Context
+	key any
+}
+
+func (a *asked) Value(key any) any {
+	a.key = key
+	return nil
+}
+
+// scsKey learns the key by which scs finds its data: it is private, and Load looks for it first.
+func scsKey(sm *scs.SessionManager) any {
+	a := &asked{Context: context.Background()}
+	_, _ = sm.Load(a, "")
+	return a.key
 }
 
 // SCS returns scs's own manager, for Get, Put and all that scs offers, under r.Context() below Middleware. Its Cookie and

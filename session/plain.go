@@ -18,13 +18,11 @@ type plain struct {
 }
 
 func (p *plain) FindCtx(ctx context.Context, token string) ([]byte, bool, error) {
-	l := loadedOf(ctx, token)
-	found, err := p.look(ctx, token)
-	if err != nil || !found.found {
-		return nil, false, err
+	if l := loadedOf(ctx, token); l != nil && l.found {
+		return l.value, true, nil
 	}
-	l.record(found.at, found.stored, found.value)
-	return found.value, true, nil
+	found, err := p.look(ctx, token)
+	return found.value, found.found, err
 }
 
 // look looks at each place where the session may be.
@@ -188,7 +186,7 @@ func (p *plain) Ready(ctx context.Context) error {
 
 func (p *plain) counter() *prometheus.CounterVec { return p.commands }
 
-func (p *plain) limit(context.Context, place, time.Time) {}
+func (p *plain) limit(context.Context, place, time.Time, time.Duration) {}
 
 func (p *plain) count(operation, outcome string) {
 	p.commands.WithLabelValues(operation, outcome).Inc()

@@ -42,6 +42,7 @@ func TestRequestInFlightDoesNotReviveTheSession(t *testing.T) {
 func notRevived(t *testing.T, rdb redis.UniversalClient, a *app, ending string, writes bool) {
 	g := newGate()
 	a.on("slow", func(_ http.ResponseWriter, r *http.Request) string {
+		_ = a.Load(r.Context())
 		g.pass()
 		if writes {
 			a.SCS().Put(r.Context(), "k", "v")
@@ -87,6 +88,7 @@ func together(t *testing.T, a *app, b *browser, n int, do func(r *http.Request, 
 		mine := i
 		i++
 		mu.Unlock()
+		_ = a.Load(r.Context())
 		loaded.Done()
 		loaded.Wait()
 		do(r, mine)

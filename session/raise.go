@@ -31,5 +31,7 @@ func (s *Store) raise(ctx context.Context, token string, base, tokens scaleaware
 	if err != nil {
 		return err
 	}
-	return s.CommitCtx(withLoaded(ctx, &found), token, mine, deadline)
+	idle := idleOf(values, s.opts.IdleTimeout)
+	ctx = context.WithValue(withLoaded(ctx, &found), idleKeyOf{}, &idle)
+	return s.CommitCtx(ctx, token, mine, deadline)
 }

@@ -15,10 +15,12 @@ end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1`)
 
-// deleteScript destroys a session and leaves the tombstone. KEYS: session, tombstone. ARGV: its milliseconds to live.
+// deleteScript destroys a session, leaves the tombstone and tells the other instances. KEYS: session, tombstone. ARGV: the
+// tombstone's milliseconds to live, channel, message. A user who may not publish still logs out.
 var deleteScript = redis.NewScript(`
 redis.call('DEL', KEYS[1])
 redis.call('SET', KEYS[2], '', 'PX', ARGV[1])
+redis.pcall('PUBLISH', ARGV[2], ARGV[3])
 return 1`)
 
 // moveScript takes a session from its raw key to its hashed one. KEYS: hashed, its tombstone, raw. ARGV: the value to

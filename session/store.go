@@ -70,15 +70,17 @@ func NewStore(rdb redis.UniversalClient, opts *Options) (*Store, error) {
 
 // FindCtx implements scs.CtxStore. With an IdleTimeout it also refreshes the session, in the same command.
 func (s *Store) FindCtx(ctx context.Context, token string) ([]byte, bool, error) {
-	call, cancel := context.WithTimeout(ctx, s.opts.StoreTimeout)
-	defer cancel()
-	l := loadedOf(ctx, token)
-	found, err := s.find(call, token)
-	if err != nil || !found.found {
-		return nil, false, err
+	if l := loadedOf(ctx, token); l != nil && l.found {
+		return l.value, true, nil
 	}
-	l.record(found.at, found.stored, found.value)
-	return found.value, true, nil
+	found, err := s.look(ctx, token)
+	return found.value, found.found, err
+}
+
+func (s *Store) look(ctx context.Context, token string) (loaded, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.opts.StoreTimeout)
+	defer cancel()
+	return s.find(ctx, token)
 }
 
 // moveTries bounds how often a session that is written meanwhile is moved again.
@@ -167,10 +169,14 @@ func (s *Store) CommitCtx(ctx context.Context, token string, b []byte, expiry ti
 	if l := loadedOf(ctx, token); l != nil && l.found {
 		was = *l
 	}
+	idle := s.opts.IdleTimeout
+	if own, ok := ctx.Value(idleKeyOf{}).(*time.Duration); ok {
+		idle = *own
+	}
 	call, cancel := detached(ctx, s.opts.StoreTimeout)
 	defer cancel()
 	for range mergeTries {
-		now, err := s.commit(call, was, b, expiry)
+		now, err := s.commit(call, was, b, expiry, idle)
 		if err != nil || now == nil {
 			return err
 		}
@@ -190,10 +196,10 @@ func (s *Store) CommitCtx(ctx context.Context, token string, b []byte, expiry ti
 }
 
 // commit tries once. When somebody else has stored something since, it returns that.
-func (s *Store) commit(ctx context.Context, was loaded, b []byte, expiry time.Time) ([]byte, error) {
+func (s *Store) commit(ctx context.Context, was loaded, b []byte, expiry time.Time, idle time.Duration) ([]byte, error) {
 	ttl := time.Until(expiry)
-	if s.opts.IdleTimeout > 0 {
-		ttl = min(ttl, s.opts.IdleTimeout)
+	if idle > 0 {
+		ttl = min(ttl, idle)
 	}
 	if ttl < time.Millisecond {
 		// SET would refuse this, or with some clients store it for ever.
@@ -232,11 +238,19 @@ func (s *Store) DeleteCtx(ctx context.Context, token string) error {
 	defer cancel()
 	places, n := s.locator.places(token)
 	for _, at := range places[:n] {
-		if err := deleteScript.Run(ctx, s.rdb, s.keys(at), tombstone.Milliseconds()).Err(); err != nil {
-			return s.failed("delete", err)
+		if err := s.delete(ctx, at); err != nil {
+			return err
 		}
-		s.count("delete", "ok")
 	}
+	return nil
+}
+
+func (s *Store) delete(ctx context.Context, at place) error {
+	err := deleteScript.Run(ctx, s.rdb, s.keys(at), tombstone.Milliseconds(), s.channel(), sessionNews(at.id())).Err()
+	if err != nil {
+		return s.failed("delete", err)
+	}
+	s.count("delete", "ok")
 	return nil
 }
 
@@ -263,14 +277,21 @@ func (s *Store) Ready(ctx context.Context) error {
 	return nil
 }
 
-// limit ends a session at its deadline when an idle refresh has moved its end beyond.
-func (s *Store) limit(ctx context.Context, at place, deadline time.Time) {
-	if s.opts.IdleTimeout == 0 || time.Until(deadline) >= s.opts.IdleTimeout {
+// limit moves a session's end where reading it has put it wrong: to its deadline if that is earlier, or to an idle timeout of
+// its own.
+func (s *Store) limit(ctx context.Context, at place, deadline time.Time, idle time.Duration) {
+	end := deadline
+	if idle > 0 && time.Until(deadline) >= idle {
+		if idle == s.opts.IdleTimeout {
+			return
+		}
+		end = time.Now().Add(idle)
+	} else if s.opts.IdleTimeout == 0 && idle == 0 {
 		return
 	}
 	ctx, cancel := detached(ctx, s.opts.StoreTimeout)
 	defer cancel()
-	if err := s.rdb.PExpireAt(ctx, s.key(at), deadline).Err(); err != nil {
+	if err := s.rdb.PExpireAt(ctx, s.key(at), end).Err(); err != nil {
 		s.opts.Logger.WarnContext(ctx, "session: a session may outlive its deadline in Redis", "error", s.failed("limit", err))
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -66,8 +67,12 @@ func TestStoreAlone(t *testing.T) {
 
 func keys(t testing.TB, rdb redis.UniversalClient, part string) map[string]bool {
 	found := map[string]bool{}
+	var mu sync.Mutex
 	scan := func(ctx context.Context, c *redis.Client) error {
-		for _, k := range c.Keys(ctx, "*"+part+"*").Val() {
+		all := c.Keys(ctx, "*"+part+"*").Val()
+		mu.Lock()
+		defer mu.Unlock()
+		for _, k := range all {
 			found[k] = true
 		}
 		return nil

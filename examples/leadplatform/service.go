@@ -85,7 +85,7 @@ func OpenService(ctx context.Context, name string, c Config, log *slog.Logger) (
 	if err != nil {
 		return nil, err
 	}
-	s.mode, err = readonly.New(flag, &readonly.Options{Instance: name, Exempt: []string{"POST /login", "POST /logout"}, Logger: log, Registerer: registerer})
+	s.mode, err = readonly.New(flag, &readonly.Options{Instance: name, Exempt: []string{"POST /login", "POST /logout", "POST /logout-everywhere", "DELETE /api/v1/me/devices/{id}"}, Logger: log, Registerer: registerer})
 	if err != nil {
 		return nil, err
 	}
@@ -108,7 +108,7 @@ func OpenService(ctx context.Context, name string, c Config, log *slog.Logger) (
 		return nil, err
 	}
 	// Insecure because the demo speaks plain HTTP on loopback. A real service leaves it out.
-	s.sessions, err = session.New(s.rdb, &session.Options{Insecure: true, Logger: log, Registerer: registerer})
+	s.sessions, err = session.New(s.rdb, &session.Options{Insecure: true, Secrets: c.SessionSecrets, Logger: log, Registerer: registerer})
 	if err != nil {
 		return nil, err
 	}
@@ -171,7 +171,7 @@ func (s *Service) Close() {
 // Run owns the background work of every package until ctx ends.
 func (s *Service) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
-	for _, run := range []func(context.Context) error{s.mode.Run, s.db.Run, s.store.Run, s.jobs.Run, s.capacity.Run} {
+	for _, run := range []func(context.Context) error{s.mode.Run, s.db.Run, s.store.Run, s.jobs.Run, s.sessions.Run, s.capacity.Run} {
 		group.Go(func() error { return run(ctx) })
 	}
 	return group.Wait()
