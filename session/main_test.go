@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/cookiejar"
 	"net/http/httptest"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -30,6 +31,13 @@ var (
 )
 
 func TestMain(m *testing.M) {
+	if spec := os.Getenv(writerEnv); spec != "" {
+		if err := writeMany(spec); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		return
+	}
 	goleak.VerifyTestMain(single.Around(cluster.Around(m)),
 		// scs.New starts it for a store that we replace, and it cannot be stopped without a data race.
 		goleak.IgnoreAnyFunction("github.com/alexedwards/scs/v2/memstore.(*MemStore).startCleanup"))

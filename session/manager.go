@@ -21,6 +21,7 @@ type backend interface {
 	look(ctx context.Context, token string) (loaded, error)
 	limit(ctx context.Context, at place, deadline time.Time, idle time.Duration)
 	counter() *prometheus.CounterVec
+	encoding() scs.Codec
 }
 
 // Manager serves sessions. Its methods are safe for concurrent use.
@@ -83,7 +84,7 @@ func newManager(store backend, opts *Options) *Manager {
 	o := opts.withDefaults()
 	sm := scs.New()
 	sm.Store = store
-	sm.Codec = tolerant{scs.GobCodec{}}
+	sm.Codec = tolerant{store.encoding()}
 	sm.Lifetime = o.Lifetime
 	sm.Cookie = scs.SessionCookie{
 		Name: o.CookieName, Path: "/", HttpOnly: true, Secure: !o.Insecure, SameSite: http.SameSiteLaxMode, Persist: true,

@@ -16,8 +16,11 @@ import (
 	"github.com/scaleaware/scaleaware/redisclient"
 )
 
-// mergeTries bounds how often a commit gives way to another writer of the same session.
-const mergeTries = 64
+// mergeTries bounds how often a commit gives way to another writer of the same session, besides StoreTimeout.
+const mergeTries = 10_000
+
+// turns is how many sessions that have conflicts can be written again at the same time in one process.
+const turns = 64
 
 // tombstone is how long a destroyed token refuses to be written, even by a writer that has not loaded it.
 const tombstone = time.Minute
@@ -33,6 +36,7 @@ type Store struct {
 	opts     Options
 	commands *prometheus.CounterVec
 	shelf
+	turns [turns]chan struct{}
 }
 
 var (
@@ -65,7 +69,11 @@ func NewStore(rdb redis.UniversalClient, opts *Options) (*Store, error) {
 	for _, warning := range redisclient.Check(rdb) {
 		o.Logger.Warn("session: the Redis client will hurt when Redis fails", "problem", warning)
 	}
-	return &Store{rdb: rdb, opts: o, commands: commands, shelf: shelf}, nil
+	s := &Store{rdb: rdb, opts: o, commands: commands, shelf: shelf}
+	for i := range s.turns {
+		s.turns[i] = make(chan struct{}, 1)
+	}
+	return s, nil
 }
 
 // FindCtx implements scs.CtxStore. With an IdleTimeout it also refreshes the session, in the same command.
@@ -175,12 +183,24 @@ func (s *Store) CommitCtx(ctx context.Context, token string, b []byte, expiry ti
 	}
 	call, cancel := detached(ctx, s.opts.StoreTimeout)
 	defer cancel()
+	waited := false
 	for range mergeTries {
 		now, err := s.commit(call, was, b, expiry, idle)
 		if err != nil || now == nil {
 			return err
 		}
 		s.count("commit", "conflict")
+		if !waited {
+			// In a process one at a time tries again: the others would only make it fail again.
+			turn := s.turns[was.at.name[0]%turns]
+			select {
+			case turn <- struct{}{}:
+				defer func() { <-turn }()
+			case <-call.Done():
+				return s.failed("commit", call.Err())
+			}
+			waited = true
+		}
 		theirs, err := s.vault.open(was.at, now)
 		if err != nil {
 			s.count("commit", "undecryptable")

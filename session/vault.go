@@ -132,5 +132,7 @@ type shelf struct {
 
 func newShelf(o *Options) (shelf, error) {
 	v, err := newVault(o)
-	return shelf{locator: newLocator(o.TokenForm), vault: v, codec: scs.GobCodec{}}, err
+	return shelf{locator: newLocator(o.TokenForm), vault: v, codec: newWire()}, err
 }
+
+func (s *shelf) encoding() scs.Codec { return s.codec }
