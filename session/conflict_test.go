@@ -20,7 +20,7 @@ import (
 
 const (
 	writerProcesses = 4
-	writersEach     = 8 // so 32 at once
+	writersEach     = 8                     // so 32 at once
 	writerEnv       = "SESSION_TEST_WRITER" // address, prefix, cookie, number
 )
 
