@@ -75,6 +75,9 @@ func prefix(t testing.TB) string {
 func manager(t testing.TB, rdb redis.UniversalClient, opts Options) *Manager {
 	t.Helper()
 	opts.Insecure = true
+	if opts.StoreTimeout == 0 {
+		opts.StoreTimeout = 5 * time.Second // the machine may be busy with other things
+	}
 	if opts.Prefix == "" {
 		opts.Prefix = prefix(t)
 	}
