@@ -164,7 +164,8 @@ func (c *Carrier) verify(ctx context.Context, signer *Signer, text string) Token
 func (c *Carrier) send(ctx context.Context, h http.Header, mark *Watermark, held Tokens) {
 	ctx, cancel := context.WithTimeout(ctx, c.opts.PositionTimeout)
 	defer cancel()
-	written, err := mark.Written(ctx)
+	// What a session seeds and nobody has asked for, the session keeps itself.
+	written, err := mark.gather(ctx)
 	if err != nil {
 		c.stats.failed.Add(1)
 		c.opts.Logger.WarnContext(ctx, "scaleaware: the client gets no position of its write, only that there is one", "error", err)

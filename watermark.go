@@ -39,6 +39,8 @@ type Watermark struct {
 	unknown Tokens // beside them, so that settling one of these takes none of those
 	asOf    Tokens
 	pending []pendingWrites
+	seeds   []Seed
+	seedBuf [1]Seed // most units of work have one, and it costs no allocation then
 	changes uint64
 }
 
@@ -73,6 +75,11 @@ func (w *Watermark) Raise(t Token) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.changes++
+	w.take(t)
+}
+
+// take is Raise without its count. w.mu is held.
+func (w *Watermark) take(t Token) {
 	if t.Unknown() {
 		w.unknown = raise(w.unknown, t)
 		return
@@ -110,7 +117,7 @@ func (w *Watermark) RaiseFrom(src Source) {
 	w.pending = append(w.pending, noted)
 }
 
-// Known is Written without asking anybody: the positions known by now, and the sources whose latest notes none of them
+// Known is Written without asking any Source: the positions known by now, and the sources whose latest notes none of them
 // covers. The Tokens must not be changed.
 func (w *Watermark) Known() (known Tokens, open []Source) {
 	if w == nil {
@@ -118,6 +125,7 @@ func (w *Watermark) Known() (known Tokens, open []Source) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.sow()
 	w.recall()
 	known = w.written
 	if len(w.unknown) > 0 {
@@ -153,6 +161,14 @@ func (w *Watermark) Written(ctx context.Context) (Tokens, error) {
 	if w == nil {
 		return nil, nil
 	}
+	w.mu.Lock()
+	w.sow()
+	w.mu.Unlock()
+	return w.gather(ctx)
+}
+
+// gather is Written without what was seeded and not asked for yet.
+func (w *Watermark) gather(ctx context.Context) (Tokens, error) {
 	w.mu.Lock()
 	w.recall()
 	if len(w.pending) == 0 && len(w.unknown) == 0 {

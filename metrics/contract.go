@@ -92,7 +92,7 @@ var (
 
 // The session, read-only and process series.
 var (
-	SessionCommands  = Series{"session_store_operations_total", Counter, []string{"operation", "outcome"}, nil, "Session store operations by outcome."}
+	SessionCommands  = Series{"session_store_operations_total", Counter, []string{"operation", "outcome"}, nil, "Session operations by outcome: what the store was asked, cookies of a wrong form, loads that found nothing usable or no store, changes that came too late, and log-outs that ended something."}
 	ReadOnlyEnabled  = Series{"readonly_enabled", Gauge, nil, nil, "1 while this instance refuses writes."}
 	ReadOnlyEpoch    = Series{"readonly_epoch", Gauge, nil, nil, "Epoch of the read-only state that this instance obeys."}
 	ReadOnlyRefused  = Series{"readonly_refused_total", Counter, []string{"surface"}, nil, "Writes refused by read-only mode: http, or check for those refused further down."}

@@ -12,7 +12,10 @@ var (
 	ErrLate = errors.New("session: response has begun, log in before writing it")
 	// ErrNoSession says that the context did not come through Manager.Middleware.
 	ErrNoSession = errors.New("session: no session in the context, wrap the handler in Manager.Middleware")
+	// ErrNoDevice says that the principal has no such device, or not any more.
+	ErrNoDevice = errors.New("session: no such device, list them with Devices")
 
+	errOtherStore  = errors.New("session: this store does not know who is logged in where, use New")
 	errUndecodable = errors.New("session: stored data cannot be decoded")
 	errDeadline    = errors.New("session: stored session is past its deadline")
 )

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"strings"
@@ -54,16 +55,34 @@ func (s *Store) scan(ctx context.Context, node *redis.Client) (map[string][]byte
 			return nil, err
 		}
 		for i, key := range keys {
-			token := strings.TrimPrefix(key, s.opts.Prefix)
 			b, err := values[i].Bytes()
-			if err == nil && wellFormed(token) {
-				found[token] = b
-			} else if err != nil && !errors.Is(err, redis.Nil) {
+			if err != nil && !errors.Is(err, redis.Nil) {
 				return nil, err
+			}
+			if token, value, ok := s.listed(strings.TrimPrefix(key, s.opts.Prefix), b); err == nil && ok {
+				found[token] = value
 			}
 		}
 		if cursor = next; cursor == 0 {
 			return found, nil
 		}
 	}
+}
+
+// listed returns the session that is stored under name, with what Iterate needs to destroy it. Data that cannot be decoded
+// is left out: scs would end the iteration with it.
+func (s *shelf) listed(name string, stored []byte) (token string, value []byte, ok bool) {
+	if !wellFormed(name) {
+		return "", nil, false
+	}
+	// Only the mark tells a hash from a token, where both may be.
+	at := place{name, s.locator.form == Hashed || bytes.HasSuffix(stored, []byte(hashMark))}
+	value, err := s.vault.open(at, stored)
+	if err != nil {
+		return "", nil, false
+	}
+	if _, _, err := (tolerant{s.codec}).Decode(value); err != nil {
+		return "", nil, false
+	}
+	return s.locator.tokenAt(at), value, true
 }

@@ -42,7 +42,7 @@ func TestLoginRenewsTheTokenAndDropsWhatWasThere(t *testing.T) {
 		}
 		for _, old := range []string{anonymous, first} {
 			b.with(a, old).want(a, "who", "")
-			if n := rdb.Exists(t.Context(), a.opts.Prefix+old).Val(); n != 0 {
+			if n := rdb.Exists(t.Context(), a.keyOf(old)).Val(); n != 0 {
 				t.Error("an old session is still stored")
 			}
 		}

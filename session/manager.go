@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/alexedwards/scs/v2"
@@ -17,16 +18,23 @@ import (
 type backend interface {
 	scs.CtxStore
 	Ready(ctx context.Context) error
-	limit(ctx context.Context, token string, deadline time.Time)
+	look(ctx context.Context, token string) (loaded, error)
+	limit(ctx context.Context, at place, deadline time.Time, idle time.Duration)
 	counter() *prometheus.CounterVec
+	encoding() scs.Codec
 }
 
 // Manager serves sessions. Its methods are safe for concurrent use.
 type Manager struct {
-	scs      *scs.SessionManager
-	store    backend
-	opts     Options
-	commands *prometheus.CounterVec
+	scs        *scs.SessionManager
+	scsKey     any // by which scs finds its data in a context
+	store      backend
+	opts       Options
+	commands   *prometheus.CounterVec
+	principals *principals // nil for other stores
+	watch      *watch      // nil for other stores
+	recent     recent
+	running    atomic.Bool
 }
 
 // New returns a manager whose sessions are kept on rdb: a single node, Sentinel or a cluster. It does no I/O.
@@ -39,7 +47,7 @@ func New(rdb redis.UniversalClient, opts *Options) (*Manager, error) {
 }
 
 // NewWithStore returns a manager on another store of scs, such as scs/redisstore.New(pool) for a single Redis node.
-// Prefix is then the store's own affair. A Store is taken too, with the IdleTimeout that it was made with.
+// Prefix is then the store's own affair, but TokenForm and Secrets count. A Store is taken too, with the IdleTimeout that it was made with.
 //
 // Such a store cannot compare before it writes, so some promises are weaker: a session that is logged out in the very
 // moment of another request's commit can come back, parallel requests overwrite each other's values, and a store
@@ -65,19 +73,47 @@ func NewWithStore(store scs.Store, opts *Options) (*Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newManager(&plain{store: store, commands: commands}, &o), nil
+	shelf, err := newShelf(&o)
+	if err != nil {
+		return nil, err
+	}
+	return newManager(&plain{store: store, commands: commands, shelf: shelf}, &o), nil
 }
 
 func newManager(store backend, opts *Options) *Manager {
 	o := opts.withDefaults()
 	sm := scs.New()
 	sm.Store = store
-	sm.Codec = tolerant{scs.GobCodec{}}
+	sm.Codec = tolerant{store.encoding()}
 	sm.Lifetime = o.Lifetime
 	sm.Cookie = scs.SessionCookie{
 		Name: o.CookieName, Path: "/", HttpOnly: true, Secure: !o.Insecure, SameSite: http.SameSiteLaxMode, Persist: true,
 	}
-	return &Manager{scs: sm, store: store, opts: o, commands: store.counter()}
+	m := &Manager{scs: sm, scsKey: scsKey(sm), store: store, opts: o, commands: store.counter()}
+	m.recent.wanted.Store(o.OnStoreDown == Degrade)
+	if own, ok := store.(*Store); ok {
+		m.principals = &principals{store: own}
+		m.watch = &watch{store: own, principals: m.principals, by: map[string]map[*watcher]struct{}{}}
+	}
+	return m
+}
+
+// asked remembers by which key it was asked.
+type asked struct {
+	context.Context
+	key any
+}
+
+func (a *asked) Value(key any) any {
+	a.key = key
+	return nil
+}
+
+// scsKey learns the key by which scs finds its data: it is private, and Load looks for it first.
+func scsKey(sm *scs.SessionManager) any {
+	a := &asked{Context: context.Background()}
+	_, _ = sm.Load(a, "")
+	return a.key
 }
 
 // SCS returns scs's own manager, for Get, Put and all that scs offers, under r.Context() below Middleware. Its Cookie and

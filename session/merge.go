@@ -16,6 +16,10 @@ import (
 const (
 	principalKey = "scaleaware.principal"
 	tokensKey    = "scaleaware.tokens"
+	// generationKey and deviceKey are of the log-in.
+	generationKey = "scaleaware.generation"
+	deviceKey     = "scaleaware.device"
+	idleKey       = "scaleaware.idle" // milliseconds
 )
 
 // merge makes one session out of two that began as base. mine is about to be stored with expiry, theirs already is.

@@ -1,36 +1,42 @@
 package session
 
 import (
-	"context"
 	"encoding/json"
-	"errors"
-	"log/slog"
 	"net/http"
+	"time"
 
 	"github.com/scaleaware/scaleaware"
 )
 
-// Middleware loads the session of each request, seeds the Watermark in its context with the session's consistency
-// tokens, and stores what changed before the response begins. Applied twice, the inner one does nothing.
+// Middleware gives each request its session, which is loaded when it is first used, and stores what changed before the
+// response begins. The Watermark in the context begins with the session's consistency tokens: who asks for them loads the
+// session too. Applied twice, the inner one does nothing.
 func (m *Manager) Middleware(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if m.request(r.Context()) != nil {
+		ctx := r.Context()
+		if m.request(ctx) != nil {
 			next.ServeHTTP(w, r)
 			return
 		}
-		w.Header().Add("Vary", "Cookie")
-		q, err := m.begin(r)
-		if err != nil {
-			level := slog.LevelWarn
-			if r.Context().Err() != nil {
-				level = slog.LevelDebug // the client has gone
-			}
-			m.opts.Logger.Log(r.Context(), level, "session: refused a request, its session cannot be read", "error", err)
-			problem(w, http.StatusServiceUnavailable, "The session cannot be read at the moment. Try again.")
-			return
+		q := &request{
+			manager: m, began: time.Now(), token: m.cookie(r), agent: r.UserAgent(), policy: m.opts.OnStoreDown,
+			mark: scaleaware.WatermarkFrom(ctx), vary: [1]string{"Cookie"}, idle: m.opts.IdleTimeout,
 		}
+		if h := w.Header(); len(h["Vary"]) == 0 {
+			h["Vary"] = q.vary[:]
+		} else {
+			h.Add("Vary", "Cookie")
+		}
+		if q.mark == nil {
+			ctx, q.mark = scaleaware.WithWatermark(ctx)
+		}
+		q.Context = ctx
+		if q.token != "" {
+			q.mark.SeedFrom(q)
+		}
+		q.before = q.mark.Changes()
 		q.out = scaleaware.BeforeResponse(w, func() error { return q.finish(w) })
-		next.ServeHTTP(q.out, r.WithContext(q.ctx))
+		next.ServeHTTP(q.out, r.WithContext(q))
 		begunByHandler := q.out.Begun()
 		if q.out.Begin() == nil && begunByHandler {
 			q.after()
@@ -38,67 +44,27 @@ func (m *Manager) Middleware(next http.Handler) http.Handler {
 	})
 }
 
-// begin loads the session. An error means that the request is to be refused.
-func (m *Manager) begin(r *http.Request) (*request, error) {
-	ctx := r.Context()
-	q := &request{manager: m, mark: scaleaware.WatermarkFrom(ctx)}
-	if q.mark == nil {
-		ctx, q.mark = scaleaware.WithWatermark(ctx)
+// OnStoreDown is for a route below Middleware: it says what becomes of its requests while the store does not answer, in place
+// of Options.OnStoreDown. With Refuse the session is loaded before next is called, so that nothing is done for a request
+// that is going to be refused.
+func (m *Manager) OnStoreDown(policy StoreDown, next http.Handler) http.Handler {
+	if policy == Degrade {
+		m.recent.wanted.Store(true)
 	}
-	ctx = context.WithValue(ctx, requestKey{m}, q)
-	ctx = context.WithValue(ctx, currentKey{}, q)
-	token := m.cookie(r)
-	ctx = withLoaded(ctx, &loaded{token: token})
-
-	var err error
-	q.ctx, err = m.scs.Load(ctx, token)
-	switch {
-	case err == nil:
-	case errors.Is(err, ErrUnavailable):
-		if m.opts.OnStoreDown == Refuse {
-			return nil, err
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		q := m.request(r.Context())
+		if q == nil {
+			m.opts.Logger.ErrorContext(r.Context(), ErrNoSession.Error())
+			problem(w, http.StatusInternalServerError, "The session cannot be read.")
+			return
 		}
-		m.opts.Logger.WarnContext(ctx, "session: serving a request as anonymous, its session cannot be read", "error", err)
-		m.count("load", "anonymous")
-		q.degraded = true
-	case errors.Is(err, errDeadline):
-		m.count("load", "expired")
-	default:
-		m.opts.Logger.WarnContext(ctx, "session: stored data cannot be decoded, its owner gets a new session", "error", err)
-		m.count("load", "undecodable")
-	}
-	if err != nil {
-		if q.ctx, err = m.scs.Load(ctx, ""); err != nil {
-			return nil, err
+		q.govern(policy)
+		if policy == Refuse && q.fetch() != nil {
+			_ = q.out.Begin() // answers
+			return
 		}
-	}
-	q.token, q.deadline, q.remember = m.scs.Token(q.ctx), m.scs.Deadline(q.ctx), m.scs.GetBool(q.ctx, rememberKey)
-	if q.token != "" {
-		m.store.limit(ctx, q.token, q.deadline)
-	}
-	q.held = q.tokens()
-	for _, t := range q.held {
-		q.mark.Raise(t)
-	}
-	return q, nil
-}
-
-// cookie returns the request's session token, or the empty string if there is none of the right form. Of two different
-// ones neither is trusted.
-func (m *Manager) cookie(r *http.Request) string {
-	token := ""
-	for _, c := range r.CookiesNamed(m.scs.Cookie.Name) {
-		switch {
-		case !wellFormed(c.Value):
-			m.count("cookie", "malformed")
-		case token != "" && token != c.Value:
-			m.count("cookie", "ambiguous")
-			return ""
-		default:
-			token = c.Value
-		}
-	}
-	return token
+		next.ServeHTTP(w, r)
+	})
 }
 
 // problem answers with an RFC 9457 body, without the headers that belonged to what the handler had in mind.

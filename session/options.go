@@ -15,19 +15,35 @@ import (
 type StoreDown int
 
 const (
-	// Refuse answers 503 with Retry-After.
+	// Refuse answers 503 with Retry-After. A handler that has begun before it uses the session finds an empty one, and its
+	// answer is replaced; see Manager.OnStoreDown for refusing before the handler begins.
 	Refuse StoreDown = iota
 	// Anonymous serves the request as if it had no session. Nothing is stored and no cookie is touched, so that the
 	// client is logged in again when the store is back.
 	Anonymous
+	// Degrade serves what this process last read of the session, if that was within a minute, and as Anonymous does
+	// otherwise. Nothing is stored. A log-out that this process was not told of before Redis failed goes unnoticed.
+	Degrade
 )
+
+// String returns the policy's name in lower case.
+func (d StoreDown) String() string {
+	switch d {
+	case Anonymous:
+		return "anonymous"
+	case Degrade:
+		return "degrade"
+	default:
+		return "refuse"
+	}
+}
 
 // Options adjust a Manager or a Store.
 type Options struct {
 	// Lifetime is how long a session lasts from its beginning or its last login. Zero means 24 hours.
 	Lifetime time.Duration
-	// IdleTimeout ends a session that was not used for so long. Each request then refreshes it in the command that
-	// reads it. Zero means that only Lifetime counts.
+	// IdleTimeout ends a session that was not used for so long. A request that uses it refreshes it in the command
+	// that reads it; one that does not use it does not count. SetIdleTimeout gives one session another. Zero means that only Lifetime counts.
 	IdleTimeout time.Duration
 	// CookieName is the cookie's name as sent. A service that comes from scs keeps its name here to keep its users
 	// logged in. Zero means "__Host-session", which browsers accept over TLS only and never from a sibling domain;
@@ -38,7 +54,22 @@ type Options struct {
 	// Prefix begins every key. It must not lie under the prefix of a cache, whose invalidation would log everybody out.
 	// Zero means "scs:session:", as in scs/redisstore.
 	Prefix string
-	// OnStoreDown decides about requests with a cookie while the store does not answer. Zero means Refuse.
+	// TokenForm says how tokens stand in the keys. Zero means Hashed.
+	TokenForm TokenForm
+	// Secrets encrypt what is stored, with AES-256-GCM under keys derived from them by HKDF-SHA256, and bind it to its key.
+	// The first one encrypts, all decrypt. To rotate, add a new one at the end on every instance, then move it to the front,
+	// and remove the old one a Lifetime later. Each has 32 bytes or more. scs/redisstore cannot read what is encrypted.
+	// Zero means that what is stored is not encrypted.
+	Secrets []string
+	// AcceptPlain also reads sessions that are not encrypted although there are Secrets: set it for one Lifetime when
+	// encryption begins. Zero means that such a session is taken for forged, and its owner gets a new one.
+	AcceptPlain bool
+	// Strict asks Redis at each load whether its principal was logged out everywhere: one command more. Zero means that an
+	// answer counts for a second, or for ten while Manager.Run hears the news, so that an instance may miss a
+	// LogoutEverywhere for a second at most, and ten if Redis loses the news without losing a connection.
+	Strict bool
+	// OnStoreDown decides about requests that use a session while the store does not answer. Manager.OnStoreDown does it for
+	// one route. Zero means Refuse.
 	OnStoreDown StoreDown
 	// StoreTimeout bounds each call to the store, below the deadline that the request may have. Zero means 500 ms.
 	StoreTimeout time.Duration
@@ -105,8 +136,16 @@ func (o *Options) validate() error {
 	if strings.ContainsAny(o.Prefix, "*?[]{}\\^\x00\r\n ") {
 		bad("Prefix %q has a space, a brace or a character of glob patterns, want plain text like scs:shop:", o.Prefix)
 	}
-	if o.OnStoreDown != Refuse && o.OnStoreDown != Anonymous {
-		bad("OnStoreDown is %d, want Refuse or Anonymous", o.OnStoreDown)
+	if o.TokenForm < Hashed || o.TokenForm > Raw {
+		bad("TokenForm is %d, want Hashed, MoveRaw or Raw", o.TokenForm)
+	}
+	for i, secret := range o.Secrets {
+		if len(secret) < minSecret {
+			bad("Secrets: number %d of %d has %d bytes, want %d or more; openssl rand -base64 32 makes one", i+1, len(o.Secrets), len(secret), minSecret)
+		}
+	}
+	if o.OnStoreDown < Refuse || o.OnStoreDown > Degrade {
+		bad("OnStoreDown is %d, want Refuse, Anonymous or Degrade", o.OnStoreDown)
 	}
 	return errors.Join(errs...)
 }

@@ -14,24 +14,69 @@ import (
 type plain struct {
 	store    scs.Store
 	commands *prometheus.CounterVec
+	shelf
 }
 
 func (p *plain) FindCtx(ctx context.Context, token string) ([]byte, bool, error) {
-	if !wellFormed(token) {
+	if l := loadedOf(ctx, token); l != nil && l.found {
+		return l.value, true, nil
+	}
+	found, err := p.look(ctx, token)
+	return found.value, found.found, err
+}
+
+// look looks at each place where the session may be.
+func (p *plain) look(ctx context.Context, token string) (out loaded, err error) {
+	places, n := p.locator.places(token)
+	if n == 0 {
 		p.count("find", "malformed")
-		return nil, false, nil
+		return out, nil
 	}
-	b, found, err := p.find(ctx, token)
-	switch {
-	case err != nil:
-		return nil, false, p.failed("find", err)
-	case !found:
-		p.count("find", "miss")
-		return nil, false, nil
+	for i, at := range places[:n] {
+		stored, found, err := p.find(ctx, at.name)
+		if err != nil {
+			return out, p.failed("find", err)
+		}
+		if !found {
+			continue
+		}
+		value, err := p.vault.open(at, stored)
+		if errors.Is(err, errHashed) {
+			continue
+		}
+		if err != nil {
+			p.count("find", "undecryptable")
+			return out, nil
+		}
+		out = loaded{token: token, at: at, stored: stored, value: value, found: true}
+		if p.locator.form == MoveRaw && i == 1 {
+			if out, err = p.move(ctx, places[0], out); err != nil {
+				return out, err
+			}
+		}
+		p.count("find", "hit")
+		return out, nil
 	}
-	p.count("find", "hit")
-	loadedFrom(ctx).record(token, b)
-	return b, true, nil
+	p.count("find", "miss")
+	return out, nil
+}
+
+// move is two steps here: who is logged out between them comes back. See NewWithStore.
+func (p *plain) move(ctx context.Context, to place, was loaded) (loaded, error) {
+	deadline, _, err := p.codec.Decode(was.value)
+	if err != nil {
+		return was, nil // it is told of where it is decoded
+	}
+	stored := p.vault.seal(to, was.value)
+	if err := p.put(ctx, to.name, stored, deadline); err != nil {
+		return loaded{}, p.failed("move", err)
+	}
+	if err := p.remove(ctx, was.at.name); err != nil {
+		return loaded{}, p.failed("move", err)
+	}
+	p.count("move", "ok")
+	was.at, was.stored = to, stored
+	return was, nil
 }
 
 func (p *plain) find(ctx context.Context, token string) ([]byte, bool, error) {
@@ -50,9 +95,16 @@ func (p *plain) CommitCtx(ctx context.Context, token string, b []byte, expiry ti
 		p.count("commit", "expired")
 		return ErrRevoked
 	}
+	places, n := p.locator.places(token)
+	if n == 0 {
+		p.count("commit", "malformed")
+		return errors.New("session: cannot store a token that scs did not make")
+	}
+	at := places[0]
 	ctx = context.WithoutCancel(ctx)
-	if _, ok := loadedFrom(ctx).base(token); ok {
-		_, found, err := p.find(ctx, token)
+	if l := loadedOf(ctx, token); l != nil && l.found {
+		at = l.at
+		_, found, err := p.find(ctx, at.name)
 		if err != nil {
 			return p.failed("commit", err)
 		}
@@ -61,29 +113,35 @@ func (p *plain) CommitCtx(ctx context.Context, token string, b []byte, expiry ti
 			return ErrRevoked
 		}
 	}
-	commit := p.store.Commit
-	if c, ok := p.store.(scs.CtxStore); ok {
-		commit = func(token string, b []byte, expiry time.Time) error { return c.CommitCtx(ctx, token, b, expiry) }
-	}
-	if err := commit(token, b, expiry); err != nil {
+	if err := p.put(ctx, at.name, p.vault.seal(at, b), expiry); err != nil {
 		return p.failed("commit", err)
 	}
 	p.count("commit", "ok")
 	return nil
 }
 
-func (p *plain) DeleteCtx(ctx context.Context, token string) error {
-	if !wellFormed(token) {
-		return nil
-	}
-	remove := p.store.Delete
+func (p *plain) put(ctx context.Context, name string, b []byte, expiry time.Time) error {
 	if c, ok := p.store.(scs.CtxStore); ok {
-		remove = func(token string) error { return c.DeleteCtx(context.WithoutCancel(ctx), token) }
+		return c.CommitCtx(ctx, name, b, expiry)
 	}
-	if err := remove(token); err != nil {
-		return p.failed("delete", err)
+	return p.store.Commit(name, b, expiry)
+}
+
+func (p *plain) remove(ctx context.Context, name string) error {
+	if c, ok := p.store.(scs.CtxStore); ok {
+		return c.DeleteCtx(context.WithoutCancel(ctx), name)
 	}
-	p.count("delete", "ok")
+	return p.store.Delete(name)
+}
+
+func (p *plain) DeleteCtx(ctx context.Context, token string) error {
+	places, n := p.locator.places(token)
+	for _, at := range places[:n] {
+		if err := p.remove(ctx, at.name); err != nil {
+			return p.failed("delete", err)
+		}
+		p.count("delete", "ok")
+	}
 	return nil
 }
 
@@ -99,14 +157,23 @@ func (p *plain) Delete(token string) error { return p.DeleteCtx(context.Backgrou
 
 // AllCtx implements scs.IterableCtxStore as far as the store below does.
 func (p *plain) AllCtx(ctx context.Context) (map[string][]byte, error) {
+	var all map[string][]byte
+	var err error
 	switch store := p.store.(type) {
 	case scs.IterableCtxStore:
-		return store.AllCtx(ctx)
+		all, err = store.AllCtx(ctx)
 	case scs.IterableStore:
-		return store.All()
+		all, err = store.All()
 	default:
-		return nil, errors.New("session: this store cannot be iterated")
+		err = errors.New("session: this store cannot be iterated")
 	}
+	out := make(map[string][]byte, len(all))
+	for name, b := range all {
+		if token, value, ok := p.listed(name, b); ok {
+			out[token] = value
+		}
+	}
+	return out, err
 }
 
 // Ready asks for a session that nobody has.
@@ -119,7 +186,7 @@ func (p *plain) Ready(ctx context.Context) error {
 
 func (p *plain) counter() *prometheus.CounterVec { return p.commands }
 
-func (p *plain) limit(context.Context, string, time.Time) {}
+func (p *plain) limit(context.Context, place, time.Time, time.Duration) {}
 
 func (p *plain) count(operation, outcome string) {
 	p.commands.WithLabelValues(operation, outcome).Inc()

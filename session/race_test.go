@@ -42,6 +42,7 @@ func TestRequestInFlightDoesNotReviveTheSession(t *testing.T) {
 func notRevived(t *testing.T, rdb redis.UniversalClient, a *app, ending string, writes bool) {
 	g := newGate()
 	a.on("slow", func(_ http.ResponseWriter, r *http.Request) string {
+		_ = a.Load(r.Context())
 		g.pass()
 		if writes {
 			a.SCS().Put(r.Context(), "k", "v")
@@ -49,7 +50,7 @@ func notRevived(t *testing.T, rdb redis.UniversalClient, a *app, ending string, 
 		return "done"
 	})
 	a.on("del", func(_ http.ResponseWriter, r *http.Request) string {
-		return rdb.Del(r.Context(), a.opts.Prefix+a.SCS().Token(r.Context())).String()
+		return rdb.Del(r.Context(), a.keyOf(a.SCS().Token(r.Context()))).String()
 	})
 	b := newBrowser(t)
 	b.want(a, "login?as=ada", "welcome")
@@ -62,7 +63,7 @@ func notRevived(t *testing.T, rdb redis.UniversalClient, a *app, ending string, 
 	close(g.release)
 	inFlight.Wait()
 
-	if n := rdb.Exists(t.Context(), a.opts.Prefix+old).Val(); n != 0 {
+	if n := rdb.Exists(t.Context(), a.keyOf(old)).Val(); n != 0 {
 		t.Error("the request in flight wrote the session back")
 	}
 	b.with(a, old).want(a, "who", "")
@@ -87,6 +88,7 @@ func together(t *testing.T, a *app, b *browser, n int, do func(r *http.Request, 
 		mine := i
 		i++
 		mu.Unlock()
+		_ = a.Load(r.Context())
 		loaded.Done()
 		loaded.Wait()
 		do(r, mine)

@@ -2,9 +2,6 @@ package session
 
 import (
 	"context"
-	"errors"
-
-	"github.com/redis/go-redis/v9"
 
 	"github.com/scaleaware/scaleaware"
 )
@@ -14,14 +11,14 @@ import (
 func (s *Store) raise(ctx context.Context, token string, base, tokens scaleaware.Tokens) error {
 	call, cancel := detached(ctx, s.opts.StoreTimeout)
 	defer cancel()
-	found, err := s.get(call, token)
-	if errors.Is(err, redis.Nil) {
+	found, err := s.find(call, token)
+	if err != nil {
+		return err
+	}
+	if !found.found {
 		return ErrRevoked
 	}
-	if err != nil {
-		return s.failed("find", err)
-	}
-	deadline, values, err := tolerant{s.codec}.Decode(found)
+	deadline, values, err := tolerant{s.codec}.Decode(found.value)
 	if err != nil {
 		return err
 	}
@@ -34,5 +31,7 @@ func (s *Store) raise(ctx context.Context, token string, base, tokens scaleaware
 	if err != nil {
 		return err
 	}
-	return s.CommitCtx(withLoaded(ctx, &loaded{token: token, value: found, found: true}), token, mine, deadline)
+	idle := idleOf(values, s.opts.IdleTimeout)
+	ctx = context.WithValue(withLoaded(ctx, &found), idleKeyOf{}, &idle)
+	return s.CommitCtx(ctx, token, mine, deadline)
 }

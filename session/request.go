@@ -2,9 +2,8 @@ package session
 
 import (
 	"context"
-	"errors"
 	"net/http"
-	"reflect"
+	"sync"
 	"time"
 
 	"github.com/alexedwards/scs/v2"
@@ -20,25 +19,37 @@ type (
 	currentKey struct{}
 )
 
-// request is one request under a manager.
+// request is one request under a manager, and its context: what asks it for scs's session data makes it load them.
 type request struct {
-	manager *Manager
-	ctx     context.Context //nolint:containedctx // the session lives in it, and finish runs where no context is passed
-	out     *scaleaware.ResponseWriter
-	mark    *scaleaware.Watermark
+	context.Context // of the request that came in
+	manager         *Manager
+	out             *scaleaware.ResponseWriter
+	mark            *scaleaware.Watermark
+	began           time.Time
+	token           string // of the cookie
+	agent           string // the User-Agent
+	before          uint64 // the watermark's changes when the request came
+	vary            [1]string
 
-	// What was loaded; token is empty for a session that does not exist yet.
-	token    string
-	deadline time.Time
-	remember bool
-	held     scaleaware.Tokens // the session's tokens that the watermark knows of: those loaded, then those stored
-	degraded bool              // the store did not answer, so nothing is stored
-	login    bool              // Login was called: the response must not say so unless it is stored
+	mu                 sync.Mutex
+	policy             StoreDown
+	fetched            bool
+	err                error // the store did not answer
+	degraded           bool  // so nothing is stored
+	refused            bool  // and the response is to say so
+	renewed            bool  // the cookie's token was renewed a moment ago: what it reads is the new session's, and nothing is stored
+	loaded             loaded
+	view               view
+	held               scaleaware.Tokens // the session's tokens that the watermark knows of: those loaded, then those stored
+	data               any               // scs's, once somebody wants them
+	idle               time.Duration     // with which the session is stored
+	revoked, revokedTo string            // whom this request has logged out everywhere, and the generation since
+	login              bool              // Login was called: the response must not say so unless it is stored
 
 	// What was stored when the response began.
 	changes uint64
 	status  scs.Status
-	values  map[string]any
+	kept    snapshot
 }
 
 func (m *Manager) request(ctx context.Context) *request {
@@ -46,123 +57,113 @@ func (m *Manager) request(ctx context.Context) *request {
 	return q
 }
 
-// finish stores the session and sets its cookie on w. It runs once, before the response begins. An error means that it
-// has answered itself.
-func (q *request) finish(w http.ResponseWriter) error {
-	m := q.manager
-	q.changes = q.mark.Changes()
-	if q.degraded {
-		return nil
+// Value implements context.Context.
+func (q *request) Value(key any) any {
+	switch key {
+	case q.manager.scsKey:
+		return q.materialise()
+	case currentKey{}:
+		return q
+	case loadedKey{}:
+		return &q.loaded
+	case idleKeyOf{}:
+		return &q.idle
 	}
-	asked := m.scs.Status(q.ctx)
-	q.carry(asked)
-	q.status = m.scs.Status(q.ctx)
-	switch q.status {
-	case scs.Modified:
-		q.values = q.snapshot()
-		token, expiry, err := m.scs.Commit(q.ctx)
-		if err != nil {
-			return q.uncommitted(w, asked, err)
+	if k, ok := key.(requestKey); ok && k.m == q.manager {
+		return q
+	}
+	return q.Context.Value(key)
+}
+
+// Tokens implements scaleaware.Seed.
+func (q *request) Tokens() scaleaware.Tokens {
+	_ = q.fetch()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.held
+}
+
+// fetch loads the session if that was not tried yet.
+func (q *request) fetch() error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.load(q.Context)
+	return q.err
+}
+
+// materialise returns scs's session data, which scs finds nowhere but in a context.
+func (q *request) materialise() any {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.data == nil {
+		q.load(q.Context)
+		token := ""
+		if q.loaded.found && !q.renewed {
+			token = q.loaded.token
 		}
-		// A cookie that says nothing new could undo the one that a parallel request has just got for a renewed session.
-		if token != q.token || !expiry.Equal(q.deadline) || m.scs.GetBool(q.ctx, rememberKey) != q.remember {
-			m.scs.WriteSessionCookie(q.ctx, w, token, expiry)
+		ctx, err := q.manager.scs.Load(withLoaded(q.Context, &q.loaded), token)
+		if err != nil { // the codec was changed since load used it
+			ctx, _ = q.manager.scs.Load(q.Context, "")
 		}
-	case scs.Destroyed:
-		m.scs.WriteSessionCookie(q.ctx, w, "", time.Time{})
+		q.data = ctx.Value(q.manager.scsKey)
 	}
-	return nil
+	return q.data
 }
 
-// carry puts the raised tokens into a session that exists or is about to.
-func (q *request) carry(status scs.Status) {
+// used reports whether scs's data were asked for, so that they may have changed.
+func (q *request) used() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.data != nil
+}
+
+// get returns a value: as it was stored, or as the handler has changed it.
+func (q *request) get(key string) any {
+	_ = q.fetch()
+	if q.used() {
+		return q.manager.scs.Get(q, key)
+	}
+	return q.view.get(key)
+}
+
+func (q *request) text(key string) string {
+	_ = q.fetch()
+	if q.used() {
+		return q.manager.scs.GetString(q, key)
+	}
+	return q.view.text(key)
+}
+
+// snapshot is a session's values at one moment.
+type snapshot struct {
+	keys   []string
+	values []any
+}
+
+func (q *request) snapshot() snapshot {
 	m := q.manager
-	if status == scs.Destroyed || status == scs.Unmodified && m.scs.Token(q.ctx) == "" {
-		return
+	s := snapshot{keys: m.scs.Keys(q)}
+	s.values = make([]any, len(s.keys))
+	for i, k := range s.keys {
+		s.values[i] = m.scs.Get(q, k)
 	}
-	ctx, cancel := detached(q.ctx, m.opts.PositionTimeout)
-	defer cancel()
-	written, err := q.mark.Written(ctx)
-	if err != nil {
-		m.count("token", "error")
-		m.opts.Logger.WarnContext(ctx, "session: the session gets no position of a write, only that there is one", "error", err)
-	}
-	if stored := q.tokens(); !stored.Includes(written) {
-		q.held = advance(stored, q.held, written)
-		m.scs.Put(q.ctx, tokensKey, q.held.String())
-		m.count("token", "raised")
-	}
+	return s
 }
 
-// tokens returns what the session holds. Malformed ones count as none.
-func (q *request) tokens() scaleaware.Tokens {
-	tokens, err := scaleaware.ParseTokens(q.manager.scs.GetString(q.ctx, tokensKey))
-	if err != nil {
-		q.manager.count("token", "malformed")
+// cookie returns the request's session token, or the empty string if there is none of the right form. Of two different
+// ones neither is trusted.
+func (m *Manager) cookie(r *http.Request) string {
+	token := ""
+	for _, c := range r.CookiesNamed(m.scs.Cookie.Name) {
+		switch {
+		case !wellFormed(c.Value):
+			m.count("cookie", "malformed")
+		case token != "" && token != c.Value:
+			m.count("cookie", "ambiguous")
+			return ""
+		default:
+			token = c.Value
+		}
 	}
-	return tokens
-}
-
-// uncommitted decides what a failed commit means for the response. asked is the status that the handler left.
-func (q *request) uncommitted(w http.ResponseWriter, asked scs.Status, err error) error {
-	m := q.manager
-	switch {
-	case errors.Is(err, ErrRevoked):
-		m.opts.Logger.InfoContext(q.ctx, "session: dropped the changes of a request whose session has ended meanwhile")
-		return nil
-	case asked == scs.Unmodified, errors.Is(err, ErrUnavailable) && m.opts.OnStoreDown == Anonymous && !q.login:
-		m.opts.Logger.WarnContext(q.ctx, "session: changes are lost, the session cannot be stored", "error", err)
-		return nil
-	case errors.Is(err, ErrUnavailable):
-		m.opts.Logger.WarnContext(q.ctx, "session: refused a response, its session cannot be stored", "error", err)
-		problem(w, http.StatusServiceUnavailable, "The session cannot be stored at the moment. Try again.")
-		return err
-	default:
-		m.count("commit", "unencodable")
-		m.opts.Logger.ErrorContext(q.ctx, "session: the values cannot be encoded, register their types with encoding/gob", "error", err)
-		problem(w, http.StatusInternalServerError, "The session cannot be stored.")
-		return err
-	}
-}
-
-// after looks at what the handler did once the response had begun.
-func (q *request) after() {
-	m := q.manager
-	if q.degraded {
-		return
-	}
-	status := m.scs.Status(q.ctx)
-	if status == scs.Modified && (q.status != scs.Modified || !reflect.DeepEqual(q.values, q.snapshot())) {
-		m.count("put", "late")
-		m.opts.Logger.WarnContext(q.ctx, "session: changes made after the response had begun are lost, make them before writing it")
-	}
-	if status == scs.Destroyed || q.mark.Changes() == q.changes {
-		return
-	}
-	m.count("token", "late")
-	own, ok := m.store.(*Store)
-	token := m.scs.Token(q.ctx)
-	if !ok || token == "" {
-		return
-	}
-	ctx, cancel := detached(q.ctx, m.opts.PositionTimeout)
-	defer cancel()
-	written, err := q.mark.Written(ctx)
-	if raised := own.raise(q.ctx, token, q.held, written); !errors.Is(raised, ErrRevoked) {
-		err = errors.Join(err, raised)
-	}
-	if err != nil {
-		m.count("token", "error")
-		m.opts.Logger.WarnContext(ctx, "session: the session does not get the position of a late write", "error", err)
-	}
-}
-
-func (q *request) snapshot() map[string]any {
-	m := q.manager
-	keys := m.scs.Keys(q.ctx)
-	values := make(map[string]any, len(keys))
-	for _, k := range keys {
-		values[k] = m.scs.Get(q.ctx, k)
-	}
-	return values
+	return token
 }

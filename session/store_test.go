@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -41,7 +42,7 @@ func TestStoreAlone(t *testing.T) {
 		if b, found, err := s.Find(tokenA); string(b) != "two\x00\xff" || !found || err != nil {
 			t.Fatalf("found %q, %v, %v", b, found, err)
 		}
-		if ttl := rdb.PTTL(t.Context(), s.key(tokenA)).Val(); ttl <= 59*time.Minute || ttl > time.Hour {
+		if ttl := rdb.PTTL(t.Context(), s.opts.Prefix+hash(tokenA)).Val(); ttl <= 59*time.Minute || ttl > time.Hour {
 			t.Errorf("lives for %v", ttl)
 		}
 		if err := s.Delete(tokenA); err != nil {
@@ -66,8 +67,12 @@ func TestStoreAlone(t *testing.T) {
 
 func keys(t testing.TB, rdb redis.UniversalClient, part string) map[string]bool {
 	found := map[string]bool{}
+	var mu sync.Mutex
 	scan := func(ctx context.Context, c *redis.Client) error {
-		for _, k := range c.Keys(ctx, "*"+part+"*").Val() {
+		all := c.Keys(ctx, "*"+part+"*").Val()
+		mu.Lock()
+		defer mu.Unlock()
+		for _, k := range all {
 			found[k] = true
 		}
 		return nil
@@ -94,7 +99,7 @@ func TestNothingIsStoredPastItsDeadline(t *testing.T) {
 			t.Errorf("expiry in %v: %v, want ErrRevoked", ttl, err)
 		}
 	}
-	if n := rdb.Exists(t.Context(), s.key(tokenB)).Val(); n != 0 {
+	if n := rdb.Exists(t.Context(), s.opts.Prefix+hash(tokenB)).Val(); n != 0 {
 		t.Error("stored")
 	}
 }
@@ -103,7 +108,7 @@ func TestNothingIsStoredPastItsDeadline(t *testing.T) {
 func TestSessionPastItsDeadlineIsNobody(t *testing.T) {
 	rdb := client(t, single)
 	a := serve(t, manager(t, rdb, Options{}))
-	rdb.Set(t.Context(), a.opts.Prefix+tokenA, encode(t, time.Now().Add(-time.Second), map[string]any{principalKey: "ada"}), 0)
+	rdb.Set(t.Context(), a.keyOf(tokenA), encode(t, time.Now().Add(-time.Second), map[string]any{principalKey: "ada"}), 0)
 	b := newBrowser(t).with(a, tokenA)
 	b.want(a, "who", "")
 	b.want(a, "put?key=k&value=v", "put")
@@ -116,7 +121,7 @@ func TestUndecodableDataIsANewSession(t *testing.T) {
 	rdb := client(t, single)
 	a := serve(t, manager(t, rdb, Options{}))
 	for name, data := range map[string]string{"garbage": "garbage", "empty": "", "cut": string(encode(t, time.Now().Add(time.Hour), map[string]any{"k": "v"})[:40])} {
-		rdb.Set(t.Context(), a.opts.Prefix+tokenA, data, time.Hour)
+		rdb.Set(t.Context(), a.keyOf(tokenA), data, time.Hour)
 		b := newBrowser(t).with(a, tokenA)
 		resp, body := b.response(a, "put?key=k&value=v")
 		if resp.StatusCode != 200 || body != "put" || b.cookie(a) == tokenA {
@@ -134,7 +139,7 @@ func TestIdleTimeout(t *testing.T) {
 		a := serve(t, manager(t, rdb, Options{IdleTimeout: 10 * time.Minute}))
 		b := newBrowser(t)
 		b.call(a, "login?as=ada")
-		key := a.opts.Prefix + b.cookie(a)
+		key := a.keyOf(b.cookie(a))
 		left := func() time.Duration { return rdb.PTTL(t.Context(), key).Val() }
 		if ttl := left(); ttl <= 9*time.Minute || ttl > 10*time.Minute {
 			t.Errorf("after login it lives for %v", ttl)

@@ -27,7 +27,11 @@ func (s *Service) routes() *http.ServeMux {
 	mux.HandleFunc("GET /api/health", s.health)
 	mux.HandleFunc("POST /login", s.login)
 	mux.HandleFunc("POST /logout", s.logout)
+	mux.HandleFunc("POST /logout-everywhere", s.loggedIn(s.logoutEverywhere))
 	mux.HandleFunc("GET /api/v1/me", s.me)
+	mux.HandleFunc("GET /api/v1/me/devices", s.loggedIn(s.devices))
+	mux.HandleFunc("DELETE /api/v1/me/devices/{id}", s.loggedIn(s.logoutDevice))
+	mux.HandleFunc("GET /api/v1/me/events", s.loggedIn(s.events))
 	mux.HandleFunc("GET /api/v1/leads", s.listLeads)
 	mux.HandleFunc("GET /api/v1/leads/{id}", s.getLead)
 	mux.HandleFunc("POST /api/v1/leads", s.loggedIn(s.createLead))
@@ -198,6 +202,8 @@ func (s *Service) fail(w http.ResponseWriter, r *http.Request, err error) {
 		s.mode.Refuse(w, err)
 	case errors.Is(err, errNoLead):
 		problem(w, http.StatusNotFound, "no such lead")
+	case errors.Is(err, session.ErrNoDevice):
+		problem(w, http.StatusNotFound, "no such device")
 	case errors.Is(err, session.ErrUnavailable):
 		problem(w, http.StatusServiceUnavailable, "sessions are not available, try again")
 	case errors.Is(err, dbsplit.ErrOutcomeUnknown):

@@ -42,7 +42,7 @@ func (s *Service) openMode(registerer prometheus.Registerer) error {
 		return err
 	}
 	s.mode, err = readonly.New(both, &readonly.Options{
-		Instance: s.name, Exempt: []string{"POST /login", "POST /logout"}, Staff: s.staff, Witness: witness,
+		Instance: s.name, Exempt: []string{"POST /login", "POST /logout", "POST /logout-everywhere", "DELETE /api/v1/me/devices/{id}"}, Staff: s.staff, Witness: witness,
 		Audit: s.record, Logger: s.log, Registerer: registerer,
 	})
 	if err != nil {

@@ -105,7 +105,7 @@ func OpenService(ctx context.Context, name string, c Config, log *slog.Logger) (
 		return nil, err
 	}
 	// Insecure because the demo speaks plain HTTP on loopback. A real service leaves it out.
-	s.sessions, err = session.New(s.rdb, &session.Options{Insecure: true, Logger: log, Registerer: registerer})
+	s.sessions, err = session.New(s.rdb, &session.Options{Insecure: true, Secrets: c.SessionSecrets, Logger: log, Registerer: registerer})
 	if err != nil {
 		return nil, err
 	}
@@ -145,7 +145,7 @@ func (s *Service) Close() {
 // Run owns the background work of every package until ctx ends.
 func (s *Service) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
-	for _, run := range []func(context.Context) error{s.mode.Run, s.keeper.Run, s.incident.Run, s.db.Run, s.store.Run, s.jobs.Run, s.capacity.Run} {
+	for _, run := range []func(context.Context) error{s.mode.Run, s.keeper.Run, s.incident.Run, s.db.Run, s.store.Run, s.jobs.Run, s.sessions.Run, s.capacity.Run} {
 		group.Go(func() error { return run(ctx) })
 	}
 	return group.Wait()

@@ -1,0 +1,36 @@
+package session
+
+import "github.com/redis/go-redis/v9"
+
+// commitScript stores a session. KEYS: session, tombstone. ARGV: value, milliseconds to live, and the SHA-1 of the value
+// that was loaded, empty for a new session. It returns 1 when stored, 0 when the session is gone, or the value that
+// somebody else has stored since.
+var commitScript = redis.NewScript(`
+if redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
+if ARGV[3] ~= '' then
+	local now = redis.call('GET', KEYS[1])
+	if not now then return 0 end
+	if redis.sha1hex(now) ~= ARGV[3] then return now end
+end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1`)
+
+// deleteScript destroys a session, leaves the tombstone and tells the other instances. KEYS: session, tombstone. ARGV: the
+// tombstone's milliseconds to live, channel, message. A user who may not publish still logs out.
+var deleteScript = redis.NewScript(`
+redis.call('DEL', KEYS[1])
+redis.call('SET', KEYS[2], '', 'PX', ARGV[1])
+redis.pcall('PUBLISH', ARGV[2], ARGV[3])
+return 1`)
+
+// moveScript takes a session from its raw key to its hashed one. KEYS: hashed, its tombstone, raw. ARGV: the value to
+// store, the SHA-1 of what the raw key had, and milliseconds to live if it had no end. It returns 0 when the raw key has
+// something else now.
+var moveScript = redis.NewScript(`
+local now = redis.call('GET', KEYS[3])
+if not now or redis.sha1hex(now) ~= ARGV[2] then return 0 end
+local ttl = redis.call('PTTL', KEYS[3])
+if ttl < 1 then ttl = ARGV[3] end
+redis.call('DEL', KEYS[3])
+if redis.call('EXISTS', KEYS[2]) == 0 then redis.call('SET', KEYS[1], ARGV[1], 'PX', ttl) end
+return 1`)
