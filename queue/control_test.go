@@ -68,7 +68,7 @@ func TestPauseDrainResume(t *testing.T) {
 		fill(t, j, q, n)
 		before := pendingIDs(t, rdb, q)
 		want(t, j, "queue.pause", q, "dry_run=true", map[string]any{"changed": true, "dry_run": true})
-		want(t, j, "queue.status", q, "", map[string]any{"paused": false, "waiting": 1203.0, "rate_limit": map[string]any{"max": 10.0, "per_seconds": 1.0}})
+		want(t, j, "queue.status", q, "", map[string]any{"paused": false, "waiting": 1203.0, "rate_limit": map[string]any{"max": 10.0, "per_seconds": 1.0, "used": 0.0, "smooth": false, "declared": true}})
 		want(t, j, "queue.pause", q, "", map[string]any{"changed": true})
 		want(t, j, "queue.pause", q, "", map[string]any{"changed": false})
 

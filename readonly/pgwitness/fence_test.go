@@ -29,7 +29,6 @@ import (
 type instance struct {
 	mode *readonly.Switch
 	db   *dbsplit.DB
-	http http.Handler
 }
 
 const fenceLock = 20260101
