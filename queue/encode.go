@@ -45,7 +45,9 @@ func (o onlooker) Eval(ctx context.Context, _ string, keys []string, args ...any
 }
 
 // SAdd is asynq's announcement of a queue, which store makes itself.
-func (o onlooker) SAdd(ctx context.Context, _ string, _ ...any) *redis.IntCmd { return redis.NewIntCmd(ctx) }
+func (o onlooker) SAdd(ctx context.Context, _ string, _ ...any) *redis.IntCmd {
+	return redis.NewIntCmd(ctx)
+}
 
 func (s *stored) see(keys []string, args []any) {
 	for _, arg := range args {

@@ -81,7 +81,9 @@ func TestUniqueAndIDs(t *testing.T) {
 
 type asynqer struct{ *asynq.Client }
 
-func asynqClient(rdb redis.UniversalClient) asynqer { return asynqer{asynq.NewClientFromRedisClient(rdb)} }
+func asynqClient(rdb redis.UniversalClient) asynqer {
+	return asynqer{asynq.NewClientFromRedisClient(rdb)}
+}
 
 func (a asynqer) enqueue(queue, payload string) error {
 	_, err := a.Enqueue(asynq.NewTask("test.note", []byte(payload)), asynq.Queue(queue), asynq.Unique(time.Minute))

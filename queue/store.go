@@ -181,7 +181,9 @@ func (j *Jobs) storeOnce(ctx context.Context, queue string, keys []string, args 
 }
 
 // lost makes a refusal after the jobs were stored not look like one of the jobs.
-func lost(err error) error { return fmt.Errorf("queue: not known whether replicas have the jobs: %v", err) }
+func lost(err error) error {
+	return fmt.Errorf("queue: not known whether replicas have the jobs: %v", err)
+}
 
 // announce makes a queue known to asynq's tools, once a process and again when Redis has lost it.
 func (j *Jobs) announce(ctx context.Context, queue string) error {
