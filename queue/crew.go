@@ -22,16 +22,17 @@ var crewScript = redis.NewScript(`
 local time = redis.call("TIME")
 local ends = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000) + tonumber(ARGV[3])
 redis.call("HSET", KEYS[1], ARGV[1], ARGV[2] .. " " .. string.format("%.0f", ends))
-redis.call("PEXPIRE", KEYS[1], 2 * ARGV[3])`)
+redis.call("PEXPIRE", KEYS[1], 2 * ARGV[3])
+return 1`)
 
 // announce tells the autoscalers of this worker's queues that it lives, until ctx ends: a draining worker is no
 // capacity any more.
 func (w *Worker) announce(ctx context.Context) {
 	id := rand.Text()
 	for {
-		for _, q := range w.queues {
+		for i, q := range w.queues {
 			tell, cancel := context.WithTimeout(ctx, scaleTimeout)
-			err := crewScript.Run(tell, w.jobs.rdb, []string{crewKey(q.Name)}, id, w.slots.size(), crewTTL.Milliseconds()).Err()
+			err := crewScript.Run(tell, w.jobs.rdb, []string{crewKey(q.Name)}, id, w.slots.sizeOf(i), crewTTL.Milliseconds()).Err()
 			cancel()
 			if err != nil && ctx.Err() == nil {
 				w.jobs.background("announce", err, "queue", q.Name)

@@ -160,3 +160,11 @@ func (s *slots) size() int {
 	defer s.mu.Unlock()
 	return s.target
 }
+
+// sizeOf returns the number of slots that queue q may have at most.
+func (s *slots) sizeOf(q int) int {
+	if s.own[q] > 0 {
+		return s.own[q]
+	}
+	return s.size()
+}

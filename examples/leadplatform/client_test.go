@@ -38,10 +38,16 @@ func newClient(t *testing.T, base, user string) *client {
 	transport := &http.Transport{}
 	c := &client{t: t, user: user, http: &http.Client{Jar: jar, Transport: transport, Timeout: 15 * time.Second}}
 	t.Cleanup(transport.CloseIdleConnections)
-	if status, body := c.do("POST", base+"/login", map[string]string{"user": user}); status != http.StatusOK {
-		t.Fatalf("login: %d %s", status, body)
+	for tries := 1; ; tries++ { // 503 asks to try again: the machine may be too busy to reach Redis in time
+		status, body := c.do("POST", base+"/login", map[string]string{"user": user})
+		if status == http.StatusOK {
+			return c
+		}
+		if status != http.StatusServiceUnavailable || tries == 20 {
+			t.Fatalf("login: %d %s, at try %d", status, body, tries)
+		}
+		time.Sleep(100 * time.Millisecond)
 	}
-	return c
 }
 
 // do returns status 0 when there was no answer.
