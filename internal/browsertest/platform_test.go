@@ -44,8 +44,11 @@ func serve(t *testing.T, o options) *site {
 	t.Helper()
 	mode, err := readonly.New(nil, &readonly.Options{Instance: "one"})
 	must(t, err)
-	step := func(context.Context) (any, error) { return nil, nil }
-	incident, err := readonly.NewIncident(mode, readonly.Step{Name: "relief", Do: step, Undo: step})
+	incident, err := readonly.NewIncident(mode, readonly.Step{
+		Name: "relief",
+		Do:   func(context.Context) (any, error) { return nil, nil },
+		Undo: func(context.Context, json.RawMessage) (any, error) { return nil, nil },
+	})
 	must(t, err)
 	s := &site{mode: mode, paused: map[string]bool{}}
 	if o.admin.Tokens == nil {

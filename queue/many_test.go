@@ -1,0 +1,161 @@
+package queue
+
+import (
+	"context"
+	"os"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// many is SCALEAWARE_JOBS, or what is enough for every day.
+func many(t *testing.T, everyDay int) int {
+	t.Helper()
+	text := os.Getenv("SCALEAWARE_JOBS")
+	if text == "" {
+		return everyDay
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		t.Fatalf("SCALEAWARE_JOBS is %q, want a number", text)
+	}
+	return n
+}
+
+// Worker processes are killed again and again while they work off many jobs, each of which is on its last attempt. None is
+// lost, none fails, and those of a dead worker go on within 20 seconds.
+func TestDeathsAmongManyJobs(t *testing.T) {
+	t.Parallel()
+	n := many(t, 4000)
+	deaths := max(2, min(20, n/2000))
+	rdb := client(t, cluster.Get(t).Addrs())
+	q := Queue{Name: fresh("deaths")}
+	j := newJobs(t, rdb, nil, q)
+	var mu sync.Mutex
+	runs := make([]int, n)
+	var ran atomic.Int64
+	begin := func() *child {
+		return startChild(t, childConfig{Addrs: cluster.Get(t).Addrs(), Queues: []Queue{q}}, func(what string, i int64) {
+			if what != "run" {
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if runs[i]++; runs[i] == 1 {
+				ran.Add(1)
+			}
+		})
+	}
+	workers := []*child{begin(), begin(), begin()}
+	next, killed := 0, 0
+	var died time.Time
+	for killed < deaths || next < n {
+		if size := min(200, n-next); size > 0 {
+			jobs := make([]Job, size)
+			for i := range jobs {
+				jobs[i] = note{N: next + i}
+			}
+			if _, err := j.EnqueueMany(t.Context(), jobs, On(q.Name), MaxRetry(0)); err != nil {
+				t.Fatal(err)
+			}
+			next += size
+		}
+		if killed < deaths && next*deaths >= killed*n {
+			workers[killed%len(workers)].kill() // wherever it is
+			died = time.Now()
+			workers[killed%len(workers)] = begin()
+			killed++
+		}
+	}
+	eventually(t, time.Minute+time.Duration(n)*time.Millisecond, "all have run", func() bool { return ran.Load() == int64(n) })
+	eventually(t, time.Minute, "all are recorded", func() bool { s, err := j.readDepth(t.Context(), q.Name); return err == nil && s.Waiting+s.Active == 0 })
+	took := time.Since(died)
+	s := status(t, j, q.Name)
+	twice := 0
+	mu.Lock()
+	for _, r := range runs {
+		if r > 1 {
+			twice++
+		}
+	}
+	mu.Unlock()
+	t.Logf("%d jobs, %d deaths: all had run and were recorded %v after the last one, %d ran twice", n, killed, took.Round(time.Millisecond), twice)
+	if s.Failed+s.Retrying > 0 {
+		t.Errorf("deaths have cost attempts: %+v", s)
+	}
+	if most := deaths * 20; twice > most { // those that a killed worker had under way
+		t.Errorf("%d jobs ran twice, the dead had %d slots", twice, most)
+	}
+	if n <= 10_000 && took > 25*time.Second {
+		t.Errorf("the last death's jobs were done %v after it", took)
+	}
+}
+
+// What is done to very many jobs at once holds Redis up for milliseconds.
+func TestManyJobsAreMovedInSteps(t *testing.T) {
+	n := many(t, 20_000)
+	rdb := client(t, single.Get(t).Addrs())
+	q := fresh("steps")
+	j := newJobs(t, rdb, nil, Queue{Name: q})
+	ctx := t.Context()
+	for at := 0; at < n; at += 5000 {
+		jobs := make([]Job, min(5000, n-at))
+		for i := range jobs {
+			jobs[i] = note{N: at + i}
+		}
+		if _, err := j.EnqueueMany(ctx, jobs, MaxRetry(0)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	step := func(what string, do func() (int, error)) {
+		t.Helper()
+		stalls := probe(t, rdb)
+		began := time.Now()
+		got, err := do()
+		took, worst := time.Since(began), stalls()
+		if got != n || err != nil {
+			t.Fatalf("%s: %d of %d, %v", what, got, n, err)
+		}
+		t.Logf("%s of %d jobs: %v, the longest answer to another client meanwhile %v", what, n, took.Round(time.Millisecond), worst.Round(10*time.Microsecond))
+	}
+	step("park", func() (int, error) { return j.Park(ctx, q) })
+	step("unpark", func() (int, error) { return j.Unpark(ctx, q) })
+	ids := pendingIDs(t, rdb, q)
+	for at := 0; at < n; at += 5000 { // as if they had failed
+		pipe := rdb.Pipeline()
+		for _, id := range ids[at:min(n, at+5000)] {
+			pipe.ZAdd(ctx, asynqKey(q, "archived"), redis.Z{Score: float64(time.Now().Unix()), Member: id})
+			pipe.HSet(ctx, taskPrefix(q)+id, "state", "archived")
+		}
+		if _, err := pipe.Exec(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := rdb.Unlink(ctx, asynqKey(q, "pending")).Err(); err != nil {
+		t.Fatal(err)
+	}
+	step("retry", func() (int, error) { return j.RetryFailed(ctx, q, nil) })
+	step("purge", func() (int, error) { return j.Purge(ctx, q, Waiting) })
+}
+
+// probe asks Redis every millisecond until stop, which returns how long the longest answer took.
+func probe(t *testing.T, rdb redis.UniversalClient) (stop func() time.Duration) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	worst := make(chan time.Duration)
+	go func() {
+		var longest time.Duration
+		for sleep(ctx, time.Millisecond) {
+			began := time.Now()
+			if rdb.Ping(context.Background()).Err() == nil {
+				longest = max(longest, time.Since(began))
+			}
+		}
+		worst <- longest
+	}()
+	return func() time.Duration { cancel(); return <-worst }
+}
