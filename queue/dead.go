@@ -9,7 +9,7 @@ import (
 type DeadJob struct {
 	// Queue, ID and Kind name it.
 	Queue, ID, Kind string
-	// Payload is the job as JSON.
+	// Payload is the job as it was encoded: JSON, unless Options.Codec says otherwise.
 	Payload []byte
 	// Error is what its last attempt ended with.
 	Error string

@@ -73,7 +73,7 @@ func joined(errs []error) error {
 
 // prepare seals job for a declared queue, with an ID, and asks the gate.
 func (j *Jobs) prepare(ctx context.Context, job Job, opts []Option) (*envelope, Queue, error) {
-	e, err := seal(job, opts)
+	e, err := seal(j.opts.Codec, job, opts)
 	if err != nil {
 		return nil, Queue{}, err
 	}

@@ -28,8 +28,19 @@ type envelope struct {
 	Payload []byte
 }
 
+// Codec turns jobs into bytes and back.
+type Codec interface {
+	Marshal(job any) ([]byte, error)
+	Unmarshal(data []byte, job any) error
+}
+
+type jsonCodec struct{}
+
+func (jsonCodec) Marshal(job any) ([]byte, error)      { return json.Marshal(job) }
+func (jsonCodec) Unmarshal(data []byte, job any) error { return json.Unmarshal(data, job) }
+
 // seal encodes job. The queue and ID may still be empty.
-func seal(job Job, opts []Option) (*envelope, error) {
+func seal(codec Codec, job Job, opts []Option) (*envelope, error) {
 	if job == nil {
 		return nil, errors.New("queue: the job is nil")
 	}
@@ -46,9 +57,9 @@ func seal(job Job, opts []Option) (*envelope, error) {
 	if err := e.settings.validate(); err != nil {
 		return nil, fmt.Errorf("%w (job %q)", err, e.Kind)
 	}
-	payload, err := json.Marshal(job)
+	payload, err := codec.Marshal(job)
 	if err != nil {
-		return nil, fmt.Errorf("queue: encode job %q as JSON: %w", e.Kind, err)
+		return nil, fmt.Errorf("queue: encode job %q: %w", e.Kind, err)
 	}
 	if len(payload) > maxPayload {
 		return nil, fmt.Errorf("queue: job %q has %d bytes of payload, want at most %d: pass a reference instead", e.Kind, len(payload), maxPayload)
@@ -70,6 +81,9 @@ func (e *envelope) header(name, value string) {
 
 // raise adds tokens to those that the envelope carries. They were asked for after those, so they settle unknown ones.
 func (e *envelope) raise(tokens scaleaware.Tokens) {
+	if len(tokens) == 0 {
+		return
+	}
 	have, _ := scaleaware.ParseTokens(e.Headers[headerTokens])
 	have = slices.DeleteFunc(have, func(t scaleaware.Token) bool { return t.Unknown() && !tokens.For(t.System).IsZero() })
 	e.header(headerTokens, have.Merge(tokens).String())
@@ -85,9 +99,9 @@ func tokensIn(headers map[string]string) (scaleaware.Tokens, error) {
 }
 
 // open decodes a stored payload.
-func open[T any](payload []byte) (T, error) {
+func open[T any](codec Codec, payload []byte) (T, error) {
 	var job T
-	if err := json.Unmarshal(payload, &job); err != nil {
+	if err := codec.Unmarshal(payload, &job); err != nil {
 		return job, fmt.Errorf("queue: payload is no %T: %w", job, err)
 	}
 	return job, nil

@@ -54,7 +54,7 @@ func FuzzPayload(f *testing.F) {
 	f.Add([]byte(`{"n":"1"}`))
 	f.Add([]byte(nil))
 	f.Fuzz(func(t *testing.T, payload []byte) {
-		if _, err := open[note](payload); err != nil && !strings.HasPrefix(err.Error(), "queue: ") {
+		if _, err := open[note](jsonCodec{}, payload); err != nil && !strings.HasPrefix(err.Error(), "queue: ") {
 			t.Errorf("error %q does not say whose it is", err)
 		}
 	})
@@ -84,14 +84,14 @@ func TestSealRefusesMistakes(t *testing.T) {
 		"a negative time":     {Retention(-time.Second)},
 		"a header with space": {Header("a b", "x")},
 	} {
-		if _, err := seal(note{}, opts); err == nil || !strings.HasPrefix(err.Error(), "queue: ") {
+		if _, err := seal(jsonCodec{}, note{}, opts); err == nil || !strings.HasPrefix(err.Error(), "queue: ") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, err := seal(nil, nil); err == nil {
+	if _, err := seal(jsonCodec{}, nil, nil); err == nil {
 		t.Error("a nil job was accepted")
 	}
-	if _, err := seal(note{Text: strings.Repeat("x", maxPayload)}, nil); err == nil {
+	if _, err := seal(jsonCodec{}, note{Text: strings.Repeat("x", maxPayload)}, nil); err == nil {
 		t.Error("a huge payload was accepted")
 	}
 }

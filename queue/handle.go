@@ -46,7 +46,7 @@ func Handle[T Job](w *Worker, run func(ctx context.Context, job T) error) {
 		panic(fmt.Sprintf("queue: kind %q is ReadDelayed, which needs WorkerOptions.Replicas", kind))
 	}
 	w.handlers[kind] = handler{consistency, func(ctx context.Context, payload []byte) error {
-		job, err := open[T](payload)
+		job, err := open[T](w.jobs.opts.Codec, payload)
 		if err != nil {
 			return fmt.Errorf("%w: %w", err, asynq.SkipRetry) // another attempt reads the same bytes
 		}

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Job is what an application defines: a value that encoding/json can write and read back. Kind names its type for
-// ever, as jobs outlive deployments; it must not depend on the value.
+// Job is what an application defines: a value that encoding/json, or Options.Codec, can write and read back. Kind names its
+// type for ever, as jobs outlive deployments; it must not depend on the value.
 type Job interface {
 	Kind() string
 }

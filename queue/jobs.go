@@ -42,6 +42,8 @@ type Options struct {
 	OutboxRetention time.Duration
 	// SampleInterval is the pause between looks at depths, for metrics and scale rules. Zero means 2s.
 	SampleInterval time.Duration
+	// Codec encodes jobs for Redis and the outbox; every process of the fleet must have the same. Zero means JSON.
+	Codec Codec
 	// Logger receives what happens in the background. Zero means none.
 	Logger *slog.Logger
 	// Registerer exports the metrics. Zero means counted, not exported.
@@ -65,6 +67,9 @@ func (o *Options) withDefaults() (Options, error) {
 	duration("OutboxInterval", &opts.OutboxInterval, 200*time.Millisecond, time.Millisecond)
 	duration("OutboxRetention", &opts.OutboxRetention, 15*time.Minute, time.Second)
 	duration("SampleInterval", &opts.SampleInterval, 2*time.Second, 10*time.Millisecond)
+	if opts.Codec == nil {
+		opts.Codec = jsonCodec{}
+	}
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}

@@ -68,7 +68,7 @@ func (j *Jobs) Every(p Periodic) error {
 			at.(*cron.SpecSchedule).Location = time.UTC
 		}
 	}
-	e, sealErr := seal(p.Job, p.Options)
+	e, sealErr := seal(j.opts.Codec, p.Job, p.Options)
 	switch {
 	case sealErr != nil:
 		errs = append(errs, sealErr)

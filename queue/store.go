@@ -41,16 +41,15 @@ for i = 3, #ARGV, 6 do
 	elseif lock ~= "" and not redis.call("SET", lock, id, "NX", "EX", seconds) then
 		reply = -1
 	else
-		redis.call("HSET", key, "msg", msg)
-		if lock ~= "" then
-			redis.call("HSET", key, "unique_key", lock)
-		end
 		if due ~= "" then
-			redis.call("HSET", key, "state", "scheduled")
+			redis.call("HSET", key, "msg", msg, "state", "scheduled")
 			redis.call("ZADD", KEYS[2], due, id)
 		else
-			redis.call("HSET", key, "state", "pending", "pending_since", ARGV[2])
+			redis.call("HSET", key, "msg", msg, "state", "pending", "pending_since", ARGV[2])
 			redis.call("LPUSH", KEYS[1], id)
+		end
+		if lock ~= "" then
+			redis.call("HSET", key, "unique_key", lock)
 		end
 	end
 	replies[#replies + 1] = reply
@@ -62,11 +61,12 @@ return replies`)
 func (j *Jobs) store(ctx context.Context, sealed []*envelope, infos []Info, tries int) {
 	batches := map[string][]int{} // by queue
 	encoded := make([]stored, len(sealed))
+	attempt := uuid.NewString()
 	for i, e := range sealed {
 		if e == nil {
 			continue
 		}
-		e.header(headerAttempt, uuid.NewString())
+		e.header(headerAttempt, attempt)
 		if encoded[i], infos[i].Err = j.encoder.encode(e); infos[i].Err == nil {
 			batches[e.Queue] = append(batches[e.Queue], i)
 		}

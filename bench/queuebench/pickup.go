@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/hibiken/asynq"
@@ -14,6 +14,7 @@ import (
 	"github.com/scaleaware/scaleaware/bench/internal/pairs"
 	"github.com/scaleaware/scaleaware/bench/internal/report"
 	"github.com/scaleaware/scaleaware/queue"
+	"github.com/scaleaware/scaleaware/redisclient"
 )
 
 const (
@@ -81,7 +82,12 @@ func (l *lab) pickup(ctx context.Context) ([]report.Row, error) {
 	if l.quick {
 		n = 30
 	}
-	j, name, err := l.jobs()
+	rdb := redisclient.New(redisclient.Options(l.server.Addrs()...))
+	defer rdb.Close()
+	counter := new(sent)
+	rdb.AddHook(counter)
+	name := "pickup"
+	j, err := queue.New(rdb, []queue.Queue{{Name: name}}, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -102,17 +108,10 @@ func (l *lab) pickup(ctx context.Context) ([]report.Row, error) {
 	if err != nil {
 		return nil, err
 	}
-	before, err := commands(ctx, l.rdb)
-	if err != nil {
-		return nil, err
-	}
+	before := counter.n.Load()
 	const quiet = 5 * time.Second
 	time.Sleep(quiet)
-	after, err := commands(ctx, l.rdb)
-	if err != nil {
-		return nil, err
-	}
-	perSecond := float64(after-before) / quiet.Seconds()
+	perSecond := float64(counter.n.Load()-before) / quiet.Seconds()
 
 	bare := asynq.NewClientFromRedisClient(l.rdb)
 	server := asynq.NewServerFromRedisClient(l.rdb, asynq.Config{Concurrency: 10, Queues: map[string]int{name + "-bare": 1}, LogLevel: asynq.FatalLevel})
@@ -168,13 +167,15 @@ func at(took []time.Duration, percent int) time.Duration {
 	return sorted[min(len(sorted)-1, len(sorted)*percent/100)]
 }
 
-// commands is how many commands the server has executed.
-func commands(ctx context.Context, rdb redis.UniversalClient) (n int64, err error) {
-	text, err := rdb.Info(ctx, "stats").Result()
-	if err != nil {
-		return 0, err
-	}
-	_, after, _ := strings.Cut(text, "total_commands_processed:")
-	_, err = fmt.Sscan(after, &n)
-	return n, err
+// sent counts commands.
+type sent struct{ n atomic.Int64 }
+
+func (s *sent) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (s *sent) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error { s.n.Add(1); return next(ctx, cmd) }
+}
+
+func (s *sent) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error { s.n.Add(int64(len(cmds))); return next(ctx, cmds) }
 }

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/hibiken/asynq"
-	"github.com/redis/go-redis/v9"
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 
@@ -99,14 +98,15 @@ func workOff(ctx context.Context, w worker, n int) (time.Duration, error) {
 
 // bare is asynq by itself.
 func (l *lab) bare(concurrency int) worker {
-	name := ""
+	name, n := "", 0
 	return worker{
 		name: fmt.Sprintf("asynq, concurrency %d", concurrency),
-		fill: func(ctx context.Context, n int) (err error) { name, err = l.fill(ctx, n); return err },
+		fill: func(ctx context.Context, jobs int) (err error) { n = jobs; name, err = l.fill(ctx, jobs); return err },
 		start: func(ctx context.Context) (func() int64, func() error, error) {
+			var ran atomic.Int64
 			s := asynq.NewServerFromRedisClient(l.rdb, asynq.Config{Concurrency: concurrency, Queues: map[string]int{name: 1}, LogLevel: asynq.FatalLevel})
-			err := s.Start(asynq.HandlerFunc(func(context.Context, *asynq.Task) error { return nil }))
-			return l.left(ctx, name), func() error { s.Shutdown(); return nil }, err
+			err := s.Start(asynq.HandlerFunc(func(context.Context, *asynq.Task) error { ran.Add(1); return nil }))
+			return l.recorded(ctx, name, n, &ran), func() error { s.Shutdown(); return nil }, err
 		},
 	}
 }
@@ -125,27 +125,26 @@ func (l *lab) fill(ctx context.Context, n int) (string, error) {
 	return name, err
 }
 
-// left counts what is done by what is not there any more: that it is recorded is part of the work.
-func (l *lab) left(ctx context.Context, name string) func() int64 {
+// recorded is how many jobs are done. That the last ones are recorded in Redis is part of the work.
+func (l *lab) recorded(ctx context.Context, name string, n int, ran *atomic.Int64) func() int64 {
 	return func() int64 {
-		pipe := l.rdb.Pipeline()
-		pending, active := pipe.LLen(ctx, "asynq:{"+name+"}:pending"), pipe.LLen(ctx, "asynq:{"+name+"}:active")
-		if _, err := pipe.Exec(ctx); err != nil && err != redis.Nil {
-			return 0
+		done := ran.Load()
+		if done < int64(n) {
+			return done
 		}
-		if pending.Val()+active.Val() > 0 {
-			return 0
+		if active, err := l.rdb.LLen(ctx, "asynq:{"+name+"}:active").Result(); err != nil || active > 0 {
+			return done - 1
 		}
-		return 1 << 40
+		return done
 	}
 }
 
 // ours is package queue.
 func (l *lab) ours(what string, slots, most, limit int) worker {
-	name := ""
+	name, n := "", 0
 	return worker{
 		name: what,
-		fill: func(ctx context.Context, n int) (err error) { name, err = l.fill(ctx, n); return err },
+		fill: func(ctx context.Context, jobs int) (err error) { n = jobs; name, err = l.fill(ctx, jobs); return err },
 		start: func(ctx context.Context) (func() int64, func() error, error) {
 			q := queue.Queue{Name: name}
 			if limit > 0 {
@@ -159,11 +158,12 @@ func (l *lab) ours(what string, slots, most, limit int) worker {
 			if err != nil {
 				return nil, nil, err
 			}
-			queue.Handle(w, func(context.Context, task) error { return nil })
+			var done atomic.Int64
+			queue.Handle(w, func(context.Context, task) error { done.Add(1); return nil })
 			run, cancel := context.WithCancel(context.Background())
 			ran := make(chan error, 1)
 			go func() { ran <- w.Run(run) }()
-			return l.left(ctx, name), func() error { cancel(); return <-ran }, nil
+			return l.recorded(ctx, name, n, &done), func() error { cancel(); return <-ran }, nil
 		},
 	}
 }

@@ -1,0 +1,116 @@
+package queue
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/scaleaware/scaleaware/internal/rediscluster"
+)
+
+// Workers are replaced one by one while jobs come. Each runs once, on its only attempt.
+func TestRollingDeployment(t *testing.T) {
+	t.Parallel()
+	rdb := client(t, cluster.Get(t).Addrs())
+	q := Queue{Name: fresh("rolling")}
+	j := newJobs(t, rdb, nil, q)
+	var done ledger
+	begin := func() *child {
+		return startChild(t, childConfig{Addrs: cluster.Get(t).Addrs(), Queues: []Queue{q}}, func(what string, n int64) {
+			if what == "run" {
+				done.add(int(n))
+			}
+		})
+	}
+	fleet := []*child{begin(), begin(), begin()}
+	ctx, cancel := context.WithCancel(t.Context())
+	var n atomic.Int64
+	var load sync.WaitGroup
+	load.Go(func() {
+		for sleep(ctx, 2*time.Millisecond) {
+			i := int(n.Load())
+			if _, err := j.Enqueue(context.WithoutCancel(ctx), note{N: i}, On(q.Name), MaxRetry(0)); err != nil {
+				t.Errorf("job %d: %v", i, err)
+				return
+			}
+			n.Add(1)
+		}
+	})
+	for i := range fleet {
+		seen := done.n.Load()
+		eventually(t, 30*time.Second, "jobs run", func() bool { return done.n.Load() >= seen+100 })
+		replacement := begin()
+		fleet[i].stop()
+		fleet[i] = replacement
+	}
+	seen := done.n.Load()
+	eventually(t, 30*time.Second, "jobs run on the new workers", func() bool { return done.n.Load() >= seen+100 })
+	cancel()
+	load.Wait()
+	eventually(t, 30*time.Second, "all are done", func() bool { s := status(t, j, q.Name); return s.Waiting+s.Active == 0 })
+	eventually(t, 5*time.Second, "all are told", func() bool { return done.n.Load() >= n.Load() })
+	done.check(t, int(n.Load()), true)
+	if s := status(t, j, q.Name); s.Failed+s.Retrying != 0 {
+		t.Errorf("the deployment has cost attempts: %+v", s)
+	}
+}
+
+// Redis is killed and comes back from its log. What it had confirmed is there, and workers go on by themselves.
+func TestRedisKilledAndRestarted(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	server, err := rediscluster.Start(ctx, &rediscluster.Options{Nodes: 1, Config: map[string]string{"appendonly": "yes", "appendfsync": "everysec"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	node := server.Nodes()[0]
+	q := fresh("restart")
+	j := newJobs(t, client(t, server.Addrs()), nil, Queue{Name: q})
+	var mu sync.Mutex
+	ran := map[int]bool{}
+	w := newWorker(t, j, nil)
+	Handle(w, func(_ context.Context, job note) error {
+		mu.Lock()
+		defer mu.Unlock()
+		ran[job.N] = true
+		return nil
+	})
+	start(t, w)
+	stored := map[int]bool{}
+	next := 0
+	for range 3 {
+		for range 200 {
+			if _, err := j.Enqueue(ctx, note{N: next}, On(q), MaxRetry(0)); err == nil {
+				stored[next] = true
+			}
+			next++
+		}
+		node.Kill()
+		if err := node.Start(ctx); err != nil {
+			t.Fatal(err)
+		}
+		up := time.Now()
+		eventually(t, 15*time.Second, "Redis answers", func() bool { return j.Ready(ctx) == nil })
+		if _, err := j.Enqueue(ctx, note{N: next}, On(q)); err != nil {
+			t.Fatal(err)
+		}
+		stored[next] = true
+		eventually(t, 15*time.Second, "workers go on", func() bool { mu.Lock(); defer mu.Unlock(); return ran[next] })
+		t.Logf("a job ran %v after Redis was back", time.Since(up).Round(time.Millisecond))
+		next++
+	}
+	eventually(t, 30*time.Second, "all are done", func() bool { s, err := j.readDepth(ctx, q); return err == nil && s.Waiting+s.Active == 0 })
+	mu.Lock()
+	defer mu.Unlock()
+	for n := range stored {
+		if !ran[n] {
+			t.Errorf("job %d was confirmed and never ran", n)
+		}
+	}
+	if s := status(t, j, q); s.Failed+s.Retrying != 0 {
+		t.Errorf("the restarts have cost attempts: %+v", s)
+	}
+}
