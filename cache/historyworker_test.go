@@ -375,6 +375,18 @@ func (w *worker) until(ctx context.Context, how int64, keys []int, versions []in
 	}
 }
 
+// ends reports whether what is kept of a key ends within a moment.
+func (w *worker) ends(ctx context.Context, v *View[int64], id string) bool {
+	var kept resident[int64]
+	for range 50 {
+		if !v.near.get(w.store, id, w.store.now(), &kept) {
+			return true
+		}
+		_ = sleep(ctx, 10*time.Millisecond)
+	}
+	return false
+}
+
 // takeStock compares, when all is quiet, what the process keeps with Redis and the origin.
 func (w *worker) takeStock(ctx context.Context) {
 	stand := &w.board.stand[w.Number]
@@ -410,8 +422,8 @@ func (w *worker) takeStock(ctx context.Context) {
 		stand.kept.Add(1)
 		raw, err := w.store.rdb.Get(ctx, v.prefix+id).Bytes()
 		h, _, parse := parseHeader(raw)
-		if errors.Is(err, redis.Nil) && !v.near.get(w.store, id, w.store.now(), &kept) {
-			continue // both have ended meanwhile
+		if errors.Is(err, redis.Nil) && kept.value == origin && w.ends(ctx, v, id) {
+			continue // its time in Redis is over, and here it is a round trip later
 		}
 		if kept.value != origin || err != nil || parse != nil || h.gen != kept.rest.header.gen || h.start != kept.rest.header.start {
 			stand.bad.Add(1)
