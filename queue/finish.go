@@ -23,6 +23,7 @@ func (f *fetcher) begin(id string) *ticket {
 	if t == nil {
 		t = &ticket{since: time.Now(), given: true} // swept, because the start took a minute
 		f.tickets[id] = t
+		f.handed.Add(1)
 	}
 	t.running = true
 	return t

@@ -124,6 +124,40 @@ func TestOutboxIsExactAcrossRelayDeaths(t *testing.T) {
 	})
 }
 
+// Rows of a closed queue keep, come soon after it is open again, and have failed in nothing.
+func TestOutboxWaitsForClosedQueue(t *testing.T) {
+	t.Parallel()
+	db := pool(t)
+	q := fresh("shut")
+	j := newJobs(t, client(t, single.Get(t).Addrs()), &Options{Outbox: db, OutboxInterval: 5 * time.Millisecond}, Queue{Name: q})
+	if err := j.EnsureOutbox(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := j.Close(t.Context(), q, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.EnqueueTx(t.Context(), db, note{N: 1}); err != nil {
+		t.Fatal(err)
+	}
+	away := awayQueues{}
+	for range 3 { // each finds the queue closed
+		if _, err := j.relay(t.Context(), away); err != nil {
+			t.Fatal(err)
+		}
+		clear(away)
+	}
+	var failures int
+	if err := db.QueryRow(t.Context(), `SELECT failures FROM scaleaware_outbox`).Scan(&failures); err != nil || failures != 0 {
+		t.Errorf("the row has failed %d times, %v", failures, err)
+	}
+	if _, err := j.Open(t.Context(), q, ""); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := j.relay(t.Context(), away); err != nil || rows(t, db) != 0 || status(t, j, q).Waiting != 1 {
+		t.Errorf("the row did not become a job: %v", err)
+	}
+}
+
 // TestOutboxWaitsForRedis commits while Redis does not answer.
 func TestOutboxWaitsForRedis(t *testing.T) {
 	t.Parallel()

@@ -108,6 +108,8 @@ func (j *Jobs) relay(ctx context.Context, away awayQueues) (int, error) {
 		switch {
 		case row.problem == nil, errors.Is(row.problem, ErrExists):
 			stored = append(stored, row)
+		case errors.Is(row.problem, ErrClosed): // no failure: it keeps until the queue is open
+			away.note([]*outboxRow{row})
 		case errors.Is(row.problem, ErrUnconfirmed):
 			failure = errors.Join(failure, row.problem)
 			away.note([]*outboxRow{row})
