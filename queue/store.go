@@ -185,7 +185,7 @@ func lost(err error) error {
 	return fmt.Errorf("queue: not known whether replicas have the jobs: %v", err)
 }
 
-// announce makes a queue known to asynq's tools, once a process and again when Redis has lost it.
+// announce makes a queue known to asynq's tools, once a process. A Redis that has lost its data is told by those that start.
 func (j *Jobs) announce(ctx context.Context, queue string) error {
 	if _, done := j.announced.Load(queue); done {
 		return nil
