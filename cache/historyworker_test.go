@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -33,6 +34,7 @@ type workerConfig struct {
 	Readers         int
 	Writers         int
 	Callers         int // at a gate
+	RedisTimeout    time.Duration
 }
 
 // worker is one process of the history.
@@ -77,7 +79,7 @@ func runWorker() error {
 	w.clock = newStopwatch(w.Base)
 	rdb := redisclient.New(redisclient.Options(w.Redis...))
 	defer rdb.Close()
-	if w.store, err = New(rdb, &Options{Prefix: w.Prefix, RedisTimeout: 500 * time.Millisecond, MaxLoads: 256}); err != nil {
+	if w.store, err = New(rdb, &Options{Prefix: w.Prefix, RedisTimeout: cmp.Or(w.RedisTimeout, 500*time.Millisecond), MaxLoads: 256}); err != nil {
 		return err
 	}
 	tags := Tags(func(id string, _ int64) []string {
