@@ -30,7 +30,7 @@ test: ## Run every test against real servers, with the race detector
 	cd cache/msgpack && $(GO) test $(RACE) ./...
 	cd internal/promreplay && $(GO) test -timeout 20m ./...
 
-check: ## Formatting, vet, staticcheck, arrows, file lengths, docs
+check: ## Formatting, vet, staticcheck, arrows, file lengths, docs, links, API
 	$(GO) mod tidy -diff
 	@test -z "$$(gofmt -l .)" || { echo "not formatted:"; gofmt -l .; exit 1; }
 	$(GO) vet ./...
@@ -78,6 +78,7 @@ cache-history: ## Check that no process reads from the cache what was invalidate
 
 golden: ## Write the golden files anew; read the difference before you commit it
 	$(GO) test ./metrics -run Golden -update
+	$(GO) test ./internal/arrows -run TestAPIIsAsListed -update
 
 mutate: ## Break the alert evaluator in every small way and see the tests notice
 	$(GO) run ./internal/mutate -dir metrics -least 0.95 \

@@ -18,14 +18,7 @@ func TestFaultsAreShown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	made := map[string]bool{}
-	eachGoFile(t, func(path string, src []byte) {
-		if strings.HasSuffix(path, "_test.go") {
-			for _, m := range madeTest.FindAllSubmatch(src, -1) {
-				made[string(m[1])] = true
-			}
-		}
-	})
+	made := tests(t)
 	rows := 0
 	for line := range strings.Lines(string(text)) {
 		if !strings.HasPrefix(line, "| ") || strings.Contains(line, "Shown by") {
@@ -45,4 +38,18 @@ func TestFaultsAreShown(t *testing.T) {
 	if rows < 30 {
 		t.Errorf("only %d rows were found", rows)
 	}
+}
+
+// tests are the names of all tests, fuzz targets, benchmarks and examples of the house.
+func tests(t *testing.T) map[string]bool {
+	t.Helper()
+	made := map[string]bool{}
+	eachGoFile(t, func(path string, src []byte) {
+		if strings.HasSuffix(path, "_test.go") {
+			for _, m := range madeTest.FindAllSubmatch(src, -1) {
+				made[string(m[1])] = true
+			}
+		}
+	})
+	return made
 }
