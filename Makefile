@@ -10,7 +10,7 @@ READS ?= 10000000
 BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check race bench bench-go agree soak history cache-history golden mutate
+.PHONY: help demo test check race bench bench-go agree soak history apidiff cache-history golden mutate
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,14 @@ check: ## Formatting, vet, staticcheck, arrows, file lengths, docs, links, API
 	cd metrics/otelmetrics && $(GO) mod tidy -diff && $(GO) vet ./... && $(GO) tool -modfile=../../tools/go.mod staticcheck ./...
 	cd cache/msgpack && $(GO) mod tidy -diff && $(GO) vet ./... && $(GO) tool -modfile=../../tools/go.mod staticcheck ./...
 	cd internal/promreplay && $(GO) mod tidy -diff && $(GO) vet ./... && $(GO) tool -modfile=../../tools/go.mod staticcheck ./...
+
+apidiff: ## Say which changes since BASE, a tag or a commit, break users' programs
+	@: "$${BASE:?is not set: make apidiff BASE=v0.1.0}"
+	@base=$$(mktemp -d) && tools=$$PWD/tools/go.mod && module=$$($(GO) list -m) && \
+	trap 'git worktree remove --force $$base/house; rm -rf $$base' EXIT && \
+	git worktree add --quiet --detach $$base/house $$BASE && \
+	(cd $$base/house && $(GO) tool -modfile=$$tools apidiff -m -w $$base/api $$module) && \
+	$(GO) tool -modfile=tools/go.mod apidiff -m -incompatible $$base/api $$module
 
 race: ## Run every test three times with the race detector, to find flaky ones
 	@scripts/install-servers postgres redis prometheus pgbouncer chromium
