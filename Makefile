@@ -4,13 +4,14 @@ GO    ?= go
 RACE  ?= $(shell command -v gcc >/dev/null 2>&1 || command -v clang >/dev/null 2>&1 && echo -race)
 SOAK  ?= 10m
 TOGGLES ?= 1000
+FUZZ  ?= 30s
 PAIRS ?= 1000000
 READS ?= 10000000
 # Arguments of bench/, for example BENCH='-only "One read"' or BENCH=-quick: see bench/main.go.
 BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check race bench bench-go agree soak history apidiff cache-history golden mutate
+.PHONY: help demo test check race bench bench-go agree soak history apidiff fuzz cache-history golden mutate
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -83,6 +84,10 @@ history: ## Check that clients see their writes and never go back, in PAIRS pair
 cache-history: ## Check that no process reads from the cache what was invalidated, in READS reads (default 10000000), under faults
 	@scripts/install-servers redis
 	SCALEAWARE_REQUIRE_SERVERS=1 SCALEAWARE_CACHE_READS=$(READS) $(GO) test -timeout 0 -v -run TestHistory ./cache
+
+fuzz: ## Run every fuzz target for FUZZ each (default 30s)
+	@scripts/install-servers postgres redis
+	@GO=$(GO) scripts/fuzz $(FUZZ)
 
 golden: ## Write the golden files anew; read the difference before you commit it
 	$(GO) test ./metrics -run Golden -update
