@@ -11,7 +11,7 @@ READS ?= 10000000
 BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check race bench bench-go agree soak history apidiff fuzz cache-history golden mutate
+.PHONY: help demo incident test check race bench bench-go agree soak history apidiff fuzz cache-history golden mutate
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +20,11 @@ demo: ## Run the whole platform on this machine; Ctrl-C leaves nothing behind
 	@scripts/install-servers postgres redis
 	@mkdir -p bin && $(GO) build -o bin/ ./examples/leadplatform ./examples/leadapi ./examples/leadworker
 	@exec bin/leadplatform
+
+incident: ## Tell the platform's worst afternoon, while it happens: two minutes
+	@scripts/install-servers postgres redis
+	@mkdir -p bin && $(GO) build -o bin/ ./examples/incident ./examples/leadplatform ./examples/leadapi ./examples/leadworker
+	@exec bin/incident
 
 test: ## Run every test against real servers, with the race detector
 	@scripts/install-servers postgres redis prometheus pgbouncer chromium
