@@ -17,7 +17,15 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// loadCompose loads the file as Compose does, in a copy of its directory in which secrets.sh has run.
+// TestCompose loads the file as Compose does, in a copy of its directory in which secrets.sh has run.
+func TestCompose(t *testing.T) {
+	project, dir := loadCompose(t)
+	t.Run("services", func(t *testing.T) { checkServices(t, project, dir) })
+	t.Run("secrets", func(t *testing.T) { checkSecrets(t, project) })
+	t.Run("application", func(t *testing.T) { checkApplication(t, project) })
+	t.Run("names", func(t *testing.T) { checkNames(t, project, dir) })
+}
+
 func loadCompose(t *testing.T) (project *types.Project, dir string) {
 	t.Helper()
 	dir = t.TempDir()
@@ -47,8 +55,8 @@ var versionTag = regexp.MustCompile(`^[a-z0-9./-]+:v?\d+\.\d+(\.\d+)?(-[a-z0-9.]
 // balancer is the only service that others than this machine may reach.
 const balancer = "nginx"
 
-func TestComposeServices(t *testing.T) {
-	project, dir := loadCompose(t)
+func checkServices(t *testing.T, project *types.Project, dir string) {
+	t.Helper()
 	for name, s := range project.Services {
 		if !versionTag.MatchString(s.Image) {
 			t.Errorf("%s: image %q has no version", name, s.Image)
@@ -100,9 +108,9 @@ func awaits(t *testing.T, who, condition string, s types.ServiceConfig) {
 	}
 }
 
-// TestComposeSecrets sees that what is secret comes from files that secrets.sh makes.
-func TestComposeSecrets(t *testing.T) {
-	project, _ := loadCompose(t)
+// checkSecrets sees that what is secret comes from files that secrets.sh makes.
+func checkSecrets(t *testing.T, project *types.Project) {
+	t.Helper()
 	for name, s := range project.Services {
 		inFile := map[string]bool{}
 		for _, file := range s.EnvFiles {
@@ -115,15 +123,18 @@ func TestComposeSecrets(t *testing.T) {
 		for _, secret := range s.Secrets {
 			mounted["/run/secrets/"+secret.Source] = true
 		}
+		for _, text := range textsOf(t, s) {
+			for _, path := range secretPath.FindAllString(text, -1) {
+				if !mounted[path] {
+					t.Errorf("%s reads %s, which is not mounted", name, path)
+				}
+			}
+		}
 		for variable, value := range s.Environment {
 			if value == nil || inFile[variable] {
 				continue
 			}
-			if path, ok := strings.CutPrefix(*value, "/run/secrets/"); ok {
-				if !mounted[*value] {
-					t.Errorf("%s: %s is %s, which is not mounted", name, variable, path)
-				}
-			} else if secretive.MatchString(variable) {
+			if !secretPath.MatchString(*value) && secretive.MatchString(variable) {
 				t.Errorf("%s: %s has a value in the file", name, variable)
 			}
 			if u, err := url.Parse(*value); err == nil && u.User != nil {
@@ -135,10 +146,31 @@ func TestComposeSecrets(t *testing.T) {
 	}
 }
 
+var secretPath = regexp.MustCompile(`/run/secrets/[a-z_]+`)
+
+// textsOf are the places in which a service may name a secret: its environment, commands, and the files that it mounts.
+func textsOf(t *testing.T, s types.ServiceConfig) (texts []string) {
+	t.Helper()
+	texts = slices.Concat(s.Command, s.Entrypoint)
+	if s.HealthCheck != nil {
+		texts = append(texts, s.HealthCheck.Test...)
+	}
+	for _, value := range s.Environment {
+		texts = append(texts, *value)
+	}
+	for _, v := range s.Volumes {
+		if info, err := os.Stat(v.Source); v.Type == types.VolumeTypeBind && err == nil && info.Mode().IsRegular() {
+			texts = append(texts, string(read(t, v.Source)))
+		}
+	}
+	return texts
+}
+
 var secretive = regexp.MustCompile(`PASSWORD|SECRET|TOKEN|REDIS_URL`)
 
-func TestComposeApplication(t *testing.T) {
-	project, _ := loadCompose(t)
+// checkApplication compares what the application is told with what it reads.
+func checkApplication(t *testing.T, project *types.Project) {
+	t.Helper()
 	c := readCode(t)
 	for _, name := range []string{"api", "worker", "migrate"} {
 		s := project.Services[name]
@@ -183,9 +215,9 @@ func TestComposeApplication(t *testing.T) {
 	}
 }
 
-// TestComposeNames sees that the files that containers read name services and ports that exist.
-func TestComposeNames(t *testing.T) {
-	project, dir := loadCompose(t)
+// checkNames sees that the files that containers read name services and ports that exist.
+func checkNames(t *testing.T, project *types.Project, dir string) {
+	t.Helper()
 	api := project.Services["api"]
 	_, management, err := net.SplitHostPort(*api.Environment["ADMIN_ADDR"])
 	if err != nil {

@@ -55,12 +55,15 @@ func TestOverlays(t *testing.T) {
 		checkNetwork(t, objects)
 		checkScaling(t, objects)
 		checkMonitoring(t, objects)
+		if name == "production" {
+			runbookSizes(t, objects)
+		}
 	})
 }
 
-// TestProductionSizes holds production to the runbook's sizes.
-func TestProductionSizes(t *testing.T) {
-	objects := build(t, filepath.Join(kubernetesDir, "overlays/production"))
+// runbookSizes holds production to the runbook's sizes.
+func runbookSizes(t *testing.T, objects []object) {
+	t.Helper()
 	r := of[apps.Deployment](objects)["api"].Spec.Template.Spec.Containers[0].Resources
 	got := []string{r.Requests.Cpu().String(), r.Requests.Memory().String(), r.Limits.Cpu().String(), r.Limits.Memory().String()}
 	if want := []string{"2", "4Gi", "4", "8Gi"}; !slices.Equal(got, want) {

@@ -36,28 +36,6 @@ func TestScalers(t *testing.T) {
 	}
 }
 
-// TestTwoScalersAreSeen is the mistake that the comments warn of.
-func TestTwoScalersAreSeen(t *testing.T) {
-	dir := overlayWith(t, "keda-prometheus")
-	objects := build(t, dir)
-	for _, o := range objects {
-		if d, ok := o.typed.(*apps.Deployment); ok && d.Name == "worker" {
-			if d.Spec.Replicas != nil || envOf(d, "AUTOSCALE") != "dry-run" {
-				t.Errorf("replicas %v, AUTOSCALE %q", d.Spec.Replicas, envOf(d, "AUTOSCALE"))
-			}
-		}
-	}
-}
-
-func envOf(d *apps.Deployment, name string) string {
-	for _, e := range d.Spec.Template.Spec.Containers[0].Env {
-		if e.Name == name {
-			return e.Value
-		}
-	}
-	return ""
-}
-
 // overlayWith copies the manifests, and makes an overlay of production with another component.
 func overlayWith(t *testing.T, component string) string {
 	t.Helper()
@@ -111,7 +89,7 @@ var (
 func checkTriggers(t *testing.T, objects []object, namespace string) {
 	t.Helper()
 	known := map[string]metrics.Series{}
-	for _, s := range slices.Concat(metrics.Contract(), nil) {
+	for _, s := range metrics.Contract() {
 		known[s.Name] = s
 	}
 	for name, s := range of[scaledObject](objects) {
