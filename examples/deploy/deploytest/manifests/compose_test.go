@@ -156,7 +156,9 @@ func textsOf(t *testing.T, s types.ServiceConfig) (texts []string) {
 		texts = append(texts, s.HealthCheck.Test...)
 	}
 	for _, value := range s.Environment {
-		texts = append(texts, *value)
+		if value != nil {
+			texts = append(texts, *value)
+		}
 	}
 	for _, v := range s.Volumes {
 		if info, err := os.Stat(v.Source); v.Type == types.VolumeTypeBind && err == nil && info.Mode().IsRegular() {
