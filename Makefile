@@ -27,7 +27,7 @@ incident: ## Tell the platform's worst afternoon, while it happens: two minutes
 	@exec bin/incident
 
 test: ## Run every test against real servers, with the race detector
-	@scripts/install-servers postgres redis prometheus pgbouncer chromium
+	@scripts/install-servers postgres redis prometheus pgbouncer nginx chromium
 	@[ -n "$(RACE)" ] || echo "no C compiler found: testing without the race detector"
 	SCALEAWARE_REQUIRE_SERVERS=1 $(GO) test $(RACE) -timeout 20m ./...
 	cd internal/ormtest && SCALEAWARE_REQUIRE_SERVERS=1 $(GO) test $(RACE) -timeout 20m ./...
@@ -35,6 +35,7 @@ test: ## Run every test against real servers, with the race detector
 	cd metrics/otelmetrics && $(GO) test $(RACE) ./...
 	cd cache/msgpack && $(GO) test $(RACE) ./...
 	cd internal/promreplay && $(GO) test -timeout 20m ./...
+	cd examples/deploy/deploytest && SCALEAWARE_REQUIRE_SERVERS=1 $(GO) test -timeout 20m ./...
 
 check: ## Formatting, vet, staticcheck, arrows, file lengths, docs, links, API
 	$(GO) mod tidy -diff
@@ -48,6 +49,7 @@ check: ## Formatting, vet, staticcheck, arrows, file lengths, docs, links, API
 	cd metrics/otelmetrics && $(GO) mod tidy -diff && $(GO) vet ./... && $(GO) tool -modfile=../../tools/go.mod staticcheck ./...
 	cd cache/msgpack && $(GO) mod tidy -diff && $(GO) vet ./... && $(GO) tool -modfile=../../tools/go.mod staticcheck ./...
 	cd internal/promreplay && $(GO) mod tidy -diff && $(GO) vet ./... && $(GO) tool -modfile=../../tools/go.mod staticcheck ./...
+	cd examples/deploy/deploytest && $(GO) mod tidy -diff && $(GO) vet ./... && $(GO) tool -modfile=../../../tools/go.mod staticcheck .
 
 apidiff: ## Say which changes since BASE, a tag or a commit, break users' programs
 	@: "$${BASE:?is not set: make apidiff BASE=v0.1.0}"
@@ -58,7 +60,7 @@ apidiff: ## Say which changes since BASE, a tag or a commit, break users' progra
 	$(GO) tool -modfile=tools/go.mod apidiff -m -incompatible $$base/api $$module
 
 race: ## Run every test three times with the race detector, to find flaky ones
-	@scripts/install-servers postgres redis prometheus pgbouncer chromium
+	@scripts/install-servers postgres redis prometheus pgbouncer nginx chromium
 	SCALEAWARE_REQUIRE_SERVERS=1 $(GO) test -race -count=3 -timeout 60m ./...
 	cd internal/ormtest && SCALEAWARE_REQUIRE_SERVERS=1 $(GO) test -race -count=3 -timeout 60m ./...
 	cd internal/browsertest && SCALEAWARE_REQUIRE_SERVERS=1 $(GO) test -race -count=3 -timeout 60m ./...
@@ -97,6 +99,7 @@ fuzz: ## Run every fuzz target for FUZZ each (default 30s)
 golden: ## Write the golden files anew; read the difference before you commit it
 	$(GO) test ./metrics -run Golden -update
 	$(GO) test ./internal/arrows -run TestAPIIsAsListed -update
+	cd examples/deploy/deploytest && $(GO) test ./manifests -run Golden -update
 
 mutate: ## Break the alert evaluator in every small way and see the tests notice
 	$(GO) run ./internal/mutate -dir metrics -least 0.95 \

@@ -34,9 +34,9 @@ func Find(name string) (path string, env []string, err error) {
 	candidates := cached("*", name)
 	if inPath, err := exec.LookPath(name); err == nil {
 		candidates = append([]string{inPath}, candidates...)
-	} else if name == "pgbouncer" {
-		// Distributions keep it where only root's PATH looks.
-		if path, err := exec.LookPath("/usr/sbin/pgbouncer"); err == nil {
+	} else if name == "pgbouncer" || name == "nginx" {
+		// Distributions keep them where only root's PATH looks.
+		if path, err := exec.LookPath("/usr/sbin/" + name); err == nil {
 			candidates = append([]string{path}, candidates...)
 		}
 	}
