@@ -8,6 +8,8 @@ PAIRS ?= 1000000
 READS ?= 10000000
 # Arguments of bench/, for example BENCH='-only "One read"' or BENCH=-quick: see bench/main.go.
 BENCH ?=
+# Where the demo keeps its addresses and process ids, while it runs.
+STATE ?= bin/demo.json
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check race bench bench-go agree soak history cache-history golden mutate
@@ -18,7 +20,7 @@ help: ## Show this list
 demo: ## Run the whole platform on this machine; Ctrl-C leaves nothing behind
 	@scripts/install-servers postgres redis
 	@mkdir -p bin && $(GO) build -o bin/leadplatform ./examples/leadplatform
-	@exec bin/leadplatform
+	@exec bin/leadplatform -state $(STATE)
 
 test: ## Run every test against real servers, with the race detector
 	@scripts/install-servers postgres redis prometheus pgbouncer chromium

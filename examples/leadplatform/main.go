@@ -57,8 +57,10 @@ func run(ctx context.Context, args []string) error {
 		return runAPI(ctx, name, c, log)
 	case "worker":
 		return runWorker(ctx, name, c, log)
+	case "env":
+		return printEnv(ctx, os.Stdout, o.state)
 	}
-	return fmt.Errorf("unknown role %q, want api, worker or none for the whole platform", role)
+	return fmt.Errorf("unknown role %q, want api, worker, env or none for the whole platform", role)
 }
 
 // redisLog keeps go-redis's remarks on single connections out of the terminal; what they mean is reported by the packages.
