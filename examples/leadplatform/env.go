@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -18,6 +19,15 @@ import (
 
 	"github.com/scaleaware/scaleaware/internal/localserver"
 )
+
+func runEnv(ctx context.Context, args []string) error {
+	flags := flag.NewFlagSet("leadplatform env", flag.ContinueOnError)
+	state := flags.String("state", "", "the file that the demo was given by the same name; empty means demo.json beside this program")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	return printEnv(ctx, os.Stdout, *state)
+}
 
 // printEnv writes what a second terminal needs to work on the running demo, for bash's eval: the addresses under the names
 // of the environment, and the servers' own programs where they are not in PATH.
