@@ -4,6 +4,7 @@ GO    ?= go
 RACE  ?= $(shell command -v gcc >/dev/null 2>&1 || command -v clang >/dev/null 2>&1 && echo -race)
 SOAK  ?= 10m
 TOGGLES ?= 1000
+FUZZ  ?= 30s
 PAIRS ?= 1000000
 READS ?= 10000000
 # Arguments of bench/, for example BENCH='-only "One read"' or BENCH=-quick: see bench/main.go.
@@ -12,7 +13,7 @@ BENCH ?=
 STATE ?= bin/demo.json
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check race bench bench-go agree soak history cache-history golden mutate
+.PHONY: help demo test check race bench bench-go agree soak history apidiff fuzz cache-history golden mutate
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,7 +33,7 @@ test: ## Run every test against real servers, with the race detector
 	cd cache/msgpack && $(GO) test $(RACE) ./...
 	cd internal/promreplay && $(GO) test -timeout 20m ./...
 
-check: ## Formatting, vet, staticcheck, arrows, file lengths, docs
+check: ## Formatting, vet, staticcheck, arrows, file lengths, docs, links, API
 	$(GO) mod tidy -diff
 	@test -z "$$(gofmt -l .)" || { echo "not formatted:"; gofmt -l .; exit 1; }
 	$(GO) vet ./...
@@ -44,6 +45,14 @@ check: ## Formatting, vet, staticcheck, arrows, file lengths, docs
 	cd metrics/otelmetrics && $(GO) mod tidy -diff && $(GO) vet ./... && $(GO) tool -modfile=../../tools/go.mod staticcheck ./...
 	cd cache/msgpack && $(GO) mod tidy -diff && $(GO) vet ./... && $(GO) tool -modfile=../../tools/go.mod staticcheck ./...
 	cd internal/promreplay && $(GO) mod tidy -diff && $(GO) vet ./... && $(GO) tool -modfile=../../tools/go.mod staticcheck ./...
+
+apidiff: ## Say which changes since BASE, a tag or a commit, break users' programs
+	@: "$${BASE:?is not set: make apidiff BASE=v0.1.0}"
+	@base=$$(mktemp -d) && tools=$$PWD/tools/go.mod && module=$$($(GO) list -m) && \
+	trap 'git worktree remove --force $$base/house; rm -rf $$base' EXIT && \
+	git worktree add --quiet --detach $$base/house $$BASE && \
+	(cd $$base/house && $(GO) tool -modfile=$$tools apidiff -m -w $$base/api $$module) && \
+	$(GO) tool -modfile=tools/go.mod apidiff -m -incompatible $$base/api $$module
 
 race: ## Run every test three times with the race detector, to find flaky ones
 	@scripts/install-servers postgres redis prometheus pgbouncer chromium
@@ -78,8 +87,13 @@ cache-history: ## Check that no process reads from the cache what was invalidate
 	@scripts/install-servers redis
 	SCALEAWARE_REQUIRE_SERVERS=1 SCALEAWARE_CACHE_READS=$(READS) $(GO) test -timeout 0 -v -run TestHistory ./cache
 
+fuzz: ## Run every fuzz target for FUZZ each (default 30s)
+	@scripts/install-servers postgres redis
+	@GO=$(GO) scripts/fuzz $(FUZZ)
+
 golden: ## Write the golden files anew; read the difference before you commit it
 	$(GO) test ./metrics -run Golden -update
+	$(GO) test ./internal/arrows -run TestAPIIsAsListed -update
 
 mutate: ## Break the alert evaluator in every small way and see the tests notice
 	$(GO) run ./internal/mutate -dir metrics -least 0.95 \
