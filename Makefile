@@ -9,6 +9,8 @@ PAIRS ?= 1000000
 READS ?= 10000000
 # Arguments of bench/, for example BENCH='-only "One read"' or BENCH=-quick: see bench/main.go.
 BENCH ?=
+# Where the demo keeps its addresses and process ids, while it runs.
+STATE ?= bin/demo.json
 
 .DEFAULT_GOAL := help
 .PHONY: help demo incident test check race bench bench-go agree soak history apidiff fuzz cache-history golden mutate
@@ -19,7 +21,7 @@ help: ## Show this list
 demo: ## Run the whole platform on this machine; Ctrl-C leaves nothing behind
 	@scripts/install-servers postgres redis
 	@mkdir -p bin && $(GO) build -o bin/ ./examples/leadplatform ./examples/leadapi ./examples/leadworker
-	@exec bin/leadplatform
+	@exec bin/leadplatform -state $(STATE)
 
 incident: ## Tell the platform's worst afternoon, while it happens: two minutes
 	@scripts/install-servers postgres redis

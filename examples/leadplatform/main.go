@@ -3,7 +3,8 @@
 // management listener with its console, and a steady stream of clients. Each API instance and worker is a process of its
 // own, of the programs that lie beside this one.
 //
-// It runs all of that until Ctrl-C and leaves nothing behind.
+// It runs all of that until Ctrl-C and leaves nothing behind. `leadplatform env` tells a second terminal where the servers of a
+// running one are.
 package main
 
 import (
@@ -27,6 +28,9 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) error {
+	if len(args) > 0 && args[0] == "env" {
+		return runEnv(ctx, args[1:])
+	}
 	flags := flag.NewFlagSet("leadplatform", flag.ContinueOnError)
 	var o platformOptions
 	flags.Float64Var(&o.rate, "rate", 60, "requests a second of the simulated clients; 0 for none")

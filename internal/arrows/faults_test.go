@@ -12,9 +12,9 @@ var (
 	madeTest  = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz|Benchmark|Example)\w+)\(`)
 )
 
-// docs/faults.md and docs/security.md promise tests: each row of their tables names one. That they exist, TestDocumentsNameWhatExists sees.
+// docs/faults.md, docs/security.md and docs/consistency.md promise tests: each row of their tables names one. That they exist, TestDocumentsNameWhatExists sees.
 func TestFaultsAreShown(t *testing.T) {
-	for _, name := range []string{"faults.md", "security.md"} {
+	for _, name := range []string{"faults.md", "security.md", "consistency.md"} {
 		namesTests(t, name)
 	}
 }
