@@ -26,7 +26,7 @@ help: ## Show this list
 
 demo: ## Run the whole platform on this machine; Ctrl-C leaves nothing behind
 	@scripts/install-servers postgres redis
-	@mkdir -p bin && $(GO) build -o bin/leadplatform ./examples/leadplatform
+	@mkdir -p bin && $(GO) build -o bin/ ./examples/leadplatform ./examples/leadapi ./examples/leadworker
 	@exec bin/leadplatform
 
 test: ## Run every test against real servers, with the race detector

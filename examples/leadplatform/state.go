@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+
+	"github.com/scaleaware/scaleaware/examples/lead"
 )
 
 // State is where everything is, for people and for programs that drive the platform.
@@ -21,7 +23,7 @@ type State struct {
 	mu         sync.Mutex
 	path       string
 	fleet      *Fleet
-	config     Config
+	config     lead.Config
 	ownServers bool
 }
 
@@ -29,7 +31,7 @@ type State struct {
 type Process struct {
 	Name string `json:"name"`
 	PID  int    `json:"pid,omitempty"`
-	Addresses
+	lead.Addresses
 }
 
 // Write writes the state to its file, if it has one, at once or not at all.

@@ -1,4 +1,4 @@
-package main
+package lead
 
 import (
 	"context"
@@ -19,8 +19,8 @@ var schema string
 // migrationLock lets one migration run at a time, whoever starts it.
 const migrationLock = 7_411_000_001
 
-// migrate brings the database to the shape that this version needs. It may be run again at any time.
-func migrate(ctx context.Context, primaryURL string) (err error) {
+// Migrate brings the database to the shape that this version needs. It may be run again at any time.
+func Migrate(ctx context.Context, primaryURL string) (err error) {
 	conn, err := pgx.Connect(ctx, primaryURL)
 	if err != nil {
 		return fmt.Errorf("migration needs the primary: %w", err)

@@ -1,4 +1,4 @@
-package main
+package lead
 
 import (
 	"os"
@@ -16,12 +16,13 @@ func TestConfigErrorsNameVariablesNotValues(t *testing.T) {
 		"DATABASE_URL_PRIMARY": {"REDIS_ADDRS": "h:1"},
 		"ALERT_WINDOW":         {"ALERT_WINDOW": "hunter2"},
 		"ALERT_INTERVAL":       {"ALERT_INTERVAL": "-5s"},
+		"DRAIN_DELAY":          {"DRAIN_DELAY": "hunter2"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for variable, value := range vars {
 				t.Setenv(variable, value)
 			}
-			_, err := configFromEnv()
+			_, err := FromEnvironment("test")
 			if err == nil || !strings.Contains(err.Error(), name) || strings.Contains(err.Error(), "hunter2") {
 				t.Fatalf("error = %v", err)
 			}
@@ -34,7 +35,7 @@ func TestPasswordComesFromItsOwnVariable(t *testing.T) {
 	t.Setenv("DATABASE_URL_REPLICA", "postgres://app@r1/leads, postgres://app:own@r2/leads")
 	t.Setenv("REDIS_ADDRS", "h:1")
 	t.Setenv("DB_PASSWORD", "p@ss")
-	c, err := configFromEnv()
+	c, err := FromEnvironment("test")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,11 +56,11 @@ func TestThresholdsReachTheTable(t *testing.T) {
 	t.Setenv("THRESHOLDS", path)
 	t.Setenv("ALERT_WINDOW", "20s")
 	t.Setenv("ALERT_INTERVAL", "2s")
-	c, err := configFromEnv()
+	c, err := FromEnvironment("test")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, pair := range c.environment() { // a child reads the same
+	for _, pair := range c.Environment() { // a child reads the same
 		name, value, _ := strings.Cut(pair, "=")
 		t.Setenv(name, value)
 	}
@@ -76,24 +77,6 @@ func TestThresholdsReachTheTable(t *testing.T) {
 		write(wrong)
 		if _, err := a.Table(); err == nil || !strings.Contains(err.Error(), "THRESHOLDS") {
 			t.Errorf("of %q: %v", wrong, err)
-		}
-	}
-}
-
-func TestZipfStaysInRange(t *testing.T) {
-	for n := 1; n < 50; n++ {
-		first := 0
-		for range 2000 {
-			i := zipf(n)
-			if i < 0 || i >= n {
-				t.Fatalf("zipf(%d) = %d", n, i)
-			}
-			if i == 0 {
-				first++
-			}
-		}
-		if n > 1 && first <= 2000/n {
-			t.Fatalf("of %d, the first was drawn %d times of 2000: no more than its share", n, first)
 		}
 	}
 }

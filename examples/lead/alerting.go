@@ -1,4 +1,4 @@
-package main
+package lead
 
 import (
 	"errors"
@@ -20,18 +20,10 @@ type Alerting struct {
 // alertingFromEnv reads its part of the environment.
 func alertingFromEnv() (Alerting, error) {
 	a := Alerting{Thresholds: os.Getenv("THRESHOLDS")}
-	var errs []error
-	for name, to := range map[string]*time.Duration{"ALERT_WINDOW": &a.Window, "ALERT_INTERVAL": &a.Interval} {
-		text := os.Getenv(name)
-		if text == "" {
-			continue
-		}
-		var err error
-		if *to, err = time.ParseDuration(text); err != nil || *to <= 0 {
-			errs = append(errs, fmt.Errorf("%s is not a time such as 30s", name))
-		}
-	}
-	return a, errors.Join(errs...)
+	var err1, err2 error
+	a.Window, err1 = duration("ALERT_WINDOW", 0)
+	a.Interval, err2 = duration("ALERT_INTERVAL", 0)
+	return a, errors.Join(err1, err2)
 }
 
 // environment is the inverse of alertingFromEnv.

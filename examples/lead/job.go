@@ -1,4 +1,4 @@
-package main
+package lead
 
 import (
 	"context"
@@ -7,11 +7,13 @@ import (
 	"log/slog"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/scaleaware/scaleaware/queue"
 )
 
 // The queues and the limits of the runbook.
 const (
-	queueLeads    = "lead-processing"
+	QueueLeads    = "lead-processing"
 	queueCritical = "critical"
 	queueNormal   = "normal"
 	queueLow      = "low-priority"
@@ -41,13 +43,38 @@ type SendDigest struct {
 // Kind and Queue tell package queue what a job is called and where it goes.
 
 func (ScoreLead) Kind() string    { return "lead:score" }
-func (ScoreLead) Queue() string   { return queueLeads }
+func (ScoreLead) Queue() string   { return QueueLeads }
 func (NotifyAgent) Kind() string  { return "agent:notify" }
 func (NotifyAgent) Queue() string { return queueCritical }
 func (SyncCRM) Kind() string      { return "crm:sync" }
 func (SyncCRM) Queue() string     { return queueNormal }
 func (SendDigest) Kind() string   { return "digest:send" }
 func (SendDigest) Queue() string  { return queueLow }
+
+// NewWorker returns a worker that handles every kind of job.
+func (s *Service) NewWorker(o *queue.WorkerOptions) (*queue.Worker, error) {
+	worker, err := s.Jobs.NewWorker(o)
+	if err != nil {
+		return nil, err
+	}
+	queue.Handle(worker, s.score)
+	queue.Handle(worker, s.notify)
+	queue.Handle(worker, s.sync)
+	queue.Handle(worker, s.digest)
+	s.mode.CountJobs(worker.Writing)
+	return worker, nil
+}
+
+// Waiting counts the jobs that wait in all queues which answer.
+func (s *Service) Waiting(ctx context.Context) int {
+	waiting := 0
+	for _, q := range queues {
+		if status, err := s.Jobs.Status(ctx, q.Name); err == nil {
+			waiting += status.Waiting
+		}
+	}
+	return waiting
+}
 
 // score handles ScoreLead. Jobs run at least once, so it may run twice for a lead and must do no harm then.
 func (s *Service) score(ctx context.Context, job ScoreLead) error {

@@ -1,4 +1,4 @@
-package main
+package lead
 
 import (
 	"errors"
@@ -7,10 +7,13 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Config is what the environment says, in the names of the runbook.
 type Config struct {
+	// Instance names the process in logs, metrics and the proof of read-only mode. No two of a fleet may share one.
+	Instance       string
 	PrimaryURL     string
 	ReplicaURLs    []string
 	PoolMin        int32
@@ -19,20 +22,28 @@ type Config struct {
 	RedisURL       string
 	SessionSecrets []string
 	AdminToken     string
-	Port           string
-	AdminAddr      string
-	Alerting       Alerting
+	// Host and Port are where the API listens. A container wants 0.0.0.0 for Host.
+	Host, Port string
+	AdminAddr  string
+	Alerting   Alerting
+	// DrainDelay is how long an API instance that is told to stop still accepts requests: until whoever sends them has
+	// seen that it is not ready any more. DrainTimeout is how long requests and jobs in flight may take to end then.
+	DrainDelay, DrainTimeout time.Duration
 }
 
-// configFromEnv reads the environment. Errors name variables, never their values.
-func configFromEnv() (Config, error) {
+// FromEnvironment reads the environment. Errors name variables, never their values. Role is part of the name of an
+// instance that has none.
+func FromEnvironment(role string) (Config, error) {
+	host, _ := os.Hostname() // in containers, the process id alone is the same everywhere
 	c := Config{
+		Instance:       or(os.Getenv("INSTANCE"), fmt.Sprintf("%s-%s-%d", role, host, os.Getpid())),
 		PrimaryURL:     os.Getenv("DATABASE_URL_PRIMARY"),
 		ReplicaURLs:    list("DATABASE_URL_REPLICA"),
 		RedisAddrs:     list("REDIS_ADDRS"),
 		RedisURL:       os.Getenv("REDIS_URL"),
 		SessionSecrets: list("SESSION_SECRET"),
 		AdminToken:     os.Getenv("ADMIN_TOKEN"),
+		Host:           or(os.Getenv("HOST"), "127.0.0.1"),
 		Port:           or(os.Getenv("PORT"), "3000"),
 		AdminAddr:      or(os.Getenv("ADMIN_ADDR"), "127.0.0.1:3002"),
 	}
@@ -60,17 +71,19 @@ func configFromEnv() (Config, error) {
 	if len(c.RedisAddrs) > 0 && c.RedisURL != "" {
 		errs = append(errs, errors.New("REDIS_ADDRS and REDIS_URL are both set, unset one"))
 	}
-	var err error
-	c.Alerting, err = alertingFromEnv()
-	errs = append(errs, err)
+	var err1, err2, err3 error
+	c.Alerting, err1 = alertingFromEnv()
+	c.DrainDelay, err2 = duration("DRAIN_DELAY", 5*time.Second)
+	c.DrainTimeout, err3 = duration("DRAIN_TIMEOUT", 20*time.Second)
+	errs = append(errs, err1, err2, err3)
 	if (c.PrimaryURL == "") != (len(c.RedisAddrs) == 0 && c.RedisURL == "") {
 		errs = append(errs, errors.New("set DATABASE_URL_PRIMARY and REDIS_ADDRS (or REDIS_URL) together, or neither to get servers on this machine"))
 	}
 	return c, errors.Join(errs...)
 }
 
-// environment is the inverse of configFromEnv, for children.
-func (c Config) environment() []string {
+// Environment is the inverse of FromEnvironment, for children, which listen where the system chooses.
+func (c Config) Environment() []string {
 	return append(c.Alerting.environment(), env(map[string]string{
 		"DATABASE_URL_PRIMARY": c.PrimaryURL,
 		"DATABASE_URL_REPLICA": strings.Join(c.ReplicaURLs, ","),
@@ -80,12 +93,16 @@ func (c Config) environment() []string {
 		"REDIS_URL":            c.RedisURL,
 		"SESSION_SECRET":       strings.Join(c.SessionSecrets, ","),
 		"ADMIN_TOKEN":          c.AdminToken,
+		"DRAIN_DELAY":          c.DrainDelay.String(),
+		"DRAIN_TIMEOUT":        c.DrainTimeout.String(),
+		"HOST":                 "127.0.0.1",
 		"PORT":                 "0",
 		"ADMIN_ADDR":           "127.0.0.1:0",
 	})...)
 }
 
-func (c Config) hasServers() bool { return c.PrimaryURL != "" }
+// HasServers reports whether the environment names servers.
+func (c Config) HasServers() bool { return c.PrimaryURL != "" }
 
 func list(name string) []string {
 	var out []string
@@ -114,4 +131,25 @@ func or(value, fallback string) string {
 		return fallback
 	}
 	return value
+}
+
+// duration reads a time from the environment.
+func duration(name string, fallback time.Duration) (time.Duration, error) {
+	text := os.Getenv(name)
+	if text == "" {
+		return fallback, nil
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil || d < 0 {
+		return 0, fmt.Errorf("%s is not a time such as 30s", name)
+	}
+	return d, nil
+}
+
+func env(pairs map[string]string) []string {
+	var out []string
+	for name, value := range pairs {
+		out = append(out, name+"="+value)
+	}
+	return out
 }

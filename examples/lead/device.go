@@ -1,4 +1,4 @@
-package main
+package lead
 
 import (
 	"fmt"
@@ -60,7 +60,12 @@ func (s *Service) events(w http.ResponseWriter, r *http.Request) {
 		case <-ctx.Done():
 			_, _ = fmt.Fprint(w, "event: logged-out\ndata: {}\n\n")
 			return
+		case <-s.stopping:
+			return // the client comes again, to another instance
 		case <-beat.C:
 		}
 	}
 }
+
+// EndStreams ends the streams of events, which would else hold up a shutdown. It may be called once.
+func (s *Service) EndStreams() { close(s.stopping) }

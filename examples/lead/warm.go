@@ -1,4 +1,4 @@
-package main
+package lead
 
 import (
 	"context"
@@ -44,4 +44,12 @@ func (s *Service) databaseBusy(context.Context) error {
 		}
 	}
 	return nil
+}
+
+// Bottleneck names what more workers would only make slower, for the autoscaler.
+func (s *Service) Bottleneck(ctx context.Context) (string, error) {
+	if s.databaseBusy(ctx) != nil {
+		return "database", nil
+	}
+	return "", nil
 }

@@ -1,4 +1,4 @@
-package main
+package lead
 
 import (
 	"context"
@@ -136,10 +136,10 @@ func (s *Service) createLead(w http.ResponseWriter, r *http.Request) {
 			err = recordEvent(ctx, tx, lead.ID, "created")
 		}
 		if err == nil {
-			err = s.jobs.EnqueueTx(ctx, tx, ScoreLead{ID: lead.ID})
+			err = s.Jobs.EnqueueTx(ctx, tx, ScoreLead{ID: lead.ID})
 		}
 		if err == nil {
-			err = s.jobs.EnqueueTx(ctx, tx, NotifyAgent{LeadID: lead.ID})
+			err = s.Jobs.EnqueueTx(ctx, tx, NotifyAgent{LeadID: lead.ID})
 		}
 		return err
 	})
@@ -170,10 +170,10 @@ func (s *Service) updateLead(w http.ResponseWriter, r *http.Request) {
 			err = recordEvent(ctx, tx, id, "updated")
 		}
 		if err == nil {
-			err = s.jobs.EnqueueTx(ctx, tx, SyncCRM{LeadID: id, Revision: lead.Revision})
+			err = s.Jobs.EnqueueTx(ctx, tx, SyncCRM{LeadID: id, Revision: lead.Revision})
 		}
 		if err == nil {
-			err = s.jobs.EnqueueTx(ctx, tx, SendDigest{User: s.sessions.Principal(ctx)})
+			err = s.Jobs.EnqueueTx(ctx, tx, SendDigest{User: s.sessions.Principal(ctx)})
 		}
 		return err
 	})

@@ -1,4 +1,4 @@
-package main
+package lead
 
 import (
 	"context"
@@ -30,6 +30,9 @@ import (
 
 // Service is what API instances, workers and the management process have in common: every package, wired once.
 type Service struct {
+	// Jobs are the queues, for whoever works on them or scales those who do.
+	Jobs *queue.Jobs
+
 	name     string
 	log      *slog.Logger
 	registry *prometheus.Registry
@@ -38,7 +41,6 @@ type Service struct {
 	db       *dbsplit.DB
 	store    *cache.Store
 	leads    *cache.View[Lead]
-	jobs     *queue.Jobs
 	sessions *session.Manager
 	carrier  *scaleaware.Carrier
 	mode     *readonly.Switch
@@ -47,19 +49,23 @@ type Service struct {
 	audit    atomic.Pointer[admin.Handler]
 	http     *metrics.HTTP
 	capacity *metrics.Capacity
+	stopping chan struct{}
 }
 
 // queues are the runbook's, with its limits, and one without for the work that users wait for.
 var queues = []queue.Queue{
 	{Name: queueCritical, Weight: 6, Rate: queue.Rate{Max: 1000, Per: time.Second}},
-	{Name: queueLeads, Weight: 3},
+	{Name: QueueLeads, Weight: 3},
 	{Name: queueNormal, Weight: 2, Rate: queue.Rate{Max: 100, Per: time.Second}},
 	{Name: queueLow, Weight: 1, Rate: queue.Rate{Max: 10, Per: time.Second}},
 }
 
-// OpenService wires a service. It fails on wrong configuration only: servers that are down heal later.
-func OpenService(ctx context.Context, name string, c Config, log *slog.Logger) (_ *Service, err error) {
-	s := &Service{name: name, log: log, registry: prometheus.NewRegistry()}
+// Open wires a service. It fails on wrong configuration only: servers that are down heal later.
+func Open(ctx context.Context, c Config, log *slog.Logger) (_ *Service, err error) {
+	if !c.HasServers() {
+		return nil, errors.New("set DATABASE_URL_PRIMARY, and REDIS_ADDRS or REDIS_URL")
+	}
+	s := &Service{name: c.Instance, log: log, registry: prometheus.NewRegistry(), stopping: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			s.Close()
@@ -100,7 +106,7 @@ func OpenService(ctx context.Context, name string, c Config, log *slog.Logger) (
 	}
 	s.leads = cache.Of[Lead](s.store, "lead", cache.TTL(10*time.Minute),
 		cache.InProcess(cache.Local{}), cache.StaleIfError(time.Hour), cache.EarlyRefresh(1))
-	s.jobs, err = queue.New(s.rdb, queues, &queue.Options{Gate: s.mode, Outbox: s.db, Logger: log, Registerer: registerer})
+	s.Jobs, err = queue.New(s.rdb, queues, &queue.Options{Gate: s.mode, Outbox: s.db, Logger: log, Registerer: registerer})
 	if err != nil {
 		return nil, err
 	}
@@ -124,7 +130,7 @@ func OpenService(ctx context.Context, name string, c Config, log *slog.Logger) (
 		return nil, err
 	}
 	if s.capacity, err = metrics.NewCapacity(s.registry, &metrics.CapacityOptions{
-		Table: table, Interval: c.Alerting.Interval, Instance: name, Store: fleet, Logger: log, Registerer: registerer,
+		Table: table, Interval: c.Alerting.Interval, Instance: c.Instance, Store: fleet, Logger: log, Registerer: registerer,
 	}); err != nil {
 		return nil, err
 	}
@@ -132,7 +138,7 @@ func OpenService(ctx context.Context, name string, c Config, log *slog.Logger) (
 	return s, errors.Join(err, s.declareWarmSet())
 }
 
-// Close closes what OpenService opened, after Run has returned.
+// Close closes what Open opened, after Run has returned.
 func (s *Service) Close() {
 	if s.db != nil {
 		s.db.Close()
@@ -145,7 +151,7 @@ func (s *Service) Close() {
 // Run owns the background work of every package until ctx ends.
 func (s *Service) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
-	for _, run := range []func(context.Context) error{s.mode.Run, s.keeper.Run, s.incident.Run, s.db.Run, s.store.Run, s.jobs.Run, s.sessions.Run, s.capacity.Run} {
+	for _, run := range []func(context.Context) error{s.mode.Run, s.keeper.Run, s.incident.Run, s.db.Run, s.store.Run, s.Jobs.Run, s.sessions.Run, s.capacity.Run} {
 		group.Go(func() error { return run(ctx) })
 	}
 	return group.Wait()
@@ -156,27 +162,27 @@ func (s *Service) Handler() http.Handler {
 	return s.http.Middleware(s.carrier.Middleware(s.sessions.Middleware(s.mode.Middleware(metrics.Routes(s.routes())))))
 }
 
-// Admin is the management listener's handler.
-func (s *Service) Admin(c Config) (*admin.Handler, error) {
+// Admin is the management listener's handler. More are checks of readiness that only the process knows.
+func (s *Service) Admin(c Config, more ...admin.Check) (*admin.Handler, error) {
 	options := &admin.Options{
 		Title: "leadplatform " + s.name,
 		// The demo's listener is on loopback. With ADMIN_TOKEN set, the token is needed.
 		AllowInsecureLoopback: true,
 		Metrics:               metrics.Handler(s.registry),
-		Checks: []admin.Check{
+		Checks: append([]admin.Check{
 			{Name: "database", Ready: s.db.Ready},
 			{Name: "cache", Ready: s.store.Ready, Optional: true},
-			{Name: "queue", Ready: s.jobs.Ready, Optional: true},
+			{Name: "queue", Ready: s.Jobs.Ready, Optional: true},
 			{Name: "sessions", Ready: s.sessions.Ready},
 			{Name: "read-only", Ready: s.mode.Ready, Optional: true},
-		},
+		}, more...),
 		Logger: s.log,
 	}
 	if c.AdminToken != "" {
 		options.Tokens = []admin.Token{{Name: "admin", Role: admin.Operator, Secret: c.AdminToken}}
 	}
 	handler, err := admin.New(slices.Concat(
-		s.db.Operations(), s.store.Operations(), s.jobs.Operations(), s.mode.Operations(), s.incident.Operations(), s.capacity.Operations(),
+		s.db.Operations(), s.store.Operations(), s.Jobs.Operations(), s.mode.Operations(), s.incident.Operations(), s.capacity.Operations(),
 	), options)
 	if err == nil {
 		s.audit.Store(handler)

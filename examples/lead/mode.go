@@ -1,4 +1,4 @@
-package main
+package lead
 
 import (
 	"context"
@@ -55,6 +55,9 @@ func (s *Service) openMode(registerer prometheus.Registerer) error {
 	return err
 }
 
+// ReadOnly reports whether writes are refused.
+func (s *Service) ReadOnly(ctx context.Context) bool { return s.mode.AllowWrite(ctx) != nil }
+
 // staff are the users whose names say so. A real service asks its own records.
 func (s *Service) staff(ctx context.Context) bool {
 	return strings.HasPrefix(s.sessions.Principal(ctx), "staff-")
@@ -81,14 +84,14 @@ func (s *Service) pauseLow() readonly.Step {
 	return readonly.Step{
 		Name: "pause " + queueLow,
 		Do: func(ctx context.Context) (any, error) {
-			changed, err := s.jobs.Pause(ctx, queueLow, &queue.Hold{Owner: "incident", Reason: "high load"})
+			changed, err := s.Jobs.Pause(ctx, queueLow, &queue.Hold{Owner: "incident", Reason: "high load"})
 			if errors.Is(err, queue.ErrHeld) {
 				err = nil
 			}
 			return map[string]bool{"changed": changed}, err
 		},
 		Undo: func(ctx context.Context, _ json.RawMessage) (any, error) {
-			changed, err := s.jobs.Unpause(ctx, queueLow, "incident")
+			changed, err := s.Jobs.Unpause(ctx, queueLow, "incident")
 			return map[string]bool{"changed": changed}, err
 		},
 	}
