@@ -2,6 +2,7 @@
 //
 //	loadtest run FILE   a load test that is written for artillery, without Node
 //	loadtest smoke      whether everything that users need works, in seconds
+//	loadtest cache      how the cache behaves on the Redis of REDIS_ADDRS or REDIS_URL, or on one of its own
 //
 // Each prints what it found and ends with status 1 when something does not hold. TARGET is where the API is, ADMIN the
 // management listener, ADMIN_TOKEN its token.
@@ -25,6 +26,7 @@ type Place struct {
 var commands = map[string]func(ctx context.Context, out io.Writer, at Place, args []string) error{
 	"run":   runProfile,
 	"smoke": smoke,
+	"cache": testCache,
 }
 
 func main() {
@@ -39,7 +41,7 @@ func main() {
 
 func run(ctx context.Context, out io.Writer, at Place, args []string) error {
 	if len(args) == 0 || commands[args[0]] == nil {
-		return fmt.Errorf("want run FILE or smoke")
+		return fmt.Errorf("want run FILE, smoke or cache")
 	}
 	return commands[args[0]](ctx, out, at, args[1:])
 }

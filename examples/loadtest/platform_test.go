@@ -15,6 +15,7 @@ func TestProfilesPassAgainstThePlatform(t *testing.T) {
 	at := platform.Get(t).place()
 	for _, path := range []string{baseline, distributed} {
 		t.Run(path, func(t *testing.T) {
+			t.Parallel() // both users and the machine have time for two
 			var out bytes.Buffer
 			if err := run(t.Context(), &out, at, []string{"run", "-e", "short", path}); err != nil {
 				t.Errorf("%v:\n%s", err, out.String())

@@ -30,31 +30,11 @@ func smokeWithin(ctx context.Context, out io.Writer, at Place, score time.Durati
 		return err
 	}
 	defer s.client.CloseIdleConnections()
-	var failed []string
-	for _, check := range s.checks() {
-		began := time.Now()
-		said, err := check.run(ctx)
-		if err != nil {
-			failed = append(failed, check.name)
-			fmt.Fprintf(out, "FAIL %s: %v\n", check.name, err)
-			continue
-		}
-		fmt.Fprintf(out, "ok   %s (%v)%s\n", check.name, time.Since(began).Round(time.Millisecond), said)
-	}
-	if len(failed) > 0 {
-		return fmt.Errorf("failed: %s", strings.Join(failed, "; "))
-	}
-	return nil
+	return runProbes(ctx, out, s.probes())
 }
 
-// smokeCheck is a line of the test; said is what it adds to it.
-type smokeCheck struct {
-	name string
-	run  func(ctx context.Context) (said string, err error)
-}
-
-func (s *smokeTest) checks() []smokeCheck {
-	return []smokeCheck{
+func (s *smokeTest) probes() []probe {
+	return []probe{
 		{"API answers", s.health},
 		{"process is healthy", s.status("/health")},
 		{"process lives", s.status("/livez")},
