@@ -12,8 +12,18 @@ BENCH ?=
 # Where the demo keeps its addresses and process ids, while it runs.
 STATE ?= bin/demo.json
 
+# A load test's profile, baseline or distributed, and its environment, such as short.
+PROFILE ?= baseline
+ENVIRONMENT ?=
+# Artillery's version that the profiles were run with; it needs Node.js 22.18 or newer.
+ARTILLERY ?= artillery@2.0.34
+# Where the platform under test is.
+TARGET ?= http://localhost:3000
+ADMIN  ?= http://localhost:3002
+
 .DEFAULT_GOAL := help
 .PHONY: help demo incident test check race bench bench-go agree soak history apidiff fuzz cache-history golden mutate
+.PHONY: help demo test check race bench bench-go agree soak history cache-history golden mutate loadtest artillery smoke
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +85,16 @@ bench: ## Compare speed with peers' and keep it in bench/RESULTS.md: a quarter o
 bench-go: ## Run the packages' own benchmarks, six times each for benchstat
 	@scripts/install-servers postgres redis
 	SCALEAWARE_REQUIRE_SERVERS=1 $(GO) test -run '^$$' -bench . -benchmem -count 6 ./...
+
+loadtest: ## Load a running platform by PROFILE (baseline or distributed); TARGET is where it is
+	TARGET=$(TARGET) $(GO) run ./examples/loadtest run -e '$(ENVIRONMENT)' examples/loadtest/load-test-$(PROFILE).yml
+
+artillery: ## The same with artillery, which npm fetches
+	cd examples/loadtest && ARTILLERY_DISABLE_TELEMETRY=1 PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD=1 npx --yes $(ARTILLERY) run --target $(TARGET) \
+		$(if $(ENVIRONMENT),--environment $(ENVIRONMENT)) load-test-$(PROFILE).yml
+
+smoke: ## Check in seconds that a running platform works; TARGET, ADMIN and ADMIN_TOKEN say where it is
+	@TARGET=$(TARGET) ADMIN=$(ADMIN) $(GO) run ./examples/loadtest smoke
 
 agree: ## Let a real Prometheus watch the platform while faults are driven: its alerts are the dashboard's
 	@scripts/install-servers postgres redis prometheus
