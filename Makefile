@@ -4,21 +4,38 @@ GO    ?= go
 RACE  ?= $(shell command -v gcc >/dev/null 2>&1 || command -v clang >/dev/null 2>&1 && echo -race)
 SOAK  ?= 10m
 TOGGLES ?= 1000
+FUZZ  ?= 30s
 PAIRS ?= 1000000
 READS ?= 10000000
 # Arguments of bench/, for example BENCH='-only "One read"' or BENCH=-quick: see bench/main.go.
 BENCH ?=
+# Where the demo keeps its addresses and process ids, while it runs.
+STATE ?= bin/demo.json
+
+# A load test's profile, baseline or distributed, and its environment, such as short.
+PROFILE ?= baseline
+ENVIRONMENT ?=
+# Artillery's version that the profiles were run with; it needs Node.js 22.18 or newer.
+ARTILLERY ?= artillery@2.0.34
+# Where the platform under test is.
+TARGET ?= http://localhost:3000
+ADMIN  ?= http://localhost:3002
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check race bench bench-go agree soak history cache-history golden mutate
+.PHONY: help demo incident test check race bench bench-go agree soak history apidiff fuzz cache-history golden mutate loadtest artillery smoke
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## Run the whole platform on this machine; Ctrl-C leaves nothing behind
 	@scripts/install-servers postgres redis
-	@mkdir -p bin && $(GO) build -o bin/leadplatform ./examples/leadplatform
-	@exec bin/leadplatform
+	@mkdir -p bin && $(GO) build -o bin/ ./examples/leadplatform ./examples/leadapi ./examples/leadworker
+	@exec bin/leadplatform -state $(STATE)
+
+incident: ## Tell the platform's worst afternoon, while it happens: two minutes
+	@scripts/install-servers postgres redis
+	@mkdir -p bin && $(GO) build -o bin/ ./examples/incident ./examples/leadplatform ./examples/leadapi ./examples/leadworker
+	@exec bin/incident
 
 test: ## Run every test against real servers, with the race detector
 	@scripts/install-servers postgres redis prometheus pgbouncer nginx chromium
@@ -31,7 +48,7 @@ test: ## Run every test against real servers, with the race detector
 	cd internal/promreplay && $(GO) test -timeout 20m ./...
 	cd examples/deploy/deploytest && SCALEAWARE_REQUIRE_SERVERS=1 $(GO) test -timeout 20m ./...
 
-check: ## Formatting, vet, staticcheck, arrows, file lengths, docs
+check: ## Formatting, vet, staticcheck, arrows, file lengths, docs, links, API
 	$(GO) mod tidy -diff
 	@test -z "$$(gofmt -l .)" || { echo "not formatted:"; gofmt -l .; exit 1; }
 	$(GO) vet ./...
@@ -44,6 +61,14 @@ check: ## Formatting, vet, staticcheck, arrows, file lengths, docs
 	cd cache/msgpack && $(GO) mod tidy -diff && $(GO) vet ./... && $(GO) tool -modfile=../../tools/go.mod staticcheck ./...
 	cd internal/promreplay && $(GO) mod tidy -diff && $(GO) vet ./... && $(GO) tool -modfile=../../tools/go.mod staticcheck ./...
 	cd examples/deploy/deploytest && $(GO) mod tidy -diff && $(GO) vet ./... && $(GO) tool -modfile=../../../tools/go.mod staticcheck .
+
+apidiff: ## Say which changes since BASE, a tag or a commit, break users' programs
+	@: "$${BASE:?is not set: make apidiff BASE=v0.1.0}"
+	@base=$$(mktemp -d) && tools=$$PWD/tools/go.mod && module=$$($(GO) list -m) && \
+	trap 'git worktree remove --force $$base/house; rm -rf $$base' EXIT && \
+	git worktree add --quiet --detach $$base/house $$BASE && \
+	(cd $$base/house && $(GO) tool -modfile=$$tools apidiff -m -w $$base/api $$module) && \
+	$(GO) tool -modfile=tools/go.mod apidiff -m -incompatible $$base/api $$module
 
 race: ## Run every test three times with the race detector, to find flaky ones
 	@scripts/install-servers postgres redis prometheus pgbouncer nginx chromium
@@ -59,6 +84,16 @@ bench: ## Compare speed with peers' and keep it in bench/RESULTS.md: a quarter o
 bench-go: ## Run the packages' own benchmarks, six times each for benchstat
 	@scripts/install-servers postgres redis
 	SCALEAWARE_REQUIRE_SERVERS=1 $(GO) test -run '^$$' -bench . -benchmem -count 6 ./...
+
+loadtest: ## Load a running platform by PROFILE (baseline or distributed); TARGET is where it is
+	TARGET=$(TARGET) $(GO) run ./examples/loadtest run -e '$(ENVIRONMENT)' examples/loadtest/load-test-$(PROFILE).yml
+
+artillery: ## The same with artillery, which npm fetches
+	cd examples/loadtest && ARTILLERY_DISABLE_TELEMETRY=1 PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD=1 npx --yes $(ARTILLERY) run --target $(TARGET) \
+		$(if $(ENVIRONMENT),--environment $(ENVIRONMENT)) load-test-$(PROFILE).yml
+
+smoke: ## Check in seconds that a running platform works; TARGET, ADMIN and ADMIN_TOKEN say where it is
+	@TARGET=$(TARGET) ADMIN=$(ADMIN) $(GO) run ./examples/loadtest smoke
 
 agree: ## Let a real Prometheus watch the platform while faults are driven: its alerts are the dashboard's
 	@scripts/install-servers postgres redis prometheus
@@ -78,8 +113,13 @@ cache-history: ## Check that no process reads from the cache what was invalidate
 	@scripts/install-servers redis
 	SCALEAWARE_REQUIRE_SERVERS=1 SCALEAWARE_CACHE_READS=$(READS) $(GO) test -timeout 0 -v -run TestHistory ./cache
 
+fuzz: ## Run every fuzz target for FUZZ each (default 30s)
+	@scripts/install-servers postgres redis
+	@GO=$(GO) scripts/fuzz $(FUZZ)
+
 golden: ## Write the golden files anew; read the difference before you commit it
 	$(GO) test ./metrics -run Golden -update
+	$(GO) test ./internal/arrows -run TestAPIIsAsListed -update
 	cd examples/deploy/deploytest && $(GO) test ./manifests -run Golden -update
 
 mutate: ## Break the alert evaluator in every small way and see the tests notice

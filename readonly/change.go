@@ -107,6 +107,9 @@ func (s *Switch) change(ctx context.Context, next State) (Report, error) {
 		}
 		if incident && next.Relief.Phase != "beginning" {
 			next.Relief = next.Relief.turned("beginning", 0)
+			if !next.Relief.claimed() {
+				next.Relief.keep(s.options.Instance, s.options.AckWait+headStart) // the steps come after the acknowledgements
+			}
 		}
 		if same(next, mine) && mine.Epoch > 0 {
 			return s.await(ctx, mine)

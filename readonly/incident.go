@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 )
 
@@ -26,6 +27,9 @@ const (
 	// stepTimeout bounds a step. An instance that is silent for longer has lost its claim on the steps.
 	stepTimeout = 20 * time.Second
 	stepLease   = stepTimeout + 10*time.Second
+	// headStart is the time in which whoever was asked, or has done the last step, goes on before another instance does: the
+	// answer is to tell of all steps.
+	headStart = 3 * time.Second
 	// retryEnding is how long a failed undo rests before it is tried again by itself.
 	retryEnding = 10 * time.Second
 	maxBefore   = 16 << 10 // bytes
@@ -35,6 +39,7 @@ const (
 type Incident struct {
 	mode  *Switch
 	steps []Step
+	asked atomic.Int32 // calls that do what Run would do
 }
 
 // NewIncident bundles mode with steps. Every instance has the same steps, in the same order.
@@ -78,6 +83,8 @@ type StepReport struct {
 // are allowed again and the steps are undone by any instance whose Run runs. When this one dies before the last step
 // another goes on.
 func (i *Incident) Begin(ctx context.Context, c Change) (IncidentReport, error) {
+	i.asked.Add(1)
+	defer i.asked.Add(-1)
 	c.incident = true
 	if _, err := i.mode.Enable(ctx, c); err != nil {
 		return IncidentReport{}, err
@@ -89,6 +96,8 @@ func (i *Incident) Begin(ctx context.Context, c Change) (IncidentReport, error) 
 // it is, still marked as an incident, so that the call can be repeated; Run repeats it too. Without an incident it changes
 // nothing.
 func (i *Incident) End(ctx context.Context, actor string) (IncidentReport, error) {
+	i.asked.Add(1)
+	defer i.asked.Add(-1)
 	if err := i.ending(ctx, actor); err != nil {
 		return IncidentReport{}, err
 	}
@@ -121,7 +130,7 @@ func (i *Incident) Run(ctx context.Context) error {
 		case <-tick.C:
 		}
 		state, _ := i.mode.State()
-		if !state.Incident {
+		if !state.Incident || i.asked.Load() > 0 {
 			continue
 		}
 		err := error(nil)

@@ -19,6 +19,9 @@ func (i *Incident) ending(ctx context.Context, actor string) error {
 		next := state
 		next.Actor = actor
 		next.Relief = state.Relief.turned("ending", len(i.steps))
+		if !next.Relief.claimed() {
+			next.Relief.keep(i.mode.options.Instance, headStart)
+		}
 		if r := state.Relief; r.Phase == "ending" {
 			next.Relief = r // on its way: whoever is at it goes on
 			if r.Owner == "" {
@@ -38,6 +41,14 @@ func (i *Incident) ending(ctx context.Context, actor string) error {
 // at once.
 func (r Relief) turned(phase string, next int) Relief {
 	return Relief{Phase: phase, Next: next, Before: r.Before, Owner: r.Owner, Lease: r.Lease}
+}
+
+// claimed reports whether an instance is at it.
+func (r Relief) claimed() bool { return r.Owner != "" && time.Now().Before(r.Lease) }
+
+// keep claims what is due.
+func (r *Relief) keep(instance string, d time.Duration) {
+	r.Owner, r.Lease = instance, time.Now().Add(d).UTC().Truncate(time.Millisecond)
 }
 
 // work runs the steps that are due, unless another instance does. What it is about to do is stored before, and what it has
@@ -86,8 +97,7 @@ func (i *Incident) work(ctx context.Context) (steps []StepReport, err error) {
 // claim makes the step that is due this instance's, together with what is found before it.
 func (i *Incident) claim(ctx context.Context, state State) (*State, error) {
 	next := state
-	next.Relief.Owner = i.mode.options.Instance
-	next.Relief.Lease = time.Now().Add(stepLease).UTC().Truncate(time.Millisecond)
+	next.Relief.keep(i.mode.options.Instance, stepLease)
 	n := state.Relief.Next
 	if look := i.steps[min(n, len(i.steps)-1)].Before; next.Relief.Phase == "beginning" && len(next.Relief.Before) <= n {
 		found := json.RawMessage("null")
@@ -152,6 +162,7 @@ func (i *Incident) done(ctx context.Context, claimed Relief, step StepReport) er
 		next := state
 		next.Relief.Owner, next.Relief.Lease = "", time.Time{}
 		if r.Phase == claimed.Phase {
+			next.Relief.keep(claimed.Owner, headStart)
 			if step.Error != "" {
 				next.Relief.Failed = append(slices.Clone(r.Failed), step.Name)
 			}

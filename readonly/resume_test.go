@@ -137,6 +137,37 @@ func TestAnotherInstanceFinishesTheEnd(t *testing.T) {
 	}
 }
 
+// Whoever is asked answers for all steps, also when an instance that has died lets it wait for acknowledgements, and others tick.
+func TestWhoIsAskedTellsOfAllSteps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &platform{ttls: 1}
+		store := readonly.NewMemory()
+		dead := &mortal{Store: store}
+		running(t, dead, &readonly.Options{Instance: "dead"})
+		var at []*readonly.Incident
+		for _, name := range []string{"a", "b", "c"} {
+			incident, err := readonly.NewIncident(running(t, store, &readonly.Options{Instance: name}), p.steps("", nil)...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			at = append(at, incident)
+			go incident.Run(t.Context())
+		}
+		dead.dead.Store(true)
+		for n, incident := range at { // each ticks at another moment of the second
+			begun, err := incident.Begin(t.Context(), readonly.Change{Reason: "load"})
+			if err != nil || !begun.Complete || len(begun.Steps) != 2 {
+				t.Errorf("%d: Begin = %+v, %v", n, begun, err)
+			}
+			ended, err := at[(n+1)%3].End(t.Context(), "me")
+			if err != nil || !ended.Complete || len(ended.Steps) != 2 {
+				t.Errorf("%d: End = %+v, %v", n, ended, err)
+			}
+			time.Sleep(1300 * time.Millisecond)
+		}
+	})
+}
+
 func TestIncidentEndsAtItsTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &platform{ttls: 1}

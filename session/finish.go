@@ -37,9 +37,7 @@ func (q *request) finish(w http.ResponseWriter) error {
 	if used {
 		asked = m.scs.Status(q)
 	}
-	if q.carry(asked); q.renewed {
-		return nil
-	}
+	q.carry(asked)
 	if !q.used() {
 		return nil
 	}
@@ -90,7 +88,7 @@ func (q *request) carry(status scs.Status) {
 			m.opts.Logger.WarnContext(q, "session: the position of a write is lost, the session cannot be read", "error", err)
 			return
 		}
-		if !q.loaded.found || q.renewed {
+		if !q.loaded.found {
 			return
 		}
 	}
@@ -186,7 +184,7 @@ func (q *request) after() {
 	}
 	m.count("token", "late")
 	own, ok := m.store.(*Store)
-	if !ok || token == "" || q.renewed {
+	if !ok || token == "" {
 		return
 	}
 	ctx, cancel := detached(q.Context, m.opts.PositionTimeout)

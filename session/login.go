@@ -37,7 +37,7 @@ func (m *Manager) Login(ctx context.Context, principal string) error {
 	}
 	m.scs.Put(q, principalKey, principal)
 	q.mu.Lock()
-	q.login, q.renewed = true, false
+	q.login = true
 	q.mu.Unlock()
 	return nil
 }

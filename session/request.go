@@ -37,7 +37,6 @@ type request struct {
 	err                error // the store did not answer
 	degraded           bool  // so nothing is stored
 	refused            bool  // and the response is to say so
-	renewed            bool  // the cookie's token was renewed a moment ago: what it reads is the new session's, and nothing is stored
 	loaded             loaded
 	view               view
 	held               scaleaware.Tokens // the session's tokens that the watermark knows of: those loaded, then those stored
@@ -98,7 +97,7 @@ func (q *request) materialise() any {
 	if q.data == nil {
 		q.load(q.Context)
 		token := ""
-		if q.loaded.found && !q.renewed {
+		if q.loaded.found {
 			token = q.loaded.token
 		}
 		ctx, err := q.manager.scs.Load(withLoaded(q.Context, &q.loaded), token)

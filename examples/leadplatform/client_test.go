@@ -15,8 +15,8 @@ import (
 
 func itoa(n int) string { return strconv.Itoa(n) }
 
-// lead is what a client sees of one.
-type lead struct {
+// seenLead is what a client sees of one.
+type seenLead struct {
 	ID, Product string
 	Score       *int
 	Revision    int
@@ -77,9 +77,9 @@ func (c *client) do(method, url string, body any) (status int, reply []byte) {
 	return resp.StatusCode, reply
 }
 
-func (c *client) create(base string) (lead, int) {
+func (c *client) create(base string) (seenLead, int) {
 	status, body := c.do("POST", base+"/api/v1/leads", map[string]string{"name": "Ada", "email": c.user + "@example.com", "product": "home"})
-	var l lead
+	var l seenLead
 	if status == http.StatusCreated {
 		if err := json.Unmarshal(body, &l); err != nil {
 			c.t.Errorf("created: %s: %v", body, err)
@@ -88,7 +88,7 @@ func (c *client) create(base string) (lead, int) {
 	return l, status
 }
 
-func (c *client) get(base, id string) (l lead, status int) {
+func (c *client) get(base, id string) (l seenLead, status int) {
 	status, body := c.do("GET", base+"/api/v1/leads/"+id, nil)
 	if status == http.StatusOK {
 		if err := json.Unmarshal(body, &l); err != nil {

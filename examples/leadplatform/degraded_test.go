@@ -10,15 +10,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/scaleaware/scaleaware/examples/lead"
 	"github.com/scaleaware/scaleaware/internal/pgcluster"
 	"github.com/scaleaware/scaleaware/internal/rediscluster"
-	"github.com/scaleaware/scaleaware/queue"
 )
 
 // instance is one API process, without the platform around it.
 type instance struct{ api, admin string }
 
-// startAPI runs `leadplatform api` until the test ends.
+// startAPI runs leadapi until the test ends.
 func startAPI(t *testing.T, environment ...string) instance {
 	t.Helper()
 	ready, writer, err := os.Pipe()
@@ -27,8 +27,8 @@ func startAPI(t *testing.T, environment ...string) instance {
 	}
 	defer ready.Close()
 	var output lockedBuffer
-	cmd := exec.Command(binary, "api")
-	cmd.Env = append(os.Environ(), "LEADPLATFORM_CHILD=1", "PORT=0", "ADMIN_ADDR=127.0.0.1:0", "SESSION_SECRET="+strings.Repeat("s", 32))
+	cmd := exec.Command(apiBinary)
+	cmd.Env = append(os.Environ(), lead.ChildVariable+"=1", "DRAIN_DELAY=0s", "PORT=0", "ADMIN_ADDR=127.0.0.1:0", "SESSION_SECRET="+strings.Repeat("s", 32))
 	cmd.Env = append(cmd.Env, environment...)
 	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = &output, &output, []*os.File{writer}
 	lifeline, err := cmd.StdinPipe()
@@ -83,19 +83,8 @@ var (
 func environment(t *testing.T, pg *pgcluster.Cluster, rd *rediscluster.Cluster) []string {
 	t.Helper()
 	name := pg.Database(t)
-	schema, err := os.ReadFile("schema.sql")
-	if err != nil {
+	if err := lead.Migrate(t.Context(), pg.Primary().URL(name)); err != nil {
 		t.Fatal(err)
-	}
-	conn, err := pg.Primary().Connect(t.Context(), name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close(t.Context())
-	for _, sql := range []string{string(schema), queue.OutboxSchema, `CREATE TABLE "Event_all" PARTITION OF "Event" DEFAULT`} {
-		if _, err := conn.Exec(t.Context(), sql); err != nil {
-			t.Fatal(err)
-		}
 	}
 	if err := pg.Replica(0).WaitCaughtUp(t.Context()); err != nil {
 		t.Fatal(err)

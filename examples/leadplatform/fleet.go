@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"sync"
 	"time"
+
+	"github.com/scaleaware/scaleaware/examples/lead"
 )
 
 // Fleet is the processes of the platform: a fixed number of API instances and as many workers as the autoscaler wants.
@@ -14,8 +16,9 @@ type Fleet struct {
 	// Changed is called whenever a process comes or goes. Set it before Run.
 	Changed func()
 
-	config Config
-	log    *slog.Logger
+	config   lead.Config
+	programs programs
+	log      *slog.Logger
 
 	mu      sync.Mutex
 	ctx     context.Context //nolint:containedctx // Run's, for workers that SetWorkers adds.
@@ -27,8 +30,10 @@ type Fleet struct {
 }
 
 // NewFleet returns a fleet whose processes get c as their environment.
-func NewFleet(c Config, log *slog.Logger) *Fleet {
-	return &Fleet{config: c, log: log, Changed: func() {}}
+func NewFleet(c lead.Config, p programs, log *slog.Logger) *Fleet {
+	// The balancer gives a refused connection to another instance, so there is nobody to wait for.
+	c.DrainDelay, c.DrainTimeout = 0, 5*time.Second
+	return &Fleet{config: c, programs: p, log: log, Changed: func() {}}
 }
 
 // Run starts the processes, and stops them when ctx ends: all at once, each after it has drained.
@@ -36,7 +41,7 @@ func (f *Fleet) Run(ctx context.Context) error {
 	f.mu.Lock()
 	f.ctx = ctx
 	for n := range apiInstances {
-		child := f.child(fmt.Sprintf("api-%d", n+1), "api")
+		child := f.child(fmt.Sprintf("api-%d", n+1), f.programs.api)
 		f.apis = append(f.apis, child)
 		f.start(ctx, child)
 	}
@@ -58,7 +63,7 @@ func (f *Fleet) SetWorkers(n int) error {
 	}
 	for len(f.workers) < n {
 		f.serial++
-		child := f.child(fmt.Sprintf("worker-%d", f.serial), "worker")
+		child := f.child(fmt.Sprintf("worker-%d", f.serial), f.programs.worker)
 		ctx, stop := context.WithCancel(f.ctx)
 		f.workers, f.stops = append(f.workers, child), append(f.stops, stop)
 		f.start(ctx, child)
@@ -71,8 +76,9 @@ func (f *Fleet) SetWorkers(n int) error {
 	return nil
 }
 
-func (f *Fleet) child(name, role string) *Child {
-	return &Child{Name: name, role: role, log: f.log, env: append(f.config.environment(), "INSTANCE="+name)}
+func (f *Fleet) child(name, program string) *Child {
+	// This process scales the workers.
+	return &Child{Name: name, program: program, log: f.log, env: append(f.config.Environment(), "INSTANCE="+name, "AUTOSCALE=off")}
 }
 
 func (f *Fleet) start(ctx context.Context, child *Child) {

@@ -1,22 +1,21 @@
 // Command leadplatform is the whole platform of the runbook on one machine: a PostgreSQL primary with two streaming
-// replicas and a six-node Redis Cluster, three API instances behind a load balancer, two or more workers, the management
-// listener with its console, and a steady stream of clients. Each API instance and worker is a process of its own.
+// replicas and a six-node Redis Cluster, three instances of leadapi behind a load balancer, two or more of leadworker, the
+// management listener with its console, and a steady stream of clients. Each API instance and worker is a process of its
+// own, of the programs that lie beside this one.
 //
-// Without arguments it runs all of that until Ctrl-C and leaves nothing behind. `leadplatform api` and `leadplatform
-// worker` are the single processes, configured by the environment.
+// It runs all of that until Ctrl-C and leaves nothing behind. `leadplatform env` tells a second terminal where the servers of a
+// running one are.
 package main
 
 import (
 	"context"
 	"flag"
 	"fmt"
-	"log/slog"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 
-	"github.com/redis/go-redis/v9"
+	"github.com/scaleaware/scaleaware/examples/lead"
 )
 
 func main() {
@@ -29,9 +28,8 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) error {
-	role := ""
-	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
-		role, args = args[0], args[1:]
+	if len(args) > 0 && args[0] == "env" {
+		return runEnv(ctx, args[1:])
 	}
 	flags := flag.NewFlagSet("leadplatform", flag.ContinueOnError)
 	var o platformOptions
@@ -41,29 +39,19 @@ func run(ctx context.Context, args []string) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	c, err := configFromEnv()
+	if flags.NArg() > 0 {
+		return fmt.Errorf("what is %q? The programs leadapi and leadworker are the single processes", flags.Arg(0))
+	}
+	c, err := lead.FromEnvironment("platform")
 	if err != nil {
 		return err
 	}
-	ctx, cancel := withLifeline(ctx)
-	defer cancel()
-	name := or(os.Getenv("INSTANCE"), fmt.Sprintf("%s-%d", or(role, "platform"), os.Getpid()))
-	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})).With("instance", name)
-	redis.SetLogger(redisLog{log}) // go-redis has one logger for the whole process, which is ours to set
-	switch role {
-	case "":
-		return runPlatform(ctx, c, o, log)
-	case "api":
-		return runAPI(ctx, name, c, log)
-	case "worker":
-		return runWorker(ctx, name, c, log)
+	c.Instance = "platform"
+	programs, err := findPrograms()
+	if err != nil {
+		return err
 	}
-	return fmt.Errorf("unknown role %q, want api, worker or none for the whole platform", role)
-}
-
-// redisLog keeps go-redis's remarks on single connections out of the terminal; what they mean is reported by the packages.
-type redisLog struct{ log *slog.Logger }
-
-func (l redisLog) Printf(ctx context.Context, format string, args ...any) {
-	l.log.DebugContext(ctx, fmt.Sprintf(format, args...))
+	ctx, cancel := lead.WithLifeline(ctx)
+	defer cancel()
+	return runPlatform(ctx, c, o, programs, lead.Log(c))
 }

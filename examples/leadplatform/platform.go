@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/scaleaware/scaleaware/admin"
+	"github.com/scaleaware/scaleaware/examples/lead"
 	"github.com/scaleaware/scaleaware/queue"
 )
 
@@ -29,13 +30,13 @@ const (
 )
 
 // runPlatform starts everything from the ground up and takes it down again from the top.
-func runPlatform(ctx context.Context, c Config, o platformOptions, log *slog.Logger) error {
-	front, err := listen("PORT", net.JoinHostPort("127.0.0.1", c.Port))
+func runPlatform(ctx context.Context, c lead.Config, o platformOptions, p programs, log *slog.Logger) error {
+	front, err := lead.Listen("PORT", net.JoinHostPort(c.Host, c.Port))
 	if err != nil {
 		return err
 	}
 	defer front.Close()
-	management, err := listen("ADMIN_ADDR", c.AdminAddr)
+	management, err := lead.Listen("ADMIN_ADDR", c.AdminAddr)
 	if err != nil {
 		return err
 	}
@@ -46,13 +47,13 @@ func runPlatform(ctx context.Context, c Config, o platformOptions, log *slog.Log
 		return err
 	}
 	defer servers.Close()
-	if err := migrate(ctx, c.PrimaryURL); err != nil {
+	if err := lead.Migrate(ctx, c.PrimaryURL); err != nil {
 		return err
 	}
 	if len(c.SessionSecrets) == 0 {
 		c.SessionSecrets = []string{rand.Text() + rand.Text()}
 	}
-	s, err := OpenService(ctx, "platform", c, log)
+	s, err := lead.Open(ctx, c, log)
 	if err != nil {
 		return err
 	}
@@ -64,18 +65,19 @@ func runPlatform(ctx context.Context, c Config, o platformOptions, log *slog.Log
 
 	balancer := NewBalancer()
 	defer balancer.Close()
-	fleet := NewFleet(c, log)
+	fleet := NewFleet(c, p, log)
 	base := "http://" + front.Addr().String()
 	traffic := NewTraffic(base, o.clients, o.rate)
 	state := &State{API: base, Admin: "http://" + management.Addr().String(), path: o.state, fleet: fleet, config: c, ownServers: servers.postgres != nil}
+	defer state.Remove()
 	fleet.Changed = func() {
 		balancer.Set(fleet.APIAddrs())
 		if err := state.Write(); err != nil {
 			log.Error("state file", "error", err)
 		}
 	}
-	rule := queue.ScaleRule{Queue: queueLeads, Above: 1000, Up: manyWorkers, Below: 100, Down: fewWorkers}
-	if err := s.jobs.Autoscale(rule, func(_ context.Context, d queue.Decision) error { return fleet.SetWorkers(d.Workers) }, nil); err != nil {
+	rule := queue.ScaleRule{Queue: lead.QueueLeads, Above: 1000, Up: manyWorkers, Below: 100, Down: fewWorkers}
+	if err := s.Jobs.Autoscale(rule, func(_ context.Context, d queue.Decision) error { return fleet.SetWorkers(d.Workers) }, nil); err != nil {
 		return err
 	}
 
@@ -86,7 +88,7 @@ func runPlatform(ctx context.Context, c Config, o platformOptions, log *slog.Log
 	for _, run := range []func(context.Context) error{
 		s.Run, ops.Run,
 		func(ctx context.Context) error { return admin.Serve(ctx, management, ops) },
-		func(ctx context.Context) error { return serveHTTP(ctx, front, balancer) },
+		func(ctx context.Context) error { return admin.Serve(ctx, front, balancer) },
 	} {
 		ground.Go(func() error { defer stopBase(); return run(base1) })
 	}

@@ -52,7 +52,7 @@ func readYourWrites(t *testing.T, p *platform) {
 			pauseReplay(t, s, n/period%2 == 1)
 		}
 		here, there := apis[n%len(apis)], apis[(n+1)%len(apis)]
-		var created, got lead
+		var created, got seenLead
 		patiently("create", http.StatusCreated, func() (status int) { created, status = c.create(here); return status })
 		patiently("read at once", http.StatusOK, func() (status int) { got, status = c.get(there, created.ID); return status })
 		if n%10 != 0 {

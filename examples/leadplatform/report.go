@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 
+	"github.com/scaleaware/scaleaware/examples/lead"
 	"github.com/scaleaware/scaleaware/metrics"
 )
 
@@ -17,7 +18,7 @@ import (
 type Report struct {
 	traffic *Traffic
 	fleet   *Fleet
-	service *Service
+	service *lead.Service
 	token   string
 }
 
@@ -42,19 +43,13 @@ func (r *Report) Run(ctx context.Context) error {
 
 func (r *Report) line(ctx context.Context, c counts) string {
 	seen := r.traffic.tally.Take()
-	waiting := 0
-	for _, q := range queues {
-		if status, err := r.service.jobs.Status(ctx, q.Name); err == nil {
-			waiting += status.Waiting
-		}
-	}
 	mode := ""
-	if r.service.mode.AllowWrite(ctx) != nil {
+	if r.service.ReadOnly(ctx) {
 		mode = "  READ-ONLY"
 	}
 	return fmt.Sprintf("%s  %4.0f req/s  p95 %4d ms  errors %d  refused %d  stale %d  reads on replicas %s  cache hits %s  waiting %d  workers %d%s",
 		time.Now().Format("15:04:05"), float64(len(seen.Durations))/reportEvery.Seconds(), seen.Quantile(0.95).Milliseconds(),
-		seen.Errors, seen.Refused, seen.Stale, share(c.onReplicas, c.reads), share(c.hits, c.lookups), waiting, r.fleet.Workers(), mode)
+		seen.Errors, seen.Refused, seen.Stale, share(c.onReplicas, c.reads), share(c.hits, c.lookups), r.service.Waiting(ctx), r.fleet.Workers(), mode)
 }
 
 func share(part, whole float64) string {

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 
+	"golang.org/x/sync/errgroup"
+
+	"github.com/scaleaware/scaleaware/examples/lead"
 	"github.com/scaleaware/scaleaware/internal/pgcluster"
 	"github.com/scaleaware/scaleaware/internal/rediscluster"
-	"golang.org/x/sync/errgroup"
 )
 
 // database is the name that the runbook uses.
@@ -20,9 +22,9 @@ type Servers struct {
 }
 
 // OpenServers starts PostgreSQL and Redis and puts their addresses into c, unless c has some already.
-func OpenServers(ctx context.Context, c *Config) (*Servers, error) {
+func OpenServers(ctx context.Context, c *lead.Config) (*Servers, error) {
 	s := new(Servers)
-	if c.hasServers() {
+	if c.HasServers() {
 		return s, nil
 	}
 	fmt.Println("starting a PostgreSQL primary with two replicas and six Redis nodes …")

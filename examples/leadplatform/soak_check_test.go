@@ -204,7 +204,7 @@ func (s *soak) ledger() {
 			(SELECT count(*) FROM "Event" WHERE "entityId" = l.id AND kind = 'created'), (SELECT count(*) FROM "Event" WHERE "entityId" = l.id AND kind = 'updated')
 		FROM "Lead" l WHERE email LIKE 'soak-%'`)
 	type stored struct {
-		lead
+		seenLead
 		email            string
 		created, updated int
 	}
@@ -231,7 +231,7 @@ func (s *soak) ledger() {
 		}
 		for _, l := range c.leads {
 			for _, r := range byEmail[l.email] {
-				if problem := l.check(r.lead); problem != "" {
+				if problem := l.check(r.seenLead); problem != "" {
 					s.violate(c.last(l.id), "stored lead %s: %s", l.id, problem)
 				}
 			}

@@ -150,7 +150,7 @@ func (c *soakClient) createOne(base string) {
 	c.serial++
 	email := fmt.Sprintf("soak-%d-%d@example.com", c.n, c.serial)
 	product := fmt.Sprintf("first-%d", c.serial)
-	var got lead
+	var got seenLead
 	end, status := c.try("POST", base, "/api/v1/leads", map[string]string{"name": "Ada", "email": email, "product": product}, &got)
 	c.ends[email] = end
 	switch end {
@@ -168,7 +168,7 @@ func (c *soakClient) createOne(base string) {
 func (c *soakClient) updateOne(base string, l *soakLead) {
 	c.serial++
 	product := fmt.Sprintf("next-%d", c.serial)
-	var got lead
+	var got seenLead
 	end, status := c.try("PUT", base, "/api/v1/leads/"+l.id, map[string]string{"product": product}, &got)
 	switch end {
 	case "acknowledged":
@@ -196,7 +196,7 @@ func (c *soakClient) readBack(l *soakLead) {
 }
 
 func (c *soakClient) readOne(base string, l *soakLead) {
-	var got lead
+	var got seenLead
 	end, status := c.try("GET", base, "/api/v1/leads/"+l.id, nil, &got)
 	switch {
 	case end == "wrong":
@@ -214,7 +214,7 @@ func (c *soakClient) readOne(base string, l *soakLead) {
 }
 
 // check compares what a read returned with what its owner knows; empty when all is well.
-func (l *soakLead) check(got lead) string {
+func (l *soakLead) check(got seenLead) string {
 	product, acked := l.products[got.Revision]
 	switch {
 	case got.Revision < l.acked:

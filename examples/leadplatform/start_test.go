@@ -16,8 +16,8 @@ import (
 	"go.uber.org/goleak"
 )
 
-// binary is the program under test, built once as a user would, with the race detector when the tests have it.
-var binary string
+// binary and apiBinary are programs under test, built once as make demo does, with the race detector when the tests have it.
+var binary, apiBinary string
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(ownRedis.Around(ownPostgres.Around(built{m}))) }
 
@@ -29,12 +29,12 @@ func (b built) Run() int {
 		panic(err)
 	}
 	defer os.RemoveAll(dir)
-	binary = filepath.Join(dir, "leadplatform")
-	args := []string{"build", "-o", binary}
+	binary, apiBinary = filepath.Join(dir, "leadplatform"), filepath.Join(dir, "leadapi")
+	args := []string{"build", "-o", dir}
 	if raceDetector {
 		args = append(args, "-race")
 	}
-	if out, err := exec.Command("go", append(args, ".")...).CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", append(args, ".", "../leadapi", "../leadworker")...).CombinedOutput(); err != nil {
 		panic(string(out))
 	}
 	return b.m.Run()

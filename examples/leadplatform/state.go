@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+
+	"github.com/scaleaware/scaleaware/examples/lead"
 )
 
 // State is where everything is, for people and for programs that drive the platform.
@@ -21,7 +23,7 @@ type State struct {
 	mu         sync.Mutex
 	path       string
 	fleet      *Fleet
-	config     Config
+	config     lead.Config
 	ownServers bool
 }
 
@@ -29,7 +31,7 @@ type State struct {
 type Process struct {
 	Name string `json:"name"`
 	PID  int    `json:"pid,omitempty"`
-	Addresses
+	lead.Addresses
 }
 
 // Write writes the state to its file, if it has one, at once or not at all.
@@ -66,6 +68,13 @@ func (s *State) Write() error {
 	return err
 }
 
+// Remove removes the file.
+func (s *State) Remove() {
+	if s.path != "" {
+		os.Remove(s.path)
+	}
+}
+
 // Welcome tells a person where to look.
 func (s *State) Welcome() string {
 	s.mu.Lock()
@@ -74,6 +83,9 @@ func (s *State) Welcome() string {
 	fmt.Fprintf(&b, "\n  console     %s/\n  API         %s  (load balancer over %d instances)\n\n", s.Admin, s.API, apiInstances)
 	fmt.Fprintf(&b, "  try         curl -s %s/api/v1/performance/capacity/dashboard | jq .alerts\n", s.Admin)
 	fmt.Fprintf(&b, "              curl -X POST %s/api/v1/admin/read-only-mode\n              curl -X DELETE %s/api/v1/admin/read-only-mode\n", s.Admin, s.Admin)
+	if s.path != "" {
+		fmt.Fprintf(&b, "  elsewhere   eval \"$(bin/leadplatform env)\"  in a second terminal, then docs/runbook.md\n")
+	}
 	if s.ownServers { // those of the environment may come with a password
 		fmt.Fprintf(&b, "  servers     export DATABASE_URL_PRIMARY='%s'\n              export DATABASE_URL_REPLICA='%s'\n              export REDIS_ADDRS='%s'\n\n",
 			s.config.PrimaryURL, strings.Join(s.config.ReplicaURLs, ","), strings.Join(s.config.RedisAddrs, ","))

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/scaleaware/scaleaware/examples/lead"
 )
 
 // Traffic is a steady stream of clients with a Zipf-like taste for few leads. Most only read; every sixth is an agent
@@ -96,7 +98,7 @@ func (t *Traffic) create(ctx context.Context, c *http.Client) {
 	status, body, err := t.do(ctx, c, http.MethodPost, "/api/v1/leads", map[string]string{
 		"name": fmt.Sprintf("Lead %d", n), "email": fmt.Sprintf("lead%d@example.com", n), "product": products[n%len(products)],
 	})
-	var created Lead
+	var created lead.Lead
 	if err != nil || status != http.StatusCreated || json.Unmarshal(body, &created) != nil {
 		return
 	}
@@ -108,16 +110,16 @@ func (t *Traffic) create(ctx context.Context, c *http.Client) {
 
 func (t *Traffic) update(ctx context.Context, c *http.Client, id string) {
 	status, body, err := t.do(ctx, c, http.MethodPut, "/api/v1/leads/"+id, map[string]string{"product": products[rand.IntN(len(products))]})
-	var updated Lead
+	var updated lead.Lead
 	if err == nil && status == http.StatusOK && json.Unmarshal(body, &updated) == nil {
 		t.readBack(ctx, c, updated)
 	}
 }
 
 // readBack reads what the client has just written; others may have written since.
-func (t *Traffic) readBack(ctx context.Context, c *http.Client, written Lead) {
+func (t *Traffic) readBack(ctx context.Context, c *http.Client, written lead.Lead) {
 	status, body, err := t.do(ctx, c, http.MethodGet, "/api/v1/leads/"+written.ID, nil)
-	var got Lead
+	var got lead.Lead
 	if err != nil || status != http.StatusNotFound && (status != http.StatusOK || json.Unmarshal(body, &got) != nil) {
 		return
 	}

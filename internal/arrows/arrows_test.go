@@ -59,6 +59,7 @@ type pkg struct {
 	Standard   bool
 	Imports    []string
 	Deps       []string
+	Module     struct{ Path string }
 }
 
 func TestArrowsPointOneWay(t *testing.T) {
@@ -115,7 +116,7 @@ func within(path string, trees []string) bool {
 
 func list(t *testing.T) []pkg {
 	t.Helper()
-	cmd := exec.Command("go", "list", "-deps", "-json=ImportPath,Standard,Imports,Deps", module+"/...")
+	cmd := exec.Command("go", "list", "-deps", "-json=ImportPath,Standard,Imports,Deps,Module", module+"/...")
 	cmd.Dir = "../.."
 	out, err := cmd.Output()
 	if err != nil {

@@ -47,6 +47,23 @@ func TestPublicPackagesAreDocumented(t *testing.T) {
 	}
 }
 
+// TestPublicPackagesHaveExamples wants one Example for each package that users import.
+func TestPublicPackagesHaveExamples(t *testing.T) {
+	shown := map[string]bool{}
+	eachGoFile(t, func(path string, src []byte) {
+		dir := filepath.Dir(path)
+		if !public(dir) || strings.Contains(dir+"/", "/internal/") || strings.Contains(dir+"/", "/cmd/") || dir == "readonly/storetest" || dir == "tools" {
+			return // programs, and a suite for tests
+		}
+		shown[dir] = shown[dir] || strings.HasSuffix(path, "_test.go") && strings.Contains(string(src), "\nfunc Example")
+	})
+	for dir, ok := range shown {
+		if !ok {
+			t.Errorf("%s has no Example", dir)
+		}
+	}
+}
+
 // undocumented returns the exported names of a declaration that no comment explains.
 func undocumented(decl ast.Decl) []string {
 	var names []string

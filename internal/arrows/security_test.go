@@ -1,0 +1,156 @@
+package arrows
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// eachProductionFile visits what users import.
+func eachProductionFile(t *testing.T, visit func(path string, files *token.FileSet, file *ast.File)) {
+	t.Helper()
+	eachGoFile(t, func(path string, src []byte) {
+		if !public(filepath.Dir(path)) || strings.HasPrefix(path, "tools/") || strings.HasSuffix(path, "_test.go") {
+			return
+		}
+		files := token.NewFileSet()
+		file, err := parser.ParseFile(files, path, src, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		visit(path, files, file)
+	})
+}
+
+// scriptBuilder makes scripts of the constants that newTTLScript is given.
+const scriptBuilder = "cache/ttlscript.go"
+
+// Scripts that Redis runs are texts of ours: what comes from outside is data, in KEYS and ARGV.
+func TestRedisScriptsAreConstant(t *testing.T) {
+	scripts := 0
+	eachProductionFile(t, func(path string, files *token.FileSet, file *ast.File) {
+		constants := map[string]bool{}
+		ast.Inspect(file, func(n ast.Node) bool {
+			if d, ok := n.(*ast.GenDecl); ok && d.Tok == token.CONST {
+				for _, spec := range d.Specs {
+					for _, name := range spec.(*ast.ValueSpec).Names {
+						constants[name.Name] = true
+					}
+				}
+			}
+			return true
+		})
+		var constant func(e ast.Expr) bool
+		constant = func(e ast.Expr) bool {
+			switch e := e.(type) {
+			case *ast.BasicLit:
+				return true
+			case *ast.Ident:
+				return constants[e.Name]
+			case *ast.BinaryExpr:
+				return constant(e.X) && constant(e.Y)
+			case *ast.ParenExpr:
+				return constant(e.X)
+			}
+			return false
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			call, ok := n.(*ast.CallExpr)
+			if !ok {
+				return true
+			}
+			name := ""
+			switch f := call.Fun.(type) {
+			case *ast.SelectorExpr:
+				name = f.Sel.Name
+			case *ast.Ident:
+				name = f.Name
+			}
+			if name == "NewScript" && path != scriptBuilder || name == "newTTLScript" {
+				scripts++
+				if !constant(call.Args[0]) {
+					t.Errorf("%s: a script must be a constant; put data into KEYS and ARGV", files.Position(call.Pos()))
+				}
+			}
+			return true
+		})
+	})
+	if scripts < 30 {
+		t.Errorf("only %d scripts were found", scripts)
+	}
+}
+
+// clients are the files that send requests to URLs. These come from the program's options, never from a request.
+var clients = map[string]bool{
+	"metrics/webhook.go":            true,
+	"queue/scalehook/http.go":       true,
+	"queue/scalehook/kubernetes.go": true,
+}
+
+func TestFewFilesSendRequests(t *testing.T) {
+	sending := map[string]bool{"Client": true, "DefaultClient": true, "Get": true, "Post": true, "PostForm": true, "Head": true}
+	found := map[string]bool{}
+	eachProductionFile(t, func(path string, files *token.FileSet, file *ast.File) {
+		ast.Inspect(file, func(n ast.Node) bool {
+			if s, ok := n.(*ast.SelectorExpr); ok && sending[s.Sel.Name] {
+				if pkg, ok := s.X.(*ast.Ident); ok && pkg.Name == "http" {
+					found[path] = true
+					if !clients[path] {
+						t.Errorf("%s sends requests: can a caller choose where to?", files.Position(n.Pos()))
+					}
+				}
+			}
+			return true
+		})
+	})
+	for path := range clients {
+		if !found[path] {
+			t.Errorf("%s sends no requests, take it off the list", path)
+		}
+	}
+}
+
+var secretName = regexp.MustCompile(`(?i)(secret|password|bearer|digest)$`)
+
+// Secrets are compared in constant time: == tells by its time how much was right.
+func TestSecretsAreNotComparedInHaste(t *testing.T) {
+	named := func(e ast.Expr) bool {
+		switch e := e.(type) {
+		case *ast.Ident:
+			return secretName.MatchString(e.Name)
+		case *ast.SelectorExpr:
+			return secretName.MatchString(e.Sel.Name)
+		}
+		return false
+	}
+	empty := func(e ast.Expr) bool {
+		switch e := e.(type) {
+		case *ast.BasicLit:
+			return e.Value == `""`
+		case *ast.Ident:
+			return e.Name == "nil"
+		}
+		return false
+	}
+	eachProductionFile(t, func(path string, files *token.FileSet, file *ast.File) {
+		ast.Inspect(file, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.BinaryExpr:
+				if (n.Op == token.EQL || n.Op == token.NEQ) && (named(n.X) && !empty(n.Y) || named(n.Y) && !empty(n.X)) {
+					t.Errorf("%s: compare with crypto/subtle", files.Position(n.Pos()))
+				}
+			case *ast.CallExpr:
+				if f, ok := n.Fun.(*ast.SelectorExpr); ok && (f.Sel.Name == "Equal" || f.Sel.Name == "Compare") && len(n.Args) == 2 && (named(n.Args[0]) || named(n.Args[1])) {
+					if pkg, ok := f.X.(*ast.Ident); ok && (pkg.Name == "bytes" || pkg.Name == "strings") {
+						t.Errorf("%s: compare with crypto/subtle", files.Position(n.Pos()))
+					}
+				}
+			}
+			return true
+		})
+	})
+}
