@@ -229,7 +229,7 @@ func await(t *testing.T, what string, p *localserver.Process, f func(ctx context
 	if p != nil {
 		ended = p.Done()
 	}
-	deadline := time.Now().Add(time.Minute)
+	deadline := time.Now().Add(3 * time.Minute) // of a machine that has much else to do
 	for {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		err := f(ctx)
