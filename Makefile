@@ -19,7 +19,7 @@ TARGET ?= http://localhost:3000
 ADMIN  ?= http://localhost:3002
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check race bench bench-go agree soak history cache-history golden mutate loadtest artillery smoke
+.PHONY: help demo test check race bench bench-go agree soak history cache-history golden mutate loadtest artillery smoke perf-db perf-cache
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,6 +76,14 @@ artillery: ## The same with artillery, which npm fetches
 
 smoke: ## Check in seconds that a running platform works; TARGET, ADMIN and ADMIN_TOKEN say where it is
 	@TARGET=$(TARGET) ADMIN=$(ADMIN) $(GO) run ./examples/loadtest smoke
+
+perf-db: ## Test the database's speed, plans, lag and pool with 100,000 leads, on DATABASE_URL_PRIMARY and _REPLICA or on servers of its own
+	@scripts/install-servers postgres
+	@$(GO) run ./examples/loadtest db
+
+perf-cache: ## Test hit rate, stampedes, invalidation, TTLs and a slow Redis, on REDIS_ADDRS or REDIS_URL or on servers of its own
+	@scripts/install-servers redis
+	@$(GO) run ./examples/loadtest cache
 
 agree: ## Let a real Prometheus watch the platform while faults are driven: its alerts are the dashboard's
 	@scripts/install-servers postgres redis prometheus
