@@ -82,6 +82,15 @@ func FromEnvironment(role string) (Config, error) {
 	return c, errors.Join(errs...)
 }
 
+// MigrationsURL is the primary's, past any pooler: DATABASE_URL_MIGRATIONS, or DATABASE_URL_PRIMARY.
+func MigrationsURL() (string, error) {
+	url := or(os.Getenv("DATABASE_URL_MIGRATIONS"), os.Getenv("DATABASE_URL_PRIMARY"))
+	if url == "" {
+		return "", errors.New("set DATABASE_URL_PRIMARY, or DATABASE_URL_MIGRATIONS where PgBouncer stands before the primary")
+	}
+	return withPassword(url, os.Getenv("DB_PASSWORD")), nil
+}
+
 // Environment is the inverse of FromEnvironment, for children, which listen where the system chooses.
 func (c Config) Environment() []string {
 	return append(c.Alerting.environment(), env(map[string]string{

@@ -50,6 +50,7 @@ type Service struct {
 	http     *metrics.HTTP
 	capacity *metrics.Capacity
 	stopping chan struct{}
+	schema   atomic.Bool // seen to be complete
 }
 
 // queues are the runbook's, with its limits, and one without for the work that users wait for.
@@ -171,6 +172,7 @@ func (s *Service) Admin(c Config, more ...admin.Check) (*admin.Handler, error) {
 		Metrics:               metrics.Handler(s.registry),
 		Checks: append([]admin.Check{
 			{Name: "database", Ready: s.db.Ready},
+			{Name: "schema", Ready: s.hasSchema},
 			{Name: "cache", Ready: s.store.Ready, Optional: true},
 			{Name: "queue", Ready: s.Jobs.Ready, Optional: true},
 			{Name: "sessions", Ready: s.sessions.Ready},

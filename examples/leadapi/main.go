@@ -1,5 +1,7 @@
 // Command leadapi is an API instance: sessions, cached reads that see the caller's writes, and writes with their jobs in
 // one transaction, over plain net/http. Read run from top to bottom; it is the main of a service of your own.
+//
+// `leadapi migrate up|down|status|check` changes the schema, or looks at it, and ends.
 package main
 
 import (
@@ -23,10 +25,21 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // the first signal asks to stop, a second one does not ask
-	if err := run(ctx); err != nil {
+	command := run
+	if len(os.Args) > 1 {
+		command = func(ctx context.Context) error { return other(ctx, os.Args[1:]) }
+	}
+	if err := command(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "leadapi:", err)
 		os.Exit(1)
 	}
+}
+
+func other(ctx context.Context, args []string) error {
+	if args[0] != "migrate" {
+		return fmt.Errorf("what is %q? Without arguments it serves, the only command is migrate", args[0])
+	}
+	return migrate(ctx, args[1:], os.Stdout)
 }
 
 func run(ctx context.Context) error {

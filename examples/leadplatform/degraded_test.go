@@ -16,7 +16,11 @@ import (
 )
 
 // instance is one API process, without the platform around it.
-type instance struct{ api, admin string }
+type instance struct {
+	api, admin string
+	stop       func() // asks it to stop, as an orchestrator does
+	ended      <-chan struct{}
+}
 
 // startAPI runs leadapi until the test ends.
 func startAPI(t *testing.T, environment ...string) instance {
@@ -40,9 +44,16 @@ func startAPI(t *testing.T, environment ...string) instance {
 	if err != nil {
 		t.Fatal(err)
 	}
+	ended := make(chan struct{})
+	stop := func() { _ = cmd.Process.Signal(syscall.SIGTERM) }
+	go func() {
+		defer close(ended)
+		err = cmd.Wait()
+	}()
 	t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		if err := cmd.Wait(); err != nil {
+		stop()
+		<-ended
+		if err != nil {
 			t.Errorf("the instance ended with %v", err)
 		}
 		lifeline.Close()
@@ -54,7 +65,7 @@ func startAPI(t *testing.T, environment ...string) instance {
 	if err := json.NewDecoder(ready).Decode(&at); err != nil {
 		t.Fatalf("the instance did not start: %v\n%s", err, output.String())
 	}
-	return instance{api: "http://" + at.API, admin: "http://" + at.Admin}
+	return instance{api: "http://" + at.API, admin: "http://" + at.Admin, stop: stop, ended: ended}
 }
 
 // health returns the status and the whole answer of /health.
@@ -86,6 +97,11 @@ func environment(t *testing.T, pg *pgcluster.Cluster, rd *rediscluster.Cluster) 
 	if err := lead.Migrate(t.Context(), pg.Primary().URL(name)); err != nil {
 		t.Fatal(err)
 	}
+	return pointTo(t, pg, rd, name)
+}
+
+func pointTo(t *testing.T, pg *pgcluster.Cluster, rd *rediscluster.Cluster, name string) []string {
+	t.Helper()
 	if err := pg.Replica(0).WaitCaughtUp(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -80,6 +80,7 @@ func run(ctx context.Context) error {
 	// then is cancelled and put back, with no attempt counted, and another worker has it.
 	err = lead.Announce(lead.Addresses{Admin: management.Addr().String()})
 	if err == nil {
+		service.AwaitSchema(ctx) // no jobs before what they read and write
 		err = worker.Run(ctx)
 	}
 	stopBackground()

@@ -1,3 +1,8 @@
+-- +goose Up
+-- IF NOT EXISTS, because databases from before there were migrations have all of this. Partitions of "Event" are made by
+-- Migrator.Up: they depend on the day.
+SET LOCAL lock_timeout = '3s';
+
 -- Quoted mixed case, as Prisma writes it: the platform that this example follows began there.
 CREATE TABLE IF NOT EXISTS "Lead" (
     id         uuid PRIMARY KEY,
@@ -20,3 +25,8 @@ CREATE TABLE IF NOT EXISTS "Event" (
     PRIMARY KEY (id, timestamp)
 ) PARTITION BY RANGE (timestamp);
 CREATE INDEX IF NOT EXISTS "Event_entity_idx" ON "Event" ("entityType", "entityId", timestamp);
+
+-- +goose Down
+SET LOCAL lock_timeout = '3s';
+DROP TABLE "Event";
+DROP TABLE "Lead";
