@@ -19,7 +19,7 @@ TARGET ?= http://localhost:3000
 ADMIN  ?= http://localhost:3002
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check race bench bench-go agree soak history cache-history golden mutate loadtest artillery smoke perf-db perf-cache
+.PHONY: help demo test check race bench bench-go agree soak history cache-history golden mutate loadtest artillery smoke perf-db perf-cache generate
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -102,6 +102,9 @@ history: ## Check that clients see their writes and never go back, in PAIRS pair
 cache-history: ## Check that no process reads from the cache what was invalidated, in READS reads (default 10000000), under faults
 	@scripts/install-servers redis
 	SCALEAWARE_REQUIRE_SERVERS=1 SCALEAWARE_CACHE_READS=$(READS) $(GO) test -timeout 0 -v -run TestHistory ./cache
+
+generate: ## Make examples/sqlc's code anew; compiling sqlc takes minutes the first time
+	cd examples/sqlc && $(GO) tool -modfile=../../tools/sqlc/go.mod sqlc generate
 
 golden: ## Write the golden files anew; read the difference before you commit it
 	$(GO) test ./metrics -run Golden -update
