@@ -23,7 +23,9 @@ import (
 // platform is one `make demo` for all tests of this package.
 var platform = localserver.NewShared(startDemo)
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(redisServers.Around(platform.Around(m))) }
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(postgres.Around(redisServers.Around(platform.Around(m))))
+}
 
 // demo is a running leadplatform, built and started as make demo does it, on ports that the system chose.
 type demo struct {
