@@ -19,6 +19,7 @@ const document = "../../docs/runbook.md"
 var notRun = map[string]bool{
 	"cloud":    true, // needs an orchestrator, other hosts or other servers than the demo's
 	"terminal": true, // needs somebody who watches; a bounded form is beside it
+	"long":     true, // takes minutes
 	"later":    true, // a command that is not there yet
 }
 
@@ -30,7 +31,7 @@ func TestRunbookDocument(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := start(t)
+	p := start(t, "-rate", "10", "-clients", "4") // with the race detector, more is too much for a small machine
 	s := p.state(t)
 	here := strings.NewReplacer("http://localhost:3000", s.API, "http://localhost:3002", s.Admin)
 	shell := newShell(t, p)
@@ -43,7 +44,7 @@ func TestRunbookDocument(t *testing.T) {
 		if block.Note != "" {
 			word, reason, _ := strings.Cut(block.Note, ":")
 			if !notRun[word] || len(strings.Fields(reason)) < 2 {
-				t.Errorf("line %d: %q is none of cloud, terminal and later with a colon and a reason", block.Line, block.Note)
+				t.Errorf("line %d: %q is none of cloud, terminal, long and later with a colon and a reason", block.Line, block.Note)
 			}
 			continue
 		}
