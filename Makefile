@@ -22,8 +22,7 @@ TARGET ?= http://localhost:3000
 ADMIN  ?= http://localhost:3002
 
 .DEFAULT_GOAL := help
-.PHONY: help demo incident test check race bench bench-go agree soak history apidiff fuzz cache-history golden mutate loadtest artillery smoke
-.PHONY: help demo test check race bench bench-go agree soak history cache-history golden mutate loadtest artillery smoke perf-db perf-cache generate
+.PHONY: help demo incident test check race bench bench-go agree soak history apidiff fuzz cache-history golden mutate loadtest artillery smoke perf-db perf-cache generate
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
