@@ -66,9 +66,13 @@ func printEnv(ctx context.Context, w io.Writer, path string) error {
 	for _, v := range append(variables, [2]string{"SPARE", spare}) {
 		fmt.Fprintf(w, "export %s=%s\n", v[0], quoted(v[1]))
 	}
-	for _, name := range []string{"psql", "pg_basebackup", "pg_ctl", "redis-cli", "redis-server"} {
-		fmt.Fprint(w, program(name, owner))
+	psql, libraries, err := localserver.Find("psql")
+	fmt.Fprint(w, program("psql", psql, libraries, err, owner))
+	for _, name := range []string{"pg_basebackup", "pg_ctl"} { // of the same installation
+		fmt.Fprint(w, program(name, filepath.Join(filepath.Dir(psql), name), libraries, err, owner))
 	}
+	redisCLI, libraries, err := localserver.Find("redis-cli")
+	fmt.Fprint(w, program("redis-cli", redisCLI, libraries, err, owner))
 	return nil
 }
 
@@ -125,10 +129,9 @@ func dataDirectory(ctx context.Context, url string) (data string, err error) {
 	return data, errors.Join(err, conn.Close(ctx))
 }
 
-// program defines a shell function for a server's program that is not in PATH, or that refuses root or would leave files
-// of root's to a server that is not root; nothing for others.
-func program(name string, owner *syscall.Stat_t) string {
-	path, env, err := localserver.Find(name)
+// program defines a shell function for a server's program, which was found at path or not at all, when it is not in PATH, or
+// when it refuses root or would leave files of root's to a server that is not root; nothing for others.
+func program(name, path string, env []string, err error, owner *syscall.Stat_t) string {
 	if err != nil {
 		return fmt.Sprintf("%s() { echo %s >&2; return 127; }\n", name, quoted(err.Error()))
 	}
