@@ -36,6 +36,7 @@ func TestStopsFromTheOutsideIn(t *testing.T) {
 	pg, rd := ownPostgres.Get(t), ownRedis.Get(t)
 	i := startAPI(t, append(environment(t, pg, rd), "DRAIN_DELAY=6s", "DRAIN_TIMEOUT=20s")...)
 	c := newClient(t, i.api, "patient")
+	c.http.Timeout = time.Minute // over all that follows
 	eventually(t, 20*time.Second, "ready", func() bool { return i.status(t, i.admin+"/readyz") == http.StatusOK })
 
 	// A request whose body is not all there, and a stream that never ends by itself.

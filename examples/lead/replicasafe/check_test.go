@@ -28,7 +28,7 @@ func TestOurMigrationsAreReplicaSafe(t *testing.T) {
 
 // base has a lead and an event for each migration that is tried, so that one does not see what another has left.
 const base = `
-CREATE TABLE lead (id int PRIMARY KEY, email text NOT NULL, note text);
+CREATE TABLE lead (id int PRIMARY KEY, email text NOT NULL, note text, phone text);
 CREATE TABLE event (id int NOT NULL, at date NOT NULL) PARTITION BY RANGE (at);
 `
 
@@ -74,8 +74,8 @@ func TestBadMigrationsAreCaught(t *testing.T) {
 		{"half_a_way_back", inTx("CREATE TABLE lead_a (id int); CREATE TABLE IF NOT EXISTS lead_b (id int);", "DROP TABLE lead_a;"),
 			"down-differs column lead_b.id integer not null false default false, down-differs table lead_b"},
 		{"accepts_nothing", inTx("-- replica-safe: rewrite lead: it is small\nCREATE TABLE lead_new (id int);", "DROP TABLE lead_new;"), "unused rewrite lead"},
-		{"accepts_one", inTx("-- replica-safe: access-exclusive lead: a moment\nALTER TABLE lead ADD COLUMN n int, DROP COLUMN note;", "ALTER TABLE lead DROP COLUMN n, ADD COLUMN note text;"),
-			"column-gone lead.note"},
+		{"accepts_one", inTx("-- replica-safe: access-exclusive lead: a moment\n-- replica-safe: column-gone lead.note: unused since the last release\nALTER TABLE lead DROP COLUMN note, DROP COLUMN phone;",
+			"ALTER TABLE lead ADD COLUMN note text, ADD COLUMN phone text;"), "column-gone lead.phone"},
 	})
 }
 

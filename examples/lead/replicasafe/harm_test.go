@@ -33,7 +33,7 @@ func TestTheHarmIsReal(t *testing.T) {
 	run(t, other, `SET lock_timeout = '2s'`, `SELECT count(*) FROM lead`)
 
 	run(t, migration, `BEGIN`, `ALTER TABLE lead ADD COLUMN score int`)
-	run(t, primary)
+	run(t, primary, `SELECT pg_switch_wal()`) // what is not committed is else sent at leisure
 	var err error
 	for ctx := t.Context(); err == nil && ctx.Err() == nil; { // the lock is on its way
 		_, err = reader.Exec(ctx, `SELECT count(*) FROM lead`)
