@@ -95,7 +95,7 @@ func hurried(t *testing.T, aboutLatency bool) string {
 }
 
 func TestABrokenServerFailsTheRightCheck(t *testing.T) {
-	const p95, p99, stale, failed, instances = "http.response_time.p95", "http.response_time.p99", "stale_reads", "maxErrorRate", "instance.api-1"
+	const p95, p99, stale, failed, instances = "http.response_time.p95", "http.response_time.p99", "stale_reads", "vusers.failed", "instance.api-1"
 	for fault, want := range map[string][]string{
 		"none":                        nil,
 		"one in ten is slow":          {p95},

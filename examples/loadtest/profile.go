@@ -62,9 +62,8 @@ type Plugins struct {
 
 // Ensure is what must hold at the end.
 type Ensure struct {
-	Thresholds   []map[string]float64 `yaml:"thresholds"`
-	Conditions   []Condition          `yaml:"conditions"`
-	MaxErrorRate *float64             `yaml:"maxErrorRate"`
+	Thresholds []map[string]float64 `yaml:"thresholds"`
+	Conditions []Condition          `yaml:"conditions"`
 }
 
 // Condition is an expression such as "a > 0 and b > 0".

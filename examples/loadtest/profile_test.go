@@ -41,7 +41,7 @@ func TestThresholdsAreTheRunbooks(t *testing.T) {
 		case "api_latency_p99":
 			want["http.response_time.p99"] = 1000 * row.Warning
 		case "api_error_rate":
-			want[failedShare] = 100 * row.Warning
+			want["vusers.failed"] = row.Warning
 		}
 	}
 	for _, path := range []string{baseline, distributed} {

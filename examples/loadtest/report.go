@@ -26,9 +26,6 @@ func newReport(t *Tally, e Ensure) (Report, error) {
 		return Report{}, err
 	}
 	metrics := t.Metrics()
-	if created := metrics["vusers.created"]; created > 0 {
-		metrics[failedShare] = 100 * (created - metrics["vusers.completed"]) / created
-	}
 	r := Report{Latency: t.Rows(), Counters: t.counters, Errors: t.errors}
 	for _, check := range checks {
 		r.Checks = append(r.Checks, check.judge(metrics))

@@ -17,7 +17,7 @@ type Tally struct {
 
 // NewTally returns an empty one.
 func NewTally() *Tally {
-	return &Tally{durations: map[string][]time.Duration{}, counters: map[string]float64{staleReads: 0}, errors: map[string]int{}}
+	return &Tally{durations: map[string][]time.Duration{}, counters: map[string]float64{staleReads: 0, "vusers.failed": 0}, errors: map[string]int{}}
 }
 
 // Count adds to a counter.

@@ -31,7 +31,7 @@ func fill(text string, vars map[string]any) string {
 func parsePath(path string) ([]string, error) {
 	rest, ok := strings.CutPrefix(path, "$.")
 	if !ok || rest == "" {
-		return nil, fmt.Errorf("the path %q does not begin with $.", path)
+		return nil, fmt.Errorf("the path %q must begin with $. and a name", path)
 	}
 	return strings.Split(strings.ReplaceAll(rest, "[*]", ".*"), "."), nil
 }
