@@ -9,6 +9,9 @@ PAIRS ?= 1000000
 READS ?= 10000000
 # Arguments of bench/, for example BENCH='-only "One read"' or BENCH=-quick: see bench/main.go.
 BENCH ?=
+# Packages whose tests start the whole platform: one at a time, so that it has the machine to itself.
+PLATFORMS = /examples/(leadplatform|loadtest|incident)$$
+
 # Where the demo keeps its addresses and process ids, while it runs.
 STATE ?= bin/demo.json
 
@@ -40,7 +43,8 @@ incident: ## Tell the platform's worst afternoon, while it happens: two minutes
 test: ## Run every test against real servers, with the race detector
 	@scripts/install-servers postgres redis prometheus pgbouncer nginx chromium
 	@[ -n "$(RACE)" ] || echo "no C compiler found: testing without the race detector"
-	SCALEAWARE_REQUIRE_SERVERS=1 $(GO) test $(RACE) -timeout 20m ./...
+	SCALEAWARE_REQUIRE_SERVERS=1 $(GO) test $(RACE) -timeout 20m $$($(GO) list ./... | grep -vE '$(PLATFORMS)')
+	SCALEAWARE_REQUIRE_SERVERS=1 $(GO) test $(RACE) -timeout 20m -p 1 $$($(GO) list ./... | grep -E '$(PLATFORMS)')
 	cd internal/ormtest && SCALEAWARE_REQUIRE_SERVERS=1 $(GO) test $(RACE) -timeout 20m ./...
 	cd examples/gorm && SCALEAWARE_REQUIRE_SERVERS=1 $(GO) test $(RACE) -timeout 20m ./...
 	cd internal/browsertest && SCALEAWARE_REQUIRE_SERVERS=1 $(GO) test $(RACE) -timeout 20m ./...

@@ -85,5 +85,6 @@ func handles(db *dbsplit.DB) (writes, reads *gorm.DB, err error) {
 		err = errors.Join(err, openErr)
 		return handle
 	}
-	return open(db.Connector()), open(db.Read().Connector()), err
+	writes, reads = open(db.Connector()), open(db.Read().Connector())
+	return writes, reads, err
 }

@@ -7,9 +7,13 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/scaleaware/scaleaware/readonly"
 )
+
+// deskClient has a timeout above that of any operation.
+var deskClient = &http.Client{Timeout: time.Minute}
 
 // desk is where the operator sits: the management listener.
 type desk struct{ address string }
@@ -20,7 +24,7 @@ func (d desk) call(ctx context.Context, method, path, body string, into any) err
 		return err
 	}
 	r.Header.Set("Content-Type", "application/json")
-	resp, err := http.DefaultClient.Do(r)
+	resp, err := deskClient.Do(r)
 	if err != nil {
 		return err
 	}

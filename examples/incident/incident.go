@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -122,7 +123,7 @@ func (i *incident) scale(ctx context.Context) error {
 		if err := i.platform.read(); err != nil {
 			return false, nil // it is being written
 		}
-		if n := i.platform.state.workers(); n != most {
+		if n := i.platform.state.Workers(); n != most {
 			most = n
 			i.say("%d workers", n)
 		}
@@ -175,8 +176,8 @@ func (i *incident) promote(ctx context.Context) error {
 		return err
 	}
 	i.say("the primary is dead (kill -9)")
-	if err := do(ctx, s.Replicas[0], `SELECT pg_promote()`); err != nil {
-		return err
+	if promoted, err := ask[bool](ctx, s.Replicas[0], `SELECT pg_promote()`); err != nil || !promoted {
+		return errors.Join(err, errors.New("the first replica was not promoted"))
 	}
 	if err := follow(ctx, s.Replicas[1], s.Replicas[0]); err != nil {
 		return err
@@ -249,7 +250,7 @@ func (i *incident) recover(ctx context.Context) error {
 		if err := i.platform.read(); err != nil {
 			return false, nil // it is being written
 		}
-		if i.platform.state.workers() == 2 {
+		if i.platform.state.Workers() == 2 {
 			i.say("2 workers")
 			return true, nil
 		}

@@ -1,8 +1,10 @@
 package main_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,15 +13,27 @@ import (
 	"time"
 )
 
-// The story ends well only if every step has happened: the program waits for each and counts at the end.
-func TestIncident(t *testing.T) {
+// build makes the program and, in the same directory, those that are named.
+func build(t *testing.T, others ...string) (program string) {
+	t.Helper()
 	dir := t.TempDir()
-	if out, err := exec.Command("go", "build", "-o", dir, ".", "../leadplatform", "../leadapi", "../leadworker").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", append([]string{"build", "-o", dir, "."}, others...)...).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
+	return filepath.Join(dir, "incident")
+}
+
+// The story ends well only if every step has happened: the program waits for each and counts at the end.
+func TestIncident(t *testing.T) {
+	program := build(t, "../leadplatform", "../leadapi", "../leadworker")
+	t.Run("told", func(t *testing.T) { told(t, program) })
+	t.Run("killed", func(t *testing.T) { killed(t, program) })
+}
+
+func told(t *testing.T, program string) {
 	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, filepath.Join(dir, "incident"))
+	cmd := exec.CommandContext(ctx, program)
 	cmd.Env = append(os.Environ(), "PORT=0", "ADMIN_ADDR=127.0.0.1:0")
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = time.Minute
@@ -41,13 +55,54 @@ func TestIncident(t *testing.T) {
 	}
 }
 
+// Killed, it takes its platform along.
+func killed(t *testing.T, program string) {
+	dir, err := os.MkdirTemp("", "incident-test-") // for what a killed program cannot remove
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil { // PostgreSQL may run as another user
+		t.Fatal(err)
+	}
+	cmd := exec.Command(program)
+	cmd.Env = append(os.Environ(), "PORT=0", "ADMIN_ADDR=127.0.0.1:0", "TMPDIR="+dir)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	address := ""
+	for lines := bufio.NewScanner(out); address == "" && lines.Scan(); {
+		if _, rest, ok := strings.Cut(lines.Text(), "console  http://"); ok {
+			address = strings.TrimSuffix(rest, "/")
+		}
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	if address == "" {
+		t.Fatal("it told of no console")
+	}
+	for deadline := time.Now().Add(time.Minute); ; {
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			return
+		}
+		conn.Close()
+		if time.Now().After(deadline) {
+			t.Fatal("the platform runs on")
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
 // Without its platform it says what to do.
 func TestWithoutThePlatform(t *testing.T) {
-	dir := t.TempDir()
-	if out, err := exec.Command("go", "build", "-o", dir, ".").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	out, err := exec.Command(filepath.Join(dir, "incident")).CombinedOutput()
+	out, err := exec.Command(build(t)).CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "make incident") {
 		t.Errorf("%v: %s", err, out)
 	}

@@ -3,16 +3,16 @@ package main
 import (
 	"context"
 	_ "embed"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
+
+	"github.com/scaleaware/scaleaware/examples/lead"
 )
 
 // thresholds make alerts fire within seconds, so that the story fits into two minutes; the values are the runbook's but
@@ -23,33 +23,13 @@ var thresholds []byte
 
 // platform is a running leadplatform.
 type platform struct {
-	state state
+	state lead.Platform
 	path  string
 	dir   string
 	cmd   *exec.Cmd
 	done  chan error
-}
-
-// state is what leadplatform keeps in its -state file.
-type state struct {
-	API       string
-	Admin     string
-	Processes []struct {
-		Name string
-		PID  int
-	}
-	Primary  string
-	Replicas []string
-	Redis    []string
-}
-
-func (s state) workers() (n int) {
-	for _, p := range s.Processes {
-		if strings.HasPrefix(p.Name, "worker") && p.PID != 0 {
-			n++
-		}
-	}
-	return n
+	// lifeline is the platform's input: it ends when this process does, however that is, and the platform with it.
+	lifeline io.Closer
 }
 
 func startPlatform(ctx context.Context) (_ *platform, err error) {
@@ -76,9 +56,12 @@ func startPlatform(ctx context.Context) (_ *platform, err error) {
 		return nil, err
 	}
 	cmd := exec.Command(program, "-rate", "20", "-state", p.path) //nolint:noctx // stopped in order by stop
-	cmd.Env = append(os.Environ(), "THRESHOLDS="+rules, "ALERT_WINDOW=10s", "ALERT_INTERVAL=2s")
+	cmd.Env = append(os.Environ(), "THRESHOLDS="+rules, "ALERT_WINDOW=10s", "ALERT_INTERVAL=2s", lead.ChildVariable+"=1")
 	cmd.Stdout, cmd.Stderr = io.Discard, io.Discard       // this program does the talking
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a Ctrl-C at the terminal is for this program, which stops it in order
+	if p.lifeline, err = cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -94,23 +77,17 @@ func startPlatform(ctx context.Context) (_ *platform, err error) {
 		if err := p.read(); err != nil {
 			return false, nil
 		}
-		up := 0
-		for _, process := range p.state.Processes {
-			if process.PID != 0 {
-				up++
-			}
-		}
-		return up == 5, nil
+		return len(p.state.Processes) == 5 && p.state.Up(), nil
 	})
 }
 
 // read takes in what leadplatform says of itself.
 func (p *platform) read() error {
-	text, err := os.ReadFile(p.path)
-	if err != nil {
-		return err
+	state, err := lead.ReadPlatform(p.path)
+	if err == nil {
+		p.state = state
 	}
-	return json.Unmarshal(text, &p.state)
+	return err
 }
 
 // stop ends the platform, which leaves nothing behind.

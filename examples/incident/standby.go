@@ -9,12 +9,18 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
 
+// statementTimeout is longer than pg_promote() waits.
+const statementTimeout = 70 * time.Second
+
 // ask runs one statement on one server and reads one value.
 func ask[T any](ctx context.Context, url, sql string, args ...any) (value T, err error) {
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
 	conn, err := pgx.Connect(ctx, url)
 	if err != nil {
 		return value, err
@@ -25,6 +31,8 @@ func ask[T any](ctx context.Context, url, sql string, args ...any) (value T, err
 
 // do runs statements on one server.
 func do(ctx context.Context, url string, statements ...string) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
 	conn, err := pgx.Connect(ctx, url)
 	if err != nil {
 		return err

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/scaleaware/scaleaware/examples/lead"
 	"github.com/scaleaware/scaleaware/internal/promserver"
 	"github.com/scaleaware/scaleaware/metrics"
 )
@@ -43,7 +44,7 @@ func targets(t *testing.T, p *platform) (addrs []string) {
 	t.Helper()
 	transport := &http.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
-	scrape := func(find func(state) string) {
+	scrape := func(find func(lead.Platform) string) {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			s, err := p.read()
 			if err != nil || find(s) == "" {
@@ -70,9 +71,9 @@ func targets(t *testing.T, p *platform) (addrs []string) {
 		addrs = append(addrs, strings.TrimPrefix(server.URL, "http://"))
 	}
 	s := p.state(t)
-	scrape(func(state) string { return s.Admin })
+	scrape(func(lead.Platform) string { return s.Admin })
 	for _, process := range s.Processes {
-		scrape(func(now state) string {
+		scrape(func(now lead.Platform) string {
 			for _, p := range now.Processes {
 				if p.Name == process.Name && p.Admin != "" {
 					return "http://" + p.Admin

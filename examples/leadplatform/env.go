@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/scaleaware/scaleaware/examples/lead"
 	"github.com/scaleaware/scaleaware/internal/localserver"
 )
 
@@ -39,7 +39,7 @@ func printEnv(ctx context.Context, w io.Writer, path string) error {
 		}
 		path = filepath.Join(filepath.Dir(self), "demo.json") // where make demo has it
 	}
-	s, err := readState(path)
+	s, err := running(path)
 	if err != nil {
 		return err
 	}
@@ -67,32 +67,27 @@ func printEnv(ctx context.Context, w io.Writer, path string) error {
 		fmt.Fprintf(w, "export %s=%s\n", v[0], quoted(v[1]))
 	}
 	psql, libraries, err := localserver.Find("psql")
-	fmt.Fprint(w, program("psql", psql, libraries, err, owner))
-	for _, name := range []string{"pg_basebackup", "pg_ctl"} { // of the same installation
-		fmt.Fprint(w, program(name, filepath.Join(filepath.Dir(psql), name), libraries, err, owner))
+	fmt.Fprint(w, program("psql", psql, libraries, err, nil))
+	for name, as := range map[string]*syscall.Stat_t{"pg_basebackup": owner, "pg_ctl": owner, "pg_dump": nil, "pg_restore": nil} { // of the same installation
+		fmt.Fprint(w, program(name, filepath.Join(filepath.Dir(psql), name), libraries, err, as))
 	}
 	redisCLI, libraries, err := localserver.Find("redis-cli")
-	fmt.Fprint(w, program("redis-cli", redisCLI, libraries, err, owner))
+	fmt.Fprint(w, program("redis-cli", redisCLI, libraries, err, nil))
 	return nil
 }
 
-// readState reads the file of a demo that runs.
-func readState(path string) (s *State, err error) {
-	blob, err := os.ReadFile(path)
-	s = new(State)
-	if err == nil {
-		err = json.Unmarshal(blob, s)
-	}
-	if err == nil {
+// running reads the file of a demo that runs.
+func running(path string) (p lead.Platform, err error) {
+	if p, err = lead.ReadPlatform(path); err == nil {
 		var conn net.Conn
-		if conn, err = net.DialTimeout("tcp", strings.TrimPrefix(s.Admin, "http://"), time.Second); err == nil {
+		if conn, err = net.DialTimeout("tcp", strings.TrimPrefix(p.Admin, "http://"), time.Second); err == nil {
 			err = conn.Close()
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("no demo runs here, start it by make demo: %w", err)
+		return p, fmt.Errorf("no demo runs here, start it by make demo: %w", err)
 	}
-	return s, nil
+	return p, nil
 }
 
 // makeSpare makes a directory for one more PostgreSQL server beside the demo's own, with which it vanishes.
@@ -130,7 +125,8 @@ func dataDirectory(ctx context.Context, url string) (data string, err error) {
 }
 
 // program defines a shell function for a server's program, which was found at path or not at all, when it is not in PATH, or
-// when it refuses root or would leave files of root's to a server that is not root; nothing for others.
+// when it is to run as owner, because it refuses root or would leave files of root's to a server that is not root; nothing for
+// others.
 func program(name, path string, env []string, err error, owner *syscall.Stat_t) string {
 	if err != nil {
 		return fmt.Sprintf("%s() { echo %s >&2; return 127; }\n", name, quoted(err.Error()))
@@ -139,7 +135,7 @@ func program(name, path string, env []string, err error, owner *syscall.Stat_t) 
 	for _, e := range env {
 		words = append(words, quoted(e))
 	}
-	if strings.HasPrefix(name, "pg_") && os.Geteuid() == 0 {
+	if owner != nil && os.Geteuid() == 0 {
 		words = append(words, "setpriv", fmt.Sprintf("--reuid=%d --regid=%d --clear-groups", owner.Uid, owner.Gid))
 	} else if known, err := exec.LookPath(name); err == nil && known == path {
 		return ""

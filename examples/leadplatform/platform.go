@@ -68,7 +68,7 @@ func runPlatform(ctx context.Context, c lead.Config, o platformOptions, p progra
 	fleet := NewFleet(c, p, log)
 	base := "http://" + front.Addr().String()
 	traffic := NewTraffic(base, o.clients, o.rate)
-	state := &State{API: base, Admin: "http://" + management.Addr().String(), path: o.state, fleet: fleet, config: c, ownServers: servers.postgres != nil}
+	state := &State{api: base, admin: "http://" + management.Addr().String(), path: o.state, fleet: fleet, config: c, ownServers: servers.postgres != nil}
 	defer state.Remove()
 	fleet.Changed = func() {
 		balancer.Set(fleet.APIAddrs())

@@ -22,12 +22,12 @@ func TestPlatform(t *testing.T) {
 	t.Run("an interrupt leaves nothing behind", func(t *testing.T) { cleanExit(t, p) })
 }
 
-// readYourWrites: 1,000 leads, each read at once on the next instance, with replay paused half of the time. An answer
+// readYourWrites: 400 leads, each read at once on the next instance, with replay paused half of the time. An answer
 // of 5xx is no stale one, and a client tries again; that happens where the machine is too busy to reach Redis in time.
 func readYourWrites(t *testing.T, p *platform) {
-	const writes, period = 1000, 100
+	const writes, period = 400, 40
 	s := p.state(t)
-	apis := s.apis()
+	apis := s.APIs()
 	c := newClient(t, apis[0], "ryw")
 	defer pauseReplay(t, s, false)
 	replicasBefore, allBefore := reads(t, p)
@@ -139,7 +139,7 @@ func readOnlyMode(t *testing.T, p *platform) {
 	}
 	count := func() string { return query(t, s.Primary, `SELECT count(*)::text FROM "Lead"`) }
 	before := count()
-	for _, api := range s.apis() {
+	for _, api := range s.APIs() {
 		for range 20 {
 			if _, status := c.create(api); status != http.StatusServiceUnavailable {
 				t.Errorf("%s: create in read-only mode is %d", api, status)
@@ -161,7 +161,7 @@ func readOnlyMode(t *testing.T, p *platform) {
 	if off.Enabled || off.Acknowledged != 6 {
 		t.Fatalf("disable: %+v", off)
 	}
-	for _, api := range s.apis() {
+	for _, api := range s.APIs() {
 		if _, status := c.create(api); status != http.StatusCreated {
 			t.Errorf("%s: create after read-only mode is %d", api, status)
 		}
@@ -178,7 +178,7 @@ func faults(t *testing.T, p *platform) {
 		eventually(t, 60*time.Second, "60 more leads are acknowledged after: "+fault, func() bool { return load.count() >= began+60 })
 		t.Logf("%s: %d leads acknowledged, %d attempts refused or unanswered so far", fault, load.count(), load.failed.Load())
 	}
-	api, worker := s.pid(t, "api-2"), s.pid(t, "worker-1")
+	api, worker := pidOf(t, s, "api-2"), pidOf(t, s, "worker-1")
 	under("no fault", func() {})
 	under("one API instance killed", func() { kill(t, api) })
 	under("one worker killed", func() { kill(t, worker) })
@@ -201,9 +201,9 @@ func faults(t *testing.T, p *platform) {
 	})
 	eventually(t, 30*time.Second, "what was killed runs again", func() bool {
 		now := p.state(t)
-		return now.allUp() && now.pid(t, "api-2") != api && now.pid(t, "worker-1") != worker
+		return now.Up() && pidOf(t, now, "api-2") != api && pidOf(t, now, "worker-1") != worker
 	})
-	for _, base := range p.state(t).apis() {
+	for _, base := range p.state(t).APIs() {
 		for _, c := range load.clients {
 			if status, body := c.do("GET", base+"/api/v1/me", nil); status != http.StatusOK || !strings.Contains(string(body), `"`+c.user+`"`) {
 				t.Errorf("%s: %s was logged out by the faults: %d %s", base, c.user, status, body)

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/scaleaware/scaleaware/examples/lead"
 	"github.com/scaleaware/scaleaware/internal/faultconn"
 	"github.com/scaleaware/scaleaware/internal/localserver"
 	"github.com/scaleaware/scaleaware/internal/promserver"
@@ -84,11 +85,11 @@ func TestPrometheusAgreesWithTheDashboard(t *testing.T) {
 
 	release := flood(t, s)
 	w.until("the queue is flooded", fires("QueueDepthHigh critical queue=low-priority"), fires("QueueDepthHigh warning queue=low-priority"))
-	killed := s.pid(t, "api-1")
+	killed := pidOf(t, s, "api-1")
 	kill(t, killed)
 	w.until("an instance starts anew", func(seen) bool {
 		now, err := p.read()
-		return err == nil && now.allUp() && now.pid(t, "api-1") != killed
+		return err == nil && now.Up() && pidOf(t, now, "api-1") != killed
 	}, fires("APIThroughputHigh warning"), fires("QueueDepthHigh critical queue=low-priority"))
 	release()
 	w.until("the queue is short again", ends("QueueDepthHigh critical queue=low-priority"), ends("QueueDepthHigh warning queue=low-priority"))
@@ -158,7 +159,7 @@ func (digest) Kind() string  { return "digest:send" }
 func (digest) Queue() string { return "low-priority" }
 
 // flood fills a paused queue, and returns what empties it.
-func flood(t *testing.T, s state) (release func()) {
+func flood(t *testing.T, s lead.Platform) (release func()) {
 	t.Helper()
 	rdb := redisclient.New(redisclient.Options(s.Redis...))
 	defer rdb.Close()
@@ -183,7 +184,7 @@ func flood(t *testing.T, s state) (release func()) {
 }
 
 // lockLeads keeps everybody from the table until unlock is called; replicas replay the lock.
-func lockLeads(t *testing.T, s state) (unlock func()) {
+func lockLeads(t *testing.T, s lead.Platform) (unlock func()) {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), s.Primary)
 	if err != nil {
@@ -203,7 +204,7 @@ func lockLeads(t *testing.T, s state) (unlock func()) {
 }
 
 // masterWithout finds a Redis master other than the one that has key.
-func masterWithout(t *testing.T, s state, key string) string {
+func masterWithout(t *testing.T, s lead.Platform, key string) string {
 	t.Helper()
 	rdb := redis.NewClusterClient(&redis.ClusterOptions{Addrs: s.Redis})
 	defer rdb.Close()

@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/scaleaware/scaleaware/examples/lead"
 	"github.com/scaleaware/scaleaware/internal/pgcluster"
 )
 
@@ -40,7 +41,7 @@ func ask(t *testing.T, url, sql string, args ...any) (text string, err error) {
 }
 
 // pauseReplay holds all replicas back, or lets them go on.
-func pauseReplay(t *testing.T, s state, pause bool) {
+func pauseReplay(t *testing.T, s lead.Platform, pause bool) {
 	t.Helper()
 	sql := `SELECT pg_wal_replay_resume()::text`
 	if pause {
@@ -109,7 +110,7 @@ func redisProcess(t *testing.T, addr string) (pid int, directory string, ok bool
 }
 
 // killRedisMaster kills the master that holds key's slot, the worst one for whoever uses it.
-func killRedisMaster(t *testing.T, s state, key string) {
+func killRedisMaster(t *testing.T, s lead.Platform, key string) {
 	t.Helper()
 	rdb := redis.NewClusterClient(&redis.ClusterOptions{Addrs: s.Redis})
 	defer rdb.Close()

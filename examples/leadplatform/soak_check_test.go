@@ -112,7 +112,7 @@ func (s *soak) healedFor(before map[string]usage) {
 
 func (s *soak) healthy() (bool, string) {
 	state, err := s.p.read()
-	if err != nil || !state.allUp() {
+	if err != nil || !state.Up() {
 		return false, "not all processes are up"
 	}
 	listeners := []string{state.Admin}

@@ -79,7 +79,7 @@ func (c *soakClient) anyone() (base string, ok bool) {
 	if err != nil {
 		return "", false
 	}
-	all := append(state.apis(), state.API)
+	all := append(state.APIs(), state.API)
 	return all[c.dice.IntN(len(all))], true
 }
 

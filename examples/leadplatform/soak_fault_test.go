@@ -188,7 +188,7 @@ func (s *soak) processFaults() []fault {
 func (s *soak) process(prefix string, n int) (pid int, name string, err error) {
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); <-time.After(100 * time.Millisecond) {
 		state, err := s.p.read()
-		if err != nil || !state.allUp() {
+		if err != nil || !state.Up() {
 			continue
 		}
 		all := state.Processes[:0]

@@ -3,8 +3,6 @@ package main_test
 import (
 	"bytes"
 	"context"
-	"encoding/json"
-	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +12,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/scaleaware/scaleaware/examples/lead"
 )
 
 // binary and apiBinary are programs under test, built once as make demo does, with the race detector when the tests have it.
@@ -38,16 +38,6 @@ func (b built) Run() int {
 		panic(string(out))
 	}
 	return b.m.Run()
-}
-
-// state is what the program writes for -state.
-type state struct {
-	API, Admin, Primary string
-	Replicas, Redis     []string
-	Processes           []struct {
-		Name, API, Admin string
-		PID              int
-	}
 }
 
 // platform is a running leadplatform.
@@ -93,19 +83,16 @@ func start(t *testing.T, args ...string) *platform {
 		default:
 		}
 		s, err := p.read()
-		return err == nil && len(s.Processes) == 5 && s.allUp() && bytes.Contains(p.output.Bytes(), []byte("Ctrl-C"))
+		return err == nil && len(s.Processes) == 5 && s.Up() && bytes.Contains(p.output.Bytes(), []byte("Ctrl-C"))
 	})
 	return p
 }
 
 func (p *platform) signal(sig syscall.Signal) { _ = p.cmd.Process.Signal(sig) }
 
-func (p *platform) read() (s state, err error) {
-	blob, err := os.ReadFile(p.path)
-	return s, errors.Join(err, json.Unmarshal(blob, &s))
-}
+func (p *platform) read() (lead.Platform, error) { return lead.ReadPlatform(p.path) }
 
-func (p *platform) state(t *testing.T) state {
+func (p *platform) state(t *testing.T) lead.Platform {
 	t.Helper()
 	s, err := p.read()
 	if err != nil {
@@ -114,27 +101,7 @@ func (p *platform) state(t *testing.T) state {
 	return s
 }
 
-func (s state) allUp() bool {
-	for _, process := range s.Processes {
-		if process.PID == 0 {
-			return false
-		}
-	}
-	return true
-}
-
-// apis returns the base URLs of the API instances that are up.
-func (s state) apis() []string {
-	var out []string
-	for _, process := range s.Processes {
-		if process.API != "" {
-			out = append(out, "http://"+process.API)
-		}
-	}
-	return out
-}
-
-func (s state) pid(t *testing.T, name string) int {
+func pidOf(t *testing.T, s lead.Platform, name string) int {
 	t.Helper()
 	for _, process := range s.Processes {
 		if process.Name == name && process.PID != 0 {

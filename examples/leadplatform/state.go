@@ -1,71 +1,38 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 
 	"github.com/scaleaware/scaleaware/examples/lead"
 )
 
-// State is where everything is, for people and for programs that drive the platform.
+// State keeps a file up to date that says where everything is.
 type State struct {
-	API       string    `json:"api"`
-	Admin     string    `json:"admin"`
-	Processes []Process `json:"processes"`
-	Primary   string    `json:"primary"`
-	Replicas  []string  `json:"replicas"`
-	Redis     []string  `json:"redis"`
-
-	mu         sync.Mutex
-	path       string
+	api, admin string
+	path       string // empty for no file
 	fleet      *Fleet
 	config     lead.Config
 	ownServers bool
+
+	mu sync.Mutex // one writes at a time
 }
 
-// Process is one API instance or worker; without a process id it is down at the moment.
-type Process struct {
-	Name string `json:"name"`
-	PID  int    `json:"pid,omitempty"`
-	lead.Addresses
-}
-
-// Write writes the state to its file, if it has one, at once or not at all.
+// Write writes the file.
 func (s *State) Write() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.Processes = nil
-	for _, child := range s.fleet.Children() {
-		at, pid := child.Addresses()
-		s.Processes = append(s.Processes, Process{Name: child.Name, PID: pid, Addresses: at})
-	}
-	s.Primary, s.Replicas, s.Redis = s.config.PrimaryURL, s.config.ReplicaURLs, s.config.RedisAddrs
 	if s.path == "" {
 		return nil
 	}
-	blob, err := json.MarshalIndent(s, "", "  ")
-	if err != nil {
-		return err
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := lead.Platform{API: s.api, Admin: s.admin, Primary: s.config.PrimaryURL, Replicas: s.config.ReplicaURLs, Redis: s.config.RedisAddrs}
+	for _, child := range s.fleet.Children() {
+		at, pid := child.Addresses()
+		p.Processes = append(p.Processes, lead.Process{Name: child.Name, PID: pid, Addresses: at})
 	}
-	temporary, err := os.CreateTemp(filepath.Dir(s.path), ".state-*")
-	if err != nil {
-		return err
-	}
-	_, err = temporary.Write(blob)
-	if closeErr := temporary.Close(); err == nil {
-		err = closeErr
-	}
-	if err == nil {
-		err = os.Rename(temporary.Name(), s.path)
-	}
-	if err != nil {
-		os.Remove(temporary.Name())
-	}
-	return err
+	return p.Save(s.path)
 }
 
 // Remove removes the file.
@@ -77,12 +44,10 @@ func (s *State) Remove() {
 
 // Welcome tells a person where to look.
 func (s *State) Welcome() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	var b strings.Builder
-	fmt.Fprintf(&b, "\n  console     %s/\n  API         %s  (load balancer over %d instances)\n\n", s.Admin, s.API, apiInstances)
-	fmt.Fprintf(&b, "  try         curl -s %s/api/v1/performance/capacity/dashboard | jq .alerts\n", s.Admin)
-	fmt.Fprintf(&b, "              curl -X POST %s/api/v1/admin/read-only-mode\n              curl -X DELETE %s/api/v1/admin/read-only-mode\n", s.Admin, s.Admin)
+	fmt.Fprintf(&b, "\n  console     %s/\n  API         %s  (load balancer over %d instances)\n\n", s.admin, s.api, apiInstances)
+	fmt.Fprintf(&b, "  try         curl -s %s/api/v1/performance/capacity/dashboard | jq .alerts\n", s.admin)
+	fmt.Fprintf(&b, "              curl -X POST %s/api/v1/admin/read-only-mode\n              curl -X DELETE %s/api/v1/admin/read-only-mode\n", s.admin, s.admin)
 	if s.path != "" {
 		fmt.Fprintf(&b, "  elsewhere   eval \"$(bin/leadplatform env)\"  in a second terminal, then docs/runbook.md\n")
 	}

@@ -25,6 +25,8 @@ type dbSize struct {
 	rate     float64
 	duration time.Duration
 	pool     int32
+	// patience is how many times longer than the thresholds statements may take: 1, but on a machine that is busy otherwise.
+	patience float64
 	// lag bounds how far a replica may be behind.
 	lag time.Duration
 	// prepare runs when the data is there.
@@ -35,7 +37,7 @@ type dbSize struct {
 
 func usualDBSize() dbSize {
 	return dbSize{
-		leads: 100_000, rate: 100, duration: 15 * time.Second, pool: 10, lag: 5 * time.Second,
+		leads: 100_000, rate: 100, duration: 15 * time.Second, pool: 10, patience: 1, lag: 5 * time.Second,
 		prepare:   func(context.Context, *pgx.Conn) error { return nil },
 		meanwhile: func(context.Context) error { return nil },
 	}

@@ -18,7 +18,8 @@ func dbTested(t *testing.T, change func(*dbSize)) (string, error) {
 	t.Helper()
 	c := postgres.Get(t)
 	size := usualDBSize()
-	size.leads, size.rate, size.duration = 20_000, 60, time.Second
+	size.leads, size.rate, size.duration = 20_000, 20, time.Second
+	size.patience = 100 // a busy machine is slow by itself
 	change(&size)
 	var out bytes.Buffer
 	err := dbTestOn(t.Context(), &out, servers{c.Primary().URL("postgres"), []string{c.Replica(0).URL("postgres")}}, size)
@@ -51,8 +52,8 @@ func TestABrokenDatabaseFailsTheRightProbe(t *testing.T) {
 		CREATE TRIGGER slowly BEFORE INSERT ON "Lead" FOR EACH ROW EXECUTE FUNCTION slowly()`
 	for probe, fault := range map[string]func(*dbSize){
 		"ListLeads reads no large table from end to end": func(s *dbSize) { s.prepare = run(`DROP INDEX "Lead_createdAt_idx"`) },
-		"CreateLead is fast":                             func(s *dbSize) { s.prepare = run(slowly) },
-		"the pool suffices":                              func(s *dbSize) { s.prepare, s.pool = run(slowly), 1 },
+		"CreateLead is fast":                             func(s *dbSize) { s.prepare, s.patience = run(slowly), 1 },
+		"the pool suffices":                              func(s *dbSize) { s.prepare, s.pool, s.rate = run(slowly), 1, 100 },
 		"replicas keep up": func(s *dbSize) {
 			s.lag, s.duration = time.Second, 3*time.Second
 			s.meanwhile = func(ctx context.Context) error {

@@ -71,7 +71,7 @@ func openDBTest(ctx context.Context, on servers, size dbSize) (_ *dbTest, err er
 func (t *dbTest) warmUp(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(2 * int(t.size.pool))
-	for range 5 * t.size.pool {
+	for range t.size.pool {
 		for _, s := range lead.Statements() {
 			group.Go(func() error { return t.run(ctx, s) })
 		}
@@ -202,7 +202,7 @@ func (t *dbTest) gauges(name string) map[string]float64 {
 }
 
 func (t *dbTest) fast(name string) (string, error) {
-	bound := 1000 * threshold("db_query_time")
+	bound := 1000 * t.size.patience * threshold("db_query_time")
 	for _, row := range t.tally.Rows() {
 		if row.Name == name {
 			return fmt.Sprintf(": p95 %.1f ms, p99 %.1f ms of %d", row.P95, row.P99, row.Requests),

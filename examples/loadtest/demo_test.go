@@ -3,13 +3,11 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime/debug"
 	"sync"
 	"syscall"
 	"testing"
@@ -17,6 +15,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/scaleaware/scaleaware/examples/lead"
 	"github.com/scaleaware/scaleaware/internal/localserver"
 )
 
@@ -29,8 +28,7 @@ func TestMain(m *testing.M) {
 
 // demo is a running leadplatform, built and started as make demo does it, on ports that the system chose.
 type demo struct {
-	API, Admin, Primary string
-	Replicas, Redis     []string
+	lead.Platform
 
 	dir    string
 	cmd    *exec.Cmd
@@ -40,7 +38,8 @@ type demo struct {
 
 func (d *demo) place() Place { return Place{Target: d.API, Admin: d.Admin} }
 
-// startDemo has its own deadline: on a busy machine the build alone takes longer than servers should.
+// startDemo builds without the race detector: the tests of the platform have it, here it would only take time from the load. It
+// has a deadline of its own: on a busy machine the build alone takes longer than servers should.
 func startDemo(context.Context) (_ *demo, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
@@ -53,13 +52,6 @@ func startDemo(context.Context) (_ *demo, err error) {
 		return nil, err
 	}
 	args := []string{"build", "-o", d.dir + "/"}
-	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, setting := range info.Settings {
-			if setting.Key == "-race" && setting.Value == "true" { // shares the other tests' build cache
-				args = append(args, "-race")
-			}
-		}
-	}
 	for _, program := range programs {
 		args = append(args, filepath.Dir(program))
 	}
@@ -83,11 +75,7 @@ func startDemo(context.Context) (_ *demo, err error) {
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
-	blob, err := os.ReadFile(state)
-	if err == nil {
-		err = json.Unmarshal(blob, d)
-	}
-	if err != nil {
+	if d.Platform, err = lead.ReadPlatform(state); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
 	return d, nil

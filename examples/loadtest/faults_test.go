@@ -73,8 +73,7 @@ func (f *fakeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// hurried is the distributed profile within two seconds, with other bounds of latency if the test is not about these: a
-// busy machine is slow by itself.
+// hurried is the distributed profile within two seconds, patient if the test is not about latency.
 func hurried(t *testing.T, aboutLatency bool) string {
 	t.Helper()
 	blob, err := os.ReadFile(distributed)
@@ -85,9 +84,19 @@ func hurried(t *testing.T, aboutLatency bool) string {
 	// Fewer seconds and shorter thoughts, the same users.
 	text = regexp.MustCompile(`duration: \d+, arrivalRate: \d+(, rampTo: \d+)?`).ReplaceAllString(text, "duration: 0.4, arrivalRate: 40$1")
 	if !aboutLatency {
-		text = regexp.MustCompile(`response_time\.(p9\d): \d+`).ReplaceAllString(text, "response_time.$1: 9000")
+		text = patient(text)
 	}
-	path := filepath.Join(t.TempDir(), "hurried.yml")
+	return written(t, text)
+}
+
+// patient is a profile with other bounds of latency: a busy machine is slow by itself.
+func patient(text string) string {
+	return regexp.MustCompile(`response_time\.(p9\d): \d+`).ReplaceAllString(text, "response_time.$1: 9000")
+}
+
+func written(t *testing.T, text string) (path string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "profile.yml")
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
