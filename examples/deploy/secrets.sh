@@ -9,7 +9,7 @@ chmod 700 secrets
 
 random() { od -An -N32 -tx1 /dev/urandom | tr -d ' \n'; }
 
-for name in postgres_password replicator_password app_password pgbouncer_password redis_password admin_token grafana_password session_secret; do
+for name in postgres_password replicator_password app_password pgbouncer_password redis_password admin_token viewer_token grafana_password session_secret; do
 	[ -s secrets/$name ] || random >secrets/$name
 	chmod 444 secrets/$name
 done
@@ -22,5 +22,6 @@ DB_PASSWORD=$(cat secrets/app_password)
 REDIS_URL=redis://:$(cat secrets/redis_password)@172.30.7.11:6379,172.30.7.12:6379,172.30.7.13:6379
 SESSION_SECRET=$(cat secrets/session_secret)
 ADMIN_TOKEN=$(cat secrets/admin_token)
+VIEWER_TOKEN=$(cat secrets/viewer_token)
 END
 )

@@ -21,7 +21,10 @@ type Config struct {
 	RedisAddrs     []string
 	RedisURL       string
 	SessionSecrets []string
-	AdminToken     string
+	// AdminToken may do everything on the management listener, ViewerToken may read: it is Prometheus's.
+	AdminToken, ViewerToken string
+	// PlainHTTP lets cookies be sent without TLS.
+	PlainHTTP bool
 	// Host and Port are where the API listens. A container wants 0.0.0.0 for Host.
 	Host, Port string
 	AdminAddr  string
@@ -43,6 +46,7 @@ func FromEnvironment(role string) (Config, error) {
 		RedisURL:       os.Getenv("REDIS_URL"),
 		SessionSecrets: list("SESSION_SECRET"),
 		AdminToken:     os.Getenv("ADMIN_TOKEN"),
+		ViewerToken:    os.Getenv("VIEWER_TOKEN"),
 		Host:           or(os.Getenv("HOST"), "127.0.0.1"),
 		Port:           or(os.Getenv("PORT"), "3000"),
 		AdminAddr:      or(os.Getenv("ADMIN_ADDR"), "127.0.0.1:3002"),
@@ -67,6 +71,15 @@ func FromEnvironment(role string) (Config, error) {
 	c.PoolMax = number("DATABASE_POOL_MAX", 10)
 	if c.PoolMin > c.PoolMax {
 		errs = append(errs, errors.New("DATABASE_POOL_MIN is above DATABASE_POOL_MAX"))
+	}
+	if c.ViewerToken != "" && (c.AdminToken == "" || c.AdminToken == c.ViewerToken) {
+		errs = append(errs, errors.New("VIEWER_TOKEN needs an ADMIN_TOKEN beside it, another one, or nobody could operate"))
+	}
+	if text := os.Getenv("PLAIN_HTTP"); text != "" {
+		var err error
+		if c.PlainHTTP, err = strconv.ParseBool(text); err != nil {
+			errs = append(errs, errors.New("PLAIN_HTTP is neither true nor false"))
+		}
 	}
 	if len(c.RedisAddrs) > 0 && c.RedisURL != "" {
 		errs = append(errs, errors.New("REDIS_ADDRS and REDIS_URL are both set, unset one"))
@@ -102,6 +115,8 @@ func (c Config) Environment() []string {
 		"REDIS_URL":            c.RedisURL,
 		"SESSION_SECRET":       strings.Join(c.SessionSecrets, ","),
 		"ADMIN_TOKEN":          c.AdminToken,
+		"VIEWER_TOKEN":         c.ViewerToken,
+		"PLAIN_HTTP":           strconv.FormatBool(c.PlainHTTP),
 		"DRAIN_DELAY":          c.DrainDelay.String(),
 		"DRAIN_TIMEOUT":        c.DrainTimeout.String(),
 		"HOST":                 "127.0.0.1",

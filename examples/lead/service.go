@@ -111,8 +111,7 @@ func Open(ctx context.Context, c Config, log *slog.Logger) (_ *Service, err erro
 	if err != nil {
 		return nil, err
 	}
-	// Insecure because the demo speaks plain HTTP on loopback. A real service leaves it out.
-	s.sessions, err = session.New(s.rdb, &session.Options{Insecure: true, Secrets: c.SessionSecrets, Logger: log, Registerer: registerer})
+	s.sessions, err = session.New(s.rdb, &session.Options{Insecure: c.PlainHTTP, Secrets: c.SessionSecrets, Logger: log, Registerer: registerer})
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +119,7 @@ func Open(ctx context.Context, c Config, log *slog.Logger) (_ *Service, err erro
 	if err != nil {
 		return nil, fmt.Errorf("SESSION_SECRET: %w", err)
 	}
-	if s.carrier, err = scaleaware.NewCarrier(signer, &scaleaware.CarrierOptions{Insecure: true, Logger: log}); err != nil {
+	if s.carrier, err = scaleaware.NewCarrier(signer, &scaleaware.CarrierOptions{Insecure: c.PlainHTTP, Logger: log}); err != nil {
 		return nil, err
 	}
 	if s.http, err = metrics.NewHTTP(registerer, nil); err != nil {
@@ -182,6 +181,9 @@ func (s *Service) Admin(c Config, more ...admin.Check) (*admin.Handler, error) {
 	}
 	if c.AdminToken != "" {
 		options.Tokens = []admin.Token{{Name: "admin", Role: admin.Operator, Secret: c.AdminToken}}
+	}
+	if c.ViewerToken != "" {
+		options.Tokens = append(options.Tokens, admin.Token{Name: "viewer", Role: admin.Viewer, Secret: c.ViewerToken})
 	}
 	handler, err := admin.New(slices.Concat(
 		s.db.Operations(), s.store.Operations(), s.Jobs.Operations(), s.mode.Operations(), s.incident.Operations(), s.capacity.Operations(),

@@ -32,7 +32,7 @@ func startAPI(t *testing.T, environment ...string) instance {
 	defer ready.Close()
 	var output lockedBuffer
 	cmd := exec.Command(apiBinary)
-	cmd.Env = append(os.Environ(), lead.ChildVariable+"=1", "DRAIN_DELAY=0s", "PORT=0", "ADMIN_ADDR=127.0.0.1:0", "SESSION_SECRET="+strings.Repeat("s", 32))
+	cmd.Env = append(os.Environ(), lead.ChildVariable+"=1", "DRAIN_DELAY=0s", "PORT=0", "ADMIN_ADDR=127.0.0.1:0", "SESSION_SECRET="+strings.Repeat("s", 32), "PLAIN_HTTP=true")
 	cmd.Env = append(cmd.Env, environment...)
 	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = &output, &output, []*os.File{writer}
 	lifeline, err := cmd.StdinPipe()

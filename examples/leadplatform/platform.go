@@ -42,6 +42,8 @@ func runPlatform(ctx context.Context, c lead.Config, o platformOptions, p progra
 	}
 	defer management.Close()
 
+	c.PlainHTTP = true // on loopback
+
 	servers, err := OpenServers(ctx, &c)
 	if err != nil {
 		return err

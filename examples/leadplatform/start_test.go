@@ -3,6 +3,7 @@ package main_test
 import (
 	"bytes"
 	"context"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -85,6 +86,12 @@ func start(t *testing.T, args ...string) *platform {
 		s, err := p.read()
 		return err == nil && len(s.Processes) == 5 && s.Up() && bytes.Contains(p.output.Bytes(), []byte("Ctrl-C"))
 	})
+	// A busy machine is slow to open all connections at once.
+	s := p.state(t)
+	c := newClient(t, s.API, "first")
+	for _, api := range s.APIs() {
+		eventually(t, 60*time.Second, "a write through "+api, func() bool { _, status := c.create(api); return status == http.StatusCreated })
+	}
 	return p
 }
 

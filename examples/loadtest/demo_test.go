@@ -78,7 +78,15 @@ func startDemo(context.Context) (_ *demo, err error) {
 	if d.Platform, err = lead.ReadPlatform(state); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
-	return d, nil
+	// A busy machine is slow to open all connections at once.
+	for {
+		var out bytes.Buffer
+		if err := smoke(ctx, &out, d.place(), nil); err == nil {
+			return d, nil
+		} else if ctx.Err() != nil {
+			return nil, errors.Join(err, d.Close(), errors.New(out.String()+d.Logs()))
+		}
+	}
 }
 
 // Close ends it as Ctrl-C does.

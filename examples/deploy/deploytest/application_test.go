@@ -70,6 +70,30 @@ func TestManagementAsksForTheToken(t *testing.T) {
 	}
 }
 
+// TestViewerMayOnlyRead: Prometheus and KEDA bear a token, and it is not the operator's.
+func TestViewerMayOnlyRead(t *testing.T) {
+	s := open(t)
+	viewer := &http.Client{Transport: bearer(s.secretValue(t, "viewer_token"))}
+	base := "http://" + s.addr("api-1:3002")
+	for path, want := range map[string]int{"/metrics": 200, "/api/v1/performance/capacity/dashboard": 200} {
+		if got := get(t, viewer, base+path).status; got != want {
+			t.Errorf("%s: %d, want %d", path, got, want)
+		}
+	}
+	res, err := do(t.Context(), viewer, http.MethodPost, base+"/api/v1/admin/read-only-mode", "{}")
+	must(t, err)
+	if res.status != http.StatusForbidden {
+		t.Errorf("a viewer who turns read-only mode on: %d, want 403", res.status)
+	}
+}
+
+type bearer string
+
+func (b bearer) RoundTrip(r *http.Request) (*http.Response, error) {
+	r.Header.Set("Authorization", "Bearer "+string(b))
+	return http.DefaultTransport.RoundTrip(r)
+}
+
 func status(t *testing.T, url string) int {
 	t.Helper()
 	res := get(t, http.DefaultClient, url)

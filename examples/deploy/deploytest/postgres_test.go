@@ -157,7 +157,7 @@ func TestPostgresAccess(t *testing.T) {
 	var statements string
 	must(t, s.ask(t, t.Context(), "postgres-primary:5432", "postgres", database, "SELECT coalesce(string_agg(query, ' '), '') FROM pg_stat_statements", &statements))
 	places["pg_stat_statements"] = statements
-	for _, secret := range []string{"postgres_password", "replicator_password", "app_password", "pgbouncer_password", "redis_password", "admin_token", "session_secret"} {
+	for _, secret := range []string{"postgres_password", "replicator_password", "app_password", "pgbouncer_password", "redis_password", "admin_token", "viewer_token", "session_secret"} {
 		for place, text := range places {
 			if strings.Contains(text, s.secretValue(t, secret)) {
 				t.Errorf("%s is in %s", secret, place)
