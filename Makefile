@@ -4,6 +4,7 @@ GO    ?= go
 RACE  ?= $(shell command -v gcc >/dev/null 2>&1 || command -v clang >/dev/null 2>&1 && echo -race)
 SOAK  ?= 10m
 TOGGLES ?= 1000
+OVERLOAD ?= 60s
 FUZZ  ?= 30s
 PAIRS ?= 1000000
 READS ?= 10000000
@@ -25,7 +26,7 @@ TARGET ?= http://localhost:3000
 ADMIN  ?= http://localhost:3002
 
 .DEFAULT_GOAL := help
-.PHONY: help demo incident test check race bench bench-go agree soak history apidiff fuzz cache-history golden mutate loadtest artillery smoke perf-db perf-cache generate
+.PHONY: help demo incident test check race bench bench-go agree soak overload history apidiff fuzz cache-history golden mutate loadtest artillery smoke perf-db perf-cache generate
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -113,6 +114,10 @@ perf-cache: ## Test hit rate, stampedes, invalidation, TTLs and a slow Redis, on
 agree: ## Let a real Prometheus watch the platform while faults are driven: its alerts are the dashboard's
 	@scripts/install-servers postgres redis prometheus
 	SCALEAWARE_REQUIRE_SERVERS=1 SCALEAWARE_AGREE=1 $(GO) test -count=1 -v -run TestPrometheusAgrees ./examples/leadplatform
+
+overload: ## Send the platform ten times what it can bear, for OVERLOAD (default 60s), and see it serve what it can
+	@scripts/install-servers postgres redis
+	SCALEAWARE_OVERLOAD=$(OVERLOAD) SCALEAWARE_REQUIRE_SERVERS=1 $(GO) test -count 1 -timeout 30m -v -run TestPlatformOverload ./examples/leadplatform
 
 soak: ## Toggle read-only mode TOGGLES times under load (default 1000), then break the running platform for SOAK (default 10m)
 	@scripts/install-servers postgres redis

@@ -2,6 +2,7 @@ package dbsplit
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"time"
@@ -180,7 +181,7 @@ func (r *Reader) acquire(ctx context.Context, out *decision) (guarded, error) {
 	bounded, cancel := context.WithTimeout(ctx, db.opts.PrimaryReadWait)
 	defer cancel()
 	conn, err := db.heldBy(bounded, n)
-	if err == nil || bounded.Err() == nil || ctx.Err() != nil {
+	if err == nil || bounded.Err() == nil && !errors.Is(err, ErrSaturated) || ctx.Err() != nil {
 		return conn, err
 	}
 	d.now = db.now()

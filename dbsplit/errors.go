@@ -37,6 +37,9 @@ var (
 	// not fit it. The text says what to add to the connection string. When it says that nothing was sent, or that the
 	// connection was refused, nothing was.
 	ErrPooler = errors.New("dbsplit: a connection pooler is in the way")
+	// ErrSaturated is returned by a call that has waited Options.PoolWait for a connection while others had all of them.
+	// Nothing was sent.
+	ErrSaturated = errors.New("dbsplit: all connections of the pool are in use for too long: there is more to do than this pool, or this server, can bear")
 	// ErrClosed is returned after Close.
 	ErrClosed = errors.New("dbsplit: the DB is closed")
 )

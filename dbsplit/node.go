@@ -2,6 +2,7 @@ package dbsplit
 
 import (
 	"context"
+	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -42,9 +43,9 @@ type pool struct {
 
 // take acquires a connection and says when it had it. Reading the clock is a good part of what a read costs above pgx, so
 // whoever needs the time takes this one.
-func (p *pool) take(ctx context.Context) (c *pgxpool.Conn, at time.Duration, err error) {
+func (p *pool) take(ctx context.Context, n *node) (c *pgxpool.Conn, at time.Duration, err error) {
 	begun := p.tracer.db.now()
-	c, err = p.Acquire(ctx)
+	c, err = p.await(ctx, n)
 	if err == nil {
 		at = p.tracer.acquiredAt(c)
 	} else {
@@ -52,6 +53,24 @@ func (p *pool) take(ctx context.Context) (c *pgxpool.Conn, at time.Duration, err
 	}
 	p.acquire.Observe((at - begun).Seconds())
 	return c, at, err
+}
+
+// await acquires a connection within PoolWait. While n is down it waits for longer: why it cannot be connected to is worth more.
+func (p *pool) await(ctx context.Context, n *node) (*pgxpool.Conn, error) {
+	db := p.tracer.db
+	if db.opts.PoolWait == 0 {
+		return p.Acquire(ctx)
+	}
+	bounded, cancel := context.WithTimeout(ctx, db.opts.PoolWait)
+	defer cancel()
+	c, err := p.Acquire(bounded)
+	if err == nil || bounded.Err() == nil || ctx.Err() != nil {
+		return c, err
+	}
+	if s := db.snap.Load(); s != nil && s.has(n) && !s.views[n.index].up {
+		return p.Acquire(ctx)
+	}
+	return nil, fmt.Errorf("%w: of %s, for %v", ErrSaturated, n.name, db.opts.PoolWait)
 }
 
 // served counts a read, without a look-up by label values on the way.
@@ -93,7 +112,7 @@ func (db *DB) acquireRead(ctx context.Context, n *node) (guarded, error) {
 	}
 	for {
 		p := n.reads.Load()
-		c, at, err := p.take(ctx)
+		c, at, err := p.take(ctx, n)
 		if err == nil {
 			return guarded{poolConn: c, each: n.pooler.byTransaction(), since: at}, nil
 		}

@@ -41,6 +41,11 @@ type Options struct {
 	// primary's MaxConns, at least 2; all of it when there are no replicas.
 	PrimaryReadConns int32
 
+	// PoolWait is how long a call waits for a connection of a pool that is in use, before it fails with ErrSaturated. Under more
+	// load than the database bears, all calls wait for as long as this: below what callers wait for an answer, those that get a
+	// connection are still in time, and the others know soon. Zero means as long as the call's context.
+	PoolWait time.Duration
+
 	// MaxStaleness is how stale a replica may be while the primary can serve reads instead. When the primary cannot,
 	// staler replicas serve reads that did not themselves ask for a bound. Zero means 10 s.
 	MaxStaleness time.Duration
@@ -157,6 +162,7 @@ func (o *Options) validate() error {
 		name  string
 		value time.Duration
 	}{
+		{"PoolWait", o.PoolWait},
 		{"MaxStaleness", o.MaxStaleness},
 		{"PrimaryReadWait", o.PrimaryReadWait},
 		{"DiscoverInterval", o.DiscoverInterval},

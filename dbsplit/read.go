@@ -71,7 +71,7 @@ func (r *Reader) lease(ctx context.Context, a *attempt) (lease, error) {
 			// Connecting says nothing about the node, and waiting is in inflight.
 			return lease{conn: conn, db: r.db, node: d.node, watermark: d.watermark, begun: conn.since, onReplica: d.onReplica}, nil
 		}
-		if ctx.Err() != nil || r.db.closed.Load() {
+		if ctx.Err() != nil || r.db.closed.Load() || errors.Is(err, ErrSaturated) {
 			return lease{}, err
 		}
 		r.db.fail(d.node)

@@ -24,18 +24,22 @@ const (
 
 func (s *Service) routes() *http.ServeMux {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /api/health", s.health)
-	mux.HandleFunc("POST /login", s.login)
-	mux.HandleFunc("POST /logout", s.logout)
-	mux.HandleFunc("POST /logout-everywhere", s.loggedIn(s.logoutEverywhere))
-	mux.HandleFunc("GET /api/v1/me", s.me)
-	mux.HandleFunc("GET /api/v1/me/devices", s.loggedIn(s.devices))
-	mux.HandleFunc("DELETE /api/v1/me/devices/{id}", s.loggedIn(s.logoutDevice))
-	mux.HandleFunc("GET /api/v1/me/events", s.loggedIn(s.events))
-	mux.HandleFunc("GET /api/v1/leads", s.listLeads)
-	mux.HandleFunc("GET /api/v1/leads/{id}", s.getLead)
-	mux.HandleFunc("POST /api/v1/leads", s.loggedIn(s.createLead))
-	mux.HandleFunc("PUT /api/v1/leads/{id}", s.loggedIn(s.updateLead))
+	mux.HandleFunc("GET /api/health", s.health)                   // load balancers must know
+	mux.HandleFunc("GET /api/v1/me/events", s.loggedIn(s.events)) // stays open
+	for pattern, handler := range map[string]http.HandlerFunc{
+		"POST /login":                    s.login,
+		"POST /logout":                   s.logout,
+		"POST /logout-everywhere":        s.loggedIn(s.logoutEverywhere),
+		"GET /api/v1/me":                 s.me,
+		"GET /api/v1/me/devices":         s.loggedIn(s.devices),
+		"DELETE /api/v1/me/devices/{id}": s.loggedIn(s.logoutDevice),
+		"GET /api/v1/leads":              s.listLeads,
+		"GET /api/v1/leads/{id}":         s.getLead,
+		"POST /api/v1/leads":             s.loggedIn(s.createLead),
+		"PUT /api/v1/leads/{id}":         s.loggedIn(s.updateLead),
+	} {
+		mux.HandleFunc(pattern, s.admit.Handler(handler))
+	}
 	return mux
 }
 
@@ -206,6 +210,8 @@ func (s *Service) fail(w http.ResponseWriter, r *http.Request, err error) {
 		problem(w, http.StatusNotFound, "no such device")
 	case errors.Is(err, session.ErrUnavailable):
 		problem(w, http.StatusServiceUnavailable, "sessions are not available, try again")
+	case errors.Is(err, dbsplit.ErrSaturated):
+		busy(w)
 	case errors.Is(err, dbsplit.ErrOutcomeUnknown):
 		s.log.Error("outcome unknown", "path", r.URL.Path, "error", err)
 		problem(w, http.StatusInternalServerError, "whether this was stored is unknown: read it back before trying again")

@@ -13,11 +13,14 @@ import (
 // Config is what the environment says, in the names of the runbook.
 type Config struct {
 	// Instance names the process in logs, metrics and the proof of read-only mode. No two of a fleet may share one.
-	Instance       string
-	PrimaryURL     string
-	ReplicaURLs    []string
-	PoolMin        int32
-	PoolMax        int32
+	Instance    string
+	PrimaryURL  string
+	ReplicaURLs []string
+	PoolMin     int32
+	PoolMax     int32
+	// MaxRequests is how many requests an API instance works on at once; it refuses more. Ten for each connection of the
+	// pool keep a request from waiting for longer than ten others take.
+	MaxRequests    int32
 	RedisAddrs     []string
 	RedisURL       string
 	SessionSecrets []string
@@ -63,12 +66,16 @@ func FromEnvironment(role string) (Config, error) {
 		}
 		n, err := strconv.ParseInt(text, 10, 32)
 		if err != nil || n < 0 {
-			errs = append(errs, fmt.Errorf("%s is not a number of connections", name))
+			errs = append(errs, fmt.Errorf("%s is not a number of 0 or more", name))
 		}
 		return int32(n)
 	}
 	c.PoolMin = number("DATABASE_POOL_MIN", 2)
 	c.PoolMax = number("DATABASE_POOL_MAX", 10)
+	c.MaxRequests = number("MAX_REQUESTS", 10*c.PoolMax)
+	if c.MaxRequests == 0 {
+		errs = append(errs, errors.New("MAX_REQUESTS is 0, want 1 or more"))
+	}
 	if c.PoolMin > c.PoolMax {
 		errs = append(errs, errors.New("DATABASE_POOL_MIN is above DATABASE_POOL_MAX"))
 	}
@@ -111,6 +118,7 @@ func (c Config) Environment() []string {
 		"DATABASE_URL_REPLICA": strings.Join(c.ReplicaURLs, ","),
 		"DATABASE_POOL_MIN":    strconv.Itoa(int(c.PoolMin)),
 		"DATABASE_POOL_MAX":    strconv.Itoa(int(c.PoolMax)),
+		"MAX_REQUESTS":         strconv.Itoa(int(c.MaxRequests)),
 		"REDIS_ADDRS":          strings.Join(c.RedisAddrs, ","),
 		"REDIS_URL":            c.RedisURL,
 		"SESSION_SECRET":       strings.Join(c.SessionSecrets, ","),

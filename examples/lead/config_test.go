@@ -17,6 +17,7 @@ func TestConfigErrorsNameVariablesNotValues(t *testing.T) {
 		"ALERT_WINDOW":         {"ALERT_WINDOW": "hunter2"},
 		"ALERT_INTERVAL":       {"ALERT_INTERVAL": "-5s"},
 		"DRAIN_DELAY":          {"DRAIN_DELAY": "hunter2"},
+		"MAX_REQUESTS":         {"MAX_REQUESTS": "0"},
 		"PLAIN_HTTP":           {"PLAIN_HTTP": "hunter2"},
 		"VIEWER_TOKEN":         {"VIEWER_TOKEN": "hunter2"},
 		"another one":          {"VIEWER_TOKEN": "hunter2", "ADMIN_TOKEN": "hunter2"},

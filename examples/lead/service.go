@@ -47,6 +47,7 @@ type Service struct {
 	keeper   *readonly.Keeper
 	incident *readonly.Incident
 	audit    atomic.Pointer[admin.Handler]
+	admit    admission
 	http     *metrics.HTTP
 	capacity *metrics.Capacity
 	stopping chan struct{}
@@ -66,7 +67,7 @@ func Open(ctx context.Context, c Config, log *slog.Logger) (_ *Service, err erro
 	if !c.HasServers() {
 		return nil, errors.New("set DATABASE_URL_PRIMARY, and REDIS_ADDRS or REDIS_URL")
 	}
-	s := &Service{name: c.Instance, log: log, registry: prometheus.NewRegistry(), stopping: make(chan struct{})}
+	s := &Service{name: c.Instance, log: log, registry: prometheus.NewRegistry(), stopping: make(chan struct{}), admit: newAdmission(int(c.MaxRequests))}
 	defer func() {
 		if err != nil {
 			s.Close()
@@ -91,7 +92,7 @@ func Open(ctx context.Context, c Config, log *slog.Logger) (_ *Service, err erro
 	}
 	registerer := table.Registerer(s.registry) // the table's thresholds need buckets of their own
 	s.db, err = dbsplit.Open(ctx, dbsplit.Nodes{Primary: c.PrimaryURL, Replicas: c.ReplicaURLs}, &dbsplit.Options{
-		MinConns: c.PoolMin, MaxConns: c.PoolMax, Gate: gate{s}, FenceLock: fenceLock, Logger: log, Registerer: registerer,
+		MinConns: c.PoolMin, MaxConns: c.PoolMax, PoolWait: 500 * time.Millisecond, Gate: gate{s}, FenceLock: fenceLock, Logger: log, Registerer: registerer,
 	})
 	if err != nil {
 		return nil, err
