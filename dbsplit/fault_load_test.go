@@ -112,22 +112,19 @@ func TestSlowReplicaGetsFewReads(t *testing.T) {
 		wg.Wait()
 		return float64(there.Load()) / float64(reads)
 	}
-	share(200)
-	equal := share(4000)
+	// Each time until it holds: while the machine is busy otherwise, replicas are not equal for a moment.
+	equally := func(when string) {
+		t.Helper()
+		await(t, db, "an equal share "+when, func() bool { got := share(2000); return got >= 0.3 && got <= 0.7 })
+	}
+	equally("at first")
 	slow.Delay(faultconn.ToClient, 20*time.Millisecond)
 	share(200)
 	few := share(4000)
 	slow.Heal()
-	await(t, db, "its slow answers to be forgotten", func() bool { return share(200) > 0.3 })
-	again := share(4000)
-	t.Logf("its share was %.1f %%, with 20 ms more %.1f %%, and then %.1f %%", 100*equal, 100*few, 100*again)
+	equally("when its slow answers are forgotten")
 	if few > 0.2 || few == 0 {
 		t.Errorf("the slow replica got %.1f %% of the reads, want some, and at most 20 %%", 100*few)
-	}
-	for _, got := range []float64{equal, again} {
-		if got < 0.3 || got > 0.7 {
-			t.Errorf("one of two equal replicas got %.1f %% of the reads", 100*got)
-		}
 	}
 }
 
