@@ -3,9 +3,13 @@ module github.com/scaleaware/scaleaware/bench
 go 1.26.0
 
 require (
+	github.com/alexedwards/scs/goredisstore v0.0.0-20250212122300-421ef1d8611c
+	github.com/alexedwards/scs/redisstore v0.0.0-20251002162104-209de6e426de
+	github.com/alexedwards/scs/v2 v2.9.0
 	github.com/bxcodec/dbresolver/v2 v2.2.1
 	github.com/exaring/otelpgx v0.13.0
 	github.com/go-redis/cache/v9 v9.0.0
+	github.com/gomodule/redigo v1.9.3
 	github.com/hibiken/asynq v0.26.0
 	github.com/jackc/pgx/v5 v5.12.0
 	github.com/maypok86/otter/v2 v2.4.0

@@ -22,6 +22,7 @@ import (
 	"github.com/scaleaware/scaleaware/bench/internal/report"
 	"github.com/scaleaware/scaleaware/bench/metricsbench"
 	"github.com/scaleaware/scaleaware/bench/queuebench"
+	"github.com/scaleaware/scaleaware/bench/sessionbench"
 )
 
 // subjects are the packages that are measured.
@@ -40,6 +41,9 @@ var subjects = []struct {
 	}},
 	{"queue", queuebench.Modules, func(ctx context.Context, o *dbsplitbench.Options) ([]report.Table, []string, error) {
 		return queuebench.Measure(ctx, &queuebench.Options{Only: o.Only, Quick: o.Quick})
+	}},
+	{"session", sessionbench.Modules, func(ctx context.Context, o *dbsplitbench.Options) ([]report.Table, []string, error) {
+		return sessionbench.Measure(ctx, &sessionbench.Options{Only: o.Only, Quick: o.Quick})
 	}},
 }
 

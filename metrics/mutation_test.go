@@ -120,7 +120,7 @@ func TestMutationsOfTheTableAreCaught(t *testing.T) {
 	// promtool takes a while for each, so that of what the audit lets pass a share is drawn, unless told otherwise.
 	outside := len(rest)
 	rand.New(rand.NewPCG(1, 2)).Shuffle(len(rest), func(i, j int) { rest[i], rest[j] = rest[j], rest[i] })
-	drawn := 60
+	drawn := 30
 	if n, err := strconv.Atoi(os.Getenv("SCALEAWARE_MUTANTS")); err == nil {
 		drawn = n
 	}
