@@ -32,7 +32,7 @@ func limiter(w *world) {
 	w.note("planned: %d workers, %d starts in %v, smooth %v, %d jobs", workers, rate.Max, rate.Per, q.Smooth, jobs)
 	w.plague(fill, fill*3/4, names...)
 	for range w.IntN(3) {
-		s := step{w.between(0, fill), w.between(0, 2*rate.Per)}
+		s := step{w.between(0, fill), w.between(0, 2*rate.Per) / grid * grid}
 		w.steps = append(w.steps, s)
 		w.note("planned: Redis's clock steps by %v at %v", s.by, s.at)
 	}

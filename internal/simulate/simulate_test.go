@@ -20,6 +20,7 @@ func scenarios() []scenario {
 	return []scenario{
 		{"limiter", limiter},
 		{"lease", lease},
+		{"scaler", scaler},
 	}
 }
 

@@ -117,6 +117,14 @@ func (w *world) note(format string, args ...any) {
 	w.history = append(w.history, event{w.now(), fmt.Sprintf(format, args...)})
 }
 
+// outcome is an error as histories have it: of two deadlines at one instant, the scheduler decides which is told.
+func outcome(err error) string {
+	if err == nil {
+		return "ok"
+	}
+	return "failed"
+}
+
 // violated notes that an invariant does not hold.
 func (w *world) violated(format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
@@ -178,7 +186,8 @@ func (w *world) draw(parts ...any) uint64 {
 // by the runtime's random numbers, before it fetches again. A process that listens to a deferred gate fetches on the grid.
 const (
 	grid      = 2500 * time.Microsecond
-	delivered = 300 * time.Microsecond // when answers reach a process
+	delivered = 300 * time.Microsecond // when answers reach a process,
+	spread    = 400 * time.Microsecond // and no two of them at once
 	ended     = time.Millisecond       // when work ends
 	arrived   = 1500 * time.Microsecond
 	apart     = 20 * time.Microsecond // the arrivals of two processes
@@ -225,7 +234,7 @@ func (w *world) back(process, message string) time.Duration {
 			at = max(at, f.until)
 		}
 	}
-	return next(at, delivered)
+	return next(at, delivered+time.Duration(w.draw(process, message, now)%uint64(spread)))
 }
 
 func (w *world) number(process string) int {
@@ -273,16 +282,20 @@ func (w *world) client(process string) redis.UniversalClient {
 // commandName is what of a Redis command is the same in each run of a seed, or "" for a greeting, which is no message
 // of the process's: which call dials is the scheduler's to decide.
 func commandName(message []byte) string {
-	words := strings.SplitN(string(message), "\r\n", 6)
+	words := strings.Split(string(message[:min(len(message), 200)]), "\r\n")
 	if len(words) < 3 {
 		return "?"
 	}
-	name := strings.ToLower(words[2])
+	name, first := strings.ToLower(words[2]), 4
 	switch {
 	case name == "hello":
 		return ""
-	case strings.HasPrefix(name, "eval") && len(words) >= 5:
-		name += " " + words[4]
+	case strings.HasPrefix(name, "eval") && len(words) > 8:
+		name, first = name+" "+words[4][:min(len(words[4]), 80)], 8
 	}
-	return fmt.Sprint(name[:min(len(name), 80)], " ", len(message))
+	const longest = 24 // what is longer may have a random number in it
+	if len(words) > first && len(words[first]) <= longest {
+		name += " " + words[first]
+	}
+	return fmt.Sprint(name, " ", len(message))
 }
