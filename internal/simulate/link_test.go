@@ -19,6 +19,7 @@ type link struct {
 	closed  chan struct{}
 	close   func()
 	more    chan struct{}
+	set     chan struct{} // a deadline was set
 
 	mu       sync.Mutex
 	under    []message // on their way
@@ -38,7 +39,7 @@ type message struct {
 }
 
 func newLink(w *world, process string, conn net.Conn, nameOf func([]byte) string) *link {
-	l := &link{Conn: conn, world: w, process: process, nameOf: nameOf, closed: make(chan struct{}), more: make(chan struct{}, 1)}
+	l := &link{Conn: conn, world: w, process: process, nameOf: nameOf, closed: make(chan struct{}), more: make(chan struct{}, 1), set: make(chan struct{}, 1)}
 	l.close = sync.OnceFunc(func() {
 		close(l.closed)
 		_ = conn.Close()
@@ -121,25 +122,41 @@ func (l *link) Read(into []byte) (int, error) {
 		}
 		l.world.heard(l.process, into[:n])
 		l.mu.Lock()
-		name, fault, spoil, deadline := l.name, l.fault, l.spoil, l.deadline
+		name, fault, spoil := l.name, l.fault, l.spoil
 		l.mu.Unlock()
-		if spoil && fault == closedAfter {
+		switch {
+		case !spoil:
+			return n, l.arrive(l.world.back(l.process, name))
+		case fault == closedAfter:
 			l.close()
 			time.Sleep(next(l.world.now(), delivered) - l.world.now())
 			return 0, io.EOF
 		}
-		if spoil {
-			continue
+	}
+}
+
+// arrive waits until an answer is there, or a deadline, which may be set meanwhile.
+func (l *link) arrive(at time.Duration) error {
+	for {
+		l.mu.Lock()
+		deadline := l.deadline
+		l.mu.Unlock()
+		wait, late := at-l.world.now(), !deadline.IsZero() && time.Until(deadline) < at-l.world.now()
+		if late {
+			wait = time.Until(deadline)
 		}
-		delay := l.world.back(l.process, name) - l.world.now()
-		if !deadline.IsZero() && time.Until(deadline) < delay {
-			l.sleep(time.Until(deadline))
-			return 0, os.ErrDeadlineExceeded
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+			if late {
+				return os.ErrDeadlineExceeded
+			}
+			return nil
+		case <-l.set:
+		case <-l.closed:
+			return net.ErrClosed
 		}
-		if !l.sleep(delay) {
-			return 0, net.ErrClosed
-		}
-		return n, nil
+		timer.Stop()
 	}
 }
 
@@ -169,6 +186,10 @@ func (l *link) SetReadDeadline(t time.Time) error {
 	l.mu.Lock()
 	l.deadline = t
 	l.mu.Unlock()
+	select {
+	case l.set <- struct{}{}:
+	default:
+	}
 	return l.Conn.SetReadDeadline(t)
 }
 

@@ -21,6 +21,7 @@ func scenarios() []scenario {
 		{"limiter", limiter},
 		{"lease", lease},
 		{"scaler", scaler},
+		{"epochs", epochs},
 	}
 }
 

@@ -237,6 +237,15 @@ func (w *world) back(process, message string) time.Duration {
 	return next(at, delivered+time.Duration(w.draw(process, message, now)%uint64(spread)))
 }
 
+// admit gives a process a number, by which its messages are told apart.
+func (w *world) admit(process string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if _, known := w.processes[process]; !known {
+		w.processes[process] = len(w.processes)
+	}
+}
+
 func (w *world) number(process string) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -258,11 +267,7 @@ func (w *world) work(d time.Duration) {
 
 // client is a process's Redis client.
 func (w *world) client(process string) redis.UniversalClient {
-	w.mu.Lock()
-	if _, known := w.processes[process]; !known {
-		w.processes[process] = len(w.processes)
-	}
-	w.mu.Unlock()
+	w.admit(process)
 	o := redisclient.Options("redis:6379")
 	o.PoolSize = 1000 // nobody waits for a connection, which would be a race
 	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
