@@ -139,6 +139,9 @@ func same(next, mine State) bool {
 // current reads what is stored, obeys it, and returns what holds.
 func (s *Switch) current(ctx context.Context) (State, error) {
 	stored, err := s.store.Load(ctx)
+	if err == nil {
+		err = s.introduce(ctx, stored)
+	}
 	if err != nil {
 		return State{}, fmt.Errorf("readonly: nothing was changed, the store does not answer: %w", err)
 	}

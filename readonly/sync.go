@@ -126,6 +126,9 @@ func (s *Switch) refresh(ctx context.Context) {
 	began := time.Since(s.made)
 	stored, err := s.store.Load(ctx)
 	if err == nil {
+		err = s.introduce(ctx, stored)
+	}
+	if err == nil {
 		s.adopt(stored)
 		if mine, _ := s.State(); mine.Epoch > stored.Epoch {
 			s.options.Logger.Warn("the store has lost the read-only state, writing it back", "epoch", mine.Epoch, "stored", stored.Epoch)
@@ -147,6 +150,15 @@ func (s *Switch) refresh(ctx context.Context) {
 	if err != nil {
 		s.failures.WithLabelValues("readonly", "poll").Inc()
 	}
+}
+
+// introduce makes an instance that is new known to the others before it may write: they do not wait for one that they
+// have not heard of.
+func (s *Switch) introduce(ctx context.Context, stored State) error {
+	if s.known.Load() != nil {
+		return nil
+	}
+	return s.store.Acknowledge(ctx, s.options.Instance, Ack{Epoch: stored.Epoch, ID: stored.ID, InFlight: s.writes.sum()}, remembered)
 }
 
 // acknowledge tells the others what this instance obeys and what it still does.
