@@ -101,38 +101,58 @@ type bench struct {
 	*world
 	loses bool // Redis loses state, so that held is no proof
 
-	lock     sync.Mutex
-	epochs   map[string]uint64 // the highest, by instance
-	disables int               // begun and perhaps not over
-	held     bool
-	until    time.Time // the end that the mode sets itself, if any
+	lock   sync.Mutex
+	epochs map[string]uint64 // the highest, by instance
+	begun  int               // disables, and enables that end by themselves
+	under  int               // those of them that are perhaps not over
+	held   bool
+	until  time.Time // the end that the mode sets itself, if any
+}
+
+// begin notes a change that may let writes in again, and returns what ends it.
+func (b *bench) begin() (over func(stored bool)) {
+	b.begun++
+	b.under++
+	b.held = false
+	return func(stored bool) {
+		if !stored {
+			time.Sleep(time.Second) // it may be under way still
+		}
+		b.lock.Lock()
+		defer b.lock.Unlock()
+		b.under--
+	}
 }
 
 func (b *bench) enable(name string, mode *readonly.Switch, change readonly.Change) {
-	b.note("%s enables: %s", name, change.Reason)
+	b.lock.Lock()
+	b.note("%s enables until %v: %s", name, max(0, change.Until.Sub(b.began)), change.Reason)
+	over := func(bool) {}
+	own := 0
+	if !change.Until.IsZero() {
+		over, own = b.begin(), 1
+	}
+	begun := b.begun
+	b.lock.Unlock()
 	report, err := mode.Enable(context.Background(), change)
 	b.lock.Lock()
-	defer b.lock.Unlock()
 	b.note("%s has enabled epoch %d: %s %s", name, report.Epoch, report.Phase, outcome(err))
-	if report.Held && b.disables == 0 && !b.loses {
+	// A change that began meanwhile may have been stored after the proof.
+	if report.Held && b.begun == begun && b.under == own && !b.loses {
 		b.held, b.until = true, report.Until
 	}
+	b.lock.Unlock()
+	over(err == nil)
 }
 
 func (b *bench) disable(name string, mode *readonly.Switch) {
 	b.lock.Lock()
 	b.note("%s disables", name)
-	b.disables++
-	b.held = false
+	over := b.begin()
 	b.lock.Unlock()
 	report, err := mode.Disable(context.Background(), name)
 	b.note("%s has disabled epoch %d: %s", name, report.Epoch, outcome(err))
-	if err != nil {
-		time.Sleep(time.Second) // it may be stored still
-	}
-	b.lock.Lock()
-	defer b.lock.Unlock()
-	b.disables--
+	over(err == nil)
 }
 
 // wrote holds a write against what was said.

@@ -1,7 +1,6 @@
 package simulate
 
 import (
-	"errors"
 	"io"
 	"net"
 	"os"
@@ -9,42 +8,44 @@ import (
 	"time"
 )
 
-// link is a process's connection to a server, with the delays and faults of its world. Like a kernel's, its Write does not
-// wait: clients write with locks held, and a lock does not let the bubble's time go on.
+// link is a process's connection to a server, with the delays and faults of its world. Like a kernel it takes what both
+// sides write at once: they write with locks held, and a lock that is waited for does not let the bubble's time go on.
 type link struct {
-	net.Conn
-	world   *world
-	process string
-	nameOf  func(message []byte) string
-	closed  chan struct{}
-	close   func()
-	more    chan struct{}
-	set     chan struct{} // a deadline was set
+	net.Conn // to the server
+	world    *world
+	process  string
+	nameOf   func(message []byte) string
+	closed   chan struct{}
+	close    func()
+	more     chan struct{} // to carry
+	news     chan struct{} // to read, or a deadline was set
 
 	mu       sync.Mutex
-	under    []message // on their way
+	out, in  []message
 	deadline time.Time // of reads
-	// What becomes of the answer to the message that arrived last.
-	name  string
-	fault faultKind
-	spoil bool
+	last     message   // that has arrived at the server; what becomes of answers depends on it
 }
 
 type message struct {
-	bytes   []byte
-	name    string
-	arrives time.Duration
-	fault   faultKind
-	spoil   bool
+	bytes []byte
+	name  string
+	at    time.Duration // when it arrives
+	fault faultKind
+	spoil bool // by fault
+	err   error
 }
 
 func newLink(w *world, process string, conn net.Conn, nameOf func([]byte) string) *link {
-	l := &link{Conn: conn, world: w, process: process, nameOf: nameOf, closed: make(chan struct{}), more: make(chan struct{}, 1), set: make(chan struct{}, 1)}
+	l := &link{
+		Conn: conn, world: w, process: process, nameOf: nameOf,
+		closed: make(chan struct{}), more: make(chan struct{}, 1), news: make(chan struct{}, 1),
+	}
 	l.close = sync.OnceFunc(func() {
 		close(l.closed)
 		_ = conn.Close()
 	})
 	go l.carry()
+	go l.listen()
 	return l
 }
 
@@ -55,17 +56,14 @@ func (l *link) Write(b []byte) (int, error) {
 		return 0, net.ErrClosed
 	default:
 	}
-	m := message{bytes: append([]byte(nil), b...), name: l.nameOf(b), arrives: l.world.now()}
+	m := message{bytes: append([]byte(nil), b...), name: l.nameOf(b), at: l.world.now()}
 	if m.name != "" {
-		m.arrives, m.fault, m.spoil = l.world.fate(l.process, m.name)
+		m.at, m.fault, m.spoil = l.world.fate(l.process, m.name)
 	}
 	l.mu.Lock()
-	l.under = append(l.under, m)
+	l.out = append(l.out, m)
 	l.mu.Unlock()
-	select {
-	case l.more <- struct{}{}:
-	default:
-	}
+	ring(l.more)
 	return len(b), nil
 }
 
@@ -73,14 +71,13 @@ func (l *link) Write(b []byte) (int, error) {
 func (l *link) carry() {
 	for {
 		l.mu.Lock()
-		waiting := l.under
-		l.under = nil
+		waiting := l.out
+		l.out = nil
 		l.mu.Unlock()
 		for _, m := range waiting {
-			if !l.sleep(m.arrives - l.world.now()) {
+			if !l.sleep(m.at-l.world.now()) || !l.deliver(m) {
 				return
 			}
-			l.deliver(m)
 		}
 		if len(waiting) > 0 {
 			continue
@@ -93,71 +90,110 @@ func (l *link) carry() {
 	}
 }
 
-func (l *link) deliver(m message) {
+// deliver reports whether more can come.
+func (l *link) deliver(m message) bool {
 	l.mu.Lock()
-	silent := l.spoil && l.fault != closedAfter // nothing comes through any more
-	if !silent {
-		l.name, l.fault, l.spoil = m.name, m.fault, m.spoil
-	}
+	l.last = m
 	l.mu.Unlock()
 	switch {
-	case silent, m.spoil && m.fault == lostRequest:
+	case m.spoil && m.fault == lostRequest:
+		return false
 	case m.spoil && m.fault == closedBefore:
-		l.close()
-	default:
-		l.world.redis.SetTime(l.world.redisNow())
-		_, _ = l.Conn.Write(m.bytes)
+		l.answer(message{err: io.EOF})
+		return false
 	}
+	l.world.redis.SetTime(l.world.redisNow())
+	_, err := l.Conn.Write(m.bytes)
+	return err == nil && !m.spoil
 }
 
-// Read is an answer's way back.
-func (l *link) Read(into []byte) (int, error) {
+// listen takes in what the server says.
+func (l *link) listen() {
 	for {
-		n, err := l.Conn.Read(into)
+		b := make([]byte, 4096)
+		n, err := l.Conn.Read(b)
 		if err != nil {
-			if !errors.Is(err, os.ErrDeadlineExceeded) {
-				time.Sleep(next(l.world.now(), delivered) - l.world.now())
-			}
-			return n, err
+			l.answer(message{err: err})
+			return
 		}
-		l.world.heard(l.process, into[:n])
+		l.world.heard(l.process, b[:n])
 		l.mu.Lock()
-		name, fault, spoil := l.name, l.fault, l.spoil
+		last := l.last
 		l.mu.Unlock()
 		switch {
-		case !spoil:
-			return n, l.arrive(l.world.back(l.process, name))
-		case fault == closedAfter:
-			l.close()
-			time.Sleep(next(l.world.now(), delivered) - l.world.now())
-			return 0, io.EOF
+		case !last.spoil:
+			l.answer(message{bytes: b[:n], name: last.name})
+		case last.fault == closedAfter:
+			l.answer(message{err: io.EOF})
+			return
 		}
 	}
 }
 
-// arrive waits until an answer is there, or a deadline, which may be set meanwhile.
-func (l *link) arrive(at time.Duration) error {
+// answer sends an answer on its way back.
+func (l *link) answer(m message) {
+	m.at = l.world.back(l.process, m.name)
+	if m.err != nil {
+		m.at = next(l.world.now(), delivered)
+	}
+	l.mu.Lock()
+	l.in = append(l.in, m)
+	l.mu.Unlock()
+	ring(l.news)
+}
+
+// Read waits for an answer, or for the deadline, which may be set meanwhile.
+func (l *link) Read(into []byte) (int, error) {
 	for {
 		l.mu.Lock()
-		deadline := l.deadline
-		l.mu.Unlock()
-		wait, late := at-l.world.now(), !deadline.IsZero() && time.Until(deadline) < at-l.world.now()
-		if late {
-			wait = time.Until(deadline)
-		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-timer.C:
-			if late {
-				return os.ErrDeadlineExceeded
+		now, until, late := l.world.now(), time.Duration(-1), false
+		if len(l.in) > 0 {
+			until = l.in[0].at
+			if until <= now {
+				n, err := l.take(into)
+				l.mu.Unlock()
+				return n, err
 			}
-			return nil
-		case <-l.set:
-		case <-l.closed:
-			return net.ErrClosed
 		}
-		timer.Stop()
+		if !l.deadline.IsZero() {
+			if at := l.deadline.Sub(l.world.began); until < 0 || at < until {
+				until, late = at, true
+			}
+		}
+		l.mu.Unlock()
+		var timer *time.Timer
+		var over <-chan time.Time
+		if until >= 0 || late {
+			timer = time.NewTimer(until - now)
+			over = timer.C
+		}
+		select {
+		case <-over:
+		case <-l.news:
+			late = false
+		case <-l.closed:
+			return 0, net.ErrClosed
+		}
+		if timer != nil {
+			timer.Stop()
+		}
+		if late {
+			return 0, os.ErrDeadlineExceeded
+		}
 	}
+}
+
+// take reads what has arrived. l.mu is held.
+func (l *link) take(into []byte) (int, error) {
+	m := &l.in[0]
+	if m.err != nil {
+		return 0, m.err
+	}
+	n := copy(into, m.bytes)
+	if m.bytes = m.bytes[n:]; len(m.bytes) == 0 {
+		l.in = l.in[1:]
+	}
+	return n, nil
 }
 
 // sleep reports whether the connection still stands after it.
@@ -175,6 +211,13 @@ func (l *link) sleep(d time.Duration) bool {
 	}
 }
 
+func ring(bell chan struct{}) {
+	select {
+	case bell <- struct{}{}:
+	default:
+	}
+}
+
 func (l *link) Close() error {
 	l.close()
 	return nil
@@ -186,11 +229,8 @@ func (l *link) SetReadDeadline(t time.Time) error {
 	l.mu.Lock()
 	l.deadline = t
 	l.mu.Unlock()
-	select {
-	case l.set <- struct{}{}:
-	default:
-	}
-	return l.Conn.SetReadDeadline(t)
+	ring(l.news)
+	return nil
 }
 
 func (l *link) SetWriteDeadline(time.Time) error { return nil }

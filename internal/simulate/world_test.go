@@ -31,10 +31,10 @@ type world struct {
 
 	processes map[string]int
 	slowest   time.Duration // of a message on its way to a server
-	late    time.Duration // of an answer on its way back
-	faults  []fault
-	steps   []step // of Redis's clock
-	heard   func(process string, reply []byte)
+	late      time.Duration // of an answer on its way back
+	faults    []fault
+	steps     []step // of Redis's clock
+	heard     func(process string, reply []byte)
 
 	mu      sync.Mutex
 	history []event
