@@ -59,6 +59,7 @@ func (l *link) Write(b []byte) (int, error) {
 	m := message{bytes: append([]byte(nil), b...), name: l.nameOf(b), at: l.world.now()}
 	if m.name != "" {
 		m.at, m.fault, m.spoil = l.world.fate(l.process, m.name)
+		l.world.sent(l.process, m.name)
 	}
 	l.mu.Lock()
 	l.out = append(l.out, m)

@@ -22,6 +22,7 @@ func scenarios() []scenario {
 		{"lease", lease},
 		{"scaler", scaler},
 		{"epochs", epochs},
+		{"breaker", breaker},
 	}
 }
 
