@@ -134,10 +134,7 @@ history: ## Check that clients see their writes and never go back, in PAIRS pair
 	@scripts/install-servers postgres redis
 	SCALEAWARE_REQUIRE_SERVERS=1 SCALEAWARE_PAIRS=$(PAIRS) $(GO) test -timeout 0 -v -run TestSessionGuarantees ./examples/consistency
 
-cache-simulate: ## Run the time-dependent logic RUNS times (default 1000) in virtual time, from SEED on; SCENARIO names one
-	cd internal/simulate && SCALEAWARE_RUNS=$(RUNS) SCALEAWARE_SEED=$(SEED) SCALEAWARE_SCENARIO=$(SCENARIO) $(GO) test -count=1 -timeout 10m -v -run 'TestSimulate$$' .
-
-history: ## Check that no process reads from the cache what was invalidated, in READS reads (default 10000000), under faults
+cache-history: ## Check that no process reads from the cache what was invalidated, in READS reads (default 10000000), under faults
 	@scripts/install-servers redis
 	SCALEAWARE_REQUIRE_SERVERS=1 SCALEAWARE_CACHE_READS=$(READS) $(GO) test -timeout 0 -v -run TestHistory ./cache
 

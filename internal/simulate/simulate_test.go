@@ -20,11 +20,11 @@ type scenario struct {
 func scenarios() []scenario {
 	return []scenario{
 		{"limiter", 1, limiter},
-		{"lease", 4, lease},
+		{"lease", 8, lease},
 		{"scaler", 1, scaler},
 		{"epochs", 2, epochs},
-		{"breaker", 5, breaker},
-		{"alerts", 5, alerts},
+		{"breaker", 12, breaker},
+		{"alerts", 10, alerts},
 	}
 }
 
