@@ -8,6 +8,10 @@ OVERLOAD ?= 60s
 FUZZ  ?= 30s
 PAIRS ?= 1000000
 READS ?= 10000000
+# Simulated runs, their first seed (by default of the clock), and the one scenario to run, by default all.
+RUNS  ?= 1000
+SEED  ?= $(shell date +%s)
+SCENARIO ?=
 # Arguments of bench/, for example BENCH='-only "One read"' or BENCH=-quick: see bench/main.go.
 BENCH ?=
 # Packages whose tests start the whole platform: one at a time, so that it has the machine to itself.
@@ -26,7 +30,7 @@ TARGET ?= http://localhost:3000
 ADMIN  ?= http://localhost:3002
 
 .DEFAULT_GOAL := help
-.PHONY: help demo incident test check race bench bench-go agree soak overload history apidiff fuzz cache-history golden mutate loadtest artillery smoke perf-db perf-cache generate
+.PHONY: help demo incident test check race bench bench-go agree soak overload simulate history apidiff fuzz cache-history golden mutate loadtest artillery smoke perf-db perf-cache generate
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +55,7 @@ test: ## Run every test against real servers, with the race detector
 	cd internal/browsertest && SCALEAWARE_REQUIRE_SERVERS=1 $(GO) test $(RACE) -timeout 20m ./...
 	cd metrics/otelmetrics && $(GO) test $(RACE) ./...
 	cd cache/msgpack && $(GO) test $(RACE) ./...
+	cd internal/simulate && $(GO) test $(RACE) ./...
 	cd internal/promreplay && $(GO) test -timeout 20m ./...
 	cd examples/deploy/deploytest && SCALEAWARE_REQUIRE_SERVERS=1 $(GO) test -timeout 20m ./...
 
@@ -66,6 +71,7 @@ check: ## Formatting, vet, staticcheck, arrows, file lengths, docs, links, API
 	cd internal/browsertest && $(GO) mod tidy -diff && $(GO) vet ./... && $(GO) tool -modfile=../../tools/go.mod staticcheck ./...
 	cd metrics/otelmetrics && $(GO) mod tidy -diff && $(GO) vet ./... && $(GO) tool -modfile=../../tools/go.mod staticcheck ./...
 	cd cache/msgpack && $(GO) mod tidy -diff && $(GO) vet ./... && $(GO) tool -modfile=../../tools/go.mod staticcheck ./...
+	cd internal/simulate && $(GO) mod tidy -diff && $(GO) vet ./... && $(GO) tool -modfile=../../tools/go.mod staticcheck ./...
 	cd internal/promreplay && $(GO) mod tidy -diff && $(GO) vet ./... && $(GO) tool -modfile=../../tools/go.mod staticcheck ./...
 	cd examples/deploy/deploytest && $(GO) mod tidy -diff && $(GO) vet ./... && $(GO) tool -modfile=../../../tools/go.mod staticcheck .
 
@@ -84,6 +90,7 @@ race: ## Run every test three times with the race detector, to find flaky ones
 	cd examples/gorm && SCALEAWARE_REQUIRE_SERVERS=1 $(GO) test -race -count=3 -timeout 60m ./...
 	cd internal/browsertest && SCALEAWARE_REQUIRE_SERVERS=1 $(GO) test -race -count=3 -timeout 60m ./...
 	cd metrics/otelmetrics && $(GO) test -race -count=3 ./...
+	cd internal/simulate && $(GO) test -race -count=3 ./...
 
 bench: ## Compare speed with peers' and keep it in bench/RESULTS.md: a quarter of an hour, on a machine with nothing else to do
 	@scripts/install-servers postgres redis
@@ -124,6 +131,9 @@ soak: ## Toggle read-only mode TOGGLES times under load (default 1000), then bre
 	SCALEAWARE_REQUIRE_SERVERS=1 SCALEAWARE_TOGGLES=$(TOGGLES) $(GO) test -timeout 0 -v -run TestNothingIsWrittenAfterHeld ./readonly/pgwitness
 	SCALEAWARE_REQUIRE_SERVERS=1 SCALEAWARE_SOAK=$(SOAK) $(GO) test -timeout 0 -v -run TestIdlePrimary ./dbsplit
 	SCALEAWARE_REQUIRE_SERVERS=1 SCALEAWARE_SOAK=$(SOAK) $(GO) test -timeout 0 -v -run TestPlatformSoak ./examples/leadplatform
+
+simulate: ## Run the time-dependent logic RUNS times (default 1000) in virtual time, from SEED on; SCENARIO names one
+	cd internal/simulate && SCALEAWARE_RUNS=$(RUNS) SCALEAWARE_SEED=$(SEED) SCALEAWARE_SCENARIO=$(SCENARIO) $(GO) test -count=1 -timeout 10m -v -run 'TestSimulate$$' .
 
 history: ## Check that clients see their writes and never go back, in PAIRS pairs (default 1000000)
 	@scripts/install-servers postgres redis

@@ -50,9 +50,16 @@ func (a alerts) ended(reach string) []Alert {
 	return list
 }
 
-// told is what is notified of: what fires, and what has fired lately.
+// told is what is notified of: what fires, and what has fired lately, also where it is pending anew.
 func (a alerts) told(reach string) []Alert {
-	return a.choose(reach, func(x *activeAlert) bool { return x.state != pending })
+	known := make(alerts, len(a))
+	for key, x := range a {
+		if x.state == pending && x.before != nil {
+			x = x.before
+		}
+		known[key] = x
+	}
+	return known.choose(reach, func(x *activeAlert) bool { return x.state != pending })
 }
 
 func (a alerts) choose(reach string, shown func(*activeAlert) bool) []Alert {

@@ -32,6 +32,7 @@ type activeAlert struct {
 	fired     time.Time
 	keeping   time.Time // of the first tick not past it, while it is kept firing
 	resolved  time.Time
+	before    *activeAlert // which has ended, while this one is pending: its end may not have been told
 }
 
 // alerts are the pending and firing ones, and those that have fired lately, with Prometheus's semantics: the first tick
@@ -56,7 +57,11 @@ func (a alerts) tick(now time.Time, table []KeyMetric, values results) {
 		}
 	}
 	for key, x := range a {
-		if !x.step(now) {
+		switch {
+		case x.step(now):
+		case x.before != nil && x.before.step(now):
+			a[key] = x.before
+		default:
 			delete(a, key)
 		}
 	}
@@ -73,7 +78,7 @@ func (m *KeyMetric) alerts(t Threshold, value float64, scope string, values resu
 func (a alerts) due(now time.Time, key alertKey, m *KeyMetric, t Threshold) *activeAlert {
 	x := a[key]
 	if x == nil || x.state == inactive {
-		x = &activeAlert{metric: m, threshold: t, since: now}
+		x = &activeAlert{metric: m, threshold: t, since: now, before: x}
 		a[key] = x
 	}
 	x.due = now
@@ -85,7 +90,7 @@ func (x *activeAlert) step(now time.Time) bool {
 	if x.due.Equal(now) {
 		x.keeping = time.Time{}
 		if x.state == pending && now.Sub(x.since) >= x.threshold.For {
-			x.state, x.fired = firing, now
+			x.state, x.fired, x.before = firing, now, nil
 		}
 		return true
 	}

@@ -138,7 +138,11 @@ func same(next, mine State) bool {
 
 // current reads what is stored, obeys it, and returns what holds.
 func (s *Switch) current(ctx context.Context) (State, error) {
-	stored, err := s.store.Load(ctx)
+	var stored State
+	err := s.introduce(ctx)
+	if err == nil {
+		stored, err = s.store.Load(ctx)
+	}
 	if err != nil {
 		return State{}, fmt.Errorf("readonly: nothing was changed, the store does not answer: %w", err)
 	}

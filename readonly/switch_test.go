@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -46,6 +47,39 @@ func running(t *testing.T, store readonly.Store, options *readonly.Options) *rea
 	t.Cleanup(func() { cancel(); <-done })
 	synctest.Wait()
 	return s
+}
+
+// deaf is a store that can be read and takes no acknowledgement until it hears.
+type deaf struct {
+	readonly.Store
+	hears atomic.Bool
+}
+
+func (d *deaf) Acknowledge(ctx context.Context, instance string, ack readonly.Ack, ttl time.Duration) error {
+	if !d.hears.Load() {
+		return errors.New("lost")
+	}
+	return d.Store.Acknowledge(ctx, instance, ack, ttl)
+}
+
+// Nobody waits for an instance of which nobody has heard, so held would not be true of it.
+func TestNobodyWritesBeforeTheOthersKnow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &deaf{Store: readonly.NewMemory()}
+		s := running(t, store, &readonly.Options{Instance: "new"})
+		time.Sleep(time.Second)
+		if err := s.AllowWrite(t.Context()); !errors.Is(err, readonly.ErrReadOnly) {
+			t.Errorf("AllowWrite, unheard of: %v", err)
+		}
+		if _, err := s.Disable(t.Context(), "me"); err == nil {
+			t.Error("an instance that nobody knows has changed the mode")
+		}
+		store.hears.Store(true)
+		time.Sleep(time.Second)
+		if err := s.AllowWrite(t.Context()); err != nil {
+			t.Errorf("AllowWrite, known: %v", err)
+		}
+	})
 }
 
 func TestBeforeRunWritesAreRefused(t *testing.T) {

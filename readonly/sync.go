@@ -124,7 +124,11 @@ func (s *Switch) refresh(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, s.silence()/2)
 	defer cancel()
 	began := time.Since(s.made)
-	stored, err := s.store.Load(ctx)
+	var stored State
+	err := s.introduce(ctx)
+	if err == nil {
+		stored, err = s.store.Load(ctx)
+	}
 	if err == nil {
 		s.adopt(stored)
 		if mine, _ := s.State(); mine.Epoch > stored.Epoch {
@@ -147,6 +151,15 @@ func (s *Switch) refresh(ctx context.Context) {
 	if err != nil {
 		s.failures.WithLabelValues("readonly", "poll").Inc()
 	}
+}
+
+// introduce makes an instance that is new known to the others before it reads what it may do: they do not wait for one
+// that they have not heard of. Who changes the mode and does not see it there has stored the change already, so it is read.
+func (s *Switch) introduce(ctx context.Context) error {
+	if s.known.Load() != nil {
+		return nil
+	}
+	return s.store.Acknowledge(ctx, s.options.Instance, Ack{InFlight: s.writes.sum()}, remembered)
 }
 
 // acknowledge tells the others what this instance obeys and what it still does.
