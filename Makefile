@@ -150,7 +150,11 @@ golden: ## Write the golden files anew; read the difference before you commit it
 	$(GO) test ./internal/arrows -run TestAPIIsAsListed -update
 	cd examples/deploy/deploytest && $(GO) test ./manifests -run Golden -update
 
-mutate: ## Break the alert evaluator in every small way and see the tests notice
+mutate: ## Break routing, scaling, thresholds, tokens and the alert evaluator in every small way and see the tests notice
+	$(GO) run ./internal/mutate -dir . -least 0.9 -run '^(TestParse.*|TestToken.*|TestTokens|TestUnknown.*|FuzzParseToken)$$' token.go
+	$(GO) run ./internal/mutate -dir dbsplit -least 0.9 -run '^TestRoute' route.go
+	$(GO) run ./internal/mutate -dir queue -least 0.9 -run '^(TestDecide.*|TestScaleMemory|TestScaleReplay|TestScaleRuleBounds)$$' scale.go
+	$(GO) run ./internal/mutate -dir metrics -least 0.9 -run '^(TestLevel|TestThresholds|TestMuted|TestKeyMetricsAreValid|TestValidate)$$' threshold.go
 	$(GO) run ./internal/mutate -dir metrics -least 0.95 \
 		-run '^(TestReplayGolden|TestAlert.*|TestBucketQuantile|TestWindow.*|TestGrowth|TestEvaluat.*)$$' \
 		rate.go track.go quantile.go trend.go value.go window.go alertstate.go
