@@ -56,7 +56,7 @@ func (o *CarrierOptions) withDefaults() CarrierOptions {
 
 func (o *CarrierOptions) validate() error {
 	var errs []error
-	cookie := http.Cookie{Name: o.CookieName, Path: "/", Secure: true}
+	cookie := http.Cookie{Name: o.CookieName, Path: "/", Secure: true} // #nosec G124 -- never sent
 	if err := cookie.Valid(); err != nil {
 		errs = append(errs, fmt.Errorf("scaleaware: CarrierOptions.CookieName: %w", err))
 	}
@@ -64,7 +64,7 @@ func (o *CarrierOptions) validate() error {
 		errs = append(errs, errors.New("scaleaware: CarrierOptions.CookieName has a prefix that browsers refuse without TLS, drop the prefix or Insecure"))
 	}
 	// Header names have the syntax of cookie names.
-	header := http.Cookie{Name: o.Header}
+	header := http.Cookie{Name: o.Header} // #nosec G124 -- never sent
 	if err := header.Valid(); err != nil {
 		errs = append(errs, fmt.Errorf("scaleaware: CarrierOptions.Header %q is no header name", clip(o.Header)))
 	}
@@ -178,7 +178,7 @@ func (c *Carrier) send(ctx context.Context, h http.Header, mark *Watermark, held
 	if c.opts.NoCookie {
 		return
 	}
-	cookie := http.Cookie{
+	cookie := http.Cookie{ // #nosec G124 -- Secure unless Insecure is asked for
 		Name: c.opts.CookieName, Value: c.cookie.Sign(written), Path: "/", MaxAge: int(c.cookie.ttl / time.Second),
 		Secure: !c.opts.Insecure, HttpOnly: true, SameSite: http.SameSiteLaxMode,
 	}

@@ -61,6 +61,8 @@ func TestRoute(t *testing.T) {
 		"suspect, and a bound asked for":         {[]view{with(primary, down), with(replicaAt(50, now), suspect)}, demand{strict: true}, choice{nobody, 0, false}},
 		"another cluster":                        {[]view{primary, with(good, stranger)}, demand{}, choice{0, becauseNoReplica, false}},
 		"not in recovery":                        {[]view{primary, with(good, rival)}, demand{}, choice{0, becauseNoReplica, false}},
+		"at the very bound":                      {[]view{primary, replicaAt(50, now-10*time.Second)}, demand{}, choice{1, becauseReplica, false}},
+		"barred, stale, a bound asked for":       {[]view{with(primary, down), with(stale, barred)}, demand{strict: true}, choice{nobody, 0, false}},
 		"unknown staleness":                      {[]view{primary, with(good, unbounded)}, demand{}, choice{0, becauseStale, false}},
 		"a token from before the promotion":      {[]view{primary, with(good, older)}, demand{token: at(1, 10), wait: true}, choice{0, becauseOldTimeline, false}},
 		"a replica on the older timeline":        {[]view{primary, with(good, older)}, demand{token: at(2, 10)}, choice{0, becauseBehind, false}},

@@ -142,7 +142,12 @@ func (l *ledger) ring(key string) *[keptSteps]use {
 	}
 	if len(l.uses) >= maxResources {
 		maps.DeleteFunc(l.uses, func(_ string, ring *[keptSteps]use) bool {
-			return !slices.ContainsFunc(ring[:], func(u use) bool { return u.n > 0 })
+			for i := range ring { // Go 1.26.8, instrumented for fuzzing, cannot compile slices.ContainsFunc of ring[:]
+				if ring[i].n > 0 {
+					return false
+				}
+			}
+			return true
 		})
 	}
 	if len(l.uses) >= maxResources {

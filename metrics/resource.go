@@ -47,7 +47,7 @@ const (
 	stepGC         = "Vertical Scaling: give it more memory (GOMEMLIMIT, GOGC), so that the garbage collector runs more rarely."
 	stepHTTP       = "Horizontal Scaling: add API instances."
 	stepRedisPool  = "Cache Scaling: raise the Redis client's PoolSize, then look for slow commands that hold connections."
-	stepWorkers    = "Queue Backlog: add workers or raise their concurrency."
+	stepWorkers    = "Queue Backlog: add workers or raise their concurrency." // #nosec G101 -- advice, and no secret
 )
 
 // A pool and a cache's memory have the key metric's thresholds, the others the runbook's "consistently above".

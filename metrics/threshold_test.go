@@ -74,6 +74,7 @@ func TestValidate(t *testing.T) {
 		"no name for alerts":           {"queue_depth", func(m *KeyMetric) { m.Alert = "" }, "no name for its alerts"},
 		"negative time":                {"queue_depth", func(m *KeyMetric) { m.KeepFiringFor = -1 }, "must not be negative"},
 		"events of a gauge":            {"queue_depth", func(m *KeyMetric) { m.MinEvents = 5 }, "only to a metric made of events"},
+		"events of a rate":             {"api_throughput", func(m *KeyMetric) { m.MinEvents = 1 }, "only to a metric made of events"},
 		"events are not a number":      {"api_latency_p95", func(m *KeyMetric) { m.MinEvents = math.NaN() }, "min_events NaN"},
 		"unknown scope":                {"queue_depth", func(m *KeyMetric) { m.Scope = []string{"route"} }, "no label route"},
 		"unknown label":                {"api_error_rate", func(m *KeyMetric) { m.Label = "status" }, "no label status"},
@@ -85,6 +86,41 @@ func TestValidate(t *testing.T) {
 				t.Errorf("validate: %v, want %q", err, test.want)
 			}
 		})
+	}
+}
+
+// What the table says of a metric, without a value.
+func TestThresholds(t *testing.T) {
+	hit, pool, throughput := metric(t, "cache_hit_rate"), metric(t, "db_pool_utilization"), metric(t, "api_throughput")
+	if hit.Op.String() != "below" || hit.Op.symbol() != "<" || pool.Op.String() != "above" || pool.Op.symbol() != ">" {
+		t.Errorf("%s %s, %s %s", hit.Op, hit.Op.symbol(), pool.Op, pool.Op.symbol())
+	}
+	bounds := pool.Thresholds()
+	if len(bounds) != 2 || bounds[0] != (Threshold{Warning, .8, pool.WarningFor}) || bounds[1] != (Threshold{Critical, .9, pool.CriticalFor}) {
+		t.Errorf("%+v", bounds)
+	}
+	if bounds[0] != pool.threshold(Warning) || bounds[1] != pool.threshold(Critical) {
+		t.Errorf("one by one %+v %+v", pool.threshold(Warning), pool.threshold(Critical))
+	}
+	if got := throughput.Thresholds(); got != nil {
+		t.Errorf("a metric without thresholds has %+v", got)
+	}
+	for _, m := range KeyMetrics().Rows {
+		if want := m.Statistic == Quantile || m.Statistic == Share || m.Statistic == OverPerMinute; m.hasEvents() != want {
+			t.Errorf("%s has events: %v", m.ID, !want)
+		}
+	}
+}
+
+// One metric mutes another where it is above zero itself, and only there.
+func TestMuted(t *testing.T) {
+	m := KeyMetric{Unless: "other"}
+	values := map[string]map[string]float64{"other": {"here": 1, "zero": 0}, "": {"here": 1}}
+	if !m.muted("here", values) || m.muted("zero", values) || m.muted("there", values) {
+		t.Error("want muted where the other is above zero, and only there")
+	}
+	if (KeyMetric{}).muted("here", values) {
+		t.Error("muted by no metric")
 	}
 }
 

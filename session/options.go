@@ -126,7 +126,7 @@ func (o *Options) validate() error {
 	if o.PositionTimeout < 0 {
 		bad("PositionTimeout is %v, want 0 for the default or more", o.PositionTimeout)
 	}
-	cookie := http.Cookie{Name: o.CookieName}
+	cookie := http.Cookie{Name: o.CookieName} // #nosec G124 -- never sent
 	if err := cookie.Valid(); err != nil {
 		bad("CookieName %q is no cookie name, want letters, digits, - and _", o.CookieName)
 	}

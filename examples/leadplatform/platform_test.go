@@ -248,9 +248,16 @@ func cleanExit(t *testing.T, p *platform) {
 	}
 }
 
-// TestKilledPlatformLeavesNothing kills the program in a way that no handler can see.
-func TestKilledPlatformLeavesNothing(t *testing.T) {
+// TestGuardedPlatform attacks a platform that wants a token, and kills the program in a way that no handler can see.
+func TestGuardedPlatform(t *testing.T) {
+	token := strings.Repeat("correct-horse-", 3)
+	t.Setenv("ADMIN_TOKEN", token)
 	p := start(t, "-rate", "0")
+	t.Run("strangers get nothing", func(t *testing.T) { strangersGetNothing(t, p, token) })
+	t.Run("killed, it leaves nothing behind", func(t *testing.T) { killedLeavesNothing(t, p) })
+}
+
+func killedLeavesNothing(t *testing.T, p *platform) {
 	s := p.state(t)
 	pids := []int{postmaster(t, s.Primary)}
 	for _, process := range s.Processes {

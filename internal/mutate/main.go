@@ -16,17 +16,17 @@ const helper = `package %s
 
 import "os"
 
-var mutant = os.Getenv("MUTANT")
+var mutantChosen = os.Getenv("MUTANT")
 
 func mutated[T any](id string, right, wrong T) T {
-	if mutant == id {
+	if mutantChosen == id {
 		return wrong
 	}
 	return right
 }
 
 func mutatedBool(id string, right, wrong func() bool) bool {
-	if mutant == id {
+	if mutantChosen == id {
 		return wrong()
 	}
 	return right()

@@ -172,8 +172,9 @@ func (r *rewriter) expr(e ast.Expr) ast.Expr {
 		}
 	case *ast.UnaryExpr:
 		if e.Op == token.NOT {
+			right, wrong := show(e), show(e.X)
 			x := r.expr(e.X)
-			return call("mutated", r.add(e, show(e), show(e.X)), ast.Expr(&ast.UnaryExpr{Op: token.NOT, X: x}), ast.Expr(&ast.UnaryExpr{Op: token.NOT, X: &ast.UnaryExpr{Op: token.NOT, X: x}}))
+			return call("mutated", r.add(e, right, wrong), ast.Expr(&ast.UnaryExpr{Op: token.NOT, X: x}), ast.Expr(&ast.UnaryExpr{Op: token.NOT, X: &ast.UnaryExpr{Op: token.NOT, X: x}}))
 		}
 	case *ast.BinaryExpr:
 		before := show(e)
@@ -191,7 +192,11 @@ func (r *rewriter) expr(e ast.Expr) ast.Expr {
 	return e
 }
 
+// text says whether e is a text, or a sum with one in it.
 func text(e ast.Expr) bool {
+	if sum, ok := e.(*ast.BinaryExpr); ok {
+		return text(sum.X) || text(sum.Y)
+	}
 	lit, ok := e.(*ast.BasicLit)
 	return ok && lit.Kind == token.STRING
 }

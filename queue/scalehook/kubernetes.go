@@ -152,7 +152,7 @@ func (c *cluster) target() (*url.URL, error) {
 			return nil, fmt.Errorf("scalehook: the pod's namespace is %q", clip(ns))
 		}
 	}
-	return c.server.JoinPath("apis/apps/v1/namespaces", ns, c.opts.Resource, c.name, "scale"), nil
+	return c.server.JoinPath("apis/apps/v1/namespaces", ns, c.opts.Resource, c.name, "scale"), nil // #nosec G125 -- all are checked to be DNS labels
 }
 
 func (c *cluster) do(ctx context.Context, method string, target *url.URL, patch []byte) (scale, error) {

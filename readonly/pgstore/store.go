@@ -154,8 +154,8 @@ func decode(blob string) (state readonly.State, err error) {
 func (s *Store) Watch(ctx context.Context, changed func()) error {
 	tick := time.NewTicker(s.options.Poll)
 	defer tick.Stop()
-	changed()
 	last, err := s.Load(ctx)
+	changed() // after it, or a change between the two would never be told
 	for {
 		if ctx.Err() != nil {
 			return nil
