@@ -1,8 +1,10 @@
 // Command bench measures this module's packages against their peers and keeps the results in a file.
 //
 //	go run . [-only regexp] [-quick] [-results file] [package ...]
+//	go run . -curves folder [-quick]
 //
-// Without packages it measures all. With -only or -quick nothing is kept: the tables are printed.
+// Without packages it measures all. With -only or -quick nothing is kept: the tables are printed. With -curves it draws
+// how costs grow, instead.
 package main
 
 import (
@@ -58,6 +60,7 @@ func run(args []string) error {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	only := flags.String("only", "", "measure only the tables whose titles match this `regexp`, and print them")
 	quick := flags.Bool("quick", false, "measure for a short time, and print the tables: to try the harness")
+	curves := flags.String("curves", "", "draw how costs grow into this `folder`")
 	results := flags.String("results", "RESULTS.md", "the `file` to keep the results in")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -73,6 +76,9 @@ func run(args []string) error {
 		if opts.Only, err = regexp.Compile(*only); err != nil {
 			return fmt.Errorf("-only: %w", err)
 		}
+	}
+	if *curves != "" {
+		return drawCurves(ctx, *curves, opts)
 	}
 	for _, s := range subjects {
 		if flags.NArg() > 0 && !slices.Contains(flags.Args(), s.name) {

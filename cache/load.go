@@ -136,7 +136,7 @@ func (v *View[V]) run(ctx context.Context, fl *fill, f *flight[V], load Loader[V
 // load calls the loader when it is its turn, and hands on what it returns.
 func (v *View[V]) load(ctx context.Context, fl *fill, f *flight[V], load Loader[V]) {
 	s := v.store
-	returned, telling := false, false
+	returned, leave := false, func(bool) {}
 	if fillFrom(ctx) == nil { // a load inside a loader has its turn already
 		done, err := s.turn(ctx, fl.behind)
 		if err != nil {
@@ -145,7 +145,7 @@ func (v *View[V]) load(ctx context.Context, fl *fill, f *flight[V], load Loader[
 			s.release(ctx, fl)
 			return
 		}
-		defer func() { done(telling) }()
+		leave = done
 	}
 	lctx, cancel := context.WithTimeoutCause(ctx, s.opts.LoadTimeout, ErrLoadTimeout)
 	defer cancel()
@@ -159,6 +159,7 @@ func (v *View[V]) load(ctx context.Context, fl *fill, f *flight[V], load Loader[
 	wctx, w := fl.watch(lctx)
 	defer func() { // the loader ended the goroutine (runtime.Goexit)
 		if !returned {
+			leave(false)
 			unclaim()
 			v.flights.finish(fl.key, f, func() { f.err = &PanicError{Stack: debug.Stack()} })
 			s.release(ctx, fl)
@@ -166,7 +167,8 @@ func (v *View[V]) load(ctx context.Context, fl *fill, f *flight[V], load Loader[
 	}()
 	value, err := protect(wctx, fl.id, load)
 	unclaim()
-	returned, telling = true, err == nil || errors.Is(context.Cause(lctx), ErrLoadTimeout)
+	returned = true
+	leave(err == nil || errors.Is(context.Cause(lctx), ErrLoadTimeout)) // the origin is free, whatever storing takes
 	if !stop() {
 		s.release(ctx, fl)
 		return // too late for the waiters, and the lease may have ended

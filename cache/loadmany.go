@@ -240,7 +240,7 @@ func (v *View[V]) loadMany(ctx context.Context, batch []*fill, flights map[strin
 			s.release(ctx, fl)
 		}
 	}
-	telling := false
+	leave := func(bool) {}
 	if fillFrom(ctx) == nil {
 		done, err := s.turn(ctx, false)
 		if err != nil {
@@ -249,7 +249,7 @@ func (v *View[V]) loadMany(ctx context.Context, batch []*fill, flights map[strin
 			giveUp()
 			return
 		}
-		defer func() { done(telling) }()
+		leave = done
 	}
 	lctx, cancel := context.WithTimeoutCause(ctx, s.opts.LoadTimeout, ErrLoadTimeout)
 	defer cancel()
@@ -262,6 +262,7 @@ func (v *View[V]) loadMany(ctx context.Context, batch []*fill, flights map[strin
 	returned := false
 	defer func() { // the loader ended the goroutine (runtime.Goexit)
 		if !returned {
+			leave(false)
 			unclaim()
 			finish(&PanicError{Stack: debug.Stack()})
 			giveUp()
@@ -269,7 +270,8 @@ func (v *View[V]) loadMany(ctx context.Context, batch []*fill, flights map[strin
 	}()
 	values, err := protect(wctx, "", func(ctx context.Context, _ string) (map[string]V, error) { return load(ctx, ids) })
 	unclaim()
-	returned, telling = true, err == nil || errors.Is(context.Cause(lctx), ErrLoadTimeout)
+	returned = true
+	leave(err == nil || errors.Is(context.Cause(lctx), ErrLoadTimeout)) // as in load
 	if !stop() {
 		giveUp()
 		return

@@ -216,7 +216,11 @@ func TestShedLoadServesStale(t *testing.T) {
 	staled(t, ctx, leads, "1", time.Second)
 	g := newGate()
 	other := background(ctx, leads, "2", g.load)
-	<-g.entered
+	select {
+	case <-g.entered:
+	case o := <-other:
+		t.Fatalf("the load that takes all turns ended: %v", o.err)
+	}
 	l, err = leads.Load(ctx, "1", loads(lead{Score: 2}))
 	wantScore(t, l, err, 1)
 	if _, err := leads.Load(ctx, "3", loads(lead{})); !errors.Is(err, ErrShed) {

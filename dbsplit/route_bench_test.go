@@ -12,10 +12,10 @@ import (
 	"github.com/scaleaware/scaleaware"
 )
 
-// eachRoute runs f for snapshots of 2 to 8 replicas, for callers that have written nothing and for those that have. bench/
+// eachRoute runs f for snapshots of 2 to 32 replicas, for callers that have written nothing and for those that have. bench/
 // looks for these names.
 func eachRoute(b *testing.B, f func(b *testing.B, s *snapshot, token scaleaware.Token)) {
-	for _, replicas := range []int{2, 4, 8} {
+	for _, replicas := range []int{2, 4, 8, 16, 32} {
 		s := &snapshot{views: []view{primaryAt(60)}, settled: true}
 		for range replicas {
 			s.views = append(s.views, replicaAt(60, time.Second))

@@ -24,21 +24,21 @@ const (
 	insideBatch = 2_000 // look-ups of a caller in one operation
 )
 
-// look makes callers look up at a time, each insideBatch of what was drawn.
-func look(name string, callers int, drawn []string, get func(id string) bool) pairs.Contender {
+// look makes callers look up at a time, each batch of what was drawn.
+func look(name string, callers, batch int, drawn []string, get func(id string) bool) pairs.Contender {
 	at := 0
 	return pairs.Contender{Name: name, Op: func(context.Context) error {
 		var wg sync.WaitGroup
 		missed := make([]bool, callers)
 		work := func(caller, at int) {
-			for _, id := range drawn[at : at+insideBatch] {
+			for _, id := range drawn[at : at+batch] {
 				if !get(id) {
 					missed[caller] = true
 				}
 			}
 		}
 		for caller := range callers {
-			at = (at + insideBatch) % (len(drawn) - insideBatch)
+			at = (at + batch) % (len(drawn) - batch)
 			if callers == 1 {
 				work(caller, at)
 				continue
@@ -55,54 +55,82 @@ func look(name string, callers int, drawn []string, get func(id string) bool) pa
 	}}
 }
 
-func (l *lab) inside(ctx context.Context) ([]report.Row, error) {
+// insides are caches that have everything.
+type insides struct {
+	drawn  []string
+	view   *cache.View[lead]
+	otter  *otter.Cache[string, lead]
+	sturdy *sturdyc.Client[lead]
+}
+
+func (l *lab) insides(ctx context.Context) (_ *insides, stop func(), err error) {
 	if err := l.servers(ctx); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	s, err := l.store()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	defer running(ctx, s)()
-	view := cache.Of[lead](s, "lead", cache.TTL(time.Hour), cache.InProcess(cache.Local{Entries: 2 * insideKeys, Bytes: 512 << 20}))
+	stop = running(ctx, s)
+	defer func() {
+		if err != nil {
+			stop()
+		}
+	}()
 	all := ids(insideKeys)
-	if err := fill(ctx, view, all); err != nil {
-		return nil, err
+	in := &insides{
+		drawn:  zipf(all, 1<<20),
+		view:   cache.Of[lead](s, "lead", cache.TTL(time.Hour), cache.InProcess(cache.Local{Entries: 2 * insideKeys, Bytes: 512 << 20})),
+		otter:  otter.Must(&otter.Options[string, lead]{MaximumSize: 2 * insideKeys}),
+		sturdy: sturdyc.New[lead](2*insideKeys, 64, time.Hour, 10),
 	}
-	bare := otter.Must(&otter.Options[string, lead]{MaximumSize: 2 * insideKeys})
-	sturdy := sturdyc.New[lead](2*insideKeys, 64, time.Hour, 10)
+	if err := fill(ctx, in.view, all); err != nil {
+		return nil, nil, err
+	}
 	for _, id := range all {
-		bare.Set(id, leadOf(id))
-		sturdy.Set(id, leadOf(id))
+		in.otter.Set(id, leadOf(id))
+		in.sturdy.Set(id, leadOf(id))
 	}
 	// A second store's entries are dropped by the news of its own fill, so look until all of them are kept.
-	if err := eventually("all is kept in the process", func() bool {
+	err = eventually("all is kept in the process", func() bool {
 		time.Sleep(50 * time.Millisecond)
 		for i := 0; i < len(all); i += 1000 {
-			if found, err := view.GetMany(ctx, all[i:i+1000]); err != nil || len(found) != 1000 {
+			if found, err := in.view.GetMany(ctx, all[i:i+1000]); err != nil || len(found) != 1000 {
 				return false
 			}
 		}
 		h := s.HitRate().Total.ByResult
 		l1 := h["l1"]
 		for i := 0; i < len(all); i += 1000 {
-			_, _ = view.GetMany(ctx, all[i:i+1000])
+			_, _ = in.view.GetMany(ctx, all[i:i+1000])
 		}
 		return s.HitRate().Total.ByResult["l1"]-l1 == insideKeys
-	}); err != nil {
+	})
+	return in, stop, err
+}
+
+// contenders are cache, otter and sturdyc.
+func (in *insides) contenders(callers, batch int) []pairs.Contender {
+	background := context.Background()
+	return []pairs.Contender{
+		look("cache", callers, batch, in.drawn, func(id string) bool { _, err := in.view.Get(background, id); return err == nil }),
+		look("otter", callers, batch, in.drawn, func(id string) bool { _, ok := in.otter.GetIfPresent(id); return ok }),
+		look("sturdyc", callers, batch, in.drawn, func(id string) bool { _, ok := in.sturdy.Get(id); return ok }),
+	}
+}
+
+func (l *lab) inside(ctx context.Context) ([]report.Row, error) {
+	in, stop, err := l.insides(ctx)
+	if err != nil {
 		return nil, err
 	}
-	drawn := zipf(all, 1<<20)
-	background := context.Background()
+	defer stop()
 	var rows []report.Row
 	was := runtime.GOMAXPROCS(0)
 	defer runtime.GOMAXPROCS(was)
 	for _, cpus := range []int{1, runtime.NumCPU()} {
 		runtime.GOMAXPROCS(cpus)
-		r, err := l.run(ctx,
-			look("cache", cpus, drawn, func(id string) bool { _, err := view.Get(background, id); return err == nil }),
-			look("otter", cpus, drawn, func(id string) bool { _, ok := bare.GetIfPresent(id); return ok }),
-			look("sturdyc", cpus, drawn, func(id string) bool { _, ok := sturdy.Get(id); return ok }))
+		r, err := l.run(ctx, in.contenders(cpus, insideBatch)...)
 		if err != nil {
 			return nil, err
 		}

@@ -17,7 +17,7 @@ import (
 func Facts(command string, modules ...string) []string {
 	facts := []string{
 		fmt.Sprintf("Measured %s by `%s`.", time.Now().UTC().Format("2006-01-02 15:04 MST"), command),
-		fmt.Sprintf("Machine: %s, %d cores, %s/%s. Servers and clients share it.", cpu(), runtime.NumCPU(), runtime.GOOS, runtime.GOARCH),
+		"Machine: " + Machine() + ". Servers and clients share it.",
 	}
 	versions := "Versions: " + strings.Replace(runtime.Version(), "go", "Go ", 1)
 	if info, ok := debug.ReadBuildInfo(); ok {
@@ -31,6 +31,11 @@ func Facts(command string, modules ...string) []string {
 		versions += "; scaleaware at " + commit
 	}
 	return append(facts, versions+".")
+}
+
+// Machine says what this is measured on.
+func Machine() string {
+	return fmt.Sprintf("%s, %d cores, %s/%s", cpu(), runtime.NumCPU(), runtime.GOOS, runtime.GOARCH)
 }
 
 // Load is how many processes wanted to run lately, over 1 and 5 minutes. Empty where that is not known.
