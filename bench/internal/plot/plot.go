@@ -2,12 +2,14 @@
 package plot
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"html"
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -132,7 +134,6 @@ func (c Chart) SVG() (string, error) {
 	text(&b, left+plotWidth/2, top+plotHeight+40, "middle", "", c.X)
 	text(&b, left, top-6, "start", `fill="#52606d"`, c.Y)
 	text(&b, left, height-8, "start", `font-size="10" fill="#52606d"`, c.Note)
-	taken := []float64{}
 	for i, s := range c.Series {
 		colour := colours[i%len(colours)]
 		var path []string
@@ -142,13 +143,29 @@ func (c Chart) SVG() (string, error) {
 			fmt.Fprintf(&b, `<circle cx="%.1f" cy="%.1f" r="3" fill="%s"/>`+"\n", px, py, colour)
 		}
 		fmt.Fprintf(&b, `<polyline points="%s" fill="none" stroke="%s" stroke-width="2"/>`+"\n", strings.Join(path, " "), colour)
+	}
+	for i, at := range c.labels(y) {
+		s := c.Series[i]
 		last := s.Points[len(s.Points)-1]
-		label := free(top+plotHeight*(1-y.place(last.Y))+4, taken)
-		taken = append(taken, label)
-		text(&b, left+plotWidth*x.place(last.X)+10, label, "start", fmt.Sprintf(`fill="%s" font-weight="600"`, colour), s.Name)
+		text(&b, left+plotWidth*x.place(last.X)+10, at, "start", fmt.Sprintf(`fill="%s" font-weight="600"`, colours[i%len(colours)]), s.Name)
 	}
 	b.WriteString("</svg>\n")
 	return b.String(), nil
+}
+
+// labels are where the names of the lines go: beside their ends, from top to bottom, none on another.
+func (c Chart) labels(y axis) []float64 {
+	at, order := make([]float64, len(c.Series)), make([]int, len(c.Series))
+	for i, s := range c.Series {
+		at[i], order[i] = top+plotHeight*(1-y.place(s.Points[len(s.Points)-1].Y))+4, i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(at[a], at[b]) })
+	var taken []float64
+	for _, i := range order {
+		at[i] = free(at[i], taken)
+		taken = append(taken, at[i])
+	}
+	return at
 }
 
 // free moves a label down until it covers none that is there.
