@@ -55,7 +55,8 @@ func (p *pool) take(ctx context.Context, n *node) (c *pgxpool.Conn, at time.Dura
 	return c, at, err
 }
 
-// await acquires a connection within PoolWait. While n is down it waits for longer: why it cannot be connected to is worth more.
+// await acquires a connection within PoolWait. While n is down, or not known yet and being connected to, it waits for
+// longer: why it cannot be connected to is worth more.
 func (p *pool) await(ctx context.Context, n *node) (*pgxpool.Conn, error) {
 	db := p.tracer.db
 	if db.opts.PoolWait == 0 {
@@ -67,7 +68,12 @@ func (p *pool) await(ctx context.Context, n *node) (*pgxpool.Conn, error) {
 	if err == nil || bounded.Err() == nil || ctx.Err() != nil {
 		return c, err
 	}
-	if s := db.snap.Load(); s != nil && s.has(n) && !s.views[n.index].up {
+	stat := p.Stat()
+	waits := stat.AcquiredConns() < stat.MaxConns()
+	if s := db.snap.Load(); s != nil && s.has(n) {
+		waits = !s.views[n.index].up
+	}
+	if waits {
 		return p.Acquire(ctx)
 	}
 	return nil, fmt.Errorf("%w: of %s, for %v", ErrSaturated, n.name, db.opts.PoolWait)

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/scaleaware/scaleaware/dbsplit"
+	"github.com/scaleaware/scaleaware/internal/faultconn"
 )
 
 // Without PoolWait each of these calls would wait for its context, which here is longer than the test.
@@ -48,6 +49,19 @@ func TestPoolWait(t *testing.T) {
 		if !n.Up {
 			t.Errorf("%s counts as down, and was only busy", n.Name)
 		}
+	}
+}
+
+// Before the first probe nothing is known of a server, so a connection that hangs is not taken for others' being in use.
+func TestPoolWaitBeforeTheFirstProbe(t *testing.T) {
+	t.Parallel()
+	c := shared.Get(t)
+	p, through := proxied(t, c.Primary(), c.Database(t))
+	p.Blackhole(faultconn.Both)
+	db := open(t, dbsplit.Nodes{Primary: through}, &dbsplit.Options{MaxConns: 1, PoolWait: time.Millisecond, FailoverWait: -1, ConnectTimeout: 200 * time.Millisecond})
+	_, err := db.Exec(within(t, time.Minute), "select 1")
+	if err == nil || errors.Is(err, dbsplit.ErrSaturated) {
+		t.Errorf("a write to a silent server: %v, want what is wrong with it", err)
 	}
 }
 
