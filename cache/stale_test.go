@@ -230,6 +230,40 @@ func TestShedLoadServesStale(t *testing.T) {
 	<-other
 }
 
+// stuckCodec blocks the store's part of a load, when its loader has returned.
+type stuckCodec struct {
+	JSON
+	entered, release chan struct{}
+}
+
+func (c stuckCodec) Encode(v any) ([]byte, error) {
+	if v.(lead).Score == 1 {
+		c.entered <- struct{}{}
+		<-c.release
+	}
+	return c.JSON.Encode(v)
+}
+
+// MaxLoads is about the origin: what is being stored takes no turn.
+func TestStoringTakesNoTurn(t *testing.T) {
+	ctx := testContext(t)
+	codec := stuckCodec{entered: make(chan struct{}), release: make(chan struct{})}
+	leads := Of[lead](newStore(t, client(t, one.Get(t)), func(o *Options) { o.MaxLoads, o.LoadWait = 1, -1 }), "lead", WithCodec(codec))
+	first := background(ctx, leads, "1", loads(lead{Score: 1}))
+	<-codec.entered
+	l, err := leads.Load(ctx, "2", loads(lead{Score: 2}))
+	wantScore(t, l, err, 2)
+	many, err := leads.LoadMany(ctx, []string{"3"}, func(context.Context, []string) (map[string]lead, error) {
+		return map[string]lead{"3": {Score: 3}}, nil
+	})
+	if err != nil || many["3"].Score != 3 {
+		t.Errorf("LoadMany: %v, %v", many, err)
+	}
+	close(codec.release)
+	o := <-first
+	wantScore(t, o.lead, o.err, 1)
+}
+
 func TestEarlyRefresh(t *testing.T) {
 	v := &viewState{opts: viewOptions{early: 1}}
 	count := func(left time.Duration) (n int) {
