@@ -3,7 +3,6 @@ package cachebench
 import (
 	"context"
 	"fmt"
-	"os"
 	"regexp"
 	"time"
 
@@ -32,27 +31,15 @@ func Measure(ctx context.Context, o *Options) (tables []report.Table, facts []st
 			err = e
 		}
 	}()
-	for _, t := range []struct {
-		title, note string
-		fill        func(context.Context) ([]report.Row, error)
-	}{
-		{"Hit in the process", insideNote, lab.inside},
-		{"Get from Redis", getNote, lab.get},
-		{"Get from Redis by 256 callers", crowdNote, lab.crowd},
-		{"GetMany", manyNote, lab.many},
-		{"Warm, ExtendTTLs, Invalidate", bulkNote, lab.bulk},
-		{"News in another process", newsNote, lab.news},
-	} {
-		if o.Only != nil && !o.Only.MatchString(t.title) {
-			continue
-		}
-		begun := time.Now()
-		rows, err := t.fill(ctx)
-		if err != nil {
-			return nil, nil, fmt.Errorf("%s: %w", t.title, err)
-		}
-		fmt.Fprintf(os.Stderr, "%s: measured in %s\n", t.title, report.Since(time.Since(begun)))
-		tables = append(tables, report.Table{Title: t.title, Note: t.note, Rows: rows})
+	tables, err = report.Measure(ctx, o.Only,
+		report.Subject{Title: "Hit in the process", Note: insideNote, Rows: lab.inside},
+		report.Subject{Title: "Get from Redis", Note: getNote, Rows: lab.get},
+		report.Subject{Title: "Get from Redis by 256 callers", Note: crowdNote, Rows: lab.crowd},
+		report.Subject{Title: "GetMany", Note: manyNote, Rows: lab.many},
+		report.Subject{Title: "Warm, ExtendTTLs, Invalidate", Note: bulkNote, Rows: lab.bulk},
+		report.Subject{Title: "News in another process", Note: newsNote, Rows: lab.news})
+	if err != nil {
+		return nil, nil, err
 	}
 	return tables, lab.facts(), nil
 }

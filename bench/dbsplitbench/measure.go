@@ -2,8 +2,6 @@ package dbsplitbench
 
 import (
 	"context"
-	"fmt"
-	"os"
 	"regexp"
 	"time"
 
@@ -47,30 +45,18 @@ func Measure(ctx context.Context, o *Options) (tables []report.Table, facts []st
 			err = e
 		}
 	}()
-	for _, t := range []struct {
-		title, note string
-		fill        func(context.Context) ([]report.Row, error)
-	}{
-		{"Routing decision", decisionNote, lab.decision},
-		{"One read", readNote, lab.reads},
-		{"One write", writeNote, lab.writes},
-		{"Round trips", tripsNote, lab.roundTrips},
-		{"Reads in parallel", parallelNote, lab.parallel},
-		{"Balance", balanceNote, lab.balance},
-		{"Reads on replicas for sessions that write", shareNote, lab.share},
-		{"Replica lost", lostNote, lab.lostReplica},
-		{"Promotion", promotionNote, lab.promotion},
-	} {
-		if o.Only != nil && !o.Only.MatchString(t.title) {
-			continue
-		}
-		begun := time.Now()
-		rows, err := t.fill(ctx)
-		if err != nil {
-			return nil, nil, fmt.Errorf("%s: %w", t.title, err)
-		}
-		fmt.Fprintf(os.Stderr, "%s: measured in %s\n", t.title, report.Since(time.Since(begun)))
-		tables = append(tables, report.Table{Title: t.title, Note: t.note, Rows: rows})
+	tables, err = report.Measure(ctx, o.Only,
+		report.Subject{Title: "Routing decision", Note: decisionNote, Rows: lab.decision},
+		report.Subject{Title: "One read", Note: readNote, Rows: lab.reads},
+		report.Subject{Title: "One write", Note: writeNote, Rows: lab.writes},
+		report.Subject{Title: "Round trips", Note: tripsNote, Rows: lab.roundTrips},
+		report.Subject{Title: "Reads in parallel", Note: parallelNote, Rows: lab.parallel},
+		report.Subject{Title: "Balance", Note: balanceNote, Rows: lab.balance},
+		report.Subject{Title: "Reads on replicas for sessions that write", Note: shareNote, Rows: lab.share},
+		report.Subject{Title: "Replica lost", Note: lostNote, Rows: lab.lostReplica},
+		report.Subject{Title: "Promotion", Note: promotionNote, Rows: lab.promotion})
+	if err != nil {
+		return nil, nil, err
 	}
 	return tables, lab.facts(ctx), nil
 }

@@ -3,7 +3,6 @@ package metricsbench
 import (
 	"context"
 	"fmt"
-	"os"
 	"regexp"
 	"time"
 
@@ -30,28 +29,12 @@ type bench struct{ quick bool }
 // Measure returns the tables.
 func Measure(ctx context.Context, o *Options) (tables []report.Table, err error) {
 	b := bench{o.Quick}
-	for _, t := range []struct {
-		title, note string
-		fill        func(context.Context) ([]report.Row, error)
-	}{
-		{"HTTP middleware", httpNote, b.http},
-		{"Redis hook", redisNote, b.redis},
-		{"Query tracer", pgxNote, b.pgx},
-		{"Job wrapper", jobNote, b.job},
-		{"Scrape", scrapeNote, b.scrape},
-	} {
-		if o.Only != nil && !o.Only.MatchString(t.title) {
-			continue
-		}
-		begun := time.Now()
-		rows, err := t.fill(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", t.title, err)
-		}
-		fmt.Fprintf(os.Stderr, "%s: measured in %s\n", t.title, report.Since(time.Since(begun)))
-		tables = append(tables, report.Table{Title: t.title, Note: t.note, Rows: rows})
-	}
-	return tables, nil
+	return report.Measure(ctx, o.Only,
+		report.Subject{Title: "HTTP middleware", Note: httpNote, Rows: b.http},
+		report.Subject{Title: "Redis hook", Note: redisNote, Rows: b.redis},
+		report.Subject{Title: "Query tracer", Note: pgxNote, Rows: b.pgx},
+		report.Subject{Title: "Job wrapper", Note: jobNote, Rows: b.job},
+		report.Subject{Title: "Scrape", Note: scrapeNote, Rows: b.scrape})
 }
 
 func (b bench) run(ctx context.Context, contenders ...pairs.Contender) ([]pairs.Result, error) {

@@ -2,10 +2,7 @@ package queuebench
 
 import (
 	"context"
-	"fmt"
-	"os"
 	"regexp"
-	"time"
 
 	"github.com/scaleaware/scaleaware/bench/internal/report"
 )
@@ -29,24 +26,12 @@ func Measure(ctx context.Context, o *Options) (tables []report.Table, facts []st
 			err = e
 		}
 	}()
-	for _, t := range []struct {
-		title, note string
-		fill        func(context.Context) ([]report.Row, error)
-	}{
-		{"Jobs that do nothing", workNote, lab.work},
-		{"Enqueue", enqueueNote, lab.enqueue},
-		{"Pick-up", pickupNote, lab.pickup},
-	} {
-		if o.Only != nil && !o.Only.MatchString(t.title) {
-			continue
-		}
-		begun := time.Now()
-		rows, err := t.fill(ctx)
-		if err != nil {
-			return nil, nil, fmt.Errorf("%s: %w", t.title, err)
-		}
-		fmt.Fprintf(os.Stderr, "%s: measured in %s\n", t.title, report.Since(time.Since(begun)))
-		tables = append(tables, report.Table{Title: t.title, Note: t.note, Rows: rows})
+	tables, err = report.Measure(ctx, o.Only,
+		report.Subject{Title: "Jobs that do nothing", Note: workNote, Rows: lab.work},
+		report.Subject{Title: "Enqueue", Note: enqueueNote, Rows: lab.enqueue},
+		report.Subject{Title: "Pick-up", Note: pickupNote, Rows: lab.pickup})
+	if err != nil {
+		return nil, nil, err
 	}
 	return tables, lab.facts(), nil
 }

@@ -2,8 +2,6 @@ package sessionbench
 
 import (
 	"context"
-	"fmt"
-	"os"
 	"regexp"
 	"time"
 
@@ -32,24 +30,12 @@ func Measure(ctx context.Context, o *Options) (tables []report.Table, facts []st
 			err = e
 		}
 	}()
-	for _, t := range []struct {
-		title, note string
-		fill        func(context.Context) ([]report.Row, error)
-	}{
-		{"Requests with a session", requestsNote, l.requests},
-		{"Round trips of a request", tripsNote, l.trips},
-		{"Read-only middleware", gateNote, l.gate},
-	} {
-		if o.Only != nil && !o.Only.MatchString(t.title) {
-			continue
-		}
-		begun := time.Now()
-		rows, err := t.fill(ctx)
-		if err != nil {
-			return nil, nil, fmt.Errorf("%s: %w", t.title, err)
-		}
-		fmt.Fprintf(os.Stderr, "%s: measured in %s\n", t.title, report.Since(time.Since(begun)))
-		tables = append(tables, report.Table{Title: t.title, Note: t.note, Rows: rows})
+	tables, err = report.Measure(ctx, o.Only,
+		report.Subject{Title: "Requests with a session", Note: requestsNote, Rows: l.requests},
+		report.Subject{Title: "Round trips of a request", Note: tripsNote, Rows: l.trips},
+		report.Subject{Title: "Read-only middleware", Note: gateNote, Rows: l.gate})
+	if err != nil {
+		return nil, nil, err
 	}
 	return tables, []string{"Redis: one server, over loopback, nothing written to disk."}, nil
 }

@@ -128,7 +128,7 @@ func (o outcome) wellFrom(part float64) time.Duration {
 }
 
 func (o outcome) String() string {
-	var sum outcome = make(outcome, 1)
+	sum := make(outcome, 1)
 	for _, second := range o {
 		sum[0].good += second.good
 		sum[0].refused += second.refused

@@ -198,11 +198,7 @@ func ticks(all []float64) (kept []float64) {
 func xs(series []Series) (all []float64) {
 	for _, s := range series {
 		for _, p := range s.Points {
-			known := false
-			for _, x := range all {
-				known = known || x == p.X
-			}
-			if !known {
+			if !slices.Contains(all, p.X) {
 				all = append(all, p.X)
 			}
 		}
