@@ -64,6 +64,39 @@ func TestAlerts(t *testing.T) {
 	}
 }
 
+// Whoever is notified in groups, after the alert is pending anew, still has to hear that it had ended.
+func TestEndIsToldOfAnAlertThatIsPendingAnew(t *testing.T) {
+	table := []KeyMetric{metric(t, "api_latency_p95")}
+	a, ticks := alerts{}, 0
+	told := func(values ...float64) (ends int) {
+		for _, v := range values {
+			a.tick(epoch.Add(time.Duration(ticks)*30*time.Second), table, map[string]map[string]float64{"api_latency_p95": {"": v}})
+			ticks++
+		}
+		for _, alert := range a.told("fleet") {
+			if alert.Labels["severity"] == "critical" && alert.ResolvedAt != nil {
+				ends++
+			}
+		}
+		return ends
+	}
+	for _, step := range []struct {
+		what   string
+		values []float64
+		ends   int
+	}{
+		{"it fires", []float64{.6, .6, .6, .6, .6}, 0},
+		{"it ends", []float64{.1}, 1},
+		{"it is pending anew", []float64{.6}, 1},
+		{"that was nothing", []float64{.1}, 1},
+		{"it fires again", []float64{.6, .6, .6, .6, .6}, 0},
+	} {
+		if got := told(step.values...); got != step.ends {
+			t.Errorf("%s: %d ends are told, want %d", step.what, got, step.ends)
+		}
+	}
+}
+
 func TestAlertList(t *testing.T) {
 	table := KeyMetrics().Rows
 	a := alerts{}
