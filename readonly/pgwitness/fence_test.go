@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -37,7 +38,7 @@ const fenceLock = 20260101
 func (r *rig) fleet(n int, options readonly.Options) []*instance {
 	t := r.t
 	t.Helper()
-	prefix := strings.NewReplacer("/", ".", " ", "-").Replace(t.Name()) + ":"
+	prefix := fmt.Sprintf("%s:%d:", strings.NewReplacer("/", ".", " ", "-").Replace(t.Name()), time.Now().UnixNano()) // a repeated run starts with nothing enabled
 	var all []*instance
 	for i := range n {
 		rdb := redisclient.New(redisclient.Options(redisServer.Get(t).Addrs()...))
@@ -73,14 +74,25 @@ func (r *rig) fleet(n int, options readonly.Options) []*instance {
 		})
 		all = append(all, in)
 	}
-	for r.ctx.Err() == nil {
-		if report, err := all[0].mode.Report(r.ctx); err == nil && report.Instances == n {
-			return all
+	for !all[0].sees(r.ctx, n) || slices.ContainsFunc(all, (*instance).unknowing) {
+		if r.ctx.Err() != nil {
+			t.Fatal("the instances did not come up")
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
-	t.Fatal("the instances did not come up")
-	return nil
+	return all
+}
+
+// sees reports whether n instances have introduced themselves, which is before they know what they may do.
+func (in *instance) sees(ctx context.Context, n int) bool {
+	report, err := in.mode.Report(ctx)
+	return err == nil && report.Instances == n
+}
+
+// unknowing reports whether the instance has not reached the store yet, and so refuses writes.
+func (in *instance) unknowing() bool {
+	_, known := in.mode.State()
+	return !known
 }
 
 type laterGate struct{ *readonly.Switch }
