@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/scaleaware/scaleaware/cache"
 	"github.com/scaleaware/scaleaware/dbsplit"
 	"github.com/scaleaware/scaleaware/readonly"
 	"github.com/scaleaware/scaleaware/session"
@@ -210,7 +211,7 @@ func (s *Service) fail(w http.ResponseWriter, r *http.Request, err error) {
 		problem(w, http.StatusNotFound, "no such device")
 	case errors.Is(err, session.ErrUnavailable):
 		problem(w, http.StatusServiceUnavailable, "sessions are not available, try again")
-	case errors.Is(err, dbsplit.ErrSaturated):
+	case errors.Is(err, dbsplit.ErrSaturated), errors.Is(err, cache.ErrShed):
 		busy(w)
 	case errors.Is(err, dbsplit.ErrOutcomeUnknown):
 		s.log.Error("outcome unknown", "path", r.URL.Path, "error", err)

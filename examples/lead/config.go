@@ -185,3 +185,7 @@ func env(pairs map[string]string) []string {
 	}
 	return out
 }
+
+// maxLoads is how many reads the cache may have under way in the database at once: half of the pool is for everybody else,
+// however many entries are missed at a time.
+func (c Config) maxLoads() int { return max(1, int(c.PoolMax/2)) }

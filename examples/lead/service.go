@@ -101,7 +101,7 @@ func Open(ctx context.Context, c Config, log *slog.Logger) (_ *Service, err erro
 		return nil, err
 	}
 	s.store, err = cache.New(s.rdb, &cache.Options{
-		Prefix: "app:", WarmSchedule: "0 */6 * * *", WarmGate: s.databaseBusy, Verify: 0.001, Logger: log, Registerer: registerer,
+		Prefix: "app:", MaxLoads: c.maxLoads(), WarmSchedule: "0 */6 * * *", WarmGate: s.databaseBusy, Verify: 0.001, Logger: log, Registerer: registerer,
 	})
 	if err != nil {
 		return nil, err

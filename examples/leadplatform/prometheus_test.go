@@ -48,7 +48,7 @@ func TestPrometheusAgreesWithTheDashboard(t *testing.T) {
 	if os.Getenv("SCALEAWARE_AGREE") == "" {
 		t.Skip("make agree runs this, on a machine with nothing else to do")
 	}
-	table := driveBy(t)
+	table := driveBy(t, alertThresholds)
 	t.Setenv("DATABASE_POOL_MAX", "3") // a few callers starve it
 	servers := &soak{t: t}
 	servers.startServers()
@@ -75,11 +75,11 @@ func TestPrometheusAgreesWithTheDashboard(t *testing.T) {
 
 	w.until("requests come", fires("APIThroughputHigh warning"))
 
-	for _, replica := range servers.replicas {
+	for _, replica := range servers.proxies[1:] {
 		replica.Delay(faultconn.ToClient, 300*time.Millisecond)
 	}
 	w.until("the replicas are slow", fires("DBSlowQueries warning"))
-	for _, replica := range servers.replicas {
+	for _, replica := range servers.proxies[1:] {
 		replica.Heal()
 	}
 
@@ -112,9 +112,9 @@ func TestPrometheusAgreesWithTheDashboard(t *testing.T) {
 }
 
 // driveBy gives the programs that the test starts other thresholds and short times, and returns the same table.
-func driveBy(t *testing.T) metrics.Table {
+func driveBy(t *testing.T, thresholds string) metrics.Table {
 	t.Helper()
-	changes, err := metrics.ReadOverrides(strings.NewReader(alertThresholds))
+	changes, err := metrics.ReadOverrides(strings.NewReader(thresholds))
 	if err != nil {
 		t.Fatal(err)
 	}

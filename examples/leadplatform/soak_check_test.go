@@ -70,7 +70,7 @@ func (s *soak) insist(request [2]string) error {
 func (s *soak) ask(sql string, args ...any) (text string, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	conn, err := s.pg.Primary().Connect(ctx, soakDatabase)
+	conn, err := s.primary().Connect(ctx, soakDatabase)
 	if err != nil {
 		return "", err
 	}
@@ -104,6 +104,9 @@ func (s *soak) healedFor(before map[string]usage) {
 		return time.Since(s.lastError) > 5*time.Second, fmt.Sprintf("the last one %v ago", time.Since(s.lastError))
 	})
 	s.within(30*time.Second, "every process is healthy", s.healthy)
+	s.within(90*time.Second, "no alert fires", s.alarms.silent)
+	s.log("alerts that fired: %v", s.alarms.names())
+	s.converges()
 	if !s.isBroken() {
 		s.rest(soakWarmUp)
 		s.compare(before, s.resources())
@@ -194,7 +197,7 @@ func (s *soak) ledger() {
 	s.within(4*time.Minute, "every lead is scored and no job is left", s.workDone)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	conn, err := s.pg.Primary().Connect(ctx, soakDatabase)
+	conn, err := s.primary().Connect(ctx, soakDatabase)
 	if err != nil {
 		s.violate(nil, "ledger: %v", err)
 		return

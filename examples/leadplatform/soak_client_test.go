@@ -15,13 +15,14 @@ import (
 // else changes its leads' products, so it knows what it must see.
 type soakClient struct {
 	*client
-	s       *soak
-	n       int
-	dice    *rand.Rand
-	serial  int
-	leads   []*soakLead
-	ends    map[string]string // of an attempt to create, by its e-mail address: acknowledged, refused or doubtful
-	history []string
+	s        *soak
+	n        int
+	dice     *rand.Rand
+	serial   int
+	leads    []*soakLead
+	visitors []visitor
+	ends     map[string]string // of an attempt to create, by its e-mail address: acknowledged, refused or doubtful
+	history  []string
 }
 
 // soakLead is what its owner knows of a lead.
@@ -65,8 +66,12 @@ func (c *soakClient) run() {
 			c.createOne(base)
 		case draw < 42:
 			c.updateOne(base, c.pick())
-		case draw < 95:
+		case draw < 91:
 			c.readOne(base, c.pick())
+		case draw < 93:
+			c.visit(base)
+		case draw < 95:
+			c.revisit(base)
 		default:
 			c.whoAmI(base)
 		}

@@ -52,6 +52,7 @@ func TestPlatformSoak(t *testing.T) {
 	s.healedFor(before)
 	close(s.quit)
 	clients.Wait()
+	s.nobodyReturns()
 	s.ledger()
 	s.exit()
 	if s.isBroken() {
@@ -62,20 +63,23 @@ func TestPlatformSoak(t *testing.T) {
 
 // soak is one run.
 type soak struct {
-	t        *testing.T
-	seed     uint64
-	dice     *rand.Rand
-	p        *platform
-	pg       *pgcluster.Cluster
-	redis    *rediscluster.Cluster
-	primary  *faultconn.Proxy
-	replicas []*faultconn.Proxy
-	faults   []fault
-	clients  []*soakClient
-	began    time.Time
-	quit     chan struct{}
+	t       *testing.T
+	seed    uint64
+	dice    *rand.Rand
+	p       *platform
+	pg      *pgcluster.Cluster
+	redis   *rediscluster.Cluster
+	proxies []*faultconn.Proxy // one before each server of pg
+	faults  []fault
+	clients []*soakClient
+	crowd   *client // reads what others wrote, and writes nothing
+	alarms  *alarms
+	began   time.Time
+	quit    chan struct{}
 
 	mu         sync.Mutex
+	leader     int // of pg's servers
+	unsure     []span
 	schedule   []string
 	violations []string
 	broken     chan struct{}
@@ -95,7 +99,10 @@ func newSoak(t *testing.T) *soak {
 	s.dice = rand.New(rand.NewPCG(s.seed, 0))
 	s.startServers()
 	s.faults = s.catalogue()
+	driveBy(t, soakThresholds)
 	s.p = start(t, "-rate", "8", "-clients", "6")
+	s.crowd = newClient(t, s.p.state(t).API, "crowd")
+	s.alarms = s.watchAlarms()
 	return s
 }
 
@@ -103,7 +110,7 @@ func (s *soak) startServers() {
 	ctx, cancel := context.WithTimeout(s.t.Context(), 2*time.Minute)
 	defer cancel()
 	var err error
-	if s.pg, err = pgcluster.Start(ctx, &pgcluster.Options{Replicas: 2, Settings: map[string]string{"max_connections": "300"}}); err != nil {
+	if s.pg, err = pgcluster.Start(ctx, &pgcluster.Options{Replicas: 2, Settings: map[string]string{"max_connections": "300", "wal_keep_size": "1GB"}}); err != nil {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(func() { s.pg.Close() })
@@ -122,10 +129,9 @@ func (s *soak) startServers() {
 			s.t.Fatal(err)
 		}
 		s.t.Cleanup(func() { proxy.Close() })
-		s.replicas = append(s.replicas, proxy)
+		s.proxies = append(s.proxies, proxy)
 		urls = append(urls, strings.Replace(server.URL(soakDatabase), server.Addr(), proxy.Addr(), 1))
 	}
-	s.primary, s.replicas = s.replicas[0], s.replicas[1:]
 	s.t.Setenv("DATABASE_URL_PRIMARY", urls[0])
 	s.t.Setenv("DATABASE_URL_REPLICA", strings.Join(urls[1:], ","))
 	s.t.Setenv("REDIS_ADDRS", strings.Join(s.redis.Addrs(), ","))
@@ -141,6 +147,7 @@ func (s *soak) round() {
 	}
 	heals := make([]func() error, len(chosen))
 	holds := make([]time.Duration, len(chosen))
+	began := make([]time.Time, len(chosen))
 	for i, f := range chosen {
 		note, heal, err := f.begin(rand.New(rand.NewPCG(s.seed, s.dice.Uint64())))
 		if err != nil {
@@ -149,6 +156,7 @@ func (s *soak) round() {
 		s.log("%s: %s", f.name, note)
 		heals[i] = heal
 		holds[i] = f.least + time.Duration(s.dice.Int64N(int64(f.most-f.least)+1))
+		began[i] = time.Now()
 		s.rest(time.Duration(s.dice.IntN(1500)) * time.Millisecond)
 	}
 	var all sync.WaitGroup // each at its time: undoing an operation may need the servers that the other fault took
@@ -165,6 +173,9 @@ func (s *soak) round() {
 		})
 	}
 	all.Wait()
+	for i, f := range chosen {
+		s.alarms.expect(f, began[i], holds[i])
+	}
 	s.rest(time.Second + time.Duration(s.dice.IntN(2000))*time.Millisecond)
 }
 

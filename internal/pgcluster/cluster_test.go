@@ -65,6 +65,27 @@ func TestPromoteAndFollow(t *testing.T) {
 	}
 }
 
+func TestRejoin(t *testing.T) {
+	c := start(t, &pgcluster.Options{Replicas: 1, Settings: map[string]string{"wal_keep_size": "1GB"}})
+	database, _ := notes(t, c)
+	ctx := within(t, 30*time.Second)
+	old, next := c.Primary(), c.Replica(0)
+	for range 2 { // there and back
+		must(t, old.Stop(ctx))
+		must(t, next.Promote(ctx))
+		execute(t, connect(t, next, database), "insert into notes values (2)")
+		must(t, old.Rejoin(ctx, next))
+		must(t, old.WaitCaughtUp(ctx))
+		if a, b := get[int](t, connect(t, old, database), count), get[int](t, connect(t, next, database), count); a != b {
+			t.Errorf("%s has %d rows, %s %d", old.Name(), a, next.Name(), b)
+		}
+		old, next = next, old
+	}
+	if err := old.Rejoin(ctx, next); err == nil {
+		t.Error("a replica rejoined")
+	}
+}
+
 func TestFollow(t *testing.T) {
 	c := start(t, &pgcluster.Options{Replicas: 2})
 	database, _ := notes(t, c)

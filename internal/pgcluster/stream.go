@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -83,6 +85,35 @@ func (s *Server) Follow(ctx context.Context, upstream *Server) error {
 		return err
 	}
 	return s.RestoreStream(ctx)
+}
+
+// Rejoin starts a primary that was [Server.Stop]ped as a replica of a server that was promoted after it had received
+// everything, without a slot there, and returns when it streams.
+func (s *Server) Rejoin(ctx context.Context, upstream *Server) error {
+	if s.upstream.Load() != nil {
+		return fmt.Errorf("pgcluster: rejoin %s: it is a replica already; Follow redirects it", s.name)
+	}
+	settings := "\nprimary_conninfo = " + quote(conninfo(upstream.port)) + "\nprimary_slot_name = ''\n"
+	if err := appendFile(filepath.Join(s.dir, "postgresql.auto.conf"), settings); err != nil {
+		return fmt.Errorf("pgcluster: rejoin %s: %w", s.name, err)
+	}
+	if err := os.WriteFile(filepath.Join(s.dir, "standby.signal"), nil, 0o644); err != nil {
+		return fmt.Errorf("pgcluster: rejoin %s: %w", s.name, err)
+	}
+	s.upstream.Store(upstream)
+	if err := s.Start(ctx); err != nil {
+		return err
+	}
+	return s.waitStream(ctx, true)
+}
+
+func appendFile(path, text string) error {
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Close())
 }
 
 // SetApplyDelay makes the replica replay each commit this much later than it

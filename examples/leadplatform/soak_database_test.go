@@ -1,0 +1,124 @@
+package main_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/scaleaware/scaleaware/internal/faultconn"
+	"github.com/scaleaware/scaleaware/internal/pgcluster"
+)
+
+// primary is the server that leads now.
+func (s *soak) primary() *pgcluster.Server {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.pg.Servers()[s.leader]
+}
+
+// replicas are the numbers of the others.
+func (s *soak) replicas() (numbers []int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for n := range s.proxies {
+		if n != s.leader {
+			numbers = append(numbers, n)
+		}
+	}
+	return numbers
+}
+
+func (s *soak) databaseFaults() []fault {
+	// at is a fault of one server, which choose finds when it begins.
+	at := func(name, class string, least, most time.Duration, choose func(*rand.Rand) int, take, bring func(context.Context, int) error) fault {
+		return fault{name: name, class: class, least: least, most: most, begin: func(dice *rand.Rand) (string, func() error, error) {
+			n := choose(dice)
+			begin, cancel := context.WithTimeout(context.Background(), time.Minute)
+			defer cancel()
+			return s.pg.Servers()[n].Name(), func() error {
+				end, cancel := context.WithTimeout(context.Background(), time.Minute)
+				defer cancel()
+				return bring(end, n)
+			}, take(begin, n)
+		}}
+	}
+	replica := func(name string, least, most time.Duration, take, bring func(context.Context, int) error) fault {
+		choose := func(dice *rand.Rand) int { return s.replicas()[dice.IntN(2)] }
+		return at(name, "replica", least, most, choose, take, bring)
+	}
+	primary := func(name string, least, most time.Duration, take, bring func(context.Context, int) error) fault {
+		choose := func(*rand.Rand) int {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return s.leader
+		}
+		return at(name, "primary", least, most, choose, take, bring)
+	}
+	gone := func(f fault) fault {
+		f.alarm = []string{"API", "DB"}
+		return f
+	}
+	server := func(n int) *pgcluster.Server { return s.pg.Servers()[n] }
+	simple := func(do func(n int)) func(context.Context, int) error {
+		return func(_ context.Context, n int) error { do(n); return nil }
+	}
+	start := func(ctx context.Context, n int) error { return server(n).Start(ctx) }
+	freeze, thaw := simple(func(n int) { server(n).Freeze() }), simple(func(n int) { server(n).Thaw() })
+	kill := simple(func(n int) { server(n).Kill() })
+	heal := simple(func(n int) { s.proxies[n].Heal() })
+	halfOpen := simple(func(n int) { s.proxies[n].HalfOpen() })
+	blackhole := simple(func(n int) { s.proxies[n].Blackhole(faultconn.Both) })
+	delay := simple(func(n int) { s.proxies[n].Delay(faultconn.ToClient, 300*time.Millisecond) })
+	return []fault{
+		replica("replica replay paused", 2*second, 8*second,
+			func(ctx context.Context, n int) error { return server(n).PauseReplay(ctx) },
+			func(ctx context.Context, n int) error { return server(n).ResumeReplay(ctx) }),
+		replica("replica stream cut", 2*second, 8*second,
+			func(ctx context.Context, n int) error { return server(n).CutStream(ctx) },
+			func(ctx context.Context, n int) error { return server(n).RestoreStream(ctx) }),
+		replica("replica frozen", 3*second, 8*second, freeze, thaw),
+		replica("replica killed", 2*second, 6*second, kill, start),
+		replica("replica half-open", 3*second, 6*second, halfOpen, heal),
+		replica("replica blackholed", 3*second, 6*second, blackhole, heal),
+		replica("replica answers slowly", 3*second, 6*second, delay, heal),
+		gone(primary("primary frozen", 2*second, 10*second, freeze, thaw)),
+		gone(primary("primary killed", 2*second, 6*second, kill, start)),
+		gone(primary("primary half-open", 3*second, 6*second, halfOpen, heal)),
+		gone(primary("primary blackholed", 3*second, 6*second, blackhole, heal)),
+		primary("primary's connections reset", 0, second, simple(func(n int) { s.proxies[n].Reset() }), heal),
+		primary("primary answers slowly", 4*second, 8*second, delay, heal),
+	}
+}
+
+func (s *soak) roleFaults() []fault {
+	return []fault{{name: "replica promoted", class: "roles", least: 0, most: 3 * second, begin: s.promote}}
+}
+
+// promote stops the primary, which sends its replicas everything first, and promotes one of them. The other one stays behind on
+// the old timeline until the fault is healed; then both follow. Nothing is lost, so nothing that was acknowledged may be missing.
+func (s *soak) promote(dice *rand.Rand) (string, func() error, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	all, old := s.pg.Servers(), s.primary()
+	followers := s.replicas()
+	heir, other := followers[dice.IntN(2)], 0
+	other = followers[0] + followers[1] - heir
+	if err := old.Stop(ctx); err != nil {
+		return "", nil, err
+	}
+	if err := all[heir].Promote(ctx); err != nil {
+		return "", nil, err
+	}
+	s.mu.Lock()
+	s.leader = heir
+	s.mu.Unlock()
+	return fmt.Sprintf("%s after %s", all[heir].Name(), old.Name()), func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if err := all[other].Follow(ctx, all[heir]); err != nil {
+			return err
+		}
+		return old.Rejoin(ctx, all[heir])
+	}, nil
+}

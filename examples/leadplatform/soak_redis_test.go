@@ -1,0 +1,104 @@
+package main_test
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"github.com/scaleaware/scaleaware/internal/rediscluster"
+)
+
+const redisMemory = 256 << 20
+
+func (s *soak) redisFaults() []fault {
+	master := func(name string, least, most time.Duration, take func(context.Context, *rediscluster.Node) error, bring func(context.Context, *rediscluster.Node) error) fault {
+		return fault{name: name, class: "redis", least: least, most: most, begin: func(dice *rand.Rand) (string, func() error, error) {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+			defer cancel()
+			node, err := s.redis.MasterOf(ctx, dice.IntN(16384))
+			if err != nil {
+				return "", nil, err
+			}
+			return node.Addr(), func() error {
+				ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
+				defer cancel()
+				if err := bring(ctx, node); err != nil {
+					return err
+				}
+				return s.redis.WaitHealthy(ctx)
+			}, take(ctx, node)
+		}}
+	}
+	dies := func(f fault) fault {
+		f.alarm = []string{"API"}
+		return f
+	}
+	return []fault{
+		dies(master("redis master killed", 3*second, 7*second,
+			func(_ context.Context, n *rediscluster.Node) error { s.lastMoments(); n.Kill(); return nil },
+			func(ctx context.Context, n *rediscluster.Node) error {
+				// Restarted before its replica has taken over, it would be an empty master.
+				if err := s.takenOver(ctx); err != nil {
+					return err
+				}
+				return n.Start(ctx)
+			})),
+		dies(master("redis master frozen", 3*second, 6*second,
+			func(_ context.Context, n *rediscluster.Node) error { s.lastMoments(); n.Freeze(); return nil },
+			func(_ context.Context, n *rediscluster.Node) error { n.Thaw(); return nil })),
+		master("redis master full", 2*second, 5*second,
+			func(ctx context.Context, n *rediscluster.Node) error { return n.SetMaxMemory(ctx, 1<<20, "") },
+			func(ctx context.Context, n *rediscluster.Node) error { return n.SetMaxMemory(ctx, redisMemory, "") }),
+		{name: "redis slots move", class: "redis", begin: s.moveSlots},
+		master("redis master fails over as planned", 0, 2*second,
+			func(ctx context.Context, n *rediscluster.Node) error {
+				replica, err := s.redis.ReplicaOf(ctx, n)
+				if err != nil {
+					return err
+				}
+				return replica.Failover(ctx)
+			},
+			func(context.Context, *rediscluster.Node) error { return nil }),
+	}
+}
+
+// moveSlots moves twenty slots, each to another master, and leaves them there.
+func (s *soak) moveSlots(dice *rand.Rand) (string, func() error, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	for range 20 {
+		masters, err := s.redis.Masters(ctx)
+		if err != nil {
+			return "", nil, err
+		}
+		if err := s.redis.MigrateSlot(ctx, dice.IntN(16384), masters[dice.IntN(len(masters))]); err != nil {
+			return "", nil, err
+		}
+	}
+	return "20 slots", nil, nil
+}
+
+// span is a time in which what Redis acknowledged may be lost with a master, as docs/consistency.md says.
+type span struct{ from, to time.Time }
+
+// lastMoments are those of a master, until its replica serves and its clients know.
+func (s *soak) lastMoments() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	s.unsure = append(s.unsure, span{now.Add(-2 * time.Second), now.Add(20 * time.Second)})
+}
+
+// takenOver waits until three nodes that answer serve all slots.
+func (s *soak) takenOver(ctx context.Context) error {
+	for {
+		if masters, err := s.redis.Masters(ctx); err == nil && len(masters) == 3 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
