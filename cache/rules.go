@@ -4,7 +4,6 @@ import (
 	"context"
 	"slices"
 	"strconv"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -29,7 +28,7 @@ type rules struct {
 
 // ruleState is how a store follows the rules.
 type ruleState struct {
-	mu      sync.Mutex
+	reading chan struct{} // holds one who reads them
 	fence   atomic.Uint64 // counts the news that they have changed
 	applied []epoch       // of the listed rules, those that were applied in the process
 }
@@ -103,8 +102,12 @@ func (s *Store) forgetMatching(pattern string) {
 
 // followRules reads the rules and applies those that are new here.
 func (s *Store) followRules(ctx context.Context) error {
-	s.ruling.mu.Lock()
-	defer s.ruling.mu.Unlock()
+	select {
+	case s.ruling.reading <- struct{}{}:
+		defer func() { <-s.ruling.reading }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	next := &rules{fence: s.ruling.fence.Load(), slot: s.coverage.slot(s.rulesKey())}
 	next.cover = s.coverage.at(next.slot, s.now())
 	ctx, cancel := context.WithTimeout(ctx, s.stepTimeout())

@@ -105,6 +105,19 @@ func TestMissedRulesDropAll(t *testing.T) {
 	}
 }
 
+// A caller waits for nobody who reads the rules of a server that hangs for longer than its own time.
+func TestRulesAreNotAwaitedPastTheDeadline(t *testing.T) {
+	rdb := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1"})
+	defer rdb.Close()
+	s := newStore(t, rdb, nil)
+	s.ruling.reading <- struct{}{}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.followRules(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("followRules = %v", err)
+	}
+}
+
 // A sweep whose process died is finished by another.
 func TestOrphanedSweepIsFinished(t *testing.T) {
 	both(t, func(t *testing.T, rdb redis.UniversalClient) {

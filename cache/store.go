@@ -98,6 +98,7 @@ func open(rdb redis.UniversalClient, opts *Options) (*Store, error) {
 		clockMoved: newBell(),
 		ttlMoved:   newBell(),
 		sweepMoved: newBell(),
+		ruling:     ruleState{reading: make(chan struct{}, 1)},
 	}
 	s.byName.Store(&map[string]*viewState{})
 	s.coverage.silence = o.Silence

@@ -90,8 +90,12 @@ func (s *Switch) Disable(ctx context.Context, actor string) (Report, error) {
 
 func (s *Switch) change(ctx context.Context, next State) (Report, error) {
 	incident := next.Incident
-	s.changing.Lock()
-	defer s.changing.Unlock()
+	select {
+	case s.changing <- struct{}{}:
+		defer func() { <-s.changing }()
+	case <-ctx.Done():
+		return Report{}, fmt.Errorf("readonly: nothing was changed, another change of this instance is under way: %w", context.Cause(ctx))
+	}
 	for {
 		mine, err := s.current(ctx)
 		if err != nil {

@@ -32,7 +32,7 @@ type Switch struct {
 	made     time.Time
 	heard    atomic.Int64 // when the store was last asked with success, in ns since made
 	reached  atomic.Pointer[reach]
-	changing sync.Mutex
+	changing chan struct{} // holds one who changes
 
 	proving sync.Mutex
 	fence   fence
@@ -45,7 +45,7 @@ type Switch struct {
 
 // New returns a Switch over store. A nil store switches this process only. Nothing is read before Run.
 func New(store Store, options *Options) (*Switch, error) {
-	s := &Switch{store: store, options: options.withDefaults(), made: time.Now(), unknown: new(State), changed: make(chan struct{})}
+	s := &Switch{store: store, options: options.withDefaults(), made: time.Now(), unknown: new(State), changed: make(chan struct{}), changing: make(chan struct{}, 1)}
 	if !s.options.AssumeWritable {
 		s.closed.Store(s.unknown)
 	}

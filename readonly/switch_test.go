@@ -215,3 +215,31 @@ func TestRefusalTellsWhatToDo(t *testing.T) {
 		}
 	})
 }
+
+// hung is a store that answers when its caller gives up.
+type hung struct{ readonly.Store }
+
+func (h hung) Load(ctx context.Context) (readonly.State, error) {
+	<-ctx.Done()
+	return readonly.State{}, ctx.Err()
+}
+
+// Whoever waits for another change waits no longer than he has time.
+func TestChangesWaitNoLongerThanTheirCallers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, err := readonly.New(hung{readonly.NewMemory()}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		patient, give := context.WithTimeout(t.Context(), time.Minute)
+		defer give()
+		go s.Enable(patient, readonly.Change{})
+		synctest.Wait()
+		began := time.Now()
+		hasty, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := s.Disable(hasty, "test"); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) != time.Second {
+			t.Errorf("Disable = %v after %v", err, time.Since(began))
+		}
+	})
+}
