@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -64,14 +65,20 @@ func (s *Switch) Ready(context.Context) error {
 }
 
 func (s *Switch) watch(ctx context.Context, wake chan<- struct{}) error {
+	var told atomic.Bool // of the failure that lasts
 	for ctx.Err() == nil {
 		err := s.store.Watch(ctx, func() {
+			told.Store(false)
 			select {
 			case wake <- struct{}{}:
 			default:
 			}
 		})
-		if err != nil && ctx.Err() == nil {
+		switch {
+		case err == nil || ctx.Err() != nil:
+		case told.Swap(true):
+			s.failures.WithLabelValues("readonly", "watch").Inc()
+		default:
 			s.failed("watch", err)
 		}
 		select {
