@@ -75,15 +75,19 @@ func (s *Switch) settled(r Report) bool {
 	return r.Held
 }
 
+// What instances acknowledge is looked at soon, because most answer at once, and then less and less often.
+const (
+	firstLook = time.Millisecond
+	lastLook  = 20 * time.Millisecond
+)
+
 // await reports as soon as nothing more is to come, or when Options.AckWait is over.
 func (s *Switch) await(ctx context.Context, state State) (Report, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.options.AckWait)
 	defer cancel()
 	s.acknowledge(ctx)
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
 	var last Report
-	for {
+	for wait := firstLook; ; wait = min(2*wait, lastLook) {
 		report, err := s.Report(ctx)
 		if err == nil {
 			last = report
@@ -95,7 +99,7 @@ func (s *Switch) await(ctx context.Context, state State) (Report, error) {
 			return report, nil
 		}
 		select {
-		case <-tick.C:
+		case <-time.After(wait):
 		case <-ctx.Done():
 			if last.Phase == "" {
 				return Report{}, fmt.Errorf("readonly: epoch %d is stored, but who obeys it is unknown: %w", state.Epoch, context.Cause(ctx))
