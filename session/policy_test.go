@@ -290,11 +290,21 @@ func FuzzCookie(f *testing.F) {
 	f.Add("session=" + tokenA)
 	f.Add("session=" + tokenA + "; session=" + tokenB)
 	f.Add("session=#" + tokenA + "; session")
+	f.Add(" other=1;\tsession = \"" + tokenA + "\" ;session=" + tokenA)
 	f.Fuzz(func(t *testing.T, header string) {
 		r := httptest.NewRequest(http.MethodGet, "/", nil)
 		r.Header.Set("Cookie", header)
 		if token := m.cookie(r); token != "" && (!wellFormed(token) || !strings.Contains(header, token)) {
 			t.Errorf("took %q from %q", token, header)
+		}
+		tokens := map[string]bool{}
+		for _, c := range r.CookiesNamed("session") {
+			if wellFormed(c.Value) {
+				tokens[c.Value] = true
+			}
+		}
+		if got := m.cookie(r); len(tokens) == 1 && !tokens[got] || len(tokens) != 1 && got != "" {
+			t.Errorf("took %q from %q, net/http %v", got, header, tokens)
 		}
 	})
 }

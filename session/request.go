@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -150,18 +151,28 @@ func (q *request) snapshot() snapshot {
 }
 
 // cookie returns the request's session token, or the empty string if there is none of the right form. Of two different
-// ones neither is trusted.
+// ones neither is trusted. It reads what http.Request.CookiesNamed reads, and keeps nothing.
 func (m *Manager) cookie(r *http.Request) string {
+	const space = " \t\r\n"
 	token := ""
-	for _, c := range r.CookiesNamed(m.scs.Cookie.Name) {
-		switch {
-		case !wellFormed(c.Value):
-			m.count("cookie", "malformed")
-		case token != "" && token != c.Value:
-			m.count("cookie", "ambiguous")
-			return ""
-		default:
-			token = c.Value
+	for _, line := range r.Header["Cookie"] {
+		for part := range strings.SplitSeq(line, ";") {
+			name, value, _ := strings.Cut(strings.Trim(part, space), "=")
+			if strings.Trim(name, space) != m.scs.Cookie.Name {
+				continue
+			}
+			if len(value) > 1 && value[0] == '"' && value[len(value)-1] == '"' {
+				value = value[1 : len(value)-1]
+			}
+			switch {
+			case !wellFormed(value):
+				m.count("cookie", "malformed")
+			case token != "" && token != value:
+				m.count("cookie", "ambiguous")
+				return ""
+			default:
+				token = value
+			}
 		}
 	}
 	return token
