@@ -107,8 +107,9 @@ func (a *alarms) Gather() ([]*dto.MetricFamily, error) {
 	if a.seen != nil {
 		a.judge(a.capacity.Dashboard())
 	}
+	// With the half interval that a tick's own time may be before it, less than the three after which a report counts no more.
 	if n := a.draw("late", a.now()); n%12 == 0 {
-		time.Sleep(time.Duration(n % uint64(14*time.Second)))
+		time.Sleep(time.Duration(n % uint64(12*time.Second)))
 	}
 	a.lock.Lock()
 	defer a.lock.Unlock()
