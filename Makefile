@@ -34,7 +34,7 @@ TARGET ?= http://localhost:3000
 ADMIN  ?= http://localhost:3002
 
 .DEFAULT_GOAL := help
-.PHONY: help demo incident test check vuln known-weaknesses race bench bench-go curves agree soak overload simulate history apidiff fuzz cache-history golden mutate loadtest artillery smoke perf-db perf-cache generate
+.PHONY: help demo incident test check vuln known-weaknesses race bench bench-go curves agree soak overload simulate history apidiff fuzz cache-history golden mutate loadtest artillery grafana smoke perf-db perf-cache generate
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -128,6 +128,10 @@ loadtest: ## Load a running platform by PROFILE (baseline or distributed); TARGE
 artillery: ## The same with artillery, which npm fetches
 	cd examples/loadtest && ARTILLERY_DISABLE_TELEMETRY=1 PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD=1 npx --yes $(ARTILLERY) run --target $(TARGET) \
 		$(if $(ENVIRONMENT),--environment $(ENVIRONMENT)) load-test-$(PROFILE).yml
+
+grafana: ## Check the dashboard against Grafana's own types, which npm fetches
+	@check=$$(mktemp -d) && trap 'rm -rf $$check' EXIT && cp examples/deploy/grafana/check/* $$check && cd $$check && \
+	npm install --silent --no-audit --no-fund && node check.mjs $(CURDIR)/metrics/testdata/dashboard.golden.json
 
 smoke: ## Check in seconds that a running platform works; TARGET, ADMIN and ADMIN_TOKEN say where it is
 	@TARGET=$(TARGET) ADMIN=$(ADMIN) $(GO) run ./examples/loadtest smoke
