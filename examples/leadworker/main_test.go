@@ -62,6 +62,17 @@ func TestWorker(t *testing.T) {
 
 	stop := startWorker(t)
 	await(t, "the schema is missed", func() error { return answers(admin, http.StatusServiceUnavailable, `"failing":["schema"]`) })
+	if _, err := jobs.Enqueue(t.Context(), lead.ScoreLead{ID: "6f1f1d0e-7a3c-4b55-9f0e-0d8a5f0c2b11"}); err != nil {
+		t.Fatal(err)
+	}
+	for range 50 { // fetched too early, it would have failed an attempt by then
+		if err := errors.Join(answers(admin, http.StatusServiceUnavailable, `"failing":["schema"]`), queued(t, jobs, 1, 0)); err != nil {
+			t.Fatalf("without a schema: %v", err)
+		}
+	}
+	if n, err := jobs.Purge(t.Context(), lead.QueueLeads, queue.Waiting); n != 1 || err != nil {
+		t.Fatalf("Purge = %d, %v", n, err)
+	}
 	if err := lead.Migrate(t.Context(), url); err != nil {
 		t.Fatal(err)
 	}
