@@ -66,6 +66,21 @@ func TestGrowthIsOfTheLastSixHours(t *testing.T) {
 	}
 }
 
+// Who was asleep for six hours knows the sizes at both ends of them.
+func TestGrowthOverALongGap(t *testing.T) {
+	growth := metric(t, "db_size_growth")
+	w := newWindow([]KeyMetric{growth}, 5*time.Minute, false)
+	for _, at := range []time.Duration{-time.Second, slowSpan * time.Millisecond} {
+		p := points{}
+		p.at(growth.ID, "app", 1)[0] = 1e9 + 4000*at.Round(time.Hour).Hours()
+		now := epoch.Add(at)
+		w.add(frame{at: now, readings: map[string]*reading{"a": {At: now.UnixMilli(), Points: p}}})
+	}
+	if got := w.values(growth, "")["app"]; math.Abs(got-24*4000) > 1e-6 {
+		t.Errorf("%v a day, want %v", got, 24*4000)
+	}
+}
+
 func TestGrowthByLeastSquares(t *testing.T) {
 	for name, test := range map[string]struct {
 		values []float64

@@ -65,9 +65,10 @@ func (w *window) add(f frame) {
 	if w.latest.at.IsZero() || now < before {
 		clear(w.groups)
 		clear(w.sources)
-		w.since, before = f.at, now
+		w.since = f.at
 	}
-	for at := before - before%slowStep + slowStep; at < now; at += slowStep {
+	missed := max(before, now-slowSpan-1) // a clock that is set may leap over years
+	for at := missed - missed%slowStep + slowStep; at < now; at += slowStep {
 		w.keepSlow(at)
 	}
 	for name, r := range f.readings {
