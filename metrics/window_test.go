@@ -105,7 +105,7 @@ func TestWindowOverTheFleet(t *testing.T) {
 			got := 0.0
 			for _, t := range w.groups["api_throughput"][""].tracks {
 				if lo := w.from(t.times, w.latest.at.UnixMilli()); t.of(test.only) && lo < len(t.times) {
-					gained := []float64{0}
+					gained := make([]float64, t.width)
 					t.gain(gained, lo)
 					got += gained[0]
 				}
