@@ -190,5 +190,5 @@ mutate: ## Break routing, scaling, thresholds, tokens and the alert evaluator in
 	$(GO) run ./internal/mutate -dir queue -least 0.9 -run '^(TestDecide.*|TestScaleMemory|TestScaleReplay|TestScaleRuleBounds)$$' scale.go
 	$(GO) run ./internal/mutate -dir metrics -least 0.9 -run '^(TestLevel|TestThresholds|TestMuted|TestKeyMetricsAreValid|TestValidate)$$' threshold.go
 	$(GO) run ./internal/mutate -dir metrics -least 0.95 \
-		-run '^(TestReplayGolden|TestAlert.*|TestBucketQuantile|TestWindow.*|TestGrowth|TestEvaluat.*)$$' \
+		-run '^(TestReplayGolden|TestAlert.*|TestBucketQuantile|TestRateIs.*|TestTrack.*|TestWindow.*|TestGrowth.*|TestEvaluat.*)$$' \
 		rate.go track.go quantile.go trend.go value.go window.go alertstate.go

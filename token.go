@@ -118,12 +118,12 @@ func ParseToken(s string) (Token, error) {
 	if s == "" {
 		return Token{}, nil
 	}
-	system, rest, ok1 := strings.Cut(s, ":")
+	system, rest, _ := strings.Cut(s, ":")
 	if nonce, ok := strings.CutPrefix(rest, "?"); ok {
 		return parseUnknown(system, nonce)
 	}
-	timeline, lsn, ok2 := strings.Cut(rest, ":")
-	if !ok1 || !ok2 {
+	timeline, lsn, ok := strings.Cut(rest, ":")
+	if !ok {
 		return Token{}, fmt.Errorf("%w: %q, want system:timeline:position", ErrToken, clip(s))
 	}
 	sys, err := parseNumber(system, 10, 64)

@@ -88,6 +88,16 @@ func TestTokenCovers(t *testing.T) {
 	}
 }
 
+func TestParseTokenRepeatsOnlyTheBeginningOfALongOne(t *testing.T) {
+	most := strings.Repeat("x", 64)
+	if _, err := ParseToken(most); err == nil || !strings.Contains(err.Error(), `"`+most+`"`) {
+		t.Errorf("ParseToken of 64 letters: %v, want all of them in it", err)
+	}
+	if _, err := ParseToken(most + "y"); err == nil || !strings.Contains(err.Error(), `"`+most+`…"`) {
+		t.Errorf("ParseToken of 65 letters: %v, want 64 of them in it", err)
+	}
+}
+
 func TestTokenInJSON(t *testing.T) {
 	type carrier struct{ T Token }
 	in := carrier{Token{7, 2, 0x10}}

@@ -97,6 +97,33 @@ func TestEndIsToldOfAnAlertThatIsPendingAnew(t *testing.T) {
 	}
 }
 
+func TestAlertIsInhibitedByTheCriticalOneOnly(t *testing.T) {
+	m := metric(t, "queue_depth") // warning after 5 min, critical after 2
+	a, v := alerts{}, results{m.ID: {"normal": 1200}}
+	for i := range 22 {
+		if i == 11 {
+			v[m.ID]["normal"] = 6000
+		}
+		a.tick(epoch.Add(time.Duration(i)*30*time.Second), []KeyMetric{m}, v)
+		inhibited := map[string]bool{}
+		for _, alert := range a.list("") {
+			if alert.State == "firing" {
+				inhibited[alert.Severity.String()] = alert.Inhibited
+			}
+		}
+		want := map[string]bool{}
+		if i >= 10 {
+			want["warning"] = i >= 15
+		}
+		if i >= 15 {
+			want["critical"] = false
+		}
+		if diff := cmp.Diff(want, inhibited); diff != "" {
+			t.Errorf("tick %d: firing and inhibited: %s", i, diff)
+		}
+	}
+}
+
 func TestAlertList(t *testing.T) {
 	table := KeyMetrics().Rows
 	a := alerts{}

@@ -70,7 +70,7 @@ func (a alerts) tick(now time.Time, table []KeyMetric, values results) {
 // alerts says whether a value is past a bound and nothing speaks against the alert: too few events, or another metric.
 func (m *KeyMetric) alerts(t Threshold, value float64, scope string, values results) bool {
 	return m.Op.past(value, t.Value) && // false for NaN
-		(m.MinEvents <= 0 || values[m.eventsKey()][scope] >= m.MinEvents) &&
+		values[m.eventsKey()][scope] >= m.MinEvents &&
 		(m.Unless == "" || !m.muted(scope, values))
 }
 

@@ -286,7 +286,7 @@ func TestCapacityDistrustsTheStore(t *testing.T) {
 			"negative": `{"v":2,"points":{"api_throughput":{"":[-1]}}}`,
 			"time":     `{"v":2,"started":5,"at":1}`,
 			"large":    strings.Repeat("x", maxSnapshot+1),
-			"shape":    `{"v":2,"points":{"api_throughput":{"":[1,2,3]},"api_latency_p95":{"":[]},"unheard_of":{"":[1]},"db_pool_utilization":{"p":null}}}`,
+			"shape":    `{"v":2,"points":{"api_throughput":{"":[1,2,3]},"api_latency_p95":{"":[]},"unheard_of":{"":[1]},"unknown":{"":[]},"db_pool_utilization":{"p":null}}}`,
 		} {
 			store.blobs[name], store.until[name] = []byte(blob), time.Now().Add(time.Hour)
 		}

@@ -12,11 +12,10 @@ const almostEqual = 1e-12
 // monotonic in place.
 func (a arithmetic) bucketQuantile(q float64, bounds, counts []float64) float64 {
 	a.monotonic(counts)
-	total := counts[len(counts)-1]
-	if total == 0 || math.IsNaN(total) || len(bounds) == 0 {
+	if len(bounds) == 0 {
 		return math.NaN()
 	}
-	rank := q * total
+	rank := q * counts[len(counts)-1]
 	b := sort.Search(len(bounds), func(i int) bool { return counts[i] >= rank })
 	if b == len(bounds) {
 		return bounds[b-1] // #nosec G602 -- one count more than bounds, of which there are some
@@ -27,25 +26,20 @@ func (a arithmetic) bucketQuantile(q float64, bounds, counts []float64) float64 
 		count -= counts[b-1]
 		rank -= counts[b-1]
 	}
-	return start + (bounds[b]-start)*(rank/count)
+	return start + (bounds[b]-start)*(rank/count) // NaN of nothing: 0/0
 }
 
 // monotonic raises a count that is below the one before: the sums of rates have noise, and instances whose buckets were
 // not read at the same moment have more.
 func (a arithmetic) monotonic(counts []float64) {
 	before := counts[0]
-	for i, n := range counts[1:] {
-		if n < before || a.leftOpen && noise(before, n) {
-			counts[i+1] = before
-			continue
+	for i, n := range counts {
+		if a.leftOpen && noise(before, n) {
+			n = before
 		}
-		before = n
+		before = max(before, n)
+		counts[i] = before
 	}
 }
 
-func noise(x, y float64) bool {
-	if x == y || x == 0 || y == 0 {
-		return false
-	}
-	return math.Abs(x-y)/min(x+y, math.MaxFloat64) < almostEqual
-}
+func noise(x, y float64) bool { return math.Abs(x-y)/(x+y) < almostEqual }

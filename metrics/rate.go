@@ -14,12 +14,17 @@ type arithmetic struct {
 	leftOpen bool
 }
 
-// from is the index of the first sample within the range that ends at now.
-func (a arithmetic) from(times []int64, now int64) int {
-	start := now - a.span
+// begin is the earliest time that is within a range that starts at start.
+func (a arithmetic) begin(start int64) int64 {
 	if a.leftOpen {
 		start++
 	}
+	return start
+}
+
+// from is the index of the first sample within the range that ends at now.
+func (a arithmetic) from(times []int64, now int64) int {
+	start := a.begin(now - a.span)
 	return sort.Search(len(times), func(i int) bool { return times[i] >= start })
 }
 
@@ -70,10 +75,8 @@ func (a arithmetic) start(start, threshold, mean, sampled, begin, gained float64
 	if a.leftOpen && start >= threshold { // Prometheus 3 looks at the threshold first
 		start = mean / 2
 	}
-	if gained > 0 && begin >= 0 {
-		if zero := sampled * (begin / gained); zero < start {
-			start = zero
-		}
+	if zero := sampled * (begin / gained); zero >= 0 { // not NaN, as without a gain
+		start = min(start, zero)
 	}
 	if start >= threshold {
 		start = mean / 2

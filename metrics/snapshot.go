@@ -68,11 +68,16 @@ func decode(blob []byte, widths map[string]int) (*reading, error) {
 		}
 	}
 	for id, scopes := range r.Points {
+		width, known := widths[id]
+		if !known {
+			delete(r.Points, id)
+			continue
+		}
 		if len(scopes) > maxScopes {
 			return nil, fmt.Errorf("metrics: a snapshot has %d values of %s", len(scopes), id)
 		}
 		for scope, numbers := range scopes {
-			if len(numbers) != widths[id] {
+			if len(numbers) != width {
 				delete(scopes, scope)
 				continue
 			}

@@ -87,6 +87,11 @@ func TestValidate(t *testing.T) {
 			}
 		})
 	}
+	m := metric(t, "api_latency_p95")
+	m.Warning = m.Series.Buckets[0]
+	if err := m.validate(); err != nil {
+		t.Errorf("a threshold at the first boundary: %v", err)
+	}
 }
 
 // What the table says of a metric, without a value.

@@ -12,29 +12,21 @@ type track struct {
 	slow     []slowSample
 }
 
+// of says whether the track is one of those asked for: all, or only one instance's.
+func (t *track) of(only string) bool { return only == "" || t.instance == only }
+
 func (t *track) sample(i int) []float64 { return t.numbers[i*t.width : (i+1)*t.width] }
 
 func (t *track) last() []float64 { return t.sample(len(t.times) - 1) }
 
 // put adds a sample. One that is not newer than the last is left out, as Prometheus does.
 func (t *track) put(at int64, numbers []float64) {
-	if n := len(t.times); n > 0 && at <= t.times[n-1] || len(numbers) != t.width {
+	if n := len(t.times); n > 0 && at <= t.times[n-1] {
 		return
 	}
 	t.times = append(t.times, at)
 	t.numbers = append(t.numbers, numbers...)
 	t.stale = false
-}
-
-// zero adds a sample of zeros.
-func (t *track) zero(at int64) {
-	if n := len(t.times); n > 0 && at <= t.times[n-1] {
-		return
-	}
-	t.times = append(t.times, at)
-	for range t.width {
-		t.numbers = append(t.numbers, 0)
-	}
 }
 
 // forget drops the samples before a time, and keeps the memory.
@@ -43,10 +35,8 @@ func (t *track) forget(before int64) {
 	for drop < len(t.times) && t.times[drop] < before {
 		drop++
 	}
-	if drop > 0 {
-		t.times = slices.Delete(t.times, 0, drop)
-		t.numbers = slices.Delete(t.numbers, 0, drop*t.width)
-	}
+	t.times = slices.Delete(t.times, 0, drop)
+	t.numbers = slices.Delete(t.numbers, 0, drop*t.width)
 }
 
 // gain writes what each number has gained since sample lo. A number that is lower than before began again at zero.

@@ -1,11 +1,11 @@
 package metrics
 
-import "math"
-
 // The growth of slow gauges is their slope over hours of samples at whole steps of the clock: deriv over [6h:5m].
 const (
 	slowStep = 5 * 60 * 1000
 	slowSpan = 6 * 60 * 60 * 1000
+	// none is at a step without a value: no gauge is below zero.
+	none = -1.0
 )
 
 type slowSample struct {
@@ -28,35 +28,32 @@ func (t *track) keepSlow(a arithmetic, at int64) {
 // slope is the slope per second of the largest of several tracks at each step, by least squares, and whether there are
 // two steps to tell it from.
 func (a arithmetic) slope(tracks []*track, only string, now int64) (float64, bool) {
-	start := now - slowSpan
-	step := start - start%slowStep
-	if step < start || a.leftOpen && step == start {
-		step += slowStep
-	}
+	start := a.begin(now - slowSpan)
 	var steps [slowSpan/slowStep + 1]float64
 	for i := range steps {
-		steps[i] = math.NaN()
+		steps[i] = none
 	}
 	for _, t := range tracks {
-		if only != "" && t.instance != only {
+		if !t.of(only) {
 			continue
 		}
 		for _, s := range t.slow {
-			if i := (s.at - step) / slowStep; s.at >= step && s.at <= now && !(steps[i] >= s.value) {
-				steps[i] = s.value
+			if s.at >= start {
+				i := (s.at - start) / slowStep
+				steps[i] = max(steps[i], s.value)
 			}
 		}
 	}
 	return leastSquares(steps[:])
 }
 
-// leastSquares is the slope of values a step apart, those that are NaN left out. Sums are compensated as Prometheus's
+// leastSquares is the slope of values a step apart, those that are none left out. Sums are compensated as Prometheus's
 // are, so that large sizes with small changes keep their digits.
 func leastSquares(values []float64) (perSecond float64, ok bool) {
 	var x, y, xy, xx kahan
 	n, first, origin, constant := 0.0, 0.0, 0, true
 	for i, v := range values {
-		if math.IsNaN(v) {
+		if v == none {
 			continue
 		}
 		if n == 0 {
@@ -81,16 +78,14 @@ func leastSquares(values []float64) (perSecond float64, ok bool) {
 	return covariance / variance, true
 }
 
-// kahan is a sum with Neumaier's compensation.
+// kahan is a sum with Neumaier's compensation: it keeps what each addition lost. That is told as Knuth does, without
+// asking which of the two is the larger.
 type kahan struct{ sum, lost float64 }
 
 func (k *kahan) add(v float64) {
 	t := k.sum + v
-	if math.Abs(k.sum) >= math.Abs(v) {
-		k.lost += (k.sum - t) + v
-	} else {
-		k.lost += (v - t) + k.sum
-	}
+	added := t - k.sum
+	k.lost += (k.sum - (t - added)) + (v - added)
 	k.sum = t
 }
 

@@ -1,7 +1,5 @@
 package metrics
 
-import "math"
-
 // results are what the table's rules record: a number by metric and scope. A scope without a value is absent, or NaN.
 type results map[string]map[string]float64
 
@@ -10,7 +8,7 @@ func (w *window) evaluate(v results, table []KeyMetric, only string) {
 	for i := range table {
 		m := &table[i]
 		w.write(v.clear(m.ID), m, only)
-		if m.MinEvents > 0 {
+		if m.MinEvents != 0 {
 			w.events(v.clear(m.eventsKey()), m, only)
 		}
 	}
@@ -83,7 +81,7 @@ func (w *window) sum(m *KeyMetric, g *group, only string, of func([]float64, *tr
 	sum, one := w.scratch[0][:m.width()], w.scratch[1][:m.width()]
 	clear(sum)
 	for _, t := range g.tracks {
-		if only != "" && t.instance != only || t.width != len(one) || !of(one, t, w.latest.at.UnixMilli()) {
+		if !t.of(only) || !of(one, t, w.latest.at.UnixMilli()) {
 			continue
 		}
 		for i, n := range one {
@@ -98,13 +96,14 @@ func (w *window) sum(m *KeyMetric, g *group, only string, of func([]float64, *tr
 	return sum, known
 }
 
+// largest is that of the instances' gauges, none of which is below zero.
 func (w *window) largest(g *group, only string, now int64) (largest float64, known bool) {
 	for _, t := range g.tracks {
-		if only != "" && t.instance != only {
+		if !t.of(only) {
 			continue
 		}
-		if value, ok := t.gauge(w.arithmetic, now); ok && (!known || largest < value) {
-			largest, known = value, true
+		if value, ok := t.gauge(w.arithmetic, now); ok {
+			largest, known = max(largest, value), true
 		}
 	}
 	return largest, known
@@ -116,11 +115,7 @@ func (w *window) compute(m *KeyMetric, rates []float64) float64 {
 	case Quantile:
 		return w.bucketQuantile(m.Param, m.Series.Buckets, rates)
 	case Share:
-		total := rates[0] + rates[1]
-		if !(total > 0) {
-			return math.NaN()
-		}
-		return rates[0] / total
+		return rates[0] / (rates[0] + rates[1]) // NaN of nothing: 0/0
 	case OverPerMinute:
 		return 60 * (rates[0] - rates[1])
 	}

@@ -1,7 +1,6 @@
 package metrics
 
 import (
-	"maps"
 	"slices"
 	"time"
 )
@@ -63,15 +62,13 @@ func newWindow(table []KeyMetric, length time.Duration, leftOpen bool) window {
 // add takes a frame. One that is older than the last means that the clock was set back: all begins anew.
 func (w *window) add(f frame) {
 	now, before := f.at.UnixMilli(), w.latest.at.UnixMilli()
-	switch {
-	case w.latest.at.IsZero():
-		w.since, before = f.at, now
-	case now < before:
+	if w.latest.at.IsZero() || now < before {
 		clear(w.groups)
 		clear(w.sources)
-		w.since, before = f.at, now
+		w.since = f.at
 	}
-	for at := before - before%slowStep + slowStep; at < now; at += slowStep {
+	missed := max(before, now-slowSpan-1) // a clock that is set may leap over years
+	for at := missed - missed%slowStep + slowStep; at < now; at += slowStep {
 		w.keepSlow(at)
 	}
 	for name, r := range f.readings {
@@ -112,13 +109,13 @@ func (w *window) read(name string, r *reading, now int64) {
 		m := w.table[id]
 		for scope, numbers := range scopes {
 			t := w.track(id, scope, name, len(numbers))
-			if (m == nil || m.counts()) && s.begins(id, scope) {
+			if m.counts() && s.begins(id, scope) {
 				zero := s.began
 				if alive { // it has appeared since we looked last
 					zero = s.at
 				}
-				if zero < at && zero >= now-w.span {
-					t.zero(zero)
+				if zero < at {
+					t.put(zero, make([]float64, len(numbers)))
 				}
 			}
 			t.put(at, numbers)
@@ -143,9 +140,11 @@ func (s *source) begins(id, scope string) bool {
 // taken is when a reading was taken, on our clock. It is read up to an interval later, and how much later varies: the
 // shortest delay seen tells how far the clocks are apart.
 func (s *source) taken(r *reading, now int64, alive bool) int64 {
-	if delay := now - r.At; !alive || delay < s.shift || delay > s.shift+longestDelay {
+	delay := now - r.At
+	if !alive || delay > s.shift+longestDelay {
 		s.shift = delay
 	}
+	s.shift = min(s.shift, delay)
 	return r.At + s.shift
 }
 
@@ -196,11 +195,11 @@ func (w *window) end(readings map[string]*reading, now int64) {
 }
 
 func (w *window) keepSlow(at int64) {
-	for id, scopes := range w.groups {
-		if m := w.table[id]; m == nil || m.Statistic != GrowthPerDay {
+	for id, m := range w.table {
+		if m.Statistic != GrowthPerDay {
 			continue
 		}
-		for _, g := range scopes {
+		for _, g := range w.groups[id] {
 			for _, t := range g.tracks {
 				t.keepSlow(w.arithmetic, at)
 			}
@@ -212,16 +211,10 @@ func (w *window) keepSlow(at int64) {
 func (w *window) forget(before int64) {
 	for _, scopes := range w.groups {
 		for scope, g := range scopes {
-			empty := 0
 			for _, t := range g.tracks {
 				t.forget(before)
-				if t.empty() {
-					empty++
-				}
 			}
-			if empty > 0 {
-				g.tracks = slices.DeleteFunc(g.tracks, (*track).empty)
-			}
+			g.tracks = slices.DeleteFunc(g.tracks, (*track).empty)
 			if len(g.tracks) == 0 {
 				delete(scopes, scope)
 			}
@@ -236,16 +229,4 @@ func (w *window) newest() frame { return w.latest }
 // elapsed is the time that the window has seen, up to its length.
 func (w *window) elapsed() time.Duration {
 	return min(time.Duration(w.span)*time.Millisecond, w.latest.at.Sub(w.since))
-}
-
-// instances lists those seen in the window; only, where it is not empty, restricts it to one.
-func (w *window) instances(only string) []string {
-	var list []string
-	for name := range maps.Keys(w.sources) {
-		if only == "" || name == only {
-			list = append(list, name)
-		}
-	}
-	slices.Sort(list)
-	return list
 }

@@ -10,45 +10,28 @@ import (
 
 var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
-func TestBucketQuantile(t *testing.T) {
-	bounds := []float64{.1, .2, .5}
-	for name, test := range map[string]struct {
-		q      float64
-		counts []float64
-		want   float64
-	}{
-		"exactly at a boundary":   {.95, []float64{0, 95, 100, 100}, .2},
-		"one fewer":               {.95, []float64{0, 94, 100, 100}, .25},
-		"in the first bucket":     {.5, []float64{100, 100, 100, 100}, .05},
-		"above the last boundary": {.95, []float64{0, 0, 0, 100}, .5},
-		"empty buckets between":   {.95, []float64{10, 10, 100, 100}, .2 + .3*85/90},
-		"at one, the rest far":    {.95, []float64{0, 95, 95, 100}, .2},
-		"nothing":                 {.95, []float64{0, 0, 0, 0}, math.NaN()},
-	} {
-		got := arithmetic{}.bucketQuantile(test.q, bounds, test.counts)
-		if math.Abs(got-test.want) > 1e-12 && !(math.IsNaN(got) && math.IsNaN(test.want)) {
-			t.Errorf("%s: %v, want %v", name, got, test.want)
-		}
-	}
-}
-
 // at is one instance's throughput and pool as frames tell it: started and seen in seconds, -1 for not there.
 type at struct{ started, second, requests, pool float64 }
 
 func windowOf(length time.Duration, frames ...map[string]at) *window {
 	w := newWindow(KeyMetrics().Rows, length, false)
 	for i, f := range frames {
-		readings := map[string]*reading{}
-		for name, a := range f {
-			r := &reading{Started: int64(a.started * 1000), At: int64(a.second * 1000), Points: points{}}
-			r.Points.at("api_throughput", "", 1)[0] = a.requests
-			r.Points.at("db_pool_utilization", "app", 1)[0] = a.pool
-			r.Points.at("cache_evictions", "r1", 1)[0] = a.requests
-			readings[name] = r
-		}
-		w.add(frame{epoch.Add(time.Duration(i) * 10 * time.Second), readings, false})
+		w.see(float64(10*i), f)
 	}
 	return &w
+}
+
+// see adds a frame at a second of our clock.
+func (w *window) see(second float64, f map[string]at) {
+	readings := map[string]*reading{}
+	for name, a := range f {
+		r := &reading{Started: int64(a.started * 1000), At: int64(a.second * 1000), Points: points{}}
+		r.Points.at("api_throughput", "", 1)[0] = a.requests
+		r.Points.at("db_pool_utilization", "app", 1)[0] = a.pool
+		r.Points.at("cache_evictions", "r1", 1)[0] = a.requests
+		readings[name] = r
+	}
+	w.add(frame{epoch.Add(time.Duration(second * float64(time.Second))), readings, false})
 }
 
 func TestWindowOverTheFleet(t *testing.T) {
@@ -88,6 +71,22 @@ func TestWindowOverTheFleet(t *testing.T) {
 			{"a": {-100, 0, 50, .1}},
 			{"a": {-100, 10, 50, .1}, "b": {4, 10, 5, .1}},
 		}, 5},
+		"one whose first counts came at its very beginning": {"", []map[string]at{
+			{"a": {0, 0, 5, .1}},
+			{"a": {0, 10, 8, .1}},
+		}, 3},
+		"a new one that is as old as the window": {"", []map[string]at{
+			{"b": {-100, 0, 50, .1}}, {"b": {-100, 10, 50, .1}}, {"b": {-100, 20, 50, .1}},
+			{"b": {-100, 30, 50, .1}, "a": {0, 30, 5, .1}},
+		}, 5},
+		"a restarted one that claims to be older than it can be": {"", []map[string]at{
+			{"a": {-100, 0, 50, .1}},
+			{"a": {-5, 10, 55, .1}},
+		}, 55},
+		"one restarts where the clock is half a minute behind": {"", []map[string]at{
+			{"a": {-100, 0, 50, .1}},
+			{"a": {-27, -20, 3, .1}},
+		}, 3},
 		"an old one seen late does not": {"", []map[string]at{
 			{"a": {-100, 0, 50, .1}},
 			{"a": {-100, 10, 50, .1}, "b": {-1000, 10, 1e6, .1}},
@@ -104,9 +103,11 @@ func TestWindowOverTheFleet(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := windowOf(30*time.Second, test.frames...)
 			got := 0.0
-			for _, name := range w.instances(test.only) {
-				for _, sum := range w.gained(name, "api_throughput") {
-					got += sum[0]
+			for _, t := range w.groups["api_throughput"][""].tracks {
+				if lo := w.from(t.times, w.latest.at.UnixMilli()); t.of(test.only) && lo < len(t.times) {
+					gained := make([]float64, t.width)
+					t.gain(gained, lo)
+					got += gained[0]
 				}
 			}
 			if math.Abs(got-test.requests) > 1e-9 {
@@ -125,6 +126,9 @@ func TestWindowTakesTheLargestOfWhatEachInstanceSees(t *testing.T) {
 	}
 	if diff := cmp.Diff(map[string]float64{"app": .1}, w.values(metric(t, "db_pool_utilization"), "b")); diff != "" {
 		t.Errorf("pool of b: %s", diff)
+	}
+	if got := w.values(metric(t, "api_throughput"), "b")[""]; got != 190./60 {
+		t.Errorf("throughput of b: %v a second, want 190 in a minute", got)
 	}
 	if got := w.values(metric(t, "cache_evictions"), "")["r1"]; got != 200./60 {
 		t.Errorf("evictions of one server, seen by two: %v a second, want 200 in a minute", got)
@@ -163,35 +167,89 @@ func TestWindowUsesTheTimeOfTheSnapshot(t *testing.T) {
 	}
 }
 
-func TestGrowth(t *testing.T) {
-	w := newWindow(KeyMetrics().Rows, 5*time.Minute, false)
-	growth := metric(t, "db_size_growth")
-	for i := range 500 {
-		p := points{}
-		p.at(growth.ID, "app", 1)[0] = 1e6 + 1000*float64(i) // a minute: 1.44 MB a day
-		w.add(frame{at: epoch.Add(time.Duration(i) * time.Minute), readings: map[string]*reading{"a": {At: int64(i), Points: p}}})
-		if got, known := w.values(growth, "")["app"]; known != (i >= 5) || known && math.Abs(got-1.44e6) > 1 {
-			t.Fatalf("after %d minutes the growth is %v, known: %v", i, got, known)
-		}
+// The first snapshot came four seconds late. When the next ones are not, it is known that they are of now: what they
+// count leaves the window when it should.
+func TestWindowLearnsThatTheFirstSnapshotWasLate(t *testing.T) {
+	w := newWindow(KeyMetrics().Rows, time.Minute, false)
+	w.see(4, map[string]at{"a": {-1000, 0, 0, 0}})
+	w.see(10, map[string]at{"a": {-1000, 10, 0, 0}})
+	for second := 20.; second <= 70; second += 10 {
+		w.see(second, map[string]at{"a": {-1000, second, 100, 0}})
 	}
-	if n := len(w.groups[growth.ID]["app"].tracks[0].slow); n != 73 {
-		t.Errorf("%d samples are kept, want those of six hours", n)
+	if got := w.values(metric(t, "api_throughput"), "")[""]; math.Abs(got-100./60) > 1e-12 {
+		t.Errorf("throughput %v, want 100 in a minute", got)
+	}
+	w.see(72, map[string]at{"a": {-1000, 72, 100, 0}})
+	if got := w.values(metric(t, "api_throughput"), "")[""]; got != 0 {
+		t.Errorf("throughput %v, want 0: it was more than a minute ago", got)
 	}
 }
 
-// gained is what an instance has counted of a metric within the window by scope, without any extrapolation.
-func (w *window) gained(instance, id string) map[string][]float64 {
-	out := map[string][]float64{}
-	for scope, g := range w.groups[id] {
-		for _, t := range g.tracks {
-			if lo := w.from(t.times, w.latest.at.UnixMilli()); t.instance == instance && lo < len(t.times) {
-				sum := make([]float64, t.width)
-				t.gain(sum, lo)
-				out[scope] = sum
+// How late a snapshot may be is a limit: beyond it a clock was set, and the snapshot is taken for new.
+func TestWindowTellsLatenessFromAClockThatWasSet(t *testing.T) {
+	for late, want := range map[float64]float64{
+		60:     100. * (10 + 5) / 10 / 300, // the sample is of second 10, and half an interval is added at the end
+		60.001: 100. / 300,                 // it is of now
+	} {
+		w := windowOf(5*time.Minute, map[string]at{"a": {-1000, 0, 0, 0}})
+		w.see(10+late, map[string]at{"a": {-1000, 10, 100, 0}})
+		if got := w.values(metric(t, "api_throughput"), "")[""]; math.Abs(got-want) > 1e-12 {
+			t.Errorf("%v s late: throughput %v, want %v", late, got, want)
+		}
+	}
+}
+
+func TestWindowBeginsAnewWhenTheClockIsSetBack(t *testing.T) {
+	w := newWindow(KeyMetrics().Rows, 5*time.Minute, false)
+	w.see(100, map[string]at{"a": {-1000, 100, 50, 0}})
+	w.see(110, map[string]at{"a": {-1000, 110, 90, 0}})
+	w.see(110, nil) // the same moment is not back
+	if got := w.values(metric(t, "api_throughput"), "")[""]; math.Abs(got-40.*(10+5)/10/300) > 1e-12 || w.elapsed() != 10*time.Second {
+		t.Errorf("before: throughput %v after %v", got, w.elapsed())
+	}
+	// What restarts meanwhile has a clock of its own, and counts from its zero.
+	w.see(0, map[string]at{"a": {113, 120, 5, 0}})
+	if got := w.values(metric(t, "api_throughput"), "")[""]; math.Abs(got-5./300) > 1e-12 || w.elapsed() != 0 {
+		t.Errorf("after: throughput %v after %v, want 5 in five minutes after nothing", got, w.elapsed())
+	}
+}
+
+// Instances come and go for years under names that never return.
+func TestWindowForgets(t *testing.T) {
+	const length = time.Minute // samples outlive it: gauges count for five minutes
+	w := windowOf(length, map[string]at{"gone": {-100, 0, 5, .5}})
+	kept := func() bool { return w.sources["gone"] != nil }
+	w.see(60, nil)
+	if !kept() {
+		t.Error("its sample is in the window, and the instance is forgotten")
+	}
+	w.see(60.001, nil)
+	if kept() {
+		t.Error("an instance is known that the window has nothing of")
+	}
+	if n := len(w.groups["api_throughput"]); n != 1 {
+		t.Errorf("%d scopes, want the one of which there are samples", n)
+	}
+	for i := range 120 {
+		second := float64(70 + 10*i)
+		w.see(second, map[string]at{"a": {-100, second, 5, .5}})
+	}
+	for id, scopes := range w.groups {
+		for scope, g := range scopes {
+			if len(g.tracks) != 1 || len(g.tracks[0].times) != 31 || len(g.tracks[0].numbers) != 31 {
+				t.Errorf("%s %q: %d tracks, the first with %d samples, want five minutes of one", id, scope, len(g.tracks), len(g.tracks[0].times))
 			}
 		}
 	}
-	return out
+	w.see(2000, nil)
+	for id, scopes := range w.groups {
+		if len(scopes) != 0 {
+			t.Errorf("%s: %d scopes of nobody", id, len(scopes))
+		}
+	}
+	if w.elapsed() != length {
+		t.Errorf("the window has seen %v, want its length", w.elapsed())
+	}
 }
 
 // observations is how often the instance that was read most often was read within the window.

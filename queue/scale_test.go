@@ -43,11 +43,13 @@ func TestDecideByDepth(t *testing.T) {
 		{2, ScaleInputs{Due: 5000, Known: true, Bottleneck: "database"}, 2, ReasonSaturated},
 		{5, ScaleInputs{Due: 5, Known: true, Bottleneck: "database"}, 2, ReasonBelow},
 		{2, ScaleInputs{Due: 5000, Known: true, Paused: true}, 2, ReasonPaused},
-		{2, slow(5000, 15), 3, ReasonLimited},    // 30 of them run at once, at most
-		{2, slow(5000, 5), 2, ReasonLimited},     // 10
-		{2, slow(5000, 1000), 5, ReasonAbove},    // 2000
-		{5, slow(5000, 5), 5, ReasonAbove},       // what is there stays
-		{-1, slow(5000, 0.01), 2, ReasonLimited}, // but Down is the least
+		{2, slow(5000, 15), 3, ReasonLimited},                                           // 30 of them run at once, at most
+		{2, slow(5000, 5), 2, ReasonLimited},                                            // 10
+		{2, slow(5000, 1000), 5, ReasonAbove},                                           // 2000
+		{2, slow(5000, 25), 5, ReasonAbove},                                             // 50: as many as are asked for
+		{2, ScaleInputs{Due: 5000, Known: true, MaxStartsPerSecond: 5}, 5, ReasonAbove}, // nobody knows how long they take
+		{5, slow(5000, 5), 5, ReasonAbove},                                              // what is there stays
+		{-1, slow(5000, 0.01), 2, ReasonLimited},                                        // but Down is the least
 	} {
 		d, s := leadRule.Decide(wantedSoFar(c.current), c.in)
 		if d.Workers != c.want || d.Reason != c.reason || d.Previous != c.current || d.Changed() != (c.want != c.current) || d.Stages.Stepped != c.want {
@@ -56,6 +58,31 @@ func TestDecideByDepth(t *testing.T) {
 		if s.Decided != (c.want >= 0) || s.Decided && s.Workers != c.want {
 			t.Errorf("after Decide(%d, %+v) the state is %+v", c.current, c.in, s)
 		}
+	}
+}
+
+func TestDecideToHaveNoWorkers(t *testing.T) {
+	t.Parallel()
+	rule := leadRule
+	rule.Down = 0
+	d, s := rule.Decide(wantedSoFar(2), ScaleInputs{Known: true})
+	if d.Workers != 0 || !s.Decided || s.Workers != 0 {
+		t.Errorf("an idle queue: %d workers, state %+v, want none", d.Workers, s)
+	}
+}
+
+// The stages say where a wish went.
+func TestDecideTellsItsStages(t *testing.T) {
+	t.Parallel()
+	in := ScaleInputs{Due: 5000, Known: true, Runs: 1, RunSeconds: 2, MaxStartsPerSecond: 15}
+	d, _ := leadRule.Decide(wantedSoFar(2), in)
+	if want := (ScaleStages{Asked: 5, Limited: 3, Bounded: 3, Held: 3, Stepped: 3}); d.Stages != want {
+		t.Errorf("a queue with a limit: %+v, want %+v", d.Stages, want)
+	}
+	in.Bottleneck = "database"
+	d, _ = leadRule.Decide(wantedSoFar(2), in)
+	if want := (ScaleStages{Asked: 5, Limited: 3, Bounded: 3, Held: 2, Stepped: 2}); d.Stages != want {
+		t.Errorf("with a bottleneck, too: %+v, want %+v", d.Stages, want)
 	}
 }
 

@@ -38,15 +38,18 @@ func main() {
 	run := flag.String("run", ".", "the tests that should notice")
 	least := flag.Float64("least", .95, "the part of mutants that must be caught")
 	every := flag.Int("every", 1, "try only each so manieth mutant")
-	timeout := flag.Duration("timeout", 2*time.Minute, "for the tests of one mutant; one that hangs is caught")
 	flag.Parse()
-	if err := mutate(*dir, *run, *least, *every, *timeout, flag.Args()); err != nil {
+	if err := mutate(*dir, *run, *least, *every, flag.Args()); err != nil {
 		fmt.Fprintln(os.Stderr, "mutate:", err)
 		os.Exit(1)
 	}
 }
 
-func mutate(dir, run string, least float64, every int, timeout time.Duration, files []string) error {
+// patience is how many times as long as without a mutant the tests may take, and a few seconds more for a machine that
+// is busy. A mutant that hangs longer is caught.
+func patience(took time.Duration) time.Duration { return 10*took + 10*time.Second }
+
+func mutate(dir, run string, least float64, every int, files []string) error {
 	work, err := os.MkdirTemp("", "mutate")
 	if err != nil {
 		return err
@@ -89,32 +92,64 @@ func mutate(dir, run string, least float64, every int, timeout time.Duration, fi
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("build the mutants: %w\n%s", err, out)
 	}
-	test := func(id string) bool {
+	timeout := 2 * time.Minute
+	test := func(id string) (passed, hung bool) {
 		ctx, cancel := context.WithTimeout(context.Background(), timeout)
 		defer cancel()
 		cmd := exec.CommandContext(ctx, binary, "-test.failfast", "-test.run", run)
 		cmd.Dir, cmd.Env = full, append(os.Environ(), "MUTANT="+id)
-		return cmd.Run() == nil
+		err := cmd.Run()
+		return err == nil, ctx.Err() != nil
 	}
-	if !test("none") {
+	began := time.Now()
+	if passed, _ := test("none"); !passed {
 		return fmt.Errorf("the tests %q fail without a mutant: mend them first", run)
 	}
-	caught, tried := 0, 0
+	timeout = patience(time.Since(began))
+	var all score
+	of := map[string]*score{}
 	for i, m := range mutants {
 		if i%every != 0 {
 			continue
 		}
-		tried++
-		if test(fmt.Sprint(i)) {
+		passed, hung := test(fmt.Sprint(i))
+		if passed {
 			fmt.Printf("survives: %s\n", m)
-		} else {
-			caught++
+		} else if hung {
+			fmt.Printf("hangs: %s\n", m)
+		}
+		file := filepath.Base(m.at.Filename)
+		if of[file] == nil {
+			of[file] = &score{}
+		}
+		of[file].count(!passed)
+		all.count(!passed)
+	}
+	for _, file := range files {
+		if s := of[file]; s != nil {
+			fmt.Printf("%s: %s\n", file, s)
 		}
 	}
-	part := float64(caught) / float64(tried)
-	fmt.Printf("%d of %d mutants caught, %.1f %%\n", caught, tried, 100*part)
-	if !(part >= least) {
+	if len(files) > 1 {
+		fmt.Println("all:", &all)
+	}
+	if !(all.part() >= least) {
 		return fmt.Errorf("want at least %.0f %%", 100*least)
 	}
 	return nil
+}
+
+type score struct{ caught, tried int }
+
+func (s *score) count(caught bool) {
+	s.tried++
+	if caught {
+		s.caught++
+	}
+}
+
+func (s *score) part() float64 { return float64(s.caught) / float64(s.tried) }
+
+func (s *score) String() string {
+	return fmt.Sprintf("%d of %d mutants caught, %.1f %%", s.caught, s.tried, 100*s.part())
 }
