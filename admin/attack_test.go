@@ -142,7 +142,7 @@ func TestConsoleShowsMarkupAsText(t *testing.T) {
 			"state":"EVIL","value":1,"threshold":1,"unit":"EVIL","why":{"text":"EVIL"}}],
 			"metrics":[{"id":"EVIL","title":"EVIL","labels":{"EVIL":"EVIL","pool":"EVIL"},"value":1,"unit":"EVIL","op":"EVIL","warning":1,"critical":2,"state":"EVIL"}],
 			"instances":["EVIL"],"scope":"EVIL","degraded":"EVIL"}`),
-		is("/api/v1/performance/capacity/history", `{"EVIL":"EVIL"}`),
+		is("/api/v1/performance/capacity/history", `{"start":"2026-01-01T00:00:00Z","step_seconds":1,"series":[{"metric":"EVIL","scope":{"queue":"EVIL"},"unit":"EVIL","values":[1,2,3]}]}`),
 		is("/api/v1/performance/capacity/bottlenecks", `{"verdict":"EVIL","resources":[{"title":"EVIL","labels":{"EVIL":"EVIL"},"utilization":0.5,"state":"EVIL","status":"EVIL","step":"EVIL"}]}`),
 		is("/api/v1/performance/jobs", `{"queues":[{"queue":"EVIL","waiting":7}]}`),
 		is("/api/v1/performance/cache/hit-rate", `{"total":{"lookups":10,"by_result":{"EVIL":3},"rate":0.7},"views":{"EVIL":{"rate":null}}}`),
