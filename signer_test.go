@@ -99,6 +99,10 @@ func TestEveryChangedCharacterIsNoticed(t *testing.T) {
 			t.Errorf("%.50q accepted as %v", forged, ts)
 		}
 	}
+	// What is longer than any token is not even hashed.
+	if _, err := s.Verify("v1." + strings.Repeat("A", maxSigned) + "." + strings.Repeat("A", macLength)); !errors.Is(err, ErrToken) {
+		t.Errorf("an oversized text: %v, want ErrToken", err)
+	}
 }
 
 // A signature proves who signed, not that the payload makes sense: another version may sign other things.

@@ -38,7 +38,7 @@ type Record struct {
 
 // Record adds what was done without a request, such as read-only mode that tripped by itself, to the audit. Role is what it
 // would have taken; Method, Path and Remote are empty.
-func (h *Handler) Record(record Record) { h.journal.add(record) }
+func (h *Handler) Record(record Record) { h.journal.add(record, false) }
 
 type auditEntry struct {
 	Time       time.Time `json:"time"`
@@ -57,18 +57,19 @@ type auditEntry struct {
 
 type auditReply struct {
 	Records []auditEntry `json:"records"`
-	// Suppressed counts refused strangers who were too many to record.
+	// Suppressed counts refused callers who were too many to record.
 	Suppressed int64 `json:"suppressed"`
 }
 
-// journal keeps strangers' records apart, so that they cannot push out those of people who may change something.
+// journal keeps the records of whom the guard refused apart, so that they cannot push out those of people who may change
+// something.
 type journal struct {
 	hook func(Record)
 	log  *slog.Logger
 
 	mu         sync.Mutex
 	known      ring
-	strangers  ring
+	refused    ring
 	suppressed int64
 }
 
@@ -89,19 +90,19 @@ func (r *ring) add(record Record) {
 }
 
 func newJournal(size int, hook func(Record), log *slog.Logger) *journal {
-	return &journal{hook: hook, log: log, known: ring{size: size}, strangers: ring{size: max(1, size/10)}}
+	return &journal{hook: hook, log: log, known: ring{size: size}, refused: ring{size: max(1, size/10)}}
 }
 
-func (j *journal) add(record Record) {
-	if record.Role == "" && record.Status == http.StatusTooManyRequests {
+func (j *journal) add(record Record, refused bool) {
+	if refused && record.Status == http.StatusTooManyRequests {
 		j.mu.Lock()
 		j.suppressed++
 		j.mu.Unlock()
 		return
 	}
 	j.mu.Lock()
-	if record.Role == "" {
-		j.strangers.add(record)
+	if refused {
+		j.refused.add(record)
 	} else {
 		j.known.add(record)
 	}
@@ -135,7 +136,7 @@ func (j *journal) list(_ context.Context, call *Call) (any, error) {
 		}
 	}
 	j.mu.Lock()
-	records := append(append([]Record(nil), j.known.records...), j.strangers.records...)
+	records := append(append([]Record(nil), j.known.records...), j.refused.records...)
 	suppressed := j.suppressed
 	j.mu.Unlock()
 	sort.SliceStable(records, func(a, b int) bool { return records[a].Time.After(records[b].Time) })

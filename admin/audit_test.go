@@ -16,12 +16,14 @@ import (
 )
 
 type auditList struct {
-	Records []struct {
-		Actor, Role, Operation, Method, Path, Error string
-		DryRun                                      bool `json:"dry_run"`
-		Status                                      int
-	}
+	Records    []auditRecord
 	Suppressed int
+}
+
+type auditRecord struct {
+	Actor, Role, Operation, Method, Path, Error string
+	DryRun                                      bool `json:"dry_run"`
+	Status                                      int
 }
 
 func TestEveryWriteIsAudited(t *testing.T) {

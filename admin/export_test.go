@@ -1,6 +1,12 @@
 package admin
 
-import "time"
+import (
+	"net/http"
+	"time"
+)
+
+// NewServer is the server that Serve uses.
+func NewServer(handler http.Handler) *http.Server { return newServer(handler) }
 
 // Running reports whether Run takes work.
 func (h *Handler) Running() bool {

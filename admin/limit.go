@@ -10,7 +10,7 @@ import (
 // maxActors bounds the limiter: an Authorizer may know any number of people.
 const maxActors = 1024
 
-// limiter is a token bucket for each actor. Strangers share the one of "".
+// limiter is a token bucket for each actor. Those that the guard refuses share the one of "".
 type limiter struct {
 	rate  float64 // tokens per second
 	burst float64

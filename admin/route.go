@@ -21,9 +21,10 @@ type route struct {
 
 // visit is what is known of one request when it ends.
 type visit struct {
-	id     Identity
-	known  bool
-	dryRun bool
+	id      Identity
+	known   bool
+	refused bool // by the guard
+	dryRun  bool
 }
 
 type visitKey struct{}
@@ -40,7 +41,7 @@ func (rt *route) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	v := &visit{}
 	err := rt.attempt(sw, r, v)
 	if rt.write {
-		defer func() { rt.handler.journal.add(rt.record(r, v, sw.status, began, err)) }()
+		defer func() { rt.handler.journal.add(rt.record(r, v, sw.status, began, err), v.refused) }()
 	}
 	if err == nil {
 		return
@@ -68,8 +69,13 @@ func (rt *route) attempt(w *statusWriter, r *http.Request, v *visit) (err error)
 		if refusal == nil {
 			refusal = h.guard.admit(r, id, rt.Role, rt.write)
 		}
+		v.refused = refusal != nil
 		if rt.write {
-			if limited := h.limiter.take(id.Name, time.Now()); limited != nil && (refusal == nil || !v.known) {
+			spender := id.Name
+			if v.refused { // a page of another site comes with an operator's name, and must not spend what is the operator's
+				spender = ""
+			}
+			if limited := h.limiter.take(spender, time.Now()); limited != nil {
 				refusal = limited
 			}
 		}

@@ -39,7 +39,7 @@ func TestDisguisedWrites(t *testing.T) {
 			want                          int
 		}{
 			{"GET", "/", "", "", 204}, {"GET", "/", "Upgrade", "websocket", 423}, {"GET", "/live", "Upgrade", "websocket", 204},
-			{"GET", "/live/../x", "Upgrade", "websocket", 423}, {"GET", "/", "Upgrade", "h2c", 204},
+			{"GET", "/live/../x", "Upgrade", "websocket", 423}, {"GET", "/x/../live", "Upgrade", "websocket", 423}, {"GET", "/", "Upgrade", "h2c", 204},
 			{"GET", "/", "X-HTTP-Method-Override", "delete", 423}, {"HEAD", "/", "X-HTTP-Method", "PUT", 423}, {"QUERY", "/", "X-Method-Override", "purge", 423},
 			{"GET", "/", "X-HTTP-Method-Override", "HEAD", 204}, {"POST", "/", "X-HTTP-Method-Override", "GET", 423},
 		} {

@@ -8,12 +8,14 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
 )
 
 // Whoever makes a browser speak plain HTTP, or owns a sibling domain, gets no session out of it and plants none.
@@ -124,4 +126,33 @@ func TestTokenIsToldToNobody(t *testing.T) {
 			t.Errorf("a token or its hash is told: %s", told.String())
 		}
 	}
+}
+
+// Names of people, keys, values and browsers are data to the scripts: each person has sessions of their own, and ends those only.
+func TestHostileNamesAreData(t *testing.T) {
+	onEach(t, func(t *testing.T, rdb redis.UniversalClient) {
+		a := serve(t, manager(t, rdb, Options{Strict: true}))
+		names := []string{
+			"\x00", "a\x00", "a", `"`, `'`, "]]", `]==] .. redis.call("FLUSHALL") --[==[`, `'); redis.call('FLUSHALL') --`, "\r\n*1\r\n$8\r\nFLUSHALL\r\n", "1e309", "nan", "-0", "0",
+			"!", "!1", "!9999999999999999", "*", "{", "}", "{}", "a}", "{a}", "a:generation", "%s%n", "\xff", strings.Repeat("x", 4000),
+		}
+		browsers := map[string]*browser{}
+		for _, name := range names {
+			b := newBrowser(t)
+			b.want(a, "login?as="+url.QueryEscape(name), "welcome")
+			b.want(a, "put?key="+url.QueryEscape(name)+"&value="+url.QueryEscape(name), "put")
+			browsers[name] = b
+		}
+		for i, name := range names {
+			browsers[name].want(a, "who", name)
+			browsers[name].want(a, "get?key="+url.QueryEscape(name), name)
+			if n, err := a.LogoutEverywhere(t.Context(), name); err != nil || n != 1 {
+				t.Errorf("%.20q was logged out of %d devices, %v", name, n, err)
+			}
+			browsers[name].want(a, "who", "")
+			for _, other := range names[i+1:] {
+				browsers[other].want(a, "who", other)
+			}
+		}
+	})
 }

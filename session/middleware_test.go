@@ -143,6 +143,7 @@ func TestTwoDifferentCookiesAreNotTrusted(t *testing.T) {
 	name, token := a.SCS().Cookie.Name, b.cookie(a)
 	for cookies, want := range map[string]string{
 		name + "=" + token + "; " + name + "=" + strings.Repeat("A", 43): "",
+		name + "=" + strings.Repeat("A", 43) + "; " + name + "=" + token: "",
 		name + "=" + token + "; " + name + "=" + token:                   "ada",
 		name + "=" + token + "; " + name + "=short":                      "ada",
 	} {

@@ -73,18 +73,38 @@ func (s *Store) Save(ctx context.Context, state readonly.State) (readonly.State,
 	if err != nil {
 		return readonly.State{}, err
 	}
-	won, err := saveScript.Run(ctx, s.rdb, []string{s.state}, strconv.FormatUint(state.Epoch, 10), blob, s.channels).Text()
+	text, err := saveScript.Run(ctx, s.rdb, []string{s.state}, strconv.FormatUint(state.Epoch, 10), blob, s.channels).Text()
+	if errors.Is(err, redis.Nil) {
+		return readonly.State{}, foreign(errors.New("an epoch without a state"))
+	}
 	if err != nil {
 		return readonly.State{}, err
 	}
-	return decode(won)
+	won, err := decode(text)
+	if err == nil && won.Epoch < state.Epoch {
+		// Else who changes the mode would try for ever to get past it.
+		return readonly.State{}, foreign(errors.New("its two epochs differ"))
+	}
+	return won, err
 }
 
+// maxEpoch is beyond what any service reaches. An epoch near the largest number would leave none for the next change,
+// and instances that had obeyed it would write it back.
+const maxEpoch = 1 << 53
+
 func decode(blob string) (state readonly.State, err error) {
-	if err := json.Unmarshal([]byte(blob), &state); err != nil {
-		return readonly.State{}, fmt.Errorf("redisstore: the stored state is not ours, delete its key or choose another Options.Prefix: %w", err)
+	err = json.Unmarshal([]byte(blob), &state)
+	if err == nil && state.Epoch > maxEpoch {
+		err = fmt.Errorf("epoch %d", state.Epoch)
+	}
+	if err != nil {
+		return readonly.State{}, foreign(err)
 	}
 	return state, nil
+}
+
+func foreign(err error) error {
+	return fmt.Errorf("redisstore: the stored state is not ours, delete its key or choose another Options.Prefix: %w", err)
 }
 
 // Watch implements readonly.Store.
@@ -131,7 +151,7 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local all, living = redis.call('HGETALL', KEYS[1]), {}
 for i = 1, #all, 2 do
-  if tonumber(string.match(all[i + 1], '^%d+')) > now then
+  if tonumber(string.match(all[i + 1], '^%d+') or 0) > now then
     local given, ack = string.match(all[i + 1], '^%d+ (%d+) (.*)$')
     living[#living + 1] = all[i]
     living[#living + 1] = string.format('%.0f', now - (given or now))
