@@ -156,10 +156,10 @@ curves: ## Measure how costs grow with callers, keys, replicas, queues and insta
 	@scripts/install-servers postgres redis
 	cd bench && $(GO) run . -curves ../docs/images
 
-soak: ## Toggle read-only mode TOGGLES times under load (default 1000), then break the running platform for SOAK (default 10m)
+soak: ## Toggle read-only mode TOGGLES times under load (default 1000), idle for a minute, then break the running platform for SOAK (default 10m)
 	@scripts/install-servers postgres redis
 	SCALEAWARE_REQUIRE_SERVERS=1 SCALEAWARE_TOGGLES=$(TOGGLES) $(GO) test -timeout 0 -v -run TestNothingIsWrittenAfterHeld ./readonly/pgwitness
-	SCALEAWARE_REQUIRE_SERVERS=1 SCALEAWARE_SOAK=$(SOAK) $(GO) test -timeout 0 -v -run TestIdlePrimary ./dbsplit
+	SCALEAWARE_REQUIRE_SERVERS=1 SCALEAWARE_SOAK=1m $(GO) test -timeout 0 -v -run TestIdlePrimary ./dbsplit
 	SCALEAWARE_REQUIRE_SERVERS=1 SCALEAWARE_SOAK=$(SOAK) $(GO) test -timeout 0 -v -run TestPlatformSoak ./examples/leadplatform
 
 simulate: ## Run the time-dependent logic RUNS times (default 1000) in virtual time, from SEED on; SCENARIO names one
