@@ -81,8 +81,9 @@ func TestPlatformOverload(t *testing.T) {
 	if got := hanging.goodput(); got > .1*peak {
 		t.Errorf("%.0f writes/s while the table was locked: there was no fault", got)
 	}
-	if got := healed.goodputFrom(10*time.Second) / steady.goodput(); got < .95 {
-		t.Errorf("goodput ten seconds after the fault is %.0f %% of what it was, want 95 %%", 100*got)
+	// Both are of some three hundred writes. A state that outlived the fault would leave a fraction of them.
+	if got := healed.goodputFrom(10*time.Second) / steady.goodput(); got < .9 {
+		t.Errorf("goodput ten seconds after the fault is %.0f %% of what it was, want 90 %%", 100*got)
 	}
 
 	// Nothing acknowledged is lost, and what was refused was not written.
