@@ -58,7 +58,8 @@ func (db *DB) newPool(n *node, role string, maxConns int32) (*pool, error) {
 	c := n.config.Copy()
 	c.MaxConns = maxConns
 	c.MinConns = min(c.MinConns, maxConns)
-	t := &tracer{db: db, writes: writes}
+	t := &tracer{db: db, writes: writes, door: door{slow: c.ConnConfig.ConnectTimeout / 4}}
+	c.BeforeConnect = func(ctx context.Context, _ *pgx.ConnConfig) error { return t.door.enter(ctx) }
 	if own := db.opts.Tracer; own != nil {
 		c.ConnConfig.Tracer = multitracer.New(t, own)
 	} else {

@@ -19,6 +19,7 @@ import (
 type tracer struct {
 	db      *DB
 	writes  bool
+	door    door
 	waiting atomic.Int64
 	usage   usage
 }
@@ -107,6 +108,14 @@ func (t *tracer) TraceCopyFromStart(ctx context.Context, conn *pgx.Conn, _ pgx.T
 
 func (t *tracer) TraceCopyFromEnd(ctx context.Context, conn *pgx.Conn, data pgx.TraceCopyFromEndData) {
 	t.end(ctx, conn, data.Err)
+}
+
+func (t *tracer) TraceConnectStart(ctx context.Context, _ pgx.TraceConnectStartData) context.Context {
+	return ctx
+}
+
+func (t *tracer) TraceConnectEnd(_ context.Context, data pgx.TraceConnectEndData) {
+	t.door.leave(data.Err)
 }
 
 func (t *tracer) TraceAcquireStart(ctx context.Context, _ *pgxpool.Pool, _ pgxpool.TraceAcquireStartData) context.Context {
