@@ -13,8 +13,13 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// loadsAllowed are an instance's, half of its pool's ten connections, times the instances.
-const loadsAllowed = 3 * 5
+const (
+	// loadsAllowed are an instance's, half of its pool's ten connections, times the instances.
+	loadsAllowed = 3 * 5
+	// givenUp are reads that an instance has given up, and tried elsewhere, because a server was silent: PostgreSQL sees that
+	// nobody waits for them only when they are done.
+	givenUp = 5
+)
 
 func (s *soak) crowds() []fault {
 	return []fault{{name: "crowd at an empty cache", class: "crowd", begin: s.stampede}}
@@ -65,7 +70,7 @@ func (s *soak) stampede(*rand.Rand) (string, func() error, error) {
 		return "", nil, err
 	}
 	crowd.Wait()
-	if most > loadsAllowed {
+	if most > loadsAllowed+givenUp {
 		s.violate(nil, "%d reads of leads were in the databases at once, %d are allowed", most, loadsAllowed)
 	}
 	s.count("crowds")
