@@ -144,7 +144,7 @@ func TestUpTakesOverWhatIsThere(t *testing.T) {
 func TestInstancesMigrateAtOnce(t *testing.T) {
 	_, conn, url := fresh(t)
 	var group sync.WaitGroup
-	for range 4 {
+	for range 8 {
 		m := open(t, url)
 		group.Go(func() {
 			if _, err := m.Up(t.Context()); err != nil {
