@@ -34,7 +34,7 @@ TARGET ?= http://localhost:3000
 ADMIN  ?= http://localhost:3002
 
 .DEFAULT_GOAL := help
-.PHONY: help demo incident test check vuln known-weaknesses race bench bench-go curves agree soak overload simulate history apidiff fuzz cache-history golden mutate loadtest artillery grafana smoke perf-db perf-cache generate
+.PHONY: help demo incident test check vuln known-weaknesses race bench bench-go curves agree runbook soak overload simulate history apidiff fuzz cache-history golden mutate loadtest artillery grafana smoke perf-db perf-cache generate
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -155,6 +155,10 @@ overload: ## Send the platform ten times what it can bear, for OVERLOAD (default
 curves: ## Measure how costs grow with callers, keys, replicas, queues and instances, and draw it into docs/images
 	@scripts/install-servers postgres redis
 	cd bench && $(GO) run . -curves ../docs/images
+
+runbook: ## Run every command of docs/runbook.md beside a platform, also those that take minutes and the everyday tests leave out
+	@scripts/install-servers postgres redis
+	SCALEAWARE_LONG=1 SCALEAWARE_REQUIRE_SERVERS=1 $(GO) test -count=1 -timeout 60m -v -run TestRunbookDocument ./examples/leadplatform
 
 soak: ## Toggle read-only mode TOGGLES times under load (default 1000), idle for a minute, then break the running platform for SOAK (default 10m)
 	@scripts/install-servers postgres redis

@@ -14,7 +14,7 @@ import (
 )
 
 // blockTimeout is for what hangs, not for a program that is compiled first on a machine that has much else to do.
-const blockTimeout = 5 * time.Minute
+const blockTimeout = 10 * time.Minute
 
 // shell is one bash that runs blocks of commands in order, as somebody would paste them into a terminal; but it stops at the first
 // command that fails.
