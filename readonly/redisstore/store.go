@@ -88,9 +88,9 @@ func (s *Store) Save(ctx context.Context, state readonly.State) (readonly.State,
 	return won, err
 }
 
-// maxEpoch is beyond what any service reaches. An epoch near the largest number would leave none for the next change,
-// and instances that had obeyed it would write it back.
-const maxEpoch = 1 << 53
+// maxEpoch is beyond what any service reaches, and far from the largest number: an epoch there would leave none for the
+// next change, and instances that had obeyed it would write it back.
+const maxEpoch = 1 << 62
 
 func decode(blob string) (state readonly.State, err error) {
 	err = json.Unmarshal([]byte(blob), &state)
