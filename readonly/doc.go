@@ -21,8 +21,9 @@
 // while, which is what makes "held" true of an instance that is cut off from the store and not from the database. An
 // instance that never reached the store, or of which the others have not heard yet, refuses writes, unless
 // Options.AssumeWritable says otherwise. A store that forgot the state and has nobody to tell it lets a new instance write
-// until then: readonly/pairstore keeps a second witness. A lost push costs at most one poll interval. [Switch.Ready] reports a store that does not answer; it says nothing about the mode,
-// so a read-only instance stays in rotation. Clocks end Until and leases: each instance looks at its own.
+// until then: readonly/pairstore keeps a second witness. A lost push costs at most one poll interval. [Switch.Ready]
+// reports a store that does not answer; it says nothing about the mode, so a read-only instance stays in rotation. Clocks
+// end Until and leases: each instance looks at its own.
 //
 // # Use
 //
