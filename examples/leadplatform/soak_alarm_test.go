@@ -69,11 +69,12 @@ func (s *soak) hasQuit() bool {
 	}
 }
 
-func (a *alarms) look() {
+// look notes what fires now, and says whether the dashboard told.
+func (a *alarms) look() bool {
 	status, reply := a.s.operate("GET", dashboardPath)
 	var board struct{ Alerts []alert }
 	if status != http.StatusOK || json.Unmarshal([]byte(reply), &board) != nil {
-		return
+		return false
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -86,6 +87,7 @@ func (a *alarms) look() {
 		a.last = append(a.last, name)
 		a.fired[name] = append(a.fired[name], time.Now())
 	}
+	return true
 }
 
 // expect waits until a fault that lasted for long has raised one of its alerts.
@@ -123,8 +125,11 @@ func (a *alarms) names() []string {
 	return slices.Sorted(maps.Keys(a.fired))
 }
 
-// silent says whether nothing fires at the last look.
+// silent looks whether nothing fires.
 func (a *alarms) silent() (bool, string) {
+	if !a.look() {
+		return false, "the dashboard does not answer"
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return len(a.last) == 0, fmt.Sprintf("%v fire", a.last)

@@ -102,8 +102,8 @@ func (s *soak) promote(dice *rand.Rand) (string, func() error, error) {
 	defer cancel()
 	all, old := s.pg.Servers(), s.primary()
 	followers := s.replicas()
-	heir, other := followers[dice.IntN(2)], 0
-	other = followers[0] + followers[1] - heir
+	first := dice.IntN(2)
+	heir, other := followers[first], followers[1-first]
 	if err := old.Stop(ctx); err != nil {
 		return "", nil, err
 	}
