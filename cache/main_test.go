@@ -46,19 +46,23 @@ func both(t *testing.T, test func(t *testing.T, rdb redis.UniversalClient)) {
 
 func client(tb testing.TB, c *rediscluster.Cluster) redis.UniversalClient {
 	tb.Helper()
-	rdb := redisclient.New(redisclient.Options(c.Addrs()...))
+	o := redisclient.Options(c.Addrs()...)
+	o.DialTimeout, o.PoolTimeout = patience, patience
+	rdb := redisclient.New(o)
 	tb.Cleanup(func() { rdb.Close() })
 	return rdb
 }
+
+// patience is for Redis on a busy machine, which is not the fault under test.
+const patience = 15 * time.Second
 
 var prefixes atomic.Int64
 
 func newPrefix() string { return fmt.Sprintf("t%d:", prefixes.Add(1)) }
 
-// newStore is patient with Redis: a busy machine is not the fault under test.
 func newStore(tb testing.TB, rdb redis.UniversalClient, set func(*Options)) *Store {
 	tb.Helper()
-	o := &Options{Prefix: newPrefix(), RedisTimeout: 5 * time.Second}
+	o := &Options{Prefix: newPrefix(), RedisTimeout: patience}
 	if set != nil {
 		set(o)
 	}

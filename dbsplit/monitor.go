@@ -235,7 +235,8 @@ func (m *monitor) view(db *DB, n *node, writer bool) view {
 	if st.at.Timeline != m.timeline {
 		return v
 	}
-	if at, ok := m.ring.reached(st.at.LSN); ok {
+	switch at, ok := m.ring.reached(st.at.LSN); {
+	case ok:
 		v.fresh, v.bounded = at.Sub(db.opened), true
 		switch stale := db.now() - v.fresh; {
 		case stale > db.opts.MaxStaleness:
@@ -244,6 +245,8 @@ func (m *monitor) view(db *DB, n *node, writer bool) view {
 			st.lagging = false
 		}
 		v.lagging = st.lagging
+	case !at.IsZero():
+		v.lacks = max(1, at.Sub(db.opened))
 	}
 	return v
 }

@@ -17,9 +17,10 @@ func TestPoolWait(t *testing.T) {
 	t.Parallel()
 	c := shared.Get(t)
 	database := c.Database(t)
-	db := run(t, nodesOf(c, database), &dbsplit.Options{MaxConns: 1, PoolWait: 200 * time.Millisecond})
+	db := run(t, nodesOf(c, database), &dbsplit.Options{MaxConns: 1, PoolWait: time.Second})
 	await(t, db, "fresh replicas", func() bool { return fresh(db) == 2 })
 	ctx := within(t, time.Minute)
+	await(t, db, "the writer's connection", func() bool { _, err := db.Exec(ctx, "select 1"); return err == nil })
 	saturated := func(what string, err error) {
 		t.Helper()
 		if !errors.Is(err, dbsplit.ErrSaturated) {
@@ -28,6 +29,7 @@ func TestPoolWait(t *testing.T) {
 	}
 	node := db.Nodes()[1].Name
 	reader := db.Read(dbsplit.OnNode(node))
+	await(t, db, "the reader's connection", func() bool { return reader.QueryRow(ctx, "select 1").Scan(nil) == nil })
 	rows, err := reader.Query(ctx, "select generate_series(1, 1000000)")
 	must(t, err)
 	defer rows.Close()

@@ -36,12 +36,37 @@ func TestRing(t *testing.T) {
 	for i := range 3 * ringSize {
 		r.add(scaleaware.LSN(100+i), start.Add(time.Minute))
 	}
-	if len(r.samples) != ringSize {
+	if len(r.samples) > ringSize {
 		t.Errorf("%d samples are kept", len(r.samples))
 	}
 	r.add(1, start.Add(time.Hour))
 	if len(r.samples) != 1 {
 		t.Error("another history must begin anew")
+	}
+}
+
+// A replica that falls behind for a week is still known to be behind, and about for how long.
+func TestRingReachesBack(t *testing.T) {
+	start := time.Now()
+	const perSecond, week = 4, 7 * 24 * 3600 * 4
+	when := func(lsn scaleaware.LSN) time.Time { return start.Add(time.Duration(lsn) * time.Second / perSecond) }
+	var r ring
+	for i := range scaleaware.LSN(week) {
+		r.add(i, when(i))
+	}
+	if len(r.samples) > ringSize {
+		t.Errorf("%d samples are kept", len(r.samples))
+	}
+	now := when(week)
+	for age := scaleaware.LSN(1); age <= week; age = age*5/4 + 1 {
+		got, ok := r.reached(week - age)
+		truly, bound := now.Sub(when(week-age)), now.Sub(got)
+		if most := truly + truly/16 + time.Second/perSecond; !ok || bound < truly || bound > most {
+			t.Errorf("%v behind: at most %v, %v; want at most %v", truly, bound, ok, most)
+		}
+		if truly < time.Minute && bound != truly {
+			t.Errorf("%v behind: at most %v", truly, bound)
+		}
 	}
 }
 

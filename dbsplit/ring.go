@@ -1,14 +1,15 @@
 package dbsplit
 
 import (
+	"slices"
 	"sort"
 	"time"
 
 	"github.com/scaleaware/scaleaware"
 )
 
-// ringSize bounds a ring: at four samples a second it reaches back four minutes while the primary is being written
-// to, and for ever while it is idle.
+// ringSize bounds a ring, not how far it reaches back: the older, the fewer samples are kept. At four a second, those of the
+// last minute are all there, and one of a day ago is within half an hour of the next.
 const ringSize = 1024
 
 // ring remembers when the primary's log had reached which position. A replica that has replayed position R lacks
@@ -35,20 +36,43 @@ func (r *ring) add(lsn scaleaware.LSN, at time.Time) {
 		}
 	}
 	if len(r.samples) == ringSize {
-		copy(r.samples, r.samples[1:])
-		r.samples = r.samples[:ringSize-1]
+		r.thin()
 	}
 	r.samples = append(r.samples, sample{lsn, at})
 }
 
-// reached returns the newest time at which the primary stood at lsn or below. ok is false when that is longer
-// ago than the ring reaches.
+// thin makes room: it leaves out samples closer to the next one than a fraction of their age, the smallest fraction that
+// makes a quarter of the ring free. Who asks for one that is gone gets the one before it, and so a bound that is too high by
+// about that fraction, never one that is too low.
+func (r *ring) thin() {
+	kept := make([]sample, 0, ringSize)
+	newest, oldest := r.samples[len(r.samples)-1], r.samples[0]
+	for part := time.Duration(256); part == 256 || len(kept) > ringSize*3/4; part /= 2 {
+		kept = append(kept[:0], newest)
+		for i := len(r.samples) - 2; i > 0; i-- {
+			s := r.samples[i]
+			if kept[len(kept)-1].at.Sub(s.at) > newest.at.Sub(s.at)/part {
+				kept = append(kept, s)
+			}
+		}
+	}
+	kept = append(kept, oldest)
+	slices.Reverse(kept)
+	r.samples = kept
+}
+
+// reached returns a time at which the primary stood at lsn or below, the newest one that is remembered. ok is false when
+// that is longer ago than the ring reaches; at is then the oldest time that is remembered, or zero.
 func (r *ring) reached(lsn scaleaware.LSN) (at time.Time, ok bool) {
 	i := sort.Search(len(r.samples), func(i int) bool { return r.samples[i].lsn > lsn })
-	if i == 0 {
+	switch {
+	case len(r.samples) == 0:
 		return time.Time{}, false
+	case i == 0:
+		return r.samples[0].at, false
+	default:
+		return r.samples[i-1].at, true
 	}
-	return r.samples[i-1].at, true
 }
 
 func (r *ring) reset() { r.samples = r.samples[:0] }

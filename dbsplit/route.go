@@ -36,6 +36,8 @@ type view struct {
 	// fresh is when the primary last stood at or below the position that this replica has replayed.
 	fresh   time.Duration // since the DB was opened
 	bounded bool          // fresh is known
+	// lacks is a time at which the primary was further than this replica is now, when fresh is not known but that is.
+	lacks time.Duration
 	// lagging says that the replica has been too stale by the default bound, and is not far below it yet.
 	lagging bool
 	// barred says that the replica answers, but comes and goes too often to be relied on.

@@ -36,6 +36,7 @@ func TestLaggingWantsAllReplicasBehind(t *testing.T) {
 	ctx := within(t, 60*time.Second)
 	c := shared.Get(t)
 	db := run(t, nodesOf(c, c.Database(t)), &dbsplit.Options{ProbeInterval: 20 * time.Millisecond})
+	await(t, db, "fresh replicas", func() bool { return fresh(db) == 2 })
 	lagging := db.Lagging(500 * time.Millisecond)
 	wait := func(want bool) {
 		t.Helper()
@@ -75,4 +76,28 @@ func TestLaggingWantsAllReplicasBehind(t *testing.T) {
 	}
 	must(t, c.Replica(0).ResumeReplay(ctx))
 	wait(false)
+}
+
+// How far behind a replica is cannot be known if it already was when the DB was opened, but for how long it has been at least.
+func TestLaggingSinceBeforeTheStart(t *testing.T) {
+	ctx := within(t, 60*time.Second)
+	c := shared.Get(t)
+	database := c.Database(t)
+	for i := range 2 {
+		t.Cleanup(func() { must(t, c.Replica(i).ResumeReplay(context.Background())) })
+		must(t, c.Replica(i).PauseReplay(ctx))
+	}
+	must(t, c.Primary().Exec(ctx, "create table w ()", "drop table w"))
+	db := run(t, nodesOf(c, database), &dbsplit.Options{ProbeInterval: 20 * time.Millisecond})
+	lagging := db.Lagging(500 * time.Millisecond)
+	await(t, db, "both count as behind", func() bool { return lagging(ctx) != nil })
+	for _, n := range db.Nodes() {
+		if n.Staleness >= 0 {
+			t.Errorf("the staleness of %+v cannot be known", n)
+		}
+	}
+	for i := range 2 {
+		must(t, c.Replica(i).ResumeReplay(ctx))
+	}
+	await(t, db, "neither does", func() bool { return lagging(ctx) == nil })
 }

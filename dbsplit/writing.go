@@ -66,17 +66,22 @@ func (db *DB) Writable(ctx context.Context) error {
 	return nil
 }
 
-// Lagging returns a function that tells why replicas are too far behind, or nil: all that are up are staler than most. It
-// is for a readonly.Trip, where writing on would only make it worse.
+// Lagging returns a function that tells why replicas are too far behind, or nil: all that are up are staler than most, or
+// have been behind for longer than that since the DB was opened. It is for a readonly.Trip, where writing on would only make
+// it worse.
 func (db *DB) Lagging(most time.Duration) func(ctx context.Context) error {
 	return func(context.Context) error {
+		s := db.snap.Load()
+		if s == nil {
+			return nil
+		}
 		up, behind := 0, 0
-		for _, n := range db.Nodes() {
-			if n.Role != roleReplica.String() || !n.Up {
+		for _, v := range s.views {
+			if v.role != roleReplica || !v.up {
 				continue
 			}
 			up++
-			if n.Staleness > most {
+			if v.bounded && db.now()-v.fresh > most || v.lacks > 0 && db.now()-v.lacks > most {
 				behind++
 			}
 		}

@@ -98,7 +98,17 @@ func (c *Cluster) add(name string, programs programs) (*Server, error) {
 }
 
 // Close ends all servers and removes all data. It may be called more than once.
-func (c *Cluster) Close() error { return c.home.Close() }
+func (c *Cluster) Close() error {
+	for _, s := range c.servers {
+		s.mu.Lock()
+		if s.idle != nil {
+			hangUp(s.idle)
+			s.idle = nil
+		}
+		s.mu.Unlock()
+	}
+	return c.home.Close()
+}
 
 // Primary is the server that the cluster began with as its primary.
 func (c *Cluster) Primary() *Server { return c.servers[0] }

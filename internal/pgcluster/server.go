@@ -32,6 +32,7 @@ type Server struct {
 
 	mu      sync.Mutex
 	process *localserver.Process // nil: never started
+	idle    *pgx.Conn            // of an earlier call of with
 }
 
 // Name is "primary", or "replica" and a number from 0; it is the server's
@@ -164,15 +165,6 @@ func (s *Server) Exec(ctx context.Context, statements ...string) error {
 		}
 		return nil
 	})
-}
-
-func (s *Server) with(ctx context.Context, do func(*pgx.Conn) error) error {
-	conn, err := s.Connect(ctx, "postgres")
-	if err != nil {
-		return err
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	return do(conn)
 }
 
 // poll calls holds until it does, it fails or the context ends.
