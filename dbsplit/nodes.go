@@ -102,7 +102,7 @@ func (v view) advice(writer bool) string {
 	case v.barred:
 		return "it came and went within 5 s, so it gets no reads yet while others can serve them"
 	case !writer && !v.bounded:
-		return "its staleness is not known: the primary was not seen, or it replays too far behind"
+		return "its staleness is not known: the primary was not seen, or it has been behind since before this process looked"
 	default:
 		return ""
 	}

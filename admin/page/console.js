@@ -327,7 +327,7 @@
   if (id("charts")) {
     drawn = JSON.parse(id("charts").textContent);
     chartsDue = Date.now() + 1000 * drawn.step;
-    draw();
+    requestAnimationFrame(() => setTimeout(draw)); // after the first paint, which shows their sketches
   }
   announce();
   if (id("hero")) {
