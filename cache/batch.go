@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -26,7 +27,7 @@ const (
 // errLost says that a batch that somebody else sent brought no answer.
 var errLost = errors.New("cache: sent with others, and not answered")
 
-// lanes are the ways to the masters.
+// lanes are the ways to the masters that the coverage does not know.
 type lanes struct {
 	byNode sync.Map // of *redis.Client to *lane
 	single lane     // where the master is not known, or is the only one
@@ -55,7 +56,17 @@ type batched struct {
 	lost bool        // it was sent in vain
 }
 
-// lane returns the way to the master that has a key.
+// laneOf returns the way to the master that has a key.
+func (s *Store) laneOf(ctx context.Context, g *guard, key string) *lane {
+	if g != nil {
+		return &g.lane
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout)
+	defer cancel()
+	return s.lane(ctx, key)
+}
+
+// lane asks the client for the master that has a key.
 func (s *Store) lane(ctx context.Context, key string) *lane {
 	cluster, ok := s.rdb.(*redis.ClusterClient)
 	if !ok {
@@ -72,32 +83,60 @@ func (s *Store) lane(ctx context.Context, key string) *lane {
 	return l.(*lane)
 }
 
-// process sends a command to the master that has a key, alone or with others. When ctx ended, the command must not be
-// looked at any more: others may still be at it.
-func (s *Store) process(ctx context.Context, key string, cmd redis.Cmder) error {
-	l := s.lane(ctx, key)
+// process sends a command to the master that has a key, alone or with others, and waits RedisTimeout for its answer. When
+// it returns an error that is not the command's own, the command must not be looked at any more: others may still be at it.
+func (s *Store) process(ctx context.Context, g *guard, key string, cmd redis.Cmder) error {
+	l := s.laneOf(ctx, g, key)
 	b, mine := l.join(cmd)
 	if b == nil {
 		defer l.next()
-		return s.rdb.Process(ctx, cmd)
+		return s.alone(ctx, time.Now().Add(s.opts.RedisTimeout), cmd)
 	}
+	end := time.Now().Add(s.opts.RedisTimeout)
+	timer := startTimer(s.opts.RedisTimeout)
+	defer stopTimer(timer)
 	select {
 	case <-b.sent:
 	case <-b.turn:
-		l.send(ctx, s.rdb, b)
+		sctx, cancel := context.WithDeadline(ctx, end)
+		l.send(sctx, s.rdb, b)
+		cancel()
 	case <-ctx.Done():
 		l.leave(b, mine)
 		return ctx.Err()
+	case <-timer.C:
+		l.leave(b, mine)
+		return context.DeadlineExceeded
 	}
 	switch {
-	case !mine.lost || ctx.Err() != nil:
+	case !mine.lost || ctx.Err() != nil || !time.Now().Before(end):
 		return cmd.Err()
 	case cmd.Name() == "get":
 		cmd.SetErr(nil)
-		return s.rdb.Process(ctx, cmd)
+		return s.alone(ctx, end, cmd)
 	default: // it may have been done
 		return fmt.Errorf("%w: %w", errLost, cmd.Err())
 	}
+}
+
+func (s *Store) alone(ctx context.Context, end time.Time, cmd redis.Cmder) error {
+	ctx, cancel := context.WithDeadline(ctx, end)
+	defer cancel()
+	return s.rdb.Process(ctx, cmd)
+}
+
+// timers are used again: many callers wait at a time, and nearly none as long as it may.
+var timers = sync.Pool{New: func() any { return time.NewTimer(time.Hour) }}
+
+func startTimer(d time.Duration) *time.Timer {
+	t := timers.Get().(*time.Timer)
+	t.Reset(d)
+	return t
+}
+
+func stopTimer(t *time.Timer) {
+	t.Stop()
+	timers.Put(t)
 }
 
 // join gives the caller a place in a batch, or none when it shall send its command itself.

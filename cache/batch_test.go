@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -78,9 +79,18 @@ func waiting(s *Store) (n int) {
 			}
 		}
 	}
-	count(&s.lanes.single)
-	s.lanes.byNode.Range(func(_, l any) bool { count(l.(*lane)); return true })
+	everyLane(s, count)
 	return n
+}
+
+func everyLane(s *Store, visit func(*lane)) {
+	visit(&s.lanes.single)
+	s.lanes.byNode.Range(func(_, l any) bool { visit(l.(*lane)); return true })
+	s.coverage.mu.Lock()
+	defer s.coverage.mu.Unlock()
+	for _, g := range s.coverage.byAddr {
+		visit(&g.lane)
+	}
 }
 
 func flying(s *Store) (n int) {
@@ -89,8 +99,7 @@ func flying(s *Store) (n int) {
 		defer l.mu.Unlock()
 		n += l.flying
 	}
-	count(&s.lanes.single)
-	s.lanes.byNode.Range(func(_, l any) bool { count(l.(*lane)); return true })
+	everyLane(s, count)
 	return n
 }
 
@@ -169,6 +178,31 @@ func TestWaitersLeaveWithTheirContext(t *testing.T) {
 	wait()
 	if flying(s) != 0 || waiting(s) != 0 {
 		t.Errorf("%d under way, %d wait", flying(s), waiting(s))
+	}
+}
+
+// Nor do they wait for longer than RedisTimeout, whatever the calls before them do.
+func TestWaitersLeaveAfterRedisTimeout(t *testing.T) {
+	ctx := testContext(t)
+	rdb := client(t, one.Get(t))
+	s := newStore(t, rdb, func(o *Options) { o.RedisTimeout = 300 * time.Millisecond })
+	leads := Of[lead](s, "lead")
+	l := s.lane(ctx, leads.prefix+"{one}0")
+	for range laneWidth {
+		l.join(nil)
+	}
+	crowd(t, ctx, leads, 20, func(i int, _ lead, err error) {
+		if !errors.Is(err, ErrMiss) || !strings.Contains(err.Error(), context.DeadlineExceeded.Error()) {
+			t.Errorf("%d: %v", i, err)
+		}
+	})()
+	if flying(s) != laneWidth || waiting(s) != 0 {
+		t.Errorf("%d under way, %d wait", flying(s), waiting(s))
+	}
+	l.next()
+	l.next()
+	if flying(s) != 0 {
+		t.Errorf("%d under way", flying(s))
 	}
 }
 

@@ -22,6 +22,7 @@ var errBroken = errors.New("cache: the master has failed lately and is not asked
 // guard keeps calls from waiting for a master that does not answer.
 type guard struct {
 	breaker circuitbreaker.CircuitBreaker[any]
+	lane    lane
 }
 
 func newGuard(addr string, in *instruments) *guard {
@@ -81,9 +82,7 @@ func (s *Store) ask(ctx context.Context, key string, cmd redis.Cmder) error {
 	if err := g.enter(); err != nil {
 		return err
 	}
-	rctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout)
-	err := s.process(rctx, key, cmd)
-	cancel()
+	err := s.process(ctx, g, key, cmd)
 	s.called(ctx, g, err)
 	return err
 }
