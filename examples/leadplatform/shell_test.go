@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -32,7 +33,9 @@ func newShell(t *testing.T, p *platform) *shell {
 	cmd.Dir = "../.."
 	state := p.state(t)
 	// TARGET and ADMIN are the Makefile's, for the targets that call a running platform.
-	cmd.Env = append(os.Environ(), "TERM=dumb", "PGCONNECT_TIMEOUT=10", "TARGET="+state.API, "ADMIN="+state.Admin)
+	// What a make above has set would make another print where it is.
+	env := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "MAKE") || strings.HasPrefix(v, "MFLAGS=") })
+	cmd.Env = append(env, "TERM=dumb", "PGCONNECT_TIMEOUT=10", "TARGET="+state.API, "ADMIN="+state.Admin)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	in, err := cmd.StdinPipe()
 	if err != nil {
