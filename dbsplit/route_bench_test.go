@@ -68,7 +68,7 @@ func BenchmarkRoute(b *testing.B) {
 func BenchmarkDecide(b *testing.B) {
 	var nodes Nodes
 	nodes.Primary = "postgres://127.0.0.1:1/x?sslmode=disable"
-	for i := range 8 {
+	for i := range 32 { // as many as eachRoute has
 		nodes.Replicas = append(nodes.Replicas, fmt.Sprintf("postgres://127.0.0.1:%d/x?sslmode=disable", i+2))
 	}
 	db, err := Open(b.Context(), nodes, nil) // nothing is connected before it is used
