@@ -103,6 +103,12 @@ func TestHostileTextsAreData(t *testing.T) {
 			if _, err := j.Pause(t.Context(), a, &Hold{Owner: text + "'"}); text != strings.Repeat("x", 128) && err == nil {
 				t.Errorf("%.20q is taken for another owner", text)
 			}
+			if _, err := j.Pause(t.Context(), a, &Hold{Reason: text, Owner: text}); err != nil {
+				t.Errorf("%.20q again: %v", text, err)
+			}
+			if _, err := j.Pause(t.Context(), a, &Hold{Owner: "."}); err == nil {
+				t.Errorf("%.20q is taken for an owner whose name is a pattern", text)
+			}
 			if s := status(t, j, b); s.Paused || s.Waiting != 3 {
 				t.Errorf("the other queue, by %.20q: %+v", text, s)
 			}

@@ -240,6 +240,7 @@ func TestWellFormed(t *testing.T) {
 
 func FuzzStoredData(f *testing.F) {
 	f.Add(encode(f, time.Now().Add(time.Hour), map[string]any{"k": "v", "n": 1, tokensKey: "1:1:0/1"}))
+	f.Add(encode(f, time.Now().Add(-time.Hour), map[string]any{"k": "v"}))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		codec := tolerant{scs.GobCodec{}}
