@@ -1,8 +1,10 @@
 package queue
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -10,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 )
 
@@ -159,6 +162,53 @@ func TestConcurrencyOfTheFleet(t *testing.T) {
 			t.Errorf("%d jobs ran at once, want 3", most.Load())
 		}
 	})
+}
+
+// A job that waits for a limit for longer than it may run waits in its place: it costs no attempt and no part of its timeout.
+// SCALEAWARE_LIMITED is how long; 60s was tried.
+func TestWaitingForALimitCostsNothing(t *testing.T) {
+	t.Parallel()
+	wait, err := time.ParseDuration(cmp.Or(os.Getenv("SCALEAWARE_LIMITED"), "6s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const timeout = 2 * time.Second
+	rdb := client(t, single.Get(t).Addrs())
+	q := fresh("patient")
+	j := newJobs(t, rdb, nil, Queue{Name: q, Rate: Rate{Max: 1, Per: wait}})
+	enqueue(t, j, q, 2, MaxRetry(0), Timeout(timeout))
+	type run struct {
+		at      time.Time
+		left    time.Duration
+		retried int
+	}
+	runs := make(chan run, 2)
+	w := newWorker(t, j, &WorkerOptions{Concurrency: 2})
+	Handle(w, func(ctx context.Context, _ note) error {
+		deadline, _ := ctx.Deadline()
+		retried, _ := asynq.GetRetryCount(ctx)
+		runs <- run{time.Now(), time.Until(deadline), retried}
+		return nil
+	})
+	start(t, w)
+	first := <-runs
+	for range 5 {
+		sleep(t.Context(), wait/6)
+		if s := status(t, j, q); s.Waiting != 1 || s.Retrying != 0 || s.Failed != 0 {
+			t.Errorf("while it waits: %+v", s)
+		}
+	}
+	second := <-runs
+	if pause := second.at.Sub(first.at); pause < wait {
+		t.Errorf("the second started %v after the first", pause)
+	}
+	if second.retried != 0 || second.left < timeout-time.Second || second.left > timeout {
+		t.Errorf("the second began with %v of its %v, after %d attempts", second.left, timeout, second.retried)
+	}
+	eventually(t, 10*time.Second, "both are done", func() bool { s := status(t, j, q); return s.Waiting+s.Active == 0 })
+	if s := status(t, j, q); s.Failed != 0 || s.Retrying != 0 {
+		t.Errorf("at the end: %+v", s)
+	}
 }
 
 func TestThrottle(t *testing.T) {
