@@ -1,7 +1,6 @@
 package queue
 
 import (
-	"math"
 	"strings"
 	"testing"
 	"time"
@@ -93,30 +92,5 @@ func TestSealRefusesMistakes(t *testing.T) {
 	}
 	if _, err := seal(jsonCodec{}, note{Text: strings.Repeat("x", maxPayload)}, nil); err == nil {
 		t.Error("a huge payload was accepted")
-	}
-}
-
-// TestQuantiles compares what the buckets say with what is exact.
-func TestQuantiles(t *testing.T) {
-	t.Parallel()
-	for name, at := range map[string]func(i int) time.Duration{
-		"uniform": func(i int) time.Duration { return time.Duration(i+1) * 60 * time.Millisecond },
-		"exponential": func(i int) time.Duration {
-			return time.Duration(math.Pow(1.01, float64(i)) * float64(5*time.Millisecond))
-		},
-		"constant": func(int) time.Duration { return 31 * time.Second },
-	} {
-		counts := &runCounts{buckets: map[int]int64{}}
-		for i := range 1000 {
-			counts.buckets[durationBucket(at(i))]++
-		}
-		got, ok := counts.quantile(0.95)
-		exact := at(949).Seconds()
-		if !ok || math.Abs(got-exact) > 0.026*exact {
-			t.Errorf("%s: p95 = %v, %v, exact %v", name, got, ok, exact)
-		}
-	}
-	if _, ok := (&runCounts{}).quantile(0.95); ok {
-		t.Error("there is a quantile of nothing")
 	}
 }
