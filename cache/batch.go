@@ -56,12 +56,12 @@ type batched struct {
 	lost bool        // it was sent in vain
 }
 
-// laneOf returns the way to the master that has a key.
-func (s *Store) laneOf(ctx context.Context, g *guard, key string) *lane {
+// laneOf returns the way to the master that has a key, by end if the client has to be asked.
+func (s *Store) laneOf(ctx context.Context, g *guard, end time.Time, key string) *lane {
 	if g != nil {
 		return &g.lane
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout)
+	ctx, cancel := context.WithDeadline(ctx, end)
 	defer cancel()
 	return s.lane(ctx, key)
 }
@@ -86,14 +86,14 @@ func (s *Store) lane(ctx context.Context, key string) *lane {
 // process sends a command to the master that has a key, alone or with others, and waits RedisTimeout for its answer. When
 // it returns an error that is not the command's own, the command must not be looked at any more: others may still be at it.
 func (s *Store) process(ctx context.Context, g *guard, key string, cmd redis.Cmder) error {
-	l := s.laneOf(ctx, g, key)
+	end := time.Now().Add(s.opts.RedisTimeout)
+	l := s.laneOf(ctx, g, end, key)
 	b, mine := l.join(cmd)
 	if b == nil {
 		defer l.next()
-		return s.alone(ctx, time.Now().Add(s.opts.RedisTimeout), cmd)
+		return s.alone(ctx, end, cmd)
 	}
-	end := time.Now().Add(s.opts.RedisTimeout)
-	timer := startTimer(s.opts.RedisTimeout)
+	timer := startTimer(time.Until(end))
 	defer stopTimer(timer)
 	select {
 	case <-b.sent:

@@ -50,11 +50,11 @@ func TestABrokenDatabaseFailsTheRightProbe(t *testing.T) {
 	}
 	const slowly = `CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.2); RETURN NEW; END $$;
 		CREATE TRIGGER slowly BEFORE INSERT ON "Lead" FOR EACH ROW EXECUTE FUNCTION slowly()`
-	for probe, fault := range map[string]func(*dbSize){
-		"ListLeads reads no large table from end to end": func(s *dbSize) { s.prepare = run(`DROP INDEX "Lead_createdAt_idx"`) },
-		"CreateLead is fast":                             func(s *dbSize) { s.prepare, s.patience = run(slowly), 1 },
-		"the pool suffices":                              func(s *dbSize) { s.prepare, s.pool, s.rate = run(slowly), 1, 100 },
-		"replicas keep up": func(s *dbSize) {
+	for probe, fault := range map[string]func(*testing.T, *dbSize){
+		"ListLeads reads no large table from end to end": func(_ *testing.T, s *dbSize) { s.prepare = run(`DROP INDEX "Lead_createdAt_idx"`) },
+		"CreateLead is fast":                             func(_ *testing.T, s *dbSize) { s.prepare, s.patience = run(slowly), 1 },
+		"the pool suffices":                              func(_ *testing.T, s *dbSize) { s.prepare, s.pool, s.rate = run(slowly), 1, 100 },
+		"replicas keep up": func(t *testing.T, s *dbSize) {
 			s.lag, s.duration = time.Second, 3*time.Second
 			s.meanwhile = func(ctx context.Context) error {
 				replica := postgres.Get(t).Replica(0)
@@ -68,7 +68,7 @@ func TestABrokenDatabaseFailsTheRightProbe(t *testing.T) {
 		},
 	} {
 		t.Run(probe, func(t *testing.T) {
-			out, err := dbTested(t, fault)
+			out, err := dbTested(t, func(s *dbSize) { fault(t, s) })
 			if err == nil || !strings.Contains(err.Error(), probe) {
 				t.Errorf("error %v, want one that names %q:\n%s", err, probe, out)
 			}
