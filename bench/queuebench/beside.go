@@ -2,7 +2,6 @@ package queuebench
 
 import (
 	"context"
-	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -27,20 +26,9 @@ func (l *lab) beside(ctx context.Context) ([]report.Row, error) {
 	if l.quick {
 		rounds = 3
 	}
-	contenders := []worker{l.critical("alone", 0), l.critical("beside", 5000)}
-	results := make([]pairs.Result, len(contenders))
-	for i, c := range contenders {
-		results[i] = pairs.Result{Name: c.name, Allocs: -1}
-	}
-	for round := range rounds {
-		for turn := range contenders {
-			i := (round + turn) % len(contenders)
-			took, err := workOff(ctx, contenders[i], n)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", contenders[i].name, err)
-			}
-			results[i].Rounds = append(results[i].Rounds, float64(took)/float64(n))
-		}
+	results, err := inTurns(ctx, []worker{l.critical("alone", 0), l.critical("beside", 5000)}, n, rounds)
+	if err != nil {
+		return nil, err
 	}
 	ratio := pairs.Ratio(results[1], results[0])
 	return []report.Row{{

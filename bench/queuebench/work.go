@@ -39,19 +39,9 @@ func (l *lab) work(ctx context.Context) ([]report.Row, error) {
 		n, rounds = 5_000, 2
 	}
 	contenders := []worker{l.bare(50), l.ours("queue, 50 slots", 50, 1, 0), l.ours("queue, 50 slots, a limit that is never reached", 50, 1, 100_000), l.ours("queue, 200 slots", 200, 1, 0), l.river()}
-	results := make([]pairs.Result, len(contenders))
-	for i, c := range contenders {
-		results[i] = pairs.Result{Name: c.name, Allocs: -1}
-	}
-	for round := range rounds {
-		for turn := range contenders {
-			i := (round + turn) % len(contenders)
-			took, err := workOff(ctx, contenders[i], n)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", contenders[i].name, err)
-			}
-			results[i].Rounds = append(results[i].Rounds, float64(took)/float64(n))
-		}
+	results, err := inTurns(ctx, contenders, n, rounds)
+	if err != nil {
+		return nil, err
 	}
 	bare, plain, limited, wide, riv := results[0], results[1], results[2], results[3], results[4]
 	row := func(what, goal string, ours, peer pairs.Result, limit float64) report.Row {
@@ -68,6 +58,25 @@ func (l *lab) work(ctx context.Context) ([]report.Row, error) {
 		row("200 slots, against asynq with 50", "", wide, bare, 0),
 		row("200 slots, against River", "≥ 1.2 × as fast: ≤ 0.833", wide, riv, 1/1.2),
 	}, nil
+}
+
+// inTurns lets each contender work off n jobs, round by round, and returns the time of one job.
+func inTurns(ctx context.Context, contenders []worker, n, rounds int) ([]pairs.Result, error) {
+	results := make([]pairs.Result, len(contenders))
+	for i, c := range contenders {
+		results[i] = pairs.Result{Name: c.name, Allocs: -1}
+	}
+	for round := range rounds {
+		for turn := range contenders {
+			i := (round + turn) % len(contenders)
+			took, err := workOff(ctx, contenders[i], n)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", contenders[i].name, err)
+			}
+			results[i].Rounds = append(results[i].Rounds, float64(took)/float64(n))
+		}
+	}
+	return results, nil
 }
 
 func rate(r pairs.Result) string {
