@@ -170,17 +170,20 @@ func (r *Reader) acquire(ctx context.Context, out *decision) (guarded, error) {
 	db := r.db
 	n := out.node
 	n.load.begin()
-	if out.onReplica || out.snapshot == nil || out.demand.primary || out.demand.strict || out.demand.noStale {
-		return db.heldBy(ctx, n)
-	}
 	d := out.demand
+	if out.snapshot == nil {
+		d.now = db.now() // nothing was routed
+	}
+	if out.onReplica || out.snapshot == nil || d.primary || d.strict || d.noStale {
+		return db.heldBy(ctx, n, d.now)
+	}
 	d.not, d.wait = d.not|1<<n.index, false
 	if route(out.snapshot, &d).node == nobody {
-		return db.heldBy(ctx, n)
+		return db.heldBy(ctx, n, d.now)
 	}
 	bounded, cancel := context.WithTimeout(ctx, db.opts.PrimaryReadWait)
 	defer cancel()
-	conn, err := db.heldBy(bounded, n)
+	conn, err := db.heldBy(bounded, n, d.now)
 	if err == nil || bounded.Err() == nil && !errors.Is(err, ErrSaturated) || ctx.Err() != nil {
 		return conn, err
 	}
@@ -188,17 +191,17 @@ func (r *Reader) acquire(ctx context.Context, out *decision) (guarded, error) {
 	c := route(out.snapshot, &d)
 	if c.node == nobody { // nor is there any more, so the primary is waited for after all
 		n.load.begin()
-		return db.heldBy(ctx, n)
+		return db.heldBy(ctx, n, d.now)
 	}
 	c.because = becauseBusy
 	out.take(db, c)
 	out.node.load.begin()
-	return db.heldBy(ctx, out.node)
+	return db.heldBy(ctx, out.node, d.now)
 }
 
 // heldBy takes a connection for a read that was counted already, and takes it out of the count on an error.
-func (db *DB) heldBy(ctx context.Context, n *node) (guarded, error) {
-	conn, err := db.acquireRead(ctx, n)
+func (db *DB) heldBy(ctx context.Context, n *node, now time.Duration) (guarded, error) {
+	conn, err := db.acquireReadSince(ctx, n, now)
 	if err != nil {
 		n.load.end()
 	}

@@ -91,7 +91,7 @@ func (w *succession) acquireWrite(ctx context.Context) (*pgxpool.Conn, *node, er
 		if p == nil {
 			continue // the writer has just moved
 		}
-		c, _, err := p.take(ctx, n)
+		c, _, err := p.take(ctx, n, db.now())
 		if err == nil {
 			if db.writer.Load() != n {
 				c.Release()

@@ -41,10 +41,9 @@ type pool struct {
 	acquire prometheus.Observer // how long callers waited
 }
 
-// take acquires a connection and says when it had it. Reading the clock is a good part of what a read costs above pgx, so
-// whoever needs the time takes this one.
-func (p *pool) take(ctx context.Context, n *node) (c *pgxpool.Conn, at time.Duration, err error) {
-	begun := p.tracer.db.now()
+// take acquires a connection for who has waited since begun, and says when it had it. Reading the clock is a good part of
+// what a read costs above pgx, so whoever needs the time takes this one.
+func (p *pool) take(ctx context.Context, n *node, begun time.Duration) (c *pgxpool.Conn, at time.Duration, err error) {
 	c, err = p.await(ctx, n)
 	if err == nil {
 		at = p.tracer.acquiredAt(c)
@@ -113,12 +112,16 @@ func (db *DB) fail(n *node) {
 
 // acquireRead takes a read-only connection to n.
 func (db *DB) acquireRead(ctx context.Context, n *node) (guarded, error) {
+	return db.acquireReadSince(ctx, n, db.now())
+}
+
+func (db *DB) acquireReadSince(ctx context.Context, n *node, begun time.Duration) (guarded, error) {
 	if err := n.barred(); err != nil {
 		return guarded{}, err
 	}
 	for {
 		p := n.reads.Load()
-		c, at, err := p.take(ctx, n)
+		c, at, err := p.take(ctx, n, begun)
 		if err == nil {
 			return guarded{poolConn: c, each: n.pooler.byTransaction(), since: at}, nil
 		}

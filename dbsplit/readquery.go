@@ -44,7 +44,7 @@ func (l *lease) use(f func() error) (err error) {
 	defer func() { l.give(err) }()
 	err = f()
 	if err == nil {
-		l.node.load.answer(l.begun, l.db.now())
+		l.node.load.answer(l.begun, l.db.endedAt(l.conn.Conn()))
 	}
 	return err
 }

@@ -30,6 +30,7 @@ const connStateKey = "dbsplit"
 type connState struct {
 	acquired  time.Duration // times are since the DB was opened
 	begun     time.Duration
+	ended     time.Duration // 0 while a statement runs, and after one that is not observed
 	operation prometheus.Observer
 	holder    *scaleaware.Watermark // of the context that acquired the connection
 	doomed    bool                  // must not be used again
@@ -50,9 +51,16 @@ func stateOf(conn *pgx.Conn) *connState {
 }
 
 func (t *tracer) begin(conn *pgx.Conn, sql, otherwise string) {
-	if st := stateOf(conn); st != nil {
-		st.begun, st.operation = t.db.now(), t.db.in.operation(sql, otherwise)
+	st := stateOf(conn)
+	if st == nil {
+		return
 	}
+	if t.writes || st.begun >= st.acquired {
+		st.begun = t.db.now()
+	} else {
+		st.begun = st.acquired // nobody acquires a connection to read over before there is something to send
+	}
+	st.ended, st.operation = 0, t.db.in.operation(sql, otherwise)
 }
 
 func (t *tracer) end(ctx context.Context, conn *pgx.Conn, err error) {
@@ -61,7 +69,8 @@ func (t *tracer) end(ctx context.Context, conn *pgx.Conn, err error) {
 		return
 	}
 	if st.operation != nil {
-		st.operation.Observe((t.db.now() - st.begun).Seconds())
+		st.ended = t.db.now()
+		st.operation.Observe((st.ended - st.begun).Seconds())
 		st.operation = nil
 	}
 	if !t.writes {
@@ -146,13 +155,22 @@ func (t *tracer) acquiredAt(c *pgxpool.Conn) time.Duration {
 	return t.db.now()
 }
 
+// endedAt is when the statement that c was acquired to read by ended.
+func (db *DB) endedAt(c *pgx.Conn) time.Duration {
+	if st := stateOf(c); st != nil && st.ended > st.acquired {
+		return st.ended
+	}
+	return db.now()
+}
+
 // TraceRelease marks once more: the statements may have run under another context than the one that acquired, or below
 // pgx, where no tracer sees them.
 func (t *tracer) TraceRelease(_ *pgxpool.Pool, data pgxpool.TraceReleaseData) {
-	t.usage.add(-1, t.db.now())
 	if !t.writes {
+		t.usage.add(-1, t.db.endedAt(data.Conn))
 		return
 	}
+	t.usage.add(-1, t.db.now())
 	if st := stateOf(data.Conn); st != nil {
 		st.holder.RaiseFrom(t.db)
 		st.holder = nil

@@ -3,6 +3,8 @@ package dbsplitbench
 import (
 	"context"
 	"fmt"
+	"os"
+	"slices"
 	"time"
 
 	"github.com/scaleaware/scaleaware/bench/internal/pairs"
@@ -54,38 +56,60 @@ func (l *lab) compare(ctx context.Context, what string, total time.Duration, ent
 	return judged(what, entries, results), nil
 }
 
-// compareAfresh is compare for a group that is opened anew for each of the repeats, of which each counts as one round.
-func (l *lab) compareAfresh(ctx context.Context, what string, repeats int, each time.Duration, open func(context.Context) ([]entry, func(), error)) ([]report.Row, error) {
-	var results []pairs.Result
-	var entries []entry
-	for repeat := range repeats {
-		opts := &pairs.Options{Total: each, Turn: 1}
-		if repeat > 0 {
-			opts.AllocRuns = -1
+// compareAfresh is compare for groups that are opened anew for each of the repeats, of which each counts as one round. A
+// repeat with an error is thrown away, as often as there are others: where clients share a session, one that is held up
+// while it writes begins to read in the background, and may then take an answer that is another one's.
+func (l *lab) compareAfresh(ctx context.Context, whats []string, repeats int, each time.Duration, open func(context.Context) ([][]entry, func(), error)) (rows []report.Row, err error) {
+	var groups [][]entry
+	results := make([][]pairs.Result, len(whats))
+	repeat := func(opts *pairs.Options) ([][]pairs.Result, error) {
+		opened, end, err := open(ctx)
+		if err != nil {
+			return nil, err
 		}
-		more, err := func() ([]pairs.Result, error) {
-			var end func()
-			var err error
-			if entries, end, err = open(ctx); err != nil {
+		defer end()
+		groups = opened
+		all := make([][]pairs.Result, len(whats))
+		for i, what := range whats {
+			if all[i], err = pairs.Run(ctx, opts, contenders(groups[i])...); err != nil {
+				return nil, fmt.Errorf("%s: %w", what, err)
+			}
+		}
+		return all, nil
+	}
+	opts := &pairs.Options{Total: each, Turn: 1}
+	for done, failed := 0, 0; done < repeats; {
+		all, err := repeat(opts)
+		if err != nil {
+			if failed++; failed > repeats || ctx.Err() != nil {
 				return nil, err
 			}
-			defer end()
-			return pairs.Run(ctx, opts, contenders(entries)...)
-		}()
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", what, err)
+			fmt.Fprintf(os.Stderr, "bench: a repeat is thrown away: %v\n", err)
+			continue
 		}
-		for i := range more {
-			median := []float64{more[i].Time().Median}
-			if repeat == 0 {
-				results = append(results, more[i])
-				results[i].Rounds = median
-				continue
-			}
-			results[i].Rounds = append(results[i].Rounds, median...)
+		for i := range all {
+			results[i] = appendMedians(results[i], all[i])
+		}
+		done, opts.AllocRuns = done+1, -1
+	}
+	for i, what := range whats {
+		rows = append(rows, judged(what, groups[i], results[i])...)
+	}
+	return rows, nil
+}
+
+// appendMedians adds each contender's median as one round.
+func appendMedians(to, more []pairs.Result) []pairs.Result {
+	if to == nil {
+		to = slices.Clone(more)
+		for i := range to {
+			to[i].Rounds = nil
 		}
 	}
-	return judged(what, entries, results), nil
+	for i := range more {
+		to[i].Rounds = append(to[i].Rounds, more[i].Time().Median)
+	}
+	return to
 }
 
 func contenders(entries []entry) (all []pairs.Contender) {

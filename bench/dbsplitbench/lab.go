@@ -175,15 +175,17 @@ const (
 	sqlInsert = "insert into notes (n) values (1)"
 )
 
+func readOne(ctx context.Context, q querier) error { return readOneBy(ctx, q, sqlOne) }
+
 //go:noinline
-func readOne(ctx context.Context, q querier) error {
+func readOneBy(ctx context.Context, q querier, sql string) error {
 	var n int
-	return q.QueryRow(ctx, sqlOne).Scan(&n)
+	return q.QueryRow(ctx, sql).Scan(&n)
 }
 
 //go:noinline
-func readMany(ctx context.Context, q querier) error {
-	rows, err := q.Query(ctx, sqlMany)
+func readManyBy(ctx context.Context, q querier, sql string) error {
+	rows, err := q.Query(ctx, sql)
 	if err != nil {
 		return err
 	}

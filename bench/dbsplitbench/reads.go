@@ -12,31 +12,20 @@ import (
 	"github.com/scaleaware/scaleaware/bench/internal/report"
 )
 
-const readNote = "One replica, the same for all, one caller. Called through an interface, as sqlc does. Which server process answers makes a difference of several per cent, " +
-	"so everything is opened anew for each of the repeats, and the repeats' medians are compared. The row of pgxpool against itself shows what the noise does to a ratio."
+const readNote = "One replica, one caller. Called through an interface, as sqlc does. Which server process answers makes a difference of several per cent, " +
+	"so all but dbresolver use one session of the replica, in turns. Everything is opened anew for each of the repeats, and the repeats' medians are compared. " +
+	"The row of pgxpool against itself shows what the noise does to a ratio."
 
 // readRepeats is how often the contenders are opened.
 const readRepeats = 40
 
-func (l *lab) reads(ctx context.Context) (rows []report.Row, err error) {
-	for i, what := range []string{"QueryRow", "Query, 100 rows", "Read-only transaction with one QueryRow"} {
-		more, err := l.compareAfresh(ctx, what, l.opts.times(readRepeats), 200*time.Millisecond, func(ctx context.Context) ([]entry, func(), error) {
-			groups, end, err := l.readers(ctx)
-			if err != nil {
-				return nil, nil, err
-			}
-			return groups[i], end, nil
-		})
-		if err != nil {
-			return nil, err
-		}
-		rows = append(rows, more...)
-	}
-	return rows, nil
+func (l *lab) reads(ctx context.Context) ([]report.Row, error) {
+	whats := []string{"QueryRow", "Query, 100 rows", "Read-only transaction with one QueryRow"}
+	return l.compareAfresh(ctx, whats, l.opts.times(readRepeats), 200*time.Millisecond, l.readers)
 }
 
 // readers opens everything that reads, and returns what is compared with each other. end closes it.
-func (l *lab) readers(ctx context.Context) (groups [3][]entry, end func(), err error) {
+func (l *lab) readers(ctx context.Context) (groups [][]entry, end func(), err error) {
 	var ends []func()
 	end = func() {
 		for _, e := range slices.Backward(ends) {
@@ -53,17 +42,17 @@ func (l *lab) readers(ctx context.Context) (groups [3][]entry, end func(), err e
 		return groups, end, err
 	}
 	primary, replica := c.Primary().Addr(), c.Replica(0).Addr()
-	db, stop, err := openSplit(ctx, calm(), primary, replica)
+	db, session, stop, err := openSplitSession(ctx, primary, replica)
 	if err != nil {
 		return groups, end, err
 	}
 	ends = append(ends, stop)
-	pool, err := openPool(ctx, address(replica))
+	pool, err := session.openPool(ctx, address(replica))
 	if err != nil {
 		return groups, end, err
 	}
 	ends = append(ends, pool.Close)
-	again, err := openPool(ctx, address(replica))
+	again, err := session.openPool(ctx, address(replica))
 	if err != nil {
 		return groups, end, err
 	}
@@ -84,10 +73,11 @@ func (l *lab) readers(ctx context.Context) (groups [3][]entry, end func(), err e
 	if err := c.Replica(0).WaitCaughtUp(ctx); err != nil {
 		return groups, end, err
 	}
-	viaSplit := func(ctx context.Context) error { return readOne(ctx, db.Read()) }
-	manySplit := func(ctx context.Context) error { return readMany(ctx, db.Read()) }
+	ones, manies := own(sqlOne), own(sqlMany)
+	viaSplit := func(ctx context.Context) error { return readOneBy(ctx, db.Read(), ones[0]) }
+	manySplit := func(ctx context.Context) error { return readManyBy(ctx, db.Read(), manies[0]) }
 	txSplit := func(ctx context.Context) error {
-		return db.InReadTx(ctx, func(tx pgx.Tx) error { return readOne(ctx, tx) })
+		return db.InReadTx(ctx, func(tx pgx.Tx) error { return readOneBy(ctx, tx, ones[0]) })
 	}
 	oneToken, err := withToken(viaSplit)
 	if err != nil {
@@ -101,10 +91,10 @@ func (l *lab) readers(ctx context.Context) (groups [3][]entry, end func(), err e
 	if err != nil {
 		return groups, end, err
 	}
-	return [3][]entry{
+	return [][]entry{
 		{
-			{"pgxpool", nil, func(ctx context.Context) error { return readOne(ctx, pool) }},
-			{"pgxpool again", nil, func(ctx context.Context) error { return readOne(ctx, again) }},
+			{"pgxpool", nil, func(ctx context.Context) error { return readOneBy(ctx, pool, ones[1]) }},
+			{"pgxpool again", nil, func(ctx context.Context) error { return readOneBy(ctx, again, ones[2]) }},
 			{"dbsplit", readGoal, viaSplit},
 			{"dbsplit with a token", readGoal, oneToken},
 			{"dbresolver", nil, func(ctx context.Context) error {
@@ -113,7 +103,7 @@ func (l *lab) readers(ctx context.Context) (groups [3][]entry, end func(), err e
 			}},
 		},
 		{
-			{"pgxpool", nil, func(ctx context.Context) error { return readMany(ctx, pool) }},
+			{"pgxpool", nil, func(ctx context.Context) error { return readManyBy(ctx, pool, manies[1]) }},
 			{"dbsplit", nil, manySplit},
 			{"dbsplit with a token", nil, manyToken},
 			{"dbresolver", nil, func(ctx context.Context) error {
@@ -132,7 +122,7 @@ func (l *lab) readers(ctx context.Context) (groups [3][]entry, end func(), err e
 		},
 		{
 			{"pgxpool", nil, func(ctx context.Context) error {
-				return pgx.BeginTxFunc(ctx, pool, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error { return readOne(ctx, tx) })
+				return pgx.BeginTxFunc(ctx, pool, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error { return readOneBy(ctx, tx, ones[1]) })
 			}},
 			{"dbsplit", nil, txSplit},
 			{"dbsplit with a token", nil, txToken},
