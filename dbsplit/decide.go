@@ -62,9 +62,7 @@ func (r *Reader) decide(ctx context.Context, not uint64, out *decision) error {
 	if c.node == nobody {
 		return r.noNode(out)
 	}
-	if out.token = !out.demand.token.IsZero(); out.token {
-		db.in.token(tokenObeyed)
-	}
+	out.token = !out.demand.token.IsZero()
 	if c.because == becauseBehind {
 		db.behind.Store(int64(out.demand.now))
 	}

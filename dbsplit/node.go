@@ -78,20 +78,23 @@ func (p *pool) await(ctx context.Context, n *node) (*pgxpool.Conn, error) {
 	return nil, fmt.Errorf("%w: of %s, for %v", ErrSaturated, n.name, db.opts.PoolWait)
 }
 
-// served counts a read, without a look-up by label values on the way.
-func (db *DB) served(n *node, onReplica bool, because reason) {
+// served counts a read that has a connection, without a look-up by label values on the way.
+func (db *DB) served(d *decision) {
 	r, label := 0, rolePrimary.String()
-	if onReplica {
+	if d.onReplica {
 		r, label = 1, roleReplica.String()
 	}
-	slot := &n.served[r][because]
+	slot := &d.node.served[r][d.because]
 	c := slot.Load()
 	if c == nil {
-		counter := db.in.reads.WithLabelValues(db.opts.Name, n.name, label, because.String())
+		counter := db.in.reads.WithLabelValues(db.opts.Name, d.node.name, label, d.because.String())
 		c = &counter
 		slot.Store(c)
 	}
 	(*c).Inc()
+	if d.token {
+		db.in.token(tokenObeyed)
+	}
 }
 
 // wake asks the monitor to probe n now.

@@ -66,7 +66,7 @@ func (r *Reader) lease(ctx context.Context, a *attempt) (lease, error) {
 			continue
 		}
 		if err == nil {
-			r.db.served(d.node, d.onReplica, d.because)
+			r.db.served(&d)
 			r.report(ctx, &d)
 			// Connecting says nothing about the node, and waiting is in inflight.
 			return lease{conn: conn, db: r.db, node: d.node, watermark: d.watermark, begun: conn.since, onReplica: d.onReplica}, nil
