@@ -36,7 +36,7 @@ type fetcher struct {
 	ender  *ender
 	onDead func(ctx context.Context, job DeadJob)
 	// onStart sees the start times that the limiter has stamped; tests count them.
-	onStart func(queue string, stamp int64)
+	onStart func(queue, id string, stamp int64)
 
 	seen  atomic.Bool
 	pops  uint64 // this, empty and ready belong to asynq's one fetching goroutine
@@ -187,7 +187,7 @@ func (f *fetcher) note(reply popReply) {
 		f.tickets[job.id] = &ticket{since: now, owner: owner}
 		f.handed.Add(1)
 		if f.onStart != nil && reply.stamp > 0 {
-			f.onStart(f.queue.Name, reply.stamp)
+			f.onStart(f.queue.Name, job.id, reply.stamp)
 		}
 	}
 }

@@ -97,7 +97,7 @@ type Worker struct {
 
 	// expose is the client that asynq is given for a fetcher, and onStart sees starts; tests change them.
 	expose  func(*fetcher) redis.UniversalClient
-	onStart func(queue string, stamp int64)
+	onStart func(queue, id string, stamp int64)
 }
 
 // NewWorker makes a worker for declared queues. It starts nothing.
