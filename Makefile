@@ -39,7 +39,7 @@ TARGET ?= http://localhost:3000
 ADMIN  ?= http://localhost:3002
 
 .DEFAULT_GOAL := help
-.PHONY: help demo incident test check vuln known-weaknesses race bench bench-go curves agree runbook soak overload simulate history apidiff fuzz cache-history jobs golden mutate loadtest artillery grafana smoke perf-db perf-cache generate
+.PHONY: help demo incident test check vuln known-weaknesses race bench bench-go curves agree runbook soak overload simulate history apidiff fuzz cache-history jobs asynq-versions golden mutate loadtest artillery grafana smoke perf-db perf-cache generate
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -191,6 +191,10 @@ jobs: ## Kill workers, masters and relays and hold replicas up, among JOBS jobs 
 	SCALEAWARE_JOBS=$(MOVED) $(SERVERS) $(GO) test $(RACE) -count=1 -timeout 0 -v -run '^TestManyJobsAreMovedInSteps$$' ./queue
 	SCALEAWARE_JOBS=$(JOBS) $(SERVERS) $(GO) test $(RACE) -count=1 -timeout 0 -v -run '^TestJobsFindTheirRows$$' ./examples/consistency
 	SCALEAWARE_LEADERS=$(LEADERS) $(SERVERS) $(GO) test $(RACE) -count=1 -timeout 0 -v -run '^TestOneActor$$' ./queue
+
+asynq-versions: ## Compile workers with other versions of asynq and see them refuse what they do not know
+	@scripts/install-servers redis
+	SCALEAWARE_VERSIONS=1 $(SERVERS) $(GO) test -count=1 -v -run '^TestAsynqVersions$$' ./queue
 
 fuzz: ## Run every fuzz target for FUZZ each (default 30s)
 	@scripts/install-servers postgres redis

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -87,12 +88,17 @@ func (f *fetcher) script(ctx context.Context, keys []string, args []any, call fu
 	case shapeForward:
 		return f.forward(ctx, keys, args, call)
 	case shapeStrange:
-		err := fmt.Errorf("%w: a script on queue %q has keys %q", ErrNotGated, f.queue.Name, keys)
+		err := fmt.Errorf("%w: a script on queue %q has keys %q and %d arguments", ErrNotGated, f.queue.Name, keys, len(args))
 		f.fail(err)
 		return failed(ctx, err)
 	default:
 		return call()
 	}
+}
+
+// bypassed says that jobs come from asynq without a fetch that was seen here, and that there is a limit to break.
+func (f *fetcher) bypassed() bool {
+	return (f.queue.Rate.Limited() || f.queue.Concurrency > 0) && !f.seen.Load()
 }
 
 type shape int
@@ -116,7 +122,7 @@ func shapeOf(queue string, keys []string, args []any) shape {
 		}
 		return shapeStrange
 	case len(keys) >= 3 && len(args) > 0 && keys[0] == active && keys[1] == lease,
-		len(keys) >= 4 && len(args) > 0 && keys[1] == active && keys[2] == lease:
+		len(keys) >= 4 && len(args) > 0 && strings.HasPrefix(keys[0], taskPrefix(queue)) && keys[1] == active && keys[2] == lease:
 		return shapeFinish
 	case len(keys) == 2 && len(args) == 4 && keys[1] == pending && args[1] == any(taskPrefix(queue)):
 		return shapeForward

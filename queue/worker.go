@@ -226,7 +226,7 @@ func (w *Worker) canary(ctx context.Context, fetchers []*fetcher, fail func(erro
 		return
 	}
 	for _, f := range fetchers {
-		if (f.queue.Rate.Limited() || f.queue.Concurrency > 0) && !f.seen.Load() {
+		if f.bypassed() {
 			fail(fmt.Errorf("%w: no fetch of queue %q was seen within %v", ErrNotGated, f.queue.Name, within))
 		}
 	}
