@@ -154,7 +154,7 @@ func (f *fetcher) fetch(ctx context.Context, keys []string, args []any) *redis.C
 	}
 	n := f.slots.take(f.index, min(maxFetch, f.most-int(f.handed.Load())))
 	if n == 0 {
-		return f.nothing(ctx, maxWait)
+		return f.until(ctx, maxWait, f.slots.wake[f.index])
 	}
 	if err := f.jobs.allow(ctx, f.queue); err != nil { // asked again now that Writing counts it
 		f.slots.give(f.index, n)
@@ -236,14 +236,14 @@ func (f *fetcher) unready() {
 	f.ready = nil
 }
 
-// nothing waits and says that there is no job.
+// nothing waits for the clock or for Redis, which a free slot does not change, and says that there is no job.
 func (f *fetcher) nothing(ctx context.Context, wait time.Duration) *redis.Cmd {
+	return f.until(ctx, wait, nil)
+}
+
+func (f *fetcher) until(ctx context.Context, wait time.Duration, wake <-chan struct{}) *redis.Cmd {
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
-	wake := f.slots.wake[f.index]
-	if wait < maxWait {
-		wake = nil // waits for the clock or for Redis, which a free slot does not change
-	}
 	select {
 	case <-timer.C:
 	case <-wake:
