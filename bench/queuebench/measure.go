@@ -31,7 +31,10 @@ func Measure(ctx context.Context, o *Options) (tables []report.Table, facts []st
 		report.Subject{Title: "Jobs one at a time", Note: aloneNote, Rows: lab.alone},
 		report.Subject{Title: "Beside a limited queue", Note: besideNote, Rows: lab.beside},
 		report.Subject{Title: "Enqueue", Note: enqueueNote, Rows: lab.enqueue},
-		report.Subject{Title: "Pick-up", Note: pickupNote, Rows: lab.pickup})
+		report.Subject{Title: "Pick-up", Note: pickupNote, Rows: lab.pickup},
+		report.Subject{Title: "Limits", Note: limitsNote, Rows: lab.limits},
+		report.Subject{Title: "Autoscaler", Note: scaleNote, Rows: lab.scaling},
+		report.Subject{Title: "All jobs of a queue", Note: bulkNote, Rows: lab.bulk})
 	if err != nil {
 		return nil, nil, err
 	}
