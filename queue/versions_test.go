@@ -77,7 +77,7 @@ func NewTaskWithHeaders(typename string, payload []byte, _ map[string]string, op
 	}
 }
 
-// gated compiles testdata/gated with a copy of a version of asynq, by default ours, that edit may change.
+// gated compiles internal/gated with a copy of a version of asynq, by default ours, that edit may change.
 func gated(t *testing.T, version string, edit func(source string)) (program string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -109,7 +109,7 @@ func gated(t *testing.T, version string, edit func(source string)) (program stri
 	}
 	output(t, "go", "mod", "edit", "-replace", of+"="+source, modfile)
 	program = filepath.Join(dir, "gated")
-	output(t, "go", "build", "-modfile", modfile, "-mod=mod", "-o", program, "./testdata/gated")
+	output(t, "go", "build", "-modfile", modfile, "-mod=mod", "-o", program, "../internal/gated")
 	return program
 }
 
