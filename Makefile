@@ -7,6 +7,9 @@ TOGGLES ?= 1000
 OVERLOAD ?= 60s
 FUZZ  ?= 30s
 PAIRS ?= 1000000
+JOBS  ?= 100000
+MOVED ?= 1000000
+LEADERS ?= 50
 READS ?= 10000000
 # Simulated runs, their first seed (by default of the clock), and the one scenario to run, by default all.
 RUNS  ?= 1000
@@ -36,7 +39,7 @@ TARGET ?= http://localhost:3000
 ADMIN  ?= http://localhost:3002
 
 .DEFAULT_GOAL := help
-.PHONY: help demo incident test check vuln known-weaknesses race bench bench-go curves agree runbook soak overload simulate history apidiff fuzz cache-history golden mutate loadtest artillery grafana smoke perf-db perf-cache generate
+.PHONY: help demo incident test check vuln known-weaknesses race bench bench-go curves agree runbook soak overload simulate history apidiff fuzz cache-history jobs asynq-versions golden mutate loadtest artillery grafana smoke perf-db perf-cache generate
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -180,6 +183,18 @@ history: ## Check that clients see their writes and never go back, in PAIRS pair
 cache-history: ## Check that no process reads from the cache what was invalidated, in READS reads (default 10000000), under faults
 	@scripts/install-servers redis
 	SCALEAWARE_REQUIRE_SERVERS=1 SCALEAWARE_CACHE_READS=$(READS) $(GO) test -timeout 0 -v -run TestHistory ./cache
+
+jobs: ## Kill workers, masters and relays and hold replicas up, among JOBS jobs (default 100000); move MOVED (1000000); let LEADERS (50) fall
+	@scripts/install-servers postgres redis
+	SCALEAWARE_JOBS=$(JOBS) $(SERVERS) $(GO) test $(RACE) -count=1 -timeout 0 -v -parallel 1 \
+		-run '^(TestDeathsAmongManyJobs|TestConfirmedJobsOutliveTheirMasters|TestOutboxIsExactAcrossRelayDeaths|TestNoFailedJobIsCut|TestLimitsHoldTogether|TestLimitsHoldAtTheHandlers)$$' ./queue
+	SCALEAWARE_JOBS=$(MOVED) $(SERVERS) $(GO) test $(RACE) -count=1 -timeout 0 -v -run '^TestManyJobsAreMovedInSteps$$' ./queue
+	SCALEAWARE_JOBS=$(JOBS) $(SERVERS) $(GO) test $(RACE) -count=1 -timeout 0 -v -run '^TestJobsFindTheirRows$$' ./examples/consistency
+	SCALEAWARE_LEADERS=$(LEADERS) $(SERVERS) $(GO) test $(RACE) -count=1 -timeout 0 -v -run '^TestOneActor$$' ./queue
+
+asynq-versions: ## Compile workers with other versions of asynq and see them refuse what they do not know
+	@scripts/install-servers redis
+	SCALEAWARE_VERSIONS=1 $(SERVERS) $(GO) test -count=1 -v -run '^TestAsynqVersions$$' ./queue
 
 fuzz: ## Run every fuzz target for FUZZ each (default 30s)
 	@scripts/install-servers postgres redis

@@ -35,7 +35,7 @@ var subjects = []struct {
 }{
 	{"dbsplit", dbsplitbench.Modules, dbsplitbench.Measure},
 	{"metrics", metricsbench.Modules, func(ctx context.Context, o *dbsplitbench.Options) ([]report.Table, []string, error) {
-		tables, err := metricsbench.Measure(ctx, &metricsbench.Options{Only: o.Only, Quick: o.Quick})
+		tables, err := metricsbench.Measure(ctx, &metricsbench.Options{Only: o.Only, Quick: o.Quick, Module: o.Module})
 		return tables, nil, err
 	}},
 	{"cache", cachebench.Modules, func(ctx context.Context, o *dbsplitbench.Options) ([]report.Table, []string, error) {

@@ -12,6 +12,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
+
+	"github.com/hibiken/asynq"
 
 	"github.com/scaleaware/scaleaware/redisclient"
 )
@@ -24,10 +27,12 @@ type childConfig struct {
 	Queues []Queue
 	// Hold makes handlers never return.
 	Hold bool
+	// Late makes them tell when they began, and how many µs after the limiter's stamp, instead of which job it was.
+	Late bool
 }
 
 // runChild works until stdin closes, and writes a line for each start: the queue and the limiter's stamp, or "run"
-// and the job's number.
+// and the job's number, or with Late "late:", by how much, the queue, and when.
 func runChild() {
 	var cfg childConfig
 	if err := json.Unmarshal([]byte(os.Getenv(childEnv)), &cfg); err != nil {
@@ -50,8 +55,23 @@ func runChild() {
 	if err != nil {
 		panic(err)
 	}
-	worker.onStart = func(queue string, stamp int64) { say("%s %d", queue, stamp) }
+	var stamps sync.Map // by job, where both stamps are told
+	worker.onStart = func(queue, id string, stamp int64) {
+		if cfg.Late {
+			stamps.Store(id, stamp)
+		}
+		say("%s %d", queue, stamp)
+	}
 	Handle(worker, func(ctx context.Context, job note) error {
+		if cfg.Late {
+			now := time.Now().UnixMicro()
+			id, _ := asynq.GetTaskID(ctx)
+			queue, _ := asynq.GetQueueName(ctx)
+			if stamp, ok := stamps.LoadAndDelete(id); ok {
+				say("late:%d:%s %d", now-stamp.(int64), queue, now)
+			}
+			return nil
+		}
 		say("run %d", job.N)
 		if cfg.Hold {
 			select {}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,7 +37,7 @@ type fetcher struct {
 	ender  *ender
 	onDead func(ctx context.Context, job DeadJob)
 	// onStart sees the start times that the limiter has stamped; tests count them.
-	onStart func(queue string, stamp int64)
+	onStart func(queue, id string, stamp int64)
 
 	seen  atomic.Bool
 	pops  uint64 // this, empty and ready belong to asynq's one fetching goroutine
@@ -87,12 +88,17 @@ func (f *fetcher) script(ctx context.Context, keys []string, args []any, call fu
 	case shapeForward:
 		return f.forward(ctx, keys, args, call)
 	case shapeStrange:
-		err := fmt.Errorf("%w: a script on queue %q has keys %q", ErrNotGated, f.queue.Name, keys)
+		err := fmt.Errorf("%w: a script on queue %q has keys %q and %d arguments", ErrNotGated, f.queue.Name, keys, len(args))
 		f.fail(err)
 		return failed(ctx, err)
 	default:
 		return call()
 	}
+}
+
+// bypassed says that jobs come from asynq without a fetch that was seen here, and that there is a limit to break.
+func (f *fetcher) bypassed() bool {
+	return (f.queue.Rate.Limited() || f.queue.Concurrency > 0) && !f.seen.Load()
 }
 
 type shape int
@@ -116,7 +122,7 @@ func shapeOf(queue string, keys []string, args []any) shape {
 		}
 		return shapeStrange
 	case len(keys) >= 3 && len(args) > 0 && keys[0] == active && keys[1] == lease,
-		len(keys) >= 4 && len(args) > 0 && keys[1] == active && keys[2] == lease:
+		len(keys) >= 4 && len(args) > 0 && strings.HasPrefix(keys[0], taskPrefix(queue)) && keys[1] == active && keys[2] == lease:
 		return shapeFinish
 	case len(keys) == 2 && len(args) == 4 && keys[1] == pending && args[1] == any(taskPrefix(queue)):
 		return shapeForward
@@ -148,7 +154,7 @@ func (f *fetcher) fetch(ctx context.Context, keys []string, args []any) *redis.C
 	}
 	n := f.slots.take(f.index, min(maxFetch, f.most-int(f.handed.Load())))
 	if n == 0 {
-		return f.nothing(ctx, maxWait)
+		return f.until(ctx, maxWait, f.slots.wake[f.index])
 	}
 	if err := f.jobs.allow(ctx, f.queue); err != nil { // asked again now that Writing counts it
 		f.slots.give(f.index, n)
@@ -187,7 +193,7 @@ func (f *fetcher) note(reply popReply) {
 		f.tickets[job.id] = &ticket{since: now, owner: owner}
 		f.handed.Add(1)
 		if f.onStart != nil && reply.stamp > 0 {
-			f.onStart(f.queue.Name, reply.stamp)
+			f.onStart(f.queue.Name, job.id, reply.stamp)
 		}
 	}
 }
@@ -230,14 +236,14 @@ func (f *fetcher) unready() {
 	f.ready = nil
 }
 
-// nothing waits and says that there is no job.
+// nothing waits for the clock or for Redis, which a free slot does not change, and says that there is no job.
 func (f *fetcher) nothing(ctx context.Context, wait time.Duration) *redis.Cmd {
+	return f.until(ctx, wait, nil)
+}
+
+func (f *fetcher) until(ctx context.Context, wait time.Duration, wake <-chan struct{}) *redis.Cmd {
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
-	wake := f.slots.wake[f.index]
-	if wait < maxWait {
-		wake = nil // waits for the clock or for Redis, which a free slot does not change
-	}
 	select {
 	case <-timer.C:
 	case <-wake:

@@ -70,9 +70,13 @@ func TestUngatedWorkerRefuses(t *testing.T) {
 			j := newJobs(t, rdb, nil, Queue{Name: fresh("canary"), Rate: Rate{Max: 1, Per: time.Second}})
 			w := newWorker(t, j, nil)
 			w.expose = expose
-			Handle(w, func(context.Context, note) error { return nil })
+			Handle(w, func(context.Context, note) error { t.Error("a job ran past the limit"); return nil })
+			enqueue(t, j, j.queues[0].Name, 3, MaxRetry(0))
 			if err := w.Run(t.Context()); !errors.Is(err, ErrNotGated) {
 				t.Errorf("Run = %v, want ErrNotGated", err)
+			}
+			if s := status(t, j, j.queues[0].Name); s.Waiting+s.Active != 3 || s.Failed+s.Retrying != 0 {
+				t.Errorf("a refusal has cost jobs or attempts: %+v", s)
 			}
 		})
 	}

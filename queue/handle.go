@@ -58,6 +58,11 @@ func Handle[T Job](w *Worker, run func(ctx context.Context, job T) error) {
 func (w *Worker) process(f *fetcher) asynq.HandlerFunc {
 	return func(ctx context.Context, task *asynq.Task) error {
 		id, _ := asynq.GetTaskID(ctx)
+		if f.bypassed() {
+			f.fail(fmt.Errorf("%w: job %q of queue %q came past it", ErrNotGated, clip(id), f.queue.Name))
+			<-ctx.Done() // asynq shuts down and puts it back, with no attempt counted
+			return context.Cause(ctx)
+		}
 		t := f.begin(id)
 		defer f.end(t)
 		h, ok := w.handlers[task.Type()]

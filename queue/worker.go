@@ -97,7 +97,7 @@ type Worker struct {
 
 	// expose is the client that asynq is given for a fetcher, and onStart sees starts; tests change them.
 	expose  func(*fetcher) redis.UniversalClient
-	onStart func(queue string, stamp int64)
+	onStart func(queue, id string, stamp int64)
 }
 
 // NewWorker makes a worker for declared queues. It starts nothing.
@@ -226,7 +226,7 @@ func (w *Worker) canary(ctx context.Context, fetchers []*fetcher, fail func(erro
 		return
 	}
 	for _, f := range fetchers {
-		if (f.queue.Rate.Limited() || f.queue.Concurrency > 0) && !f.seen.Load() {
+		if f.bypassed() {
 			fail(fmt.Errorf("%w: no fetch of queue %q was seen within %v", ErrNotGated, f.queue.Name, within))
 		}
 	}

@@ -37,6 +37,7 @@ func Measure(ctx context.Context, o *Options) (tables []report.Table, facts []st
 		report.Subject{Title: "Get from Redis by 256 callers", Note: crowdNote, Rows: lab.crowd},
 		report.Subject{Title: "GetMany", Note: manyNote, Rows: lab.many},
 		report.Subject{Title: "Warm, ExtendTTLs, Invalidate", Note: bulkNote, Rows: lab.bulk},
+		report.Subject{Title: "Reads while lifetimes are extended", Note: politeNote, Rows: lab.polite},
 		report.Subject{Title: "News in another process", Note: newsNote, Rows: lab.news})
 	if err != nil {
 		return nil, nil, err

@@ -16,6 +16,8 @@ type Options struct {
 	Only *regexp.Regexp
 	// Quick shortens everything: figures to try the harness with, not to keep.
 	Quick bool
+	// Module is the folder of the module whose packages' benchmarks are run.
+	Module string
 }
 
 // Modules are those whose versions matter.
@@ -24,17 +26,21 @@ var Modules = []string{
 	"github.com/exaring/otelpgx", "github.com/redis/go-redis/extra/redisotel/v9", "go.opentelemetry.io/otel/sdk/metric",
 }
 
-type bench struct{ quick bool }
+type bench struct {
+	quick  bool
+	module string
+}
 
 // Measure returns the tables.
 func Measure(ctx context.Context, o *Options) (tables []report.Table, err error) {
-	b := bench{o.Quick}
+	b := bench{o.Quick, o.Module}
 	return report.Measure(ctx, o.Only,
 		report.Subject{Title: "HTTP middleware", Note: httpNote, Rows: b.http},
 		report.Subject{Title: "Redis hook", Note: redisNote, Rows: b.redis},
 		report.Subject{Title: "Query tracer", Note: pgxNote, Rows: b.pgx},
 		report.Subject{Title: "Job wrapper", Note: jobNote, Rows: b.job},
-		report.Subject{Title: "Scrape", Note: scrapeNote, Rows: b.scrape})
+		report.Subject{Title: "Scrape", Note: scrapeNote, Rows: b.scrape},
+		report.Subject{Title: "Evaluator", Note: evaluateNote, Rows: b.evaluate})
 }
 
 func (b bench) run(ctx context.Context, contenders ...pairs.Contender) ([]pairs.Result, error) {

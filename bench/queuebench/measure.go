@@ -28,9 +28,13 @@ func Measure(ctx context.Context, o *Options) (tables []report.Table, facts []st
 	}()
 	tables, err = report.Measure(ctx, o.Only,
 		report.Subject{Title: "Jobs that do nothing", Note: workNote, Rows: lab.work},
+		report.Subject{Title: "Jobs one at a time", Note: aloneNote, Rows: lab.alone},
 		report.Subject{Title: "Beside a limited queue", Note: besideNote, Rows: lab.beside},
 		report.Subject{Title: "Enqueue", Note: enqueueNote, Rows: lab.enqueue},
-		report.Subject{Title: "Pick-up", Note: pickupNote, Rows: lab.pickup})
+		report.Subject{Title: "Pick-up", Note: pickupNote, Rows: lab.pickup},
+		report.Subject{Title: "Limits", Note: limitsNote, Rows: lab.limits},
+		report.Subject{Title: "Autoscaler", Note: scaleNote, Rows: lab.scaling},
+		report.Subject{Title: "All jobs of a queue", Note: bulkNote, Rows: lab.bulk})
 	if err != nil {
 		return nil, nil, err
 	}

@@ -2,8 +2,10 @@ package queuebench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -38,7 +40,7 @@ func (l *lab) work(ctx context.Context) ([]report.Row, error) {
 	if l.quick {
 		n, rounds = 5_000, 2
 	}
-	contenders := []worker{l.bare(50), l.ours("queue, 50 slots", 50, 1, 0), l.ours("queue, 50 slots, a limit that is never reached", 50, 1, 100_000), l.ours("queue, 200 slots", 200, 1, 0), l.river()}
+	contenders := []worker{l.bare(50), l.ours("queue, 50 slots", 50, 0), l.ours("queue, 50 slots, a limit that is never reached", 50, 100_000), l.ours("queue, 200 slots", 200, 0), l.river()}
 	results, err := inTurns(ctx, contenders, n, rounds)
 	if err != nil {
 		return nil, err
@@ -106,16 +108,25 @@ func workOff(ctx context.Context, w worker, n int) (time.Duration, error) {
 }
 
 // bare is asynq by itself.
-func (l *lab) bare(concurrency int) worker {
+func (l *lab) bare(concurrency int) worker { return l.bares(1, concurrency) }
+
+// bares is several servers of asynq in this process.
+func (l *lab) bares(servers, concurrency int) worker {
 	name, n := "", 0
 	return worker{
-		name: fmt.Sprintf("asynq, concurrency %d", concurrency),
+		name: fmt.Sprintf("asynq, %d × concurrency %d", servers, concurrency),
 		fill: func(ctx context.Context, jobs int) (err error) { n = jobs; name, err = l.fill(ctx, jobs); return err },
 		start: func(ctx context.Context) (func() int64, func() error, error) {
 			var ran atomic.Int64
-			s := asynq.NewServerFromRedisClient(l.rdb, asynq.Config{Concurrency: concurrency, Queues: map[string]int{name: 1}, LogLevel: asynq.FatalLevel})
-			err := s.Start(asynq.HandlerFunc(func(context.Context, *asynq.Task) error { ran.Add(1); return nil }))
-			return l.recorded(ctx, name, n, &ran), func() error { s.Shutdown(); return nil }, err
+			var stops []func() error
+			for range servers {
+				s := asynq.NewServerFromRedisClient(l.rdb, asynq.Config{Concurrency: concurrency, Queues: map[string]int{name: 1}, LogLevel: asynq.FatalLevel})
+				if err := s.Start(asynq.HandlerFunc(func(context.Context, *asynq.Task) error { ran.Add(1); return nil })); err != nil {
+					return nil, nil, errors.Join(err, all(stops))
+				}
+				stops = append(stops, func() error { s.Shutdown(); return nil })
+			}
+			return l.recorded(ctx, name, n, &ran), func() error { return all(stops) }, nil
 		},
 	}
 }
@@ -148,8 +159,22 @@ func (l *lab) recorded(ctx context.Context, name string, n int, ran *atomic.Int6
 	}
 }
 
+// all ends what was begun, at once.
+func all(stops []func() error) error {
+	errs := make([]error, len(stops))
+	var group sync.WaitGroup
+	for i, stop := range stops {
+		group.Go(func() { errs[i] = stop() })
+	}
+	group.Wait()
+	return errors.Join(errs...)
+}
+
 // ours is package queue.
-func (l *lab) ours(what string, slots, most, limit int) worker {
+func (l *lab) ours(what string, slots, limit int) worker { return l.several(what, 1, slots, limit) }
+
+// several is package queue with more than one worker in this process.
+func (l *lab) several(what string, workers, slots, limit int) worker {
 	name, n := "", 0
 	return worker{
 		name: what,
@@ -163,16 +188,21 @@ func (l *lab) ours(what string, slots, most, limit int) worker {
 			if err != nil {
 				return nil, nil, err
 			}
-			w, err := j.NewWorker(&queue.WorkerOptions{Concurrency: slots, MaxConcurrency: slots * most})
-			if err != nil {
-				return nil, nil, err
-			}
 			var done atomic.Int64
-			queue.Handle(w, func(context.Context, task) error { done.Add(1); return nil })
+			var stops []func() error
 			run, cancel := context.WithCancel(context.Background())
-			ran := make(chan error, 1)
-			go func() { ran <- w.Run(run) }()
-			return l.recorded(ctx, name, n, &done), func() error { cancel(); return <-ran }, nil
+			for range workers {
+				w, err := j.NewWorker(&queue.WorkerOptions{Concurrency: slots, MaxConcurrency: slots})
+				if err != nil {
+					cancel()
+					return nil, nil, errors.Join(err, all(stops))
+				}
+				queue.Handle(w, func(context.Context, task) error { done.Add(1); return nil })
+				ran := make(chan error, 1)
+				go func() { ran <- w.Run(run) }()
+				stops = append(stops, func() error { return <-ran })
+			}
+			return l.recorded(ctx, name, n, &done), func() error { cancel(); return all(stops) }, nil
 		},
 	}
 }

@@ -4,14 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/scaleaware/scaleaware/bench/internal/pairs"
 	"github.com/scaleaware/scaleaware/bench/internal/plot"
 	"github.com/scaleaware/scaleaware/readonly"
-	"github.com/scaleaware/scaleaware/readonly/redisstore"
-	"github.com/scaleaware/scaleaware/redisclient"
 )
 
 // Curves measures how long read-only mode takes to be obeyed everywhere.
@@ -42,26 +39,12 @@ func Curves(ctx context.Context, o *Options) (charts []plot.Chart, err error) {
 
 // toggle has as many instances in this process, each with a connection of its own.
 func (l *lab) toggle(ctx context.Context, instances, rounds int) (on, off []float64, err error) {
-	running, stop := context.WithCancel(ctx)
-	var group sync.WaitGroup
-	defer func() { stop(); group.Wait() }()
-	var first *readonly.Switch
-	for n := range instances {
-		rdb := redisclient.New(redisclient.Options(l.server.Addrs()...))
-		defer rdb.Close()
-		store, err := redisstore.New(rdb, &redisstore.Options{Prefix: fmt.Sprintf("bench%d:", instances)})
-		if err != nil {
-			return nil, nil, err
-		}
-		s, err := readonly.New(store, &readonly.Options{Instance: fmt.Sprintf("instance-%d", n)})
-		if err != nil {
-			return nil, nil, err
-		}
-		group.Go(func() { _ = s.Run(running) })
-		if first == nil {
-			first = s
-		}
+	switches, stop, err := l.fleet(ctx, fmt.Sprintf("bench%d:", instances), instances)
+	if err != nil {
+		return nil, nil, err
 	}
+	defer stop()
+	first := switches[0]
 	// all waits until every instance has acknowledged what holds.
 	all := func(enabled bool) error {
 		for begun := time.Now(); ; {
@@ -73,9 +56,6 @@ func (l *lab) toggle(ctx context.Context, instances, rounds int) (on, off []floa
 				return fmt.Errorf("%d of %d instances, %d acknowledged: %w", r.Instances, instances, r.Acknowledged, err)
 			}
 		}
-	}
-	if err := all(false); err != nil {
-		return nil, nil, err
 	}
 	since := func(begun time.Time) float64 { return float64(time.Since(begun)) / float64(time.Millisecond) }
 	for range rounds {
