@@ -55,7 +55,11 @@ func (t Table) validate() error {
 		errs = append(errs, fmt.Errorf("metrics: Table.Window %v and Interval %v must not be negative, 0 is the default", t.Window, t.Interval))
 	}
 	seen, records := map[string]bool{}, map[string]bool{}
+	interval := t.withDefaults().Interval
 	for _, m := range t.Rows {
+		if (m.WarningClear != 0 || m.CriticalClear != 0) && interval.Milliseconds() >= lookback {
+			errs = append(errs, fmt.Errorf("metrics: key metric %s: with an interval of %v, Prometheus has forgotten at each evaluation what fired at the last: remove its clear or give an interval below 5 min", m.ID, interval))
+		}
 		if m.ID == "" || seen[m.ID] {
 			errs = append(errs, fmt.Errorf("metrics: the table has the key metric %q twice or without a name: give each row an ID of its own", m.ID))
 		}

@@ -101,7 +101,7 @@ func TestThresholds(t *testing.T) {
 		t.Errorf("%s %s, %s %s", hit.Op, hit.Op.symbol(), pool.Op, pool.Op.symbol())
 	}
 	bounds := pool.Thresholds()
-	if len(bounds) != 2 || bounds[0] != (Threshold{Warning, .8, pool.WarningFor}) || bounds[1] != (Threshold{Critical, .9, pool.CriticalFor}) {
+	if len(bounds) != 2 || bounds[0] != (Threshold{Warning, .8, pool.WarningFor, 0}) || bounds[1] != (Threshold{Critical, .9, pool.CriticalFor, 0}) {
 		t.Errorf("%+v", bounds)
 	}
 	if bounds[0] != pool.threshold(Warning) || bounds[1] != pool.threshold(Critical) {
