@@ -14,9 +14,9 @@ import (
 type Table struct {
 	// Rows are the key metrics, in the order of reports.
 	Rows []KeyMetric
-	// Window is what rates, quantiles and shares are taken over. Zero means 5 min.
+	// Window is what rates, quantiles and shares are taken over: two of Prometheus's scrapes at least. Zero means 5 min.
 	Window time.Duration
-	// Interval is the time between two evaluations of the rules. Zero means 30 s.
+	// Interval is the time between two evaluations of the rules, below 5 min. Zero means 30 s.
 	Interval time.Duration
 }
 
@@ -54,12 +54,17 @@ func (t Table) validate() error {
 	if t.Window < 0 || t.Interval < 0 {
 		errs = append(errs, fmt.Errorf("metrics: Table.Window %v and Interval %v must not be negative, 0 is the default", t.Window, t.Interval))
 	}
+	if t.Window%time.Millisecond != 0 || t.Interval%time.Millisecond != 0 {
+		errs = append(errs, fmt.Errorf("metrics: Table.Window %v and Interval %v: Prometheus has no time below a millisecond, give whole ones", t.Window, t.Interval))
+	}
+	if t.Interval.Milliseconds() >= lookback {
+		errs = append(errs, fmt.Errorf("metrics: Table.Interval %v: Prometheus forgets a record after 5 min, give less", t.Interval))
+	}
+	if t.Window > 0 && t.Interval > 0 && t.Window < 2*t.Interval {
+		errs = append(errs, fmt.Errorf("metrics: Table.Window %v is shorter than two Intervals of %v, so that events may fall between evaluations: give a longer window or a shorter interval", t.Window, t.Interval))
+	}
 	seen, records := map[string]bool{}, map[string]bool{}
-	interval := t.withDefaults().Interval
 	for _, m := range t.Rows {
-		if (m.WarningClear != 0 || m.CriticalClear != 0) && interval.Milliseconds() >= lookback {
-			errs = append(errs, fmt.Errorf("metrics: key metric %s: with an interval of %v, Prometheus has forgotten at each evaluation what fired at the last: remove its clear or give an interval below 5 min", m.ID, interval))
-		}
 		if m.ID == "" || seen[m.ID] {
 			errs = append(errs, fmt.Errorf("metrics: the table has the key metric %q twice or without a name: give each row an ID of its own", m.ID))
 		}
