@@ -242,6 +242,50 @@ func TestPoolThatHangs(t *testing.T) {
 	}
 }
 
+// Who got no connection is counted by the reason; who had given up before he asked is not the pool's affair.
+func TestFailedAcquires(t *testing.T) {
+	m, reg := newMetrics(t, &pgxmetrics.Options{Name: "leads"})
+	p := pool(t, m, nil)
+	conn, err := p.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	short, end := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer end()
+	dead, giveUp := context.WithCancel(t.Context())
+	giveUp()
+	late, enough := context.WithCancel(t.Context())
+	time.AfterFunc(20*time.Millisecond, enough)
+	for _, ctx := range []context.Context{short, dead, late} {
+		if c, err := p.Acquire(ctx); err == nil {
+			c.Release()
+			t.Fatal("a full pool gave a connection")
+		}
+	}
+	conn.Release()
+	p.Close()
+	if _, err := p.Acquire(t.Context()); err == nil {
+		t.Fatal("a closed pool gave a connection")
+	}
+	got := map[string]float64{}
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, c := range f.GetMetric() {
+			for _, l := range c.GetLabel() {
+				if f.GetName() == metrics.DBPoolFailures.Name && l.GetName() == "reason" {
+					got[l.GetValue()] = c.GetCounter().GetValue()
+				}
+			}
+		}
+	}
+	if diff := cmp.Diff(map[string]float64{"timeout": 1, "cancelled": 1, "failed": 1}, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestForget(t *testing.T) {
 	m, reg := newMetrics(t, &pgxmetrics.Options{Name: "leads"})
 	ctx, cancel := context.WithCancel(t.Context())

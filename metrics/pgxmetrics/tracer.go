@@ -2,6 +2,7 @@ package pgxmetrics
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 	"time"
 
@@ -19,6 +20,7 @@ type Tracer struct {
 	role       string
 	opened     time.Time
 	acquire    prometheus.Observer
+	failures   [len(reasons)]prometheus.Counter
 	pool       atomic.Pointer[pgxpool.Pool] // known since the first acquire
 	held       usage
 	waiting    usage
@@ -31,6 +33,25 @@ var (
 	_ pgxpool.AcquireTracer = (*Tracer)(nil)
 	_ pgxpool.ReleaseTracer = (*Tracer)(nil)
 )
+
+// reasons are why callers got no connection.
+var reasons = [...]string{"timeout", "cancelled", "failed"}
+
+const (
+	timeout = iota
+	cancelled
+	failed
+)
+
+func reasonOf(err error) int {
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return timeout
+	case errors.Is(err, context.Canceled):
+		return cancelled
+	}
+	return failed
+}
 
 type (
 	queryKey   struct{}
@@ -56,6 +77,7 @@ func (q *querying) Value(key any) any {
 type acquiring struct {
 	context.Context
 	begun time.Duration
+	dead  bool // before it began
 }
 
 // Value implements context.Context.
@@ -131,7 +153,7 @@ func (t *Tracer) TraceAcquireStart(ctx context.Context, pool *pgxpool.Pool, _ pg
 	}
 	now := time.Since(t.opened)
 	t.waiting.add(1, now)
-	return &acquiring{ctx, now}
+	return &acquiring{ctx, now, ctx.Err() != nil}
 }
 
 // TraceAcquireEnd implements pgxpool.AcquireTracer.
@@ -141,7 +163,11 @@ func (t *Tracer) TraceAcquireEnd(ctx context.Context, _ *pgxpool.Pool, data pgxp
 	if data.Conn != nil {
 		t.held.add(1, now)
 	}
-	if begun, ok := ctx.Value(acquireKey{}).(*acquiring); ok {
+	begun, ok := ctx.Value(acquireKey{}).(*acquiring)
+	if data.Err != nil && !(ok && begun.dead) {
+		t.failures[reasonOf(data.Err)].Inc()
+	}
+	if ok {
 		t.acquire.Observe(seconds(now - begun.begun))
 	}
 }
