@@ -38,11 +38,14 @@ type options struct {
 	admin     admin.Options
 	noHistory bool
 	prefix    string
+	store     readonly.Store // zero means one of its own
+	mode      readonly.Options
 }
 
 func serve(t *testing.T, o options) *site {
 	t.Helper()
-	mode, err := readonly.New(nil, &readonly.Options{Instance: "one"})
+	o.mode.Instance = "one"
+	mode, err := readonly.New(o.store, &o.mode)
 	must(t, err)
 	incident, err := readonly.NewIncident(mode, readonly.Step{
 		Name: "relief",
