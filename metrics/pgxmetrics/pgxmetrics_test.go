@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -242,6 +243,18 @@ func TestPoolThatHangs(t *testing.T) {
 	}
 }
 
+// waited tells when it is waited for.
+type waited struct {
+	context.Context
+	once  sync.Once
+	waits chan struct{}
+}
+
+func (w *waited) Done() <-chan struct{} {
+	w.once.Do(func() { close(w.waits) })
+	return w.Context.Done()
+}
+
 // Who got no connection is counted by the reason; who had given up before he asked is not the pool's affair.
 func TestFailedAcquires(t *testing.T) {
 	m, reg := newMetrics(t, &pgxmetrics.Options{Name: "leads"})
@@ -255,8 +268,9 @@ func TestFailedAcquires(t *testing.T) {
 	dead, giveUp := context.WithCancel(t.Context())
 	giveUp()
 	late, enough := context.WithCancel(t.Context())
-	time.AfterFunc(20*time.Millisecond, enough)
-	for _, ctx := range []context.Context{short, dead, late} {
+	waits := &waited{Context: late, waits: make(chan struct{})}
+	go func() { <-waits.waits; enough() }()
+	for _, ctx := range []context.Context{short, dead, waits} {
 		if c, err := p.Acquire(ctx); err == nil {
 			c.Release()
 			t.Fatal("a full pool gave a connection")
