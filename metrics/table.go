@@ -18,6 +18,11 @@ type Table struct {
 	Window time.Duration
 	// Interval is the time between two evaluations of the rules, below 5 min. Zero means 30 s.
 	Interval time.Duration
+	// Native makes the histograms of what is given this table's Registerer native ones as well, of at most 160 buckets each,
+	// which are begun anew after an hour at the soonest where that is too few. Rules, alerts and dashboard use the classic
+	// buckets: a Prometheus that ingests native histograms has to be told to scrape both (scrape_classic_histograms, since
+	// version 2.45), or every rule falls silent. Zero means classic buckets only.
+	Native bool
 }
 
 func (t Table) withDefaults() Table {
