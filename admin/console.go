@@ -9,6 +9,7 @@ import (
 	"html/template"
 	"maps"
 	"net/http"
+	"net/url"
 	"slices"
 	"sync"
 	"time"
@@ -40,7 +41,7 @@ func newConsole(title string, h *Handler, health *health) (*console, error) {
 // guarded when it is made into the one that it stands for.
 func (c *console) operations() []Operation {
 	out := []Operation{
-		{Method: http.MethodGet, Path: "/{$}", ID: "admin.console", Summary: "The console page. To callers who need a token and have none it shows no data.",
+		{Method: http.MethodGet, Path: "/{$}", ID: "admin.console", Summary: "The console page. To callers who need a token and have none it shows no data.", Params: []Param{scopeParam},
 			Handler: http.HandlerFunc(c.page)},
 		{Method: http.MethodPost, Path: "/console/confirm", ID: "admin.console.submit", Role: Operator, Summary: "The console page's form, for browsers without its script.",
 			Handler: http.HandlerFunc(c.submit), relays: true},
@@ -54,8 +55,8 @@ func (c *console) operations() []Operation {
 
 func (c *console) guardedOperations() []Operation {
 	return []Operation{
-		{Method: http.MethodGet, Path: "/console/state", ID: "admin.console.state", Summary: "What the console page shows, as HTML.", Handler: http.HandlerFunc(c.state)},
-		{Method: http.MethodGet, Path: "/console/charts", ID: "admin.console.charts", Summary: "The history that the console page draws.", Handler: http.HandlerFunc(c.charts)},
+		{Method: http.MethodGet, Path: "/console/state", ID: "admin.console.state", Summary: "What the console page shows, as HTML.", Params: []Param{scopeParam}, Handler: http.HandlerFunc(c.state)},
+		{Method: http.MethodGet, Path: "/console/charts", ID: "admin.console.charts", Summary: "The history that the console page draws.", Params: []Param{scopeParam}, Handler: http.HandlerFunc(c.charts)},
 		{Method: http.MethodGet, Path: "/console/confirm", ID: "admin.console.confirm", Role: Operator, Summary: "The question before a change, for browsers without the console page's script.",
 			Handler: http.HandlerFunc(c.confirm)},
 	}
@@ -73,24 +74,29 @@ func (c *console) prepare() {
 
 func (c *console) page(w http.ResponseWriter, r *http.Request) {
 	data := struct {
-		Title string
-		State *consoleView
+		Title  string
+		Scopes []scopeLink
+		State  *consoleView
 	}{Title: c.title}
+	scope := askedScope(r)
 	if v, _ := r.Context().Value(visitKey{}).(*visit); v != nil && v.known {
-		data.State = c.collect(r.Context(), v.id, true)
+		data.State = c.collect(r.Context(), v.id, scope, true)
+		data.Scopes = c.links(scope, data.State.reported)
+	} else {
+		data.Scopes = c.links(scope, nil)
 	}
 	c.render(w, r, "page.html", http.StatusOK, data)
 }
 
 func (c *console) state(w http.ResponseWriter, r *http.Request) {
 	v, _ := r.Context().Value(visitKey{}).(*visit)
-	c.render(w, r, "state.html", http.StatusOK, c.collect(r.Context(), v.id, false))
+	c.render(w, r, "state.html", http.StatusOK, c.collect(r.Context(), v.id, askedScope(r), false))
 }
 
 func (c *console) charts(w http.ResponseWriter, r *http.Request) {
 	v, _ := r.Context().Value(visitKey{}).(*visit)
 	var history *historyReply
-	if err := c.ask(r.Context(), v.id, historyPath, decodeInto(&history)); err != nil {
+	if err := c.ask(r.Context(), v.id, historyPath, askedScope(r), decodeInto(&history)); err != nil {
 		writeProblem(w, asProblem(err))
 		return
 	}
@@ -126,22 +132,23 @@ func (c *console) render(w http.ResponseWriter, r *http.Request, name string, st
 }
 
 // collect calls what is mounted and the caller may read, side by side. History goes with the first page; the script asks for it apart.
-func (c *console) collect(ctx context.Context, id Identity, first bool) *consoleView {
+func (c *console) collect(ctx context.Context, id Identity, scope string, first bool) *consoleView {
 	ctx, cancel := context.WithTimeout(ctx, consoleTimeout)
 	defer cancel()
 	var replies consoleReplies
 	var group sync.WaitGroup
 	ask := func(path string, into func([]byte) error) {
 		group.Go(func() {
-			if err := c.ask(ctx, id, path, into); err != nil {
+			if err := c.ask(ctx, id, path, scope, into); err != nil {
 				replies.fail(path, err)
 			}
 		})
 	}
-	ask("/api/v1/performance/capacity/dashboard", decodeInto(&replies.Dashboard))
+	ask(dashboardPath, decodeInto(&replies.Dashboard))
 	ask("/api/v1/performance/capacity/bottlenecks", decodeInto(&replies.Bottlenecks))
 	ask("/api/v1/performance/jobs", decodeInto(&replies.Jobs))
 	ask("/api/v1/performance/cache/hit-rate", decodeInto(&replies.Cache))
+	ask("/api/v1/performance/sessions", decodeInto(&replies.Sessions))
 	ask("/api/v1/performance/database/replication", decodeInto(&replies.Database))
 	ask(readOnlyPath, decodeInto(&replies.ReadOnly))
 	ask("/api/v1/admin/audit", decodeInto(&replies.Audit))
@@ -152,17 +159,21 @@ func (c *console) collect(ctx context.Context, id Identity, first bool) *console
 	group.Go(func() { replies.Health = c.health.ask(ctx, nil, true) })
 	group.Wait()
 	v := c.view(&replies, id)
-	v.First = first
+	v.First, v.reported = first, replies.Dashboard
 	return v
 }
 
-// ask calls a read, unless it is not mounted or not for this caller.
-func (c *console) ask(ctx context.Context, id Identity, path string, into func([]byte) error) error {
+// ask calls a read, of a scope if it takes one, unless it is not mounted or not for this caller.
+func (c *console) ask(ctx context.Context, id Identity, path, scope string, into func([]byte) error) error {
 	rt := c.reads[path]
 	if rt == nil || rt.Role == Operator && id.Role != Operator {
 		return nil
 	}
-	data, err := rt.inProcess(ctx, id)
+	query := url.Values{}
+	if scope != "" && rt.takesScope() {
+		query.Set(scopeParam.Name, scope)
+	}
+	data, err := rt.inProcess(ctx, id, query)
 	if err != nil {
 		return err
 	}
@@ -181,13 +192,13 @@ func decodeInto[T any](target **T) func([]byte) error {
 }
 
 // inProcess calls a read without a request from outside.
-func (rt *route) inProcess(ctx context.Context, id Identity) (data []byte, err error) {
+func (rt *route) inProcess(ctx context.Context, id Identity, query url.Values) (data []byte, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = &panicError{value: p}
 		}
 	}()
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, rt.Path, nil)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, (&url.URL{Path: rt.Path, RawQuery: query.Encode()}).String(), nil)
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,7 @@ type consoleReplies struct {
 	Bottlenecks *bottlenecksReply
 	Jobs        *jobsReply
 	Cache       *cacheReply
+	Sessions    *sessionsReply
 	Database    *databaseReply
 	ReadOnly    *readOnlyReply
 	Audit       *auditReply
@@ -129,6 +130,15 @@ type jobsReply struct {
 			Max        float64
 			PerSeconds float64 `json:"per_seconds"`
 		} `json:"rate_limit"`
+	}
+}
+
+type sessionsReply struct {
+	Since  time.Time
+	Events []struct {
+		Title   string
+		Count   int64
+		Trouble bool
 	}
 }
 

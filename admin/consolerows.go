@@ -45,6 +45,17 @@ func (c *console) addQueues(v *consoleView, jobs *jobsReply, id Identity) {
 	}
 }
 
+func (v *consoleView) addSessions(r *sessionsReply) {
+	v.Sessions = &sessionsView{Since: r.Since.UTC()}
+	for _, e := range r.Events {
+		row := sessionRow{Title: e.Title, Count: short(float64(e.Count))}
+		if e.Trouble && e.Count > 0 {
+			row.Level = "warning"
+		}
+		v.Sessions.Rows = append(v.Sessions.Rows, row)
+	}
+}
+
 // addCache holds each view against the thresholds of the whole, for colour only: alerts come from the dashboard.
 func (v *consoleView) addCache(reply *cacheReply, dashboard *dashboardReply) {
 	rate := dashboard.thresholds(func(m metricReply) bool { return m.ID == "cache_hit_rate" })

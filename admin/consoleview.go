@@ -25,10 +25,13 @@ type consoleView struct {
 	Bottle   *bottleneckView
 	Queues   []queueView
 	Cache    []cacheView
+	Sessions *sessionsView
 	Nodes    []nodeView
 	Checks   []checkView
 	Audit    []auditEntry
 	Work     []operationStatus
+
+	reported *dashboardReply
 }
 
 type alertView struct {
@@ -92,6 +95,14 @@ type cacheView struct {
 	Bar               *bar
 }
 
+// sessionsView is of the instance that is asked, whatever the page is about.
+type sessionsView struct {
+	Since time.Time
+	Rows  []sessionRow
+}
+
+type sessionRow struct{ Title, Count, Level string }
+
 type nodeView struct {
 	nodeReply
 	Level, Behind, Speed string
@@ -120,6 +131,9 @@ func (c *console) view(r *consoleReplies, id Identity) *consoleView {
 	c.addQueues(v, r.Jobs, id)
 	if r.Cache != nil {
 		v.addCache(r.Cache, r.Dashboard)
+	}
+	if r.Sessions != nil {
+		v.addSessions(r.Sessions)
 	}
 	if r.Database != nil {
 		v.addNodes(r.Database.Nodes)

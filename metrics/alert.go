@@ -24,11 +24,13 @@ type Alert struct {
 	ResolvedAt *time.Time `json:"resolvedAt"`
 	// Inhibited is true for a warning while the critical alert of the same metric and scope fires: nobody is notified.
 	Inhibited bool `json:"inhibited"`
-	// Value is the metric's value when it was last past the threshold, in Unit.
+	// Value is the metric's value when it was last past the threshold, or past Clear while it fires, in Unit.
 	Value float64 `json:"value"`
-	// Threshold is what Value is past, in Unit.
+	// Threshold is what Value must be past for the alert to begin, in Unit.
 	Threshold float64 `json:"threshold"`
-	// Unit is of Value and Threshold.
+	// Clear is what Value must no longer be past for it to end once it fires, in Unit, or null where that is Threshold.
+	Clear *float64 `json:"clear"`
+	// Unit is of Value, Threshold and Clear.
 	Unit Unit `json:"unit"`
 	// Severity repeats the label.
 	Severity Level `json:"severity"`
@@ -90,7 +92,7 @@ func (a alerts) alert(key alertKey, x *activeAlert, reach string) Alert {
 	return Alert{
 		Labels: labels, Annotations: map[string]string{"summary": summary, "runbook": m.Step},
 		State: x.state.String(), ActiveAt: x.since, FiredAt: orNull(x.fired), KeepFiringSince: orNull(x.keeping), ResolvedAt: orNull(x.resolved),
-		Inhibited: a.inhibited(key), Value: x.value, Threshold: x.threshold.Value,
+		Inhibited: a.inhibited(key), Value: x.value, Threshold: x.threshold.Value, Clear: clearOf(x.threshold.Clear),
 		Unit: m.Unit, Severity: x.threshold.Severity, Scope: reach,
 	}
 }

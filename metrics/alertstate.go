@@ -37,7 +37,8 @@ type activeAlert struct {
 
 // alerts are the pending and firing ones, and those that have fired lately, with Prometheus's semantics: the first tick
 // past the threshold is pending, it fires when it has been past it at every tick for the threshold's time, one tick
-// without, or without a value, forgets it, and one that has fired goes on for KeepFiringFor.
+// without, or without a value, forgets it, and one that has fired goes on while it is past the threshold's Clear, and
+// then for KeepFiringFor.
 type alerts map[alertKey]*activeAlert
 
 // tick takes the values of now. They are all known before the first alert is looked at, as Prometheus evaluates records
@@ -50,8 +51,9 @@ func (a alerts) tick(now time.Time, table []KeyMetric, values results) {
 		}
 		for scope, value := range values[m.ID] {
 			for severity := Warning; severity <= Critical; severity++ {
-				if t := m.threshold(severity); m.alerts(t, value, scope, values) {
-					a.due(now, alertKey{m.ID, severity, scope}, m, t).value = value
+				t, key := m.threshold(severity), alertKey{m.ID, severity, scope}
+				if m.alerts(a.bound(t, key), value, scope, values) {
+					a.due(now, key, m, t).value = value
 				}
 			}
 		}
@@ -68,10 +70,21 @@ func (a alerts) tick(now time.Time, table []KeyMetric, values results) {
 }
 
 // alerts says whether a value is past a bound and nothing speaks against the alert: too few events, or another metric.
-func (m *KeyMetric) alerts(t Threshold, value float64, scope string, values results) bool {
-	return m.Op.past(value, t.Value) && // false for NaN
+func (m *KeyMetric) alerts(bound, value float64, scope string, values results) bool {
+	return m.Op.past(value, bound) && // false for NaN
 		values[m.eventsKey()][scope] >= m.MinEvents &&
 		(m.Unless == "" || !m.muted(scope, values))
+}
+
+// bound is what a value must be past now: to go on, an alert that fires needs less than to begin.
+func (a alerts) bound(t Threshold, key alertKey) float64 {
+	if t.Clear == 0 {
+		return t.Value
+	}
+	if x := a[key]; x == nil || x.state != firing {
+		return t.Value
+	}
+	return t.Clear
 }
 
 // due finds the alert, or begins it.

@@ -73,6 +73,11 @@ func newAudit(t Table) *audit {
 		a.known[s.Name+"_sum"] = exported{kind: Counter, labels: labels}
 		a.known[s.Name+"_bucket"] = exported{kind: Counter, labels: append(labels, "le"), bounds: t.buckets(s)}
 	}
+	alerts := a.known[activeAlerts.Name]
+	for _, m := range t.Rows {
+		alerts.labels = append(alerts.labels, m.Scope...)
+	}
+	a.known[activeAlerts.Name] = alerts
 	return a
 }
 

@@ -18,8 +18,8 @@ type Bottlenecks struct {
 	Throughput *float64 `json:"throughput_per_second"`
 	// ThroughputOf is requests, or jobs where no requests are served.
 	ThroughputOf string `json:"throughput_of"`
-	// Resources are ranked: those used up now, then by the throughput that each allows, then those of which too little
-	// is known, by utilization.
+	// Resources are ranked: those that fail now, those used up now, then by the throughput that each allows, then those of
+	// which too little is known, by utilization.
 	Resources []Resource `json:"resources"`
 	// HistorySeconds is the time that ceilings and forecasts are based on.
 	HistorySeconds float64 `json:"history_seconds"`
@@ -48,6 +48,9 @@ type Resource struct {
 	Waiting *float64 `json:"waiting"`
 	// Errors are failures per second for want of it.
 	Errors *float64 `json:"errors_per_second"`
+	// Throttled is, of the CPU, in which part of its periods the control group was held back, the mean over the window of the
+	// instance that was so most. Null where there is no such limit.
+	Throttled *float64 `json:"throttled"`
 	// Demand is what one request (or job) takes, in Unit times seconds, by the slope of use over throughput.
 	Demand *float64 `json:"demand"`
 	// Ceiling is the throughput at which the resource is used up, by the utilization law: what is left of the limit when
@@ -70,8 +73,12 @@ type Resource struct {
 	Step string `json:"step"`
 }
 
-// fullAt is the utilization from which somebody waits all the time.
-const fullAt = .95
+const (
+	// fullAt is the utilization from which somebody waits all the time.
+	fullAt = .95
+	// throttledAt is the part of a control group's periods from which it has too little CPU.
+	throttledAt = .25
+)
 
 // bottlenecks reports on all resources in the ledger.
 func (l *ledger) bottlenecks(window time.Duration, about About) *Bottlenecks {
@@ -99,24 +106,35 @@ func (l *ledger) bottlenecks(window time.Duration, about About) *Bottlenecks {
 	return out
 }
 
-// tier puts first what fails or is full now: no ceiling is needed to see that it limits.
+// The tiers, the first first. What fails or is full now needs no ceiling to be seen to limit.
+const (
+	tierFails = iota
+	tierFull
+	tierBounded
+	tierUnclear
+)
+
 func (r *Resource) tier() int {
 	switch {
-	case orZero(r.Errors) > 0, orZero(r.Utilization) >= fullAt && orZero(r.Waiting) >= 1:
-		return 0
+	case orZero(r.Errors) > 0:
+		return tierFails
+	case orZero(r.Utilization) >= fullAt && orZero(r.Waiting) >= 1, orZero(r.Throttled) >= throttledAt:
+		return tierFull
 	case r.Ceiling != nil:
-		return 1
+		return tierBounded
 	}
-	return 2
+	return tierUnclear
 }
 
 func (b *Bottlenecks) verdict(dropped bool) string {
 	text := notEnough
 	if len(b.Resources) > 0 {
 		switch first := b.Resources[0]; first.tier() {
-		case 0:
+		case tierFails:
+			text = first.name() + " fails now: " + first.Evidence[0]
+		case tierFull:
 			text = first.name() + " is used up now: " + first.Evidence[0]
-		case 1:
+		case tierBounded:
 			text = fmt.Sprintf("%s limits first, at about %s %s/s (now %s)", first.name(), figures(*first.Ceiling), b.ThroughputOf, figures(orZero(b.Throughput)))
 		default:
 			if first.State >= Warning {
@@ -147,8 +165,15 @@ func (l *ledger) resource(key string, u use, driver int, window time.Duration, p
 		Used: quantity(u.v[used]), Limit: quantity(u.v[limit]), Utilization: quantity(u.v[busiest]),
 		Waiting: quantity(u.v[waiting]), Errors: quantity(u.v[failing]), Evidence: []string{}, Status: "ok",
 	}
+	recent := int(max(1, window/l.step))
+	if kind == resourceCPU {
+		r.Throttled = number(l.heldBack(recent))
+	}
 	if r.Errors != nil && *r.Errors > 0 {
 		r.say("%s failures/s for want of it", figures(*r.Errors))
+	}
+	if t := orZero(r.Throttled); t > 0 {
+		r.say("its control group was held back in %.0f %% of its periods (cpu.stat)", 100*t)
 	}
 	if r.Waiting != nil {
 		r.say("%s wait for it", figures(*r.Waiting))
@@ -168,7 +193,11 @@ func (l *ledger) resource(key string, u use, driver int, window time.Duration, p
 		where = " by " + at
 	}
 	r.say("%.1f %% used%s, of %s %s in all", 100**r.Utilization, where, figures(*r.Limit), r.Unit)
-	l.law(&r, key, u, driver, per)
+	if kind == resourceQueue {
+		l.queueLaw(&r, scope, driver, recent, per)
+	} else {
+		l.law(&r, key, u, driver, per)
+	}
 	r.Saturation, r.Forecast = forecast(l.samples(key), window)
 	if r.Saturation != nil {
 		r.Forecast = r.Saturation.words()
@@ -185,23 +214,33 @@ func (l *ledger) law(r *Resource, key string, u use, driver int, per string) {
 	}
 	d, why := fitDemand(l.loads(key, driver), l.step.Seconds())
 	if why != "" {
-		r.Status = strings.ReplaceAll(why, "requests", per)
+		r.Status = forDriver(why, per)
 		return
 	}
 	// Where one instance has more to do than the others, it is full before all of it is used.
 	uneven := max(1, float64(u.v[busiest])/(float64(u.v[used])/float64(u.v[limit])))
-	x, low, high := d.ceiling(float64(u.v[limit]) / uneven)
-	if high > low*widestCeiling*widestCeiling {
-		r.Status = fmt.Sprintf("%s: its ceiling lies anywhere between %s and %s %s/s", notEnough, figures(low), figures(high), per)
+	if why := r.bounded(d, float64(u.v[limit])/uneven, per); why != "" {
+		r.Status = why
 		return
 	}
-	r.Demand, r.Ceiling, r.CeilingLow, r.CeilingHigh = &d.perEvent, &x, &low, &high
 	r.say("each of the %s takes %s %s for a second, and %s are used without any, by %d observations in which throughput varied by %.1f×",
 		per, figures(d.perEvent), r.Unit, figures(d.base), d.n, min(d.spread, 999))
 	if uneven > 1.1 {
 		r.say("the busiest instance uses %.1f times the mean", uneven)
 	}
 }
+
+// bounded adds the ceiling that a demand leaves of a capacity, or says why it is none.
+func (r *Resource) bounded(d demand, capacity float64, per string) (why string) {
+	x, low, high := d.ceiling(capacity)
+	if high > low*widestCeiling*widestCeiling {
+		return fmt.Sprintf("%s: its ceiling lies anywhere between %s and %s %s/s", notEnough, figures(low), figures(high), per)
+	}
+	r.Demand, r.Ceiling, r.CeilingLow, r.CeilingHigh = &d.perEvent, &x, &low, &high
+	return ""
+}
+
+func forDriver(why, per string) string { return strings.ReplaceAll(why, "requests", per) }
 
 func (r *Resource) say(format string, args ...any) {
 	r.Evidence = append(r.Evidence, fmt.Sprintf(format, args...))

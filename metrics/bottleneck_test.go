@@ -88,11 +88,15 @@ func TestBottlenecksAreRankedByTrouble(t *testing.T) {
 	for _, r := range b.Resources {
 		got = append(got, r.ID+" "+r.State.String())
 	}
-	if want := []string{"workers critical", "gc ok", "cpu warning", "http_requests unknown"}; !slices.Equal(got, want) {
+	if want := []string{"gc ok", "workers critical", "cpu warning", "http_requests unknown"}; !slices.Equal(got, want) {
 		t.Errorf("ranked %q, want %q", got, want)
 	}
-	if !strings.HasPrefix(b.Verdict, "Workers is used up now: 5 wait for it") {
+	if !strings.HasPrefix(b.Verdict, "Garbage collection fails now: 0.2 failures/s") {
 		t.Errorf("verdict %q", b.Verdict)
+	}
+	b.Resources = b.Resources[1:]
+	if verdict := b.verdict(false); !strings.HasPrefix(verdict, "Workers is used up now: 5 wait for it") {
+		t.Errorf("verdict %q", verdict)
 	}
 }
 

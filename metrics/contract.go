@@ -47,6 +47,7 @@ var (
 	DBPoolWaiters     = Series{"db_pool_waiters", Gauge, []string{"pool", "role"}, nil, "Callers waiting for a connection now."}
 	DBPoolAcquireWait = Series{"db_pool_acquire_wait_seconds_total", Counter, []string{"pool", "role"}, nil, "Time that callers have waited for a connection."}
 	DBPoolAcquireTime = Series{"db_pool_acquire_duration_seconds", Histogram, []string{"pool", "role"}, dbBuckets, "Time from asking for a connection to having one, or to giving up."}
+	DBPoolFailures    = Series{"db_pool_acquire_failures_total", Counter, []string{"pool", "role", "reason"}, nil, "Callers that got no connection by reason: timeout, cancelled while they waited, or failed. Those that had given up before they asked are not counted."}
 	DBFleetMax        = Series{"db_fleet_max_connections", Gauge, []string{"db", "node"}, nil, "Most connections that all instances together may open to a node, by the number of instances that it sees."}
 	DBServerMax       = Series{"db_server_max_connections", Gauge, []string{"db", "node"}, nil, "Connections that a node takes from ordinary roles."}
 	DBQueryDuration   = Series{"db_query_duration_seconds", Histogram, []string{"pool", "operation"}, dbBuckets, "Duration of queries until their rows are closed, by operation name, never by SQL text."}
@@ -85,6 +86,7 @@ var (
 	QueueDesiredWorkers = Series{"queue_desired_workers", Gauge, []string{"queue"}, nil, "Workers that the autoscaler asks for."}
 	QueueWorkerSlots    = Series{"queue_worker_slots", Gauge, nil, nil, "Jobs that this worker process may run at the same time."}
 	QueueLimited        = Series{"queue_rate_limited_total", Counter, []string{"queue"}, nil, "Times that a worker waited for a queue's rate limit."}
+	QueueRateLimit      = Series{"queue_rate_limit_jobs_per_second", Gauge, []string{"queue"}, nil, "Starts per second that a queue's rate limit allows the whole fleet; absent where it has none."}
 	QueueStalled        = Series{"queue_stalled_total", Counter, []string{"queue"}, nil, "Jobs taken back from workers that died or hung."}
 	QueueDead           = Series{"queue_dead_total", Counter, []string{"queue"}, nil, "Jobs that used up their attempts and are kept among the failed ones."}
 	JobDuration         = Series{"job_duration_seconds", Histogram, []string{"queue", "type", "outcome"}, jobBuckets, "Duration of jobs by queue, type and outcome: done, failed, requeued."}
@@ -145,10 +147,10 @@ func foreign() []Series {
 func Contract() []Series {
 	return []Series{
 		HTTPRequestDuration, HTTPActiveRequests, HTTPRouteOverflow,
-		DBPoolAcquired, DBPoolMax, DBPoolWaiters, DBPoolAcquireWait, DBPoolAcquireTime, DBFleetMax, DBServerMax,
+		DBPoolAcquired, DBPoolMax, DBPoolWaiters, DBPoolAcquireWait, DBPoolAcquireTime, DBPoolFailures, DBFleetMax, DBServerMax,
 		DBQueryDuration, DBReads, DBReplicaStale, DBNodeUp, DBTokens, DBSize,
 		CacheRequests, CacheLoads, CacheFills, CacheWaited, CacheRefreshes, CacheFallbacks, CacheVerified, CacheCovered, CacheResidents, CacheResidentBytes, CacheBroken, CacheMemoryUsed, CacheMemoryMax, CacheEvicted, CacheEvicting, CacheInvalidated,
-		QueueTasks, QueueOldestPending, QueueEnqueued, QueueDesiredWorkers, QueueWorkerSlots, QueueLimited, QueueStalled, QueueDead, JobDuration,
+		QueueTasks, QueueOldestPending, QueueEnqueued, QueueDesiredWorkers, QueueWorkerSlots, QueueLimited, QueueRateLimit, QueueStalled, QueueDead, JobDuration,
 		SessionCommands, ReadOnlyEnabled, ReadOnlyEpoch, ReadOnlyRefused, BackgroundErrors, SamplerSuccess,
 		EvaluationDuration, Notifications,
 		RedisCommandDuration, RedisPipelined, RedisDialDuration, RedisPoolUsed, RedisPoolMax, RedisPoolWaiters, RedisPoolWait, RedisPoolTimeouts,

@@ -55,6 +55,10 @@ type Measurement struct {
 	// Warning and Critical are the thresholds, in Unit, or null when the metric has none.
 	Warning  *float64 `json:"warning"`
 	Critical *float64 `json:"critical"`
+	// WarningClear and CriticalClear are what the value must no longer be past for a fired alert to end, in Unit, or null
+	// where that is the threshold.
+	WarningClear  *float64 `json:"warning_clear"`
+	CriticalClear *float64 `json:"critical_clear"`
 	// State is what the value means now; alerts fire later.
 	State Level `json:"state"`
 	// Trend is how the value has moved over the window.
@@ -197,8 +201,16 @@ func (m KeyMetric) measurement(scope string, value float64) Measurement {
 	out.Value = number(value)
 	if m.HasThresholds() {
 		out.Warning, out.Critical = &m.Warning, &m.Critical
+		out.WarningClear, out.CriticalClear = clearOf(m.WarningClear), clearOf(m.CriticalClear)
 	}
 	return out
+}
+
+func clearOf(bound float64) *float64 {
+	if bound == 0 {
+		return nil
+	}
+	return &bound
 }
 
 // Dashboard returns the last evaluation, of the fleet where there is a store, else of this instance. It never answers

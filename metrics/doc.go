@@ -78,4 +78,11 @@
 //	capacity, err := metrics.NewCapacity(registry, &metrics.CapacityOptions{Table: table, Store: store})
 //
 // and the same file to scaleaware-rules as -thresholds.
+//
+// An alert that comes and goes while its value moves around the threshold is given a bound of its own to end at:
+//
+//	{"queue_depth": {"warning": 1000, "warning_clear": 900, "critical": 5000, "critical_clear": 4000}}
+//
+// What fires goes on while the value is above 900, and nothing begins before it is above 1000. Prometheus remembers what
+// fired in its own series ALERTS, which the rule reads.
 package metrics

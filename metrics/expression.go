@@ -100,7 +100,15 @@ func (m KeyMetric) summary(t Threshold, label func(name string) string) string {
 
 // condition is when the alert is due, in PromQL over the records.
 func (m KeyMetric) condition(t Threshold, table Table) string {
-	expr := fmt.Sprintf("%s %s %s", table.record(m), m.Op.symbol(), strconv.FormatFloat(t.Value, 'f', -1, 64))
+	past := func(bound float64) string {
+		return fmt.Sprintf("%s %s %s", table.record(m), m.Op.symbol(), strconv.FormatFloat(bound, 'f', -1, 64))
+	}
+	expr := past(t.Value)
+	if t.Clear != 0 {
+		// A rule is evaluated before its own alert is written, so that this is what fired at the evaluation before.
+		expr = fmt.Sprintf("(%s or %s and on (%s) %s{alertname=%q, alertstate=\"firing\", metric=%q, severity=%q})",
+			expr, past(t.Clear), strings.Join(m.Scope, ", "), activeAlerts.Name, m.Alert, m.ID, t.Severity)
+	}
 	if m.MinEvents > 0 {
 		expr += fmt.Sprintf(" and sum%s(increase(%s[%s])) >= %s", m.by(), m.events(""), promDuration(table.Window), strconv.FormatFloat(m.MinEvents, 'f', -1, 64))
 	}

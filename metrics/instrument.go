@@ -3,8 +3,16 @@ package metrics
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Native histograms without limits grow with whatever values come.
+const (
+	nativeFactor  = 1.1 // of a bucket's bounds
+	nativeBuckets = 160
+	nativeReset   = time.Hour
 )
 
 // NewCounter makes the counter that s describes and registers it with reg. A nil reg means counted, not exported.
@@ -25,10 +33,16 @@ func NewGauge(reg prometheus.Registerer, s Series) (*prometheus.GaugeVec, error)
 // reg is.
 func NewHistogram(reg prometheus.Registerer, s Series) (*prometheus.HistogramVec, error) {
 	s.must(Histogram)
+	opts := prometheus.HistogramOpts{Name: s.Name, Help: s.Help, Buckets: s.Buckets}
 	if t, ok := reg.(*tableRegisterer); ok {
-		s.Buckets = t.table.buckets(s)
+		opts.Buckets = t.table.buckets(s)
+		if t.table.Native {
+			opts.NativeHistogramBucketFactor = nativeFactor
+			opts.NativeHistogramMaxBucketNumber = nativeBuckets
+			opts.NativeHistogramMinResetDuration = nativeReset
+		}
 	}
-	return register(reg, s, prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: s.Name, Help: s.Help, Buckets: s.Buckets}, s.Labels))
+	return register(reg, s, prometheus.NewHistogramVec(opts, s.Labels))
 }
 
 // Desc describes the series to a collector that reads its values when it is asked, with some labels' values given.

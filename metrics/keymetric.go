@@ -72,6 +72,9 @@ type KeyMetric struct {
 	Op Op
 	// Warning and Critical are the thresholds.
 	Warning, Critical float64
+	// WarningClear and CriticalClear are what a value must no longer be past for an alert that has fired to end: 0.7 for a
+	// threshold of 0.8, so that one that moves around 0.8 is one alert. Zero means the threshold itself.
+	WarningClear, CriticalClear float64
 	// WarningFor and CriticalFor are how long a value must be past them. Zero means that there are none.
 	WarningFor, CriticalFor time.Duration
 	// KeepFiringFor is how long an alert that has fired goes on firing when the value is no longer past the threshold,

@@ -15,12 +15,14 @@ type ledger struct {
 	timeline
 	rates   [keptSteps][2]mean
 	uses    map[string]*[keptSteps]use
+	queues  map[string]*[keptSteps]queueStep
+	held    [keptSteps]mean // the part of CPU periods in which the control group was held back, of the instance that was so most
 	dropped bool
 	leader  map[string]string // by resource, the instance that used most of its own at the last tick
 	changed int               // counts additions
 }
 
-// maxResources bounds the memory of one reach: 40 rings of 360 uses are 460 kB.
+// maxResources bounds the memory of one reach: 40 rings of 360 uses, and as many of queues' loads, are 1 MB.
 const maxResources = 40
 
 // mean is a running one.
@@ -64,7 +66,7 @@ func (u *use) add(now [busiest + 1]float64) {
 func newLedger(interval, window time.Duration) *ledger {
 	return &ledger{
 		timeline: timeline{step: max(interval, window/10, time.Millisecond)},
-		uses:     map[string]*[keptSteps]use{}, leader: map[string]string{},
+		uses:     map[string]*[keptSteps]use{}, leader: map[string]string{}, queues: map[string]*[keptSteps]queueStep{},
 	}
 }
 
@@ -78,6 +80,10 @@ func (l *ledger) add(now time.Time, all map[string]*vitals) {
 		for _, ring := range l.uses {
 			ring[i] = use{}
 		}
+		for _, ring := range l.queues {
+			ring[i] = queueStep{}
+		}
+		l.held[i] = mean{}
 	})
 	for kind := range l.rates[l.head] {
 		sum, known := 0.0, false
@@ -103,6 +109,33 @@ func (l *ledger) add(now time.Time, all map[string]*vitals) {
 			ring[l.head].add(total)
 		}
 	}
+	l.addQueues(all)
+	most := float64(unknown)
+	for _, v := range all {
+		if v.Held != nil {
+			most = max(most, *v.Held)
+		}
+	}
+	l.held[l.head].add(most)
+}
+
+// heldBack is the mean of the last steps, NaN where nothing is known.
+func (l *ledger) heldBack(steps int) float64 {
+	return l.lately(steps, func(i int) mean { return l.held[i] })
+}
+
+// lately averages the last steps in which something is known.
+func (l *ledger) lately(steps int, of func(i int) mean) float64 {
+	var m mean
+	for n := range min(steps, l.steps) {
+		if r := of(l.back(n)); r.n > 0 {
+			m.add(float64(r.v))
+		}
+	}
+	if m.n == 0 {
+		return math.NaN()
+	}
+	return float64(m.v)
 }
 
 // fold adds one instance's use to the total: what they share is the same for all, so that the largest counts.
@@ -179,12 +212,15 @@ func (l *ledger) driver() int {
 // loads pairs a resource's use with the throughput of the same steps, the oldest first. The newest step is left out
 // while it is not full.
 func (l *ledger) loads(key string, driver int) []load {
-	var out []load
 	ring := l.uses[key]
+	return l.pairs(driver, func(i int) (float64, bool) { return float64(ring[i].v[used]), ring[i].n > 0 && ring[i].v[used] >= 0 })
+}
+
+func (l *ledger) pairs(driver int, used func(i int) (v float64, known bool)) (out []load) {
 	for n := l.steps - 1; n >= 1; n-- {
 		i := l.back(n)
-		if u, r := ring[i], l.rates[i][driver]; u.n > 0 && r.n > 0 && u.v[used] >= 0 {
-			out = append(out, load{float64(r.v), float64(u.v[used])})
+		if v, known := used(i); known && l.rates[i][driver].n > 0 {
+			out = append(out, load{float64(l.rates[i][driver].v), v})
 		}
 	}
 	return out
@@ -227,16 +263,7 @@ func (l *ledger) recent(key string, steps int) use {
 
 // throughput is the mean of the last steps, NaN where there is none.
 func (l *ledger) throughput(driver, steps int) float64 {
-	var m mean
-	for n := range min(steps, l.steps) {
-		if r := l.rates[l.back(n)][driver]; r.n > 0 {
-			m.add(float64(r.v))
-		}
-	}
-	if m.n == 0 {
-		return math.NaN()
-	}
-	return float64(m.v)
+	return l.lately(steps, func(i int) mean { return l.rates[i][driver] })
 }
 
 func kindOf(id string) *resourceKind {

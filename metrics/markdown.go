@@ -40,7 +40,11 @@ func (t Table) writeKeyMetrics(b *bytes.Buffer) {
 }
 
 func (m KeyMetric) bound(t Threshold) string {
-	return fmt.Sprintf("%s %s for %s", m.Op, m.Unit.format(t.Value), words(t.For))
+	text := fmt.Sprintf("%s %s for %s", m.Op, m.Unit.format(t.Value), words(t.For))
+	if t.Clear != 0 {
+		text += ", until no longer " + m.Op.String() + " " + m.Unit.format(t.Clear)
+	}
+	return text
 }
 
 func (t Table) writeAlerts(b *bytes.Buffer) {

@@ -18,6 +18,9 @@ type Override struct {
 	// Warning and Critical are in the metric's unit: seconds for latencies, 0.8 for 80 %. A row without thresholds
 	// gets them when both are given.
 	Warning, Critical *float64
+	// WarningClear and CriticalClear are what the value must no longer be past for a fired alert to end: between fine and
+	// the threshold. 0 is the threshold itself.
+	WarningClear, CriticalClear *float64
 	// WarningFor and CriticalFor are how long the value must be past them before the alert fires.
 	WarningFor, CriticalFor *time.Duration
 	// KeepFiringFor is how long a fired alert outlasts its cause.
@@ -45,7 +48,12 @@ func (t Table) Override(changes map[string]Override) (Table, error) {
 		}
 		out.Rows[i] = row
 		if row.Statistic == Quantile && row.HasThresholds() {
-			buckets := withBoundary(withBoundary(row.Series.Buckets, row.Warning), row.Critical)
+			buckets := row.Series.Buckets
+			for _, bound := range []float64{row.Warning, row.Critical, row.WarningClear, row.CriticalClear} {
+				if bound != 0 {
+					buckets = withBoundary(buckets, bound)
+				}
+			}
 			for j := range out.Rows { // all that is made of the same histogram
 				if out.Rows[j].Series.Name == row.Series.Name {
 					out.Rows[j].Series.Buckets = buckets
@@ -102,6 +110,15 @@ func (m KeyMetric) override(o Override) (KeyMetric, error) {
 	}
 	threshold("warning", o.Warning, &m.Warning)
 	threshold("critical", o.Critical, &m.Critical)
+	clears := func(name string, value *float64, to *float64) {
+		if value != nil && *value == 0 {
+			*to = 0
+			return
+		}
+		threshold(name, value, to)
+	}
+	clears("warning_clear", o.WarningClear, &m.WarningClear)
+	clears("critical_clear", o.CriticalClear, &m.CriticalClear)
 	positive("warning_for", o.WarningFor, &m.WarningFor)
 	positive("critical_for", o.CriticalFor, &m.CriticalFor)
 	if o.KeepFiringFor != nil {
@@ -139,6 +156,8 @@ func withBoundary(buckets []float64, bound float64) []float64 {
 type overrideJSON struct {
 	Warning              *float64 `json:"warning"`
 	Critical             *float64 `json:"critical"`
+	WarningClear         *float64 `json:"warning_clear"`
+	CriticalClear        *float64 `json:"critical_clear"`
 	WarningForSeconds    *float64 `json:"warning_for_seconds"`
 	CriticalForSeconds   *float64 `json:"critical_for_seconds"`
 	KeepFiringForSeconds *float64 `json:"keep_firing_for_seconds"`
@@ -148,7 +167,8 @@ type overrideJSON struct {
 // ReadOverrides reads what [Table.Override] takes from JSON:
 //
 //	{"api_latency_p95": {"warning": 0.25, "critical": 0.6, "warning_for_seconds": 300, "critical_for_seconds": 120,
-//	                     "keep_firing_for_seconds": 60, "min_events": 100}}
+//	                     "keep_firing_for_seconds": 60, "min_events": 100},
+//	 "queue_depth":     {"warning_clear": 900, "critical_clear": 4000}}
 //
 // Nothing is required, and nothing else is taken. The error joins all mistakes.
 func ReadOverrides(r io.Reader) (map[string]Override, error) {
@@ -176,7 +196,7 @@ func ReadOverrides(r io.Reader) (map[string]Override, error) {
 			continue
 		}
 		if out[id], err = readOverride(raw); err != nil {
-			errs = append(errs, fmt.Errorf("metrics: override of %s: take warning, critical, warning_for_seconds, critical_for_seconds, keep_firing_for_seconds, min_events, each a number: %w", id, err))
+			errs = append(errs, fmt.Errorf("metrics: override of %s: take warning, critical, warning_clear, critical_clear, warning_for_seconds, critical_for_seconds, keep_firing_for_seconds, min_events, each a number: %w", id, err))
 		}
 	}
 	if _, err := dec.Token(); err != nil {
@@ -216,7 +236,7 @@ func readOverride(raw []byte) (Override, error) {
 		return new(time.Duration(min(*v*float64(time.Second), float64(math.MaxInt64/2))))
 	}
 	return Override{
-		Warning: j.Warning, Critical: j.Critical, MinEvents: j.MinEvents,
+		Warning: j.Warning, Critical: j.Critical, WarningClear: j.WarningClear, CriticalClear: j.CriticalClear, MinEvents: j.MinEvents,
 		WarningFor: seconds(j.WarningForSeconds), CriticalFor: seconds(j.CriticalForSeconds), KeepFiringFor: seconds(j.KeepFiringForSeconds),
 	}, nil
 }

@@ -28,7 +28,7 @@ func TestOverride(t *testing.T) {
 		t.Errorf("%+v", depth)
 	}
 	waiters, _ := table.Row("db_pool_waiters")
-	if diff := cmp.Diff([]Threshold{{Warning, 1, 5 * time.Minute}, {Critical, 5, 2 * time.Minute}}, waiters.Thresholds()); diff != "" {
+	if diff := cmp.Diff([]Threshold{{Warning, 1, 5 * time.Minute, 0}, {Critical, 5, 2 * time.Minute, 0}}, waiters.Thresholds()); diff != "" {
 		t.Error(diff)
 	}
 	if diff := cmp.Diff(KeyMetrics(), before); diff != "" {

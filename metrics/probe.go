@@ -13,6 +13,7 @@ type probe struct {
 	by      map[string]*rtm.Sample
 	last    time.Time
 	cpu, gc float64 // seconds at the last reading
+	periods []periods
 	limited float64 // the cycle in which the collector last hit its limit
 }
 
@@ -58,6 +59,9 @@ func (p *probe) value(name string) float64 {
 func (p *probe) read(now time.Time, limits Limits, put func(kind string, u usage)) {
 	rtm.Read(p.samples)
 	cores := float64(runtime.GOMAXPROCS(0))
+	if quota := ownCores(); quota > 0 {
+		cores = min(cores, quota) // a control group's limit need not be whole
+	}
 	cpu, ok := cpuSeconds()
 	if !ok { // as of the last garbage collection
 		cpu = p.value(rtTotal) - p.value(rtIdle)

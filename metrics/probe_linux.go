@@ -41,27 +41,17 @@ func residentBytes() float64 {
 
 // groupMemory is what the control group (version 2) counts and allows, without the page cache that it can drop.
 func groupMemory() (used, most float64) {
-	const root = "/sys/fs/cgroup"
-	text, err := os.ReadFile("/proc/self/cgroup")
-	if err != nil {
-		return unknown, unknown
-	}
-	for line := range strings.Lines(string(text)) {
-		group, ok := strings.CutPrefix(strings.TrimSpace(line), "0::")
-		if !ok {
+	// A group is bounded by those around it, too. The first limit on the way up is the one to look at.
+	for _, dir := range groups() {
+		dir = path.Join(cgroups, dir)
+		most, used = fileNumber(path.Join(dir, "memory.max")), fileNumber(path.Join(dir, "memory.current")) // "max" is none
+		if most <= 0 || used < 0 {
 			continue
 		}
-		// A group is bounded by those around it, too. The first limit on the way up is the one to look at.
-		for dir := path.Join(root, path.Clean("/"+group)); strings.HasPrefix(dir, root); dir = path.Dir(dir) {
-			most, used = fileNumber(path.Join(dir, "memory.max")), fileNumber(path.Join(dir, "memory.current")) // "max" is none
-			if most <= 0 || used < 0 {
-				continue
-			}
-			if stat, err := os.ReadFile(path.Join(dir, "memory.stat")); err == nil { // #nosec G304 -- of the kernel
-				used = max(0, used-field(string(stat), "inactive_file "))
-			}
-			return used, most
+		if stat, err := os.ReadFile(path.Join(dir, "memory.stat")); err == nil { // #nosec G304 -- of the kernel
+			used = max(0, used-field(string(stat), "inactive_file "))
 		}
+		return used, most
 	}
 	return unknown, unknown
 }

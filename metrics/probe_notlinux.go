@@ -10,4 +10,8 @@ func residentBytes() float64 { return unknown }
 
 func groupMemory() (used, most float64) { return unknown, unknown }
 
+func ownThrottling() []periods { return nil }
+
+func ownCores() float64 { return unknown }
+
 func machineMemory() (used, most float64) { return unknown, unknown }

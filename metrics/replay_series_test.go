@@ -44,6 +44,9 @@ func (s *scenario) describe() {
 		r := &regime{s: s}
 		for _, m := range ms {
 			r.levels = append(r.levels, m.Warning, m.Critical)
+			if m.WarningClear != 0 {
+				r.levels = append(r.levels, m.WarningClear, m.CriticalClear)
+			}
 		}
 		return r
 	}
@@ -131,6 +134,9 @@ func (s *scenario) histogram(ms []KeyMetric, labels map[string]string, scope str
 		if fresh {
 			m = ms[s.rnd.IntN(len(ms))]
 			bound = []float64{m.Warning, m.Critical}[s.rnd.IntN(2)]
+			if m.WarningClear != 0 && s.rnd.IntN(2) == 0 {
+				bound = []float64{m.WarningClear, m.CriticalClear}[s.rnd.IntN(2)]
+			}
 		}
 		total := math.Round(r.volume * seconds / 30 * (.5 + s.rnd.Float64()))
 		over := math.Round(min(1, (1-m.Param)*r.factor) * total)

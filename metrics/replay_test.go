@@ -40,6 +40,18 @@ func replayTable(seed uint64) Table {
 		if m.ID != "api_latency_p95" && m.ID != "api_latency_p99" && m.ID != "job_time" && m.hasEvents() && rnd.IntN(2) == 0 {
 			o.MinEvents = new(float64(50 + rnd.IntN(500)))
 		}
+		if rnd.IntN(2) == 0 {
+			clearOf := func(threshold float64, changed *float64) *float64 {
+				if changed != nil {
+					threshold = *changed
+				}
+				if m.Op == Below {
+					return new(min(.99, threshold*[]float64{1.05, 1.15, 1.3}[rnd.IntN(3)]))
+				}
+				return new(threshold * []float64{.7, .85, .95}[rnd.IntN(3)])
+			}
+			o.WarningClear, o.CriticalClear = clearOf(m.Warning, o.Warning), clearOf(m.Critical, o.Critical)
+		}
 		changes[m.ID] = o
 	}
 	return must(table.Override(changes))

@@ -76,18 +76,15 @@ func (e *examiner) families(by map[string]*dto.MetricFamily, seconds, worked flo
 	}
 	pools := gauges(by, DBPoolMax, "pool", "role")
 	waiters := gauges(by, DBPoolWaiters, "pool", "role")
+	refused := sums(by, DBPoolFailures, counterOf, "pool", "role")
 	for scope, n := range gauges(by, DBPoolAcquired, "pool", "role") {
-		put(resourceDBPool, scope, usage{n, known(pools, scope), known(waiters, scope), unknown})
+		put(resourceDBPool, scope, usage{n, known(pools, scope), known(waiters, scope), e.failures(resourceDBPool, scope, refused, seconds)})
 	}
 	connections := gauges(by, RedisPoolMax, "client", "server")
 	callers := gauges(by, RedisPoolWaiters, "client", "server")
 	gaveUp := sums(by, RedisPoolTimeouts, counterOf, "client", "server")
 	for scope, n := range gauges(by, RedisPoolUsed, "client", "server") {
-		failures := float64(unknown)
-		if total, ok := gaveUp[scope]; ok {
-			failures = e.rate(resourceKey(resourceRedisPool, scope), total, seconds)
-		}
-		put(resourceRedisPool, scope, usage{n, known(connections, scope), known(callers, scope), failures})
+		put(resourceRedisPool, scope, usage{n, known(connections, scope), known(callers, scope), e.failures(resourceRedisPool, scope, gaveUp, seconds)})
 	}
 	memory := gauges(by, CacheMemoryMax, "server")
 	for server, n := range gauges(by, CacheMemoryUsed, "server") {
@@ -106,6 +103,15 @@ func (e *examiner) families(by map[string]*dto.MetricFamily, seconds, worked flo
 		// Seconds worked per second are slots that are busy: Little's law.
 		put(resourceWorkers, "", usage{min(worked, slots[""]), slots[""], pending, unknown})
 	}
+}
+
+// failures are a resource's per second, of a counter that is there from the beginning.
+func (e *examiner) failures(kind, scope string, totals map[string]float64, seconds float64) float64 {
+	total, ok := totals[scope]
+	if !ok {
+		return unknown
+	}
+	return e.rate(resourceKey(kind, scope), total, seconds)
 }
 
 func gaugeOf(child *dto.Metric) float64 { return child.GetGauge().GetValue() }

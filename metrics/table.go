@@ -14,10 +14,15 @@ import (
 type Table struct {
 	// Rows are the key metrics, in the order of reports.
 	Rows []KeyMetric
-	// Window is what rates, quantiles and shares are taken over. Zero means 5 min.
+	// Window is what rates, quantiles and shares are taken over: two of Prometheus's scrapes at least. Zero means 5 min.
 	Window time.Duration
-	// Interval is the time between two evaluations of the rules. Zero means 30 s.
+	// Interval is the time between two evaluations of the rules, below 5 min. Zero means 30 s.
 	Interval time.Duration
+	// Native makes the histograms of what is given this table's Registerer native ones as well, of at most 160 buckets each,
+	// which are begun anew after an hour at the soonest where that is too few. Rules, alerts and dashboard use the classic
+	// buckets: a Prometheus that ingests native histograms has to be told to scrape both (scrape_classic_histograms, since
+	// version 2.45), or every rule falls silent. Zero means classic buckets only.
+	Native bool
 }
 
 func (t Table) withDefaults() Table {
@@ -53,6 +58,15 @@ func (t Table) validate() error {
 	var errs []error
 	if t.Window < 0 || t.Interval < 0 {
 		errs = append(errs, fmt.Errorf("metrics: Table.Window %v and Interval %v must not be negative, 0 is the default", t.Window, t.Interval))
+	}
+	if t.Window%time.Millisecond != 0 || t.Interval%time.Millisecond != 0 {
+		errs = append(errs, fmt.Errorf("metrics: Table.Window %v and Interval %v: Prometheus has no time below a millisecond, give whole ones", t.Window, t.Interval))
+	}
+	if t.Interval.Milliseconds() >= lookback {
+		errs = append(errs, fmt.Errorf("metrics: Table.Interval %v: Prometheus forgets a record after 5 min, give less", t.Interval))
+	}
+	if t.Window > 0 && t.Interval > 0 && t.Window < 2*t.Interval {
+		errs = append(errs, fmt.Errorf("metrics: Table.Window %v is shorter than two Intervals of %v, so that events may fall between evaluations: give a longer window or a shorter interval", t.Window, t.Interval))
 	}
 	seen, records := map[string]bool{}, map[string]bool{}
 	for _, m := range t.Rows {

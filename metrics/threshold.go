@@ -73,6 +73,8 @@ type Threshold struct {
 	Value float64
 	// For is how long the value must be past the bound before the alert fires.
 	For time.Duration
+	// Clear is what the value must no longer be past for an alert that has fired to end. Zero means Value.
+	Clear float64
 }
 
 // HasThresholds says whether the metric alerts.
@@ -83,15 +85,15 @@ func (m KeyMetric) Thresholds() []Threshold {
 	if !m.HasThresholds() {
 		return nil
 	}
-	return []Threshold{{Warning, m.Warning, m.WarningFor}, {Critical, m.Critical, m.CriticalFor}}
+	return []Threshold{m.threshold(Warning), m.threshold(Critical)}
 }
 
 // threshold is the bound of a severity.
 func (m *KeyMetric) threshold(severity Level) Threshold {
 	if severity == Critical {
-		return Threshold{Critical, m.Critical, m.CriticalFor}
+		return Threshold{Critical, m.Critical, m.CriticalFor, m.CriticalClear}
 	}
-	return Threshold{Warning, m.Warning, m.WarningFor}
+	return Threshold{Warning, m.Warning, m.WarningFor, m.WarningClear}
 }
 
 // Level says what a value of the metric means now, whatever it was before. NaN is Unknown.
@@ -133,6 +135,11 @@ func (m KeyMetric) validate() error {
 	case Quantile:
 		if m.HasThresholds() {
 			bounds = append(bounds, m.Warning, m.Critical)
+			for _, t := range m.Thresholds() {
+				if t.Clear != 0 {
+					bounds = append(bounds, t.Clear)
+				}
+			}
 		}
 	case OverPerMinute:
 		bounds = append(bounds, m.Param)
@@ -152,6 +159,11 @@ func (m KeyMetric) validate() error {
 		}
 		if m.Alert == "" {
 			fail("has thresholds and no name for its alerts: give it one")
+		}
+	}
+	for _, t := range m.Thresholds() {
+		if t.Clear != 0 && !(t.Clear > 0 && m.Op.past(t.Value, t.Clear)) {
+			fail("%s %g must be %s its clear %g, which must be above 0: change one of them", t.Severity, t.Value, m.Op, t.Clear)
 		}
 	}
 	if m.WarningFor < 0 || m.KeepFiringFor < 0 {

@@ -72,6 +72,10 @@ func TestValidate(t *testing.T) {
 		"wrong way round":              {"cache_hit_rate", func(m *KeyMetric) { m.Critical = .9 }, "critical 0.9 must be below warning 0.8"},
 		"fires at once":                {"queue_depth", func(m *KeyMetric) { m.CriticalFor = 0 }, "give one above 0"},
 		"no name for alerts":           {"queue_depth", func(m *KeyMetric) { m.Alert = "" }, "no name for its alerts"},
+		"clear is no boundary":         {"api_latency_p95", func(m *KeyMetric) { m.WarningClear = .19 }, "0.19 must be a bucket boundary"},
+		"clear is the threshold":       {"queue_depth", func(m *KeyMetric) { m.CriticalClear = 5000 }, "critical 5000 must be above its clear 5000"},
+		"clear past the threshold":     {"cache_hit_rate", func(m *KeyMetric) { m.WarningClear = .7 }, "warning 0.8 must be below its clear 0.7"},
+		"clear below zero":             {"queue_depth", func(m *KeyMetric) { m.WarningClear = -1 }, "which must be above 0"},
 		"negative time":                {"queue_depth", func(m *KeyMetric) { m.KeepFiringFor = -1 }, "must not be negative"},
 		"events of a gauge":            {"queue_depth", func(m *KeyMetric) { m.MinEvents = 5 }, "only to a metric made of events"},
 		"events of a rate":             {"api_throughput", func(m *KeyMetric) { m.MinEvents = 1 }, "only to a metric made of events"},
@@ -87,7 +91,12 @@ func TestValidate(t *testing.T) {
 			}
 		})
 	}
-	m := metric(t, "api_latency_p95")
+	m := metric(t, "queue_depth")
+	m.WarningClear, m.CriticalClear = 999, 4000
+	if err := m.validate(); err != nil || m.threshold(Warning).Clear != 999 || m.threshold(Critical).Clear != 4000 {
+		t.Errorf("clears %+v: %v", m.Thresholds(), err)
+	}
+	m = metric(t, "api_latency_p95")
 	m.Warning = m.Series.Buckets[0]
 	if err := m.validate(); err != nil {
 		t.Errorf("a threshold at the first boundary: %v", err)
@@ -101,7 +110,7 @@ func TestThresholds(t *testing.T) {
 		t.Errorf("%s %s, %s %s", hit.Op, hit.Op.symbol(), pool.Op, pool.Op.symbol())
 	}
 	bounds := pool.Thresholds()
-	if len(bounds) != 2 || bounds[0] != (Threshold{Warning, .8, pool.WarningFor}) || bounds[1] != (Threshold{Critical, .9, pool.CriticalFor}) {
+	if len(bounds) != 2 || bounds[0] != (Threshold{Warning, .8, pool.WarningFor, 0}) || bounds[1] != (Threshold{Critical, .9, pool.CriticalFor, 0}) {
 		t.Errorf("%+v", bounds)
 	}
 	if bounds[0] != pool.threshold(Warning) || bounds[1] != pool.threshold(Critical) {

@@ -20,6 +20,10 @@ type vitals struct {
 	Rates [2]float64 `json:"rates"`
 	// Usage is by resource and its labels' values.
 	Usage map[string]usage `json:"usage"`
+	// Held is in which part of its periods the control group was held back, or null where there is no such limit.
+	Held *float64 `json:"held,omitempty"`
+	// Queues are what the instance does for each queue.
+	Queues map[string]queueLoad `json:"queues,omitempty"`
 	// Blame is by key metric and scope.
 	Blame map[string]blame `json:"blame,omitempty"`
 }
@@ -66,6 +70,12 @@ func (v *vitals) check() error {
 		if !plausible(u[:]) {
 			return fmt.Errorf("metrics: a snapshot has a use of %g of %.64q", u, key)
 		}
+	}
+	if v.Held != nil && !(*v.Held >= 0 && *v.Held <= 1) {
+		return fmt.Errorf("metrics: a snapshot was held back in %g of its periods", *v.Held)
+	}
+	if err := checkQueueLoads(v.Queues); err != nil {
+		return err
 	}
 	return checkBlame(v.Blame)
 }
@@ -124,7 +134,10 @@ func (e *examiner) examine(now time.Time, families []*dto.MetricFamily, wanted m
 		}
 	}
 	e.probe.read(now, e.limits, func(kind string, u usage) { put(kind, "", u) })
-	e.families(by, seconds, e.rate("worked", worked, seconds), put)
+	v.Held = e.probe.held()
+	perSecond := e.rate("worked", worked, seconds)
+	v.Queues = e.queueLoads(by, seconds, perSecond)
+	e.families(by, seconds, perSecond, put)
 	return v
 }
 

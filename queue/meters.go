@@ -13,6 +13,7 @@ type meters struct {
 	oldest     *prometheus.GaugeVec
 	desired    *prometheus.GaugeVec
 	slots      *prometheus.GaugeVec
+	rate       *prometheus.GaugeVec
 	enqueued   *prometheus.CounterVec
 	limited    *prometheus.CounterVec
 	stalled    *prometheus.CounterVec
@@ -23,7 +24,7 @@ type meters struct {
 
 func newMeters(reg prometheus.Registerer) (*meters, error) {
 	m := new(meters)
-	errs := make([]error, 10)
+	errs := make([]error, 11)
 	m.tasks, errs[0] = metrics.NewGauge(reg, metrics.QueueTasks)
 	m.oldest, errs[1] = metrics.NewGauge(reg, metrics.QueueOldestPending)
 	m.desired, errs[2] = metrics.NewGauge(reg, metrics.QueueDesiredWorkers)
@@ -34,5 +35,6 @@ func newMeters(reg prometheus.Registerer) (*meters, error) {
 	m.slots, errs[7] = metrics.NewGauge(reg, metrics.QueueWorkerSlots)
 	m.stalled, errs[8] = metrics.NewCounter(reg, metrics.QueueStalled)
 	m.dead, errs[9] = metrics.NewCounter(reg, metrics.QueueDead)
+	m.rate, errs[10] = metrics.NewGauge(reg, metrics.QueueRateLimit)
 	return m, errors.Join(errs...)
 }

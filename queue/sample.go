@@ -86,6 +86,7 @@ func (j *Jobs) hide(queue string) {
 	j.meters.tasks.DeletePartialMatch(label)
 	j.meters.oldest.DeletePartialMatch(label)
 	j.meters.desired.DeletePartialMatch(label)
+	j.meters.rate.DeletePartialMatch(label)
 }
 
 // sample sets a queue's gauges.
@@ -95,6 +96,15 @@ func (j *Jobs) sample(ctx context.Context, queue string) error {
 	s, err := j.readDepth(ctx, queue)
 	if err != nil {
 		return err
+	}
+	limits, _, err := j.LimitsOf(ctx, queue)
+	if err != nil {
+		return err
+	}
+	if limits.Rate.Max > 0 {
+		j.meters.rate.WithLabelValues(queue).Set(float64(limits.Rate.Max) / limits.Rate.Per.Seconds())
+	} else {
+		j.meters.rate.DeleteLabelValues(queue)
 	}
 	for state, n := range map[string]int{
 		"pending": s.Waiting, "active": s.Active, "scheduled": s.Delayed, "retry": s.Retrying,

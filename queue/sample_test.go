@@ -63,6 +63,36 @@ func TestOneProcessSamples(t *testing.T) {
 	})
 }
 
+// The limit that the fleet obeys is shown, whoever has set it last, and none is no number.
+func TestRateLimitIsShown(t *testing.T) {
+	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+		reg, q := prometheus.NewRegistry(), fresh("limited")
+		j := newJobs(t, rdb, &Options{SampleInterval: 20 * time.Millisecond, Registerer: reg}, Queue{Name: q, Rate: Rate{Max: 100, Per: 2 * time.Second}})
+		start(t, j)
+		limit := func() float64 {
+			families, err := reg.Gather()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, f := range families {
+				if f.GetName() == metrics.QueueRateLimit.Name {
+					return f.GetMetric()[0].GetGauge().GetValue()
+				}
+			}
+			return 0
+		}
+		eventually(t, 5*time.Second, "the declared limit is shown", func() bool { return limit() == 50 })
+		if err := j.SetLimits(t.Context(), q, Limits{Rate: Rate{Max: 7, Per: time.Second}}); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, 5*time.Second, "the new limit is shown", func() bool { return limit() == 7 })
+		if err := j.SetLimits(t.Context(), q, Limits{}); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, 5*time.Second, "no limit is shown", func() bool { return limit() == 0 })
+	})
+}
+
 func TestDepthIsAbsentWithoutRedis(t *testing.T) {
 	own := rediscluster.NewShared(&rediscluster.Options{Nodes: 1}) // it is stopped
 	c := own.Get(t)

@@ -35,6 +35,7 @@ type Manager struct {
 	watch      *watch      // nil for other stores
 	recent     recent
 	running    atomic.Bool
+	since      time.Time
 }
 
 // New returns a manager whose sessions are kept on rdb: a single node, Sentinel or a cluster. It does no I/O.
@@ -89,7 +90,7 @@ func newManager(store backend, opts *Options) *Manager {
 	sm.Cookie = scs.SessionCookie{
 		Name: o.CookieName, Path: "/", HttpOnly: true, Secure: !o.Insecure, SameSite: http.SameSiteLaxMode, Persist: true,
 	}
-	m := &Manager{scs: sm, scsKey: scsKey(sm), store: store, opts: o, commands: store.counter()}
+	m := &Manager{scs: sm, scsKey: scsKey(sm), store: store, opts: o, commands: store.counter(), since: time.Now()}
 	m.recent.wanted.Store(o.OnStoreDown == Degrade)
 	if own, ok := store.(*Store); ok {
 		m.principals = &principals{store: own}

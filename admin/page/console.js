@@ -12,6 +12,7 @@
   const theme = store.get(localStorage, "theme");
   if (theme) root.dataset.theme = theme;
 
+  const scope = (/^\?scope=(instance|fleet)$/.exec(location.search) || [""])[0];
   let token = store.get(sessionStorage, "token");
 
   // ---- units, as consoleformat.go writes them
@@ -222,7 +223,7 @@
     if (busy || id("ask-token").open) return;
     busy = true;
     try {
-      const x = await page("console/state", stateTag);
+      const x = await page("console/state" + scope, stateTag);
       if (x.status === 401) {
         stateTag = "";
         if (token) toast("The token is not valid.");
@@ -234,7 +235,7 @@
       if (x.status === 200 && x.response && show(x.response)) stateTag = x.getResponseHeader("ETag") || "";
       id("leave").hidden = !token;
       if (all(".plot").length && Date.now() >= chartsDue) {
-        const response = await send("console/charts", { headers: drawnTag && { "If-None-Match": drawnTag } });
+        const response = await send("console/charts" + scope, { headers: drawnTag && { "If-None-Match": drawnTag } });
         if (response.status === 200) {
           drawn = await response.json();
           drawnTag = response.headers.get("ETag") || "";

@@ -187,7 +187,7 @@ func (s *Service) Admin(c Config, more ...admin.Check) (*admin.Handler, error) {
 		options.Tokens = append(options.Tokens, admin.Token{Name: "viewer", Role: admin.Viewer, Secret: c.ViewerToken})
 	}
 	handler, err := admin.New(slices.Concat(
-		s.db.Operations(), s.store.Operations(), s.Jobs.Operations(), s.mode.Operations(), s.incident.Operations(), s.capacity.Operations(),
+		s.db.Operations(), s.store.Operations(), s.Jobs.Operations(), s.mode.Operations(), s.incident.Operations(), s.capacity.Operations(), s.sessions.Operations(),
 	), options)
 	if err == nil {
 		s.audit.Store(handler)

@@ -22,7 +22,7 @@ import (
 
 var shared = localserver.NewShared(openBrowser)
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(shared.Around(m)) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(databases.Around(shared.Around(m))) }
 
 // browser is one headless Chromium for all tests; each opens tabs of its own.
 type browser struct {

@@ -38,11 +38,14 @@ type options struct {
 	admin     admin.Options
 	noHistory bool
 	prefix    string
+	store     readonly.Store // zero means one of its own
+	mode      readonly.Options
 }
 
 func serve(t *testing.T, o options) *site {
 	t.Helper()
-	mode, err := readonly.New(nil, &readonly.Options{Instance: "one"})
+	o.mode.Instance = "one"
+	mode, err := readonly.New(o.store, &o.mode)
 	must(t, err)
 	incident, err := readonly.NewIncident(mode, readonly.Step{
 		Name: "relief",
@@ -138,18 +141,26 @@ func (s *site) operations(o options) []admin.Operation {
 		return func() any { return json.RawMessage(fmt.Sprintf(format, args...)) }
 	}
 	out := []admin.Operation{
-		get("capacity/dashboard", func() any { return dashboard() }),
 		get("capacity/bottlenecks", raw(`{"verdict":"the connection pool limits first, at 412 requests a second","resources":[
 			{"title":"Connection pool","labels":{"pool":"db"},"utilization":0.62,"ceiling_per_second":412.5,"state":"ok","status":"ok","step":"Raise DATABASE_POOL_MAX."},
 			{"title":"CPU","utilization":0.31,"ceiling_per_second":880,"state":"ok","status":"ok","step":%q},{"title":"Workers","status":"not enough data: 3 points"}]}`, hostile)),
 		get("jobs", func() any { return s.jobs() }),
+		get("sessions", raw(`{"since":"2026-01-02T15:04:05Z","events":[{"title":"Log-ins","count":12345},{"title":"Changes made too late, lost","count":3,"trouble":true},
+			{"title":"Failures of the store","count":0,"trouble":true},{"title":%q,"count":1}]}`, hostile)),
 		get("cache/hit-rate", raw(`{"total":{"lookups":123456,"by_result":{"miss":300,"hit_l1":900},"rate":0.86},"views":{%q:{"lookups":12,"rate":0.7}}}`, hostile)),
 		get("database/replication", raw(`{"nodes":[{"name":"10.0.0.1:5432","role":"primary","up":true,"lsn":"0/5A7F2C8","in_flight":3,"latency_ns":812345},
 			{"name":"10.0.0.2:5432","role":"replica","up":true,"lsn":"0/5A7F2C8","staleness_ns":3500000,"latency_ns":512345},
 			{"name":%q,"role":"replica","up":false,"staleness_ns":-1,"advice":%q}]}`, hostile, hostile)),
 	}
+	scoped := func(path string, reply func(scope string) any) {
+		op := get(path, nil)
+		op.Params = []admin.Param{{Name: "scope", In: "query", Type: "string"}}
+		op.Do = func(_ context.Context, call *admin.Call) (any, error) { return reply(call.Query("scope")), nil }
+		out = append(out, op)
+	}
+	scoped("capacity/dashboard", dashboard)
 	if !o.noHistory {
-		out = append(out, get("capacity/history", func() any { return history() }))
+		scoped("capacity/history", history)
 	}
 	for _, verb := range []string{"pause", "resume", "retry-failed"} {
 		out = append(out, admin.Operation{Method: "POST", Path: "/api/v1/performance/jobs/{queue}/" + verb, ID: "jobs." + verb, Role: admin.Operator,
@@ -210,15 +221,27 @@ func (m metric) each(visit func(scope map[string]string, n int)) {
 	}
 }
 
-func dashboard() any {
+// part is how much of the fleet's load one instance has.
+func part(scope string) float64 {
+	if scope == "instance" {
+		return .5
+	}
+	return 1
+}
+
+func dashboard(scope string) any {
+	reach, instances := "fleet", []string{"one", "two"}
+	if scope == "instance" {
+		reach, instances = scope, instances[:1]
+	}
 	list := []any{}
 	for _, m := range metrics {
-		m.each(func(scope map[string]string, n int) {
+		m.each(func(labels map[string]string, n int) {
 			state := "ok"
 			if m.id == "queue_depth" && n == 0 {
 				state = "warning"
 			}
-			entry := map[string]any{"id": m.id, "title": m.title, "labels": scope, "value": m.at(points-1, n), "unit": m.unit, "op": m.op, "state": state}
+			entry := map[string]any{"id": m.id, "title": m.title, "labels": labels, "value": m.at(points-1, n) * part(scope), "unit": m.unit, "op": m.op, "state": state}
 			if m.op != "" {
 				entry["warning"], entry["critical"] = m.warning, m.critical
 			}
@@ -231,20 +254,20 @@ func dashboard() any {
 			"state":       "firing", "activeAt": time.Now().Add(-3 * time.Minute), "value": 3950, "threshold": 1000, "unit": "jobs"}
 	}
 	return map[string]any{"alerts": []any{alert(hostile, "critical", hostile), alert("QueueDepthHigh", "warning", "critical")}, "metrics": list,
-		"instances": []string{"one", "two"}, "scope": "fleet"}
+		"instances": instances, "scope": reach}
 }
 
-func history() any {
+func history(scope string) any {
 	series := []any{}
 	for _, m := range metrics {
-		m.each(func(scope map[string]string, n int) {
+		m.each(func(labels map[string]string, n int) {
 			values := make([]any, points)
 			for i := range values {
 				if i < 100 || i > 110 { // nobody looked
-					values[i] = m.at(i, n)
+					values[i] = m.at(i, n) * part(scope)
 				}
 			}
-			entry := map[string]any{"metric": m.id, "scope": scope, "unit": m.unit, "values": values, "warning": nil, "critical": nil}
+			entry := map[string]any{"metric": m.id, "scope": labels, "unit": m.unit, "values": values, "warning": nil, "critical": nil}
 			if m.op != "" {
 				entry["warning"], entry["critical"] = m.warning, m.critical
 			}

@@ -37,7 +37,7 @@ type Metrics struct {
 	operations *Operations
 
 	acquired, max, waiters *prometheus.GaugeVec
-	wait                   *prometheus.CounterVec
+	wait, failures         *prometheus.CounterVec
 	acquire                *prometheus.HistogramVec
 
 	mu      sync.Mutex
@@ -69,6 +69,8 @@ func New(reg prometheus.Registerer, opts *Options) (*Metrics, error) {
 	var err error
 	m.wait, err = metrics.NewCounter(reg, metrics.DBPoolAcquireWait)
 	errs = append(errs, err)
+	m.failures, err = metrics.NewCounter(reg, metrics.DBPoolFailures)
+	errs = append(errs, err)
 	m.acquire, err = metrics.NewHistogram(reg, metrics.DBPoolAcquireTime)
 	errs = append(errs, err)
 	queries, err := metrics.NewHistogram(reg, metrics.DBQueryDuration)
@@ -98,6 +100,9 @@ func (m *Metrics) Tracer(role string) *Tracer {
 	t := &Tracer{
 		operations: m.operations, trace: m.trace, role: role, opened: time.Now(),
 		acquire: m.acquire.WithLabelValues(m.name, role),
+	}
+	for reason := range t.failures {
+		t.failures[reason] = m.failures.WithLabelValues(m.name, role, reasons[reason])
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()

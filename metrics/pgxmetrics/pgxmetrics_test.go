@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -239,6 +240,63 @@ func TestPoolThatHangs(t *testing.T) {
 	})
 	if n := value(t, reg, metrics.DBPoolAcquireTime); n != 2 {
 		t.Errorf("%v acquires were measured, want also the one that was given up", n)
+	}
+}
+
+// waited tells when it is waited for.
+type waited struct {
+	context.Context
+	once  sync.Once
+	waits chan struct{}
+}
+
+func (w *waited) Done() <-chan struct{} {
+	w.once.Do(func() { close(w.waits) })
+	return w.Context.Done()
+}
+
+// Who got no connection is counted by the reason; who had given up before he asked is not the pool's affair.
+func TestFailedAcquires(t *testing.T) {
+	m, reg := newMetrics(t, &pgxmetrics.Options{Name: "leads"})
+	p := pool(t, m, nil)
+	conn, err := p.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	short, end := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer end()
+	dead, giveUp := context.WithCancel(t.Context())
+	giveUp()
+	late, enough := context.WithCancel(t.Context())
+	waits := &waited{Context: late, waits: make(chan struct{})}
+	go func() { <-waits.waits; enough() }()
+	for _, ctx := range []context.Context{short, dead, waits} {
+		if c, err := p.Acquire(ctx); err == nil {
+			c.Release()
+			t.Fatal("a full pool gave a connection")
+		}
+	}
+	conn.Release()
+	p.Close()
+	if _, err := p.Acquire(t.Context()); err == nil {
+		t.Fatal("a closed pool gave a connection")
+	}
+	got := map[string]float64{}
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, c := range f.GetMetric() {
+			for _, l := range c.GetLabel() {
+				if f.GetName() == metrics.DBPoolFailures.Name && l.GetName() == "reason" {
+					got[l.GetValue()] = c.GetCounter().GetValue()
+				}
+			}
+		}
+	}
+	if diff := cmp.Diff(map[string]float64{"timeout": 1, "cancelled": 1, "failed": 1}, got); diff != "" {
+		t.Error(diff)
 	}
 }
 

@@ -11,5 +11,12 @@
 // The file of thresholds is what metrics.ReadOverrides reads. Give the service the same one, so that its own alerts and
 // buckets agree.
 //
+// -window and -interval change what rates are taken over and how often the rules are evaluated. They are in the rules, in
+// the names of their records, in the dashboard and in the docs; give the service the same window, as its table's, so that
+// its own alerts agree:
+//
+//	table, err := metrics.KeyMetrics().Override(overrides)
+//	table.Window = 2 * time.Minute // scaleaware-rules -window 2m
+//
 // A file that would be the same is not written again, one that would differ is replaced whole.
 package main

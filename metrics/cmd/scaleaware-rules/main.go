@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/scaleaware/scaleaware/metrics"
 )
@@ -26,14 +27,23 @@ func run(args []string, stdout, stderr io.Writer) error {
 	flags.SetOutput(stderr)
 	dir := flags.String("o", "", "write the rules, the dashboard and the docs into this `directory`, instead of the rules to standard output")
 	thresholds := flags.String("thresholds", "", "a JSON `file` of thresholds that replace the table's")
+	window := flags.Duration("window", 5*time.Minute, "what rates, quantiles and shares are taken over; as metrics.Table.Window of the service")
+	interval := flags.Duration("interval", 30*time.Second, "the time between two evaluations of the rules")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	if flags.NArg() > 0 {
 		return fmt.Errorf("scaleaware-rules: %q is no flag, see -help", flags.Arg(0))
 	}
+	if *window <= 0 || *interval <= 0 {
+		return fmt.Errorf("scaleaware-rules: -window %v and -interval %v must be above 0", *window, *interval)
+	}
 	table, err := tableOf(*thresholds)
 	if err != nil {
+		return err
+	}
+	table.Window, table.Interval = *window, *interval
+	if err := table.Audit(); err != nil {
 		return err
 	}
 	if *dir == "" {

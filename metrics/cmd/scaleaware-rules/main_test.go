@@ -2,12 +2,15 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/scaleaware/scaleaware/internal/localserver"
 	"github.com/scaleaware/scaleaware/metrics"
 )
 
@@ -66,9 +69,64 @@ func TestRunReportsMistakes(t *testing.T) {
 		`"deploy" is no flag`:            {"deploy"},
 		"not defined":                    {"-x"},
 		"thresholds.json: not a directo": {"-o", thresholds},
+		"must be above 0":                {"-window", "0s"},
+		"-interval -1s must":             {"-interval", "-1s"},
+		"forgets a record after 5 min":   {"-interval", "5m", "-window", "1h"},
+		"shorter than two Intervals":     {"-window", "50s"},
+		"no time below a millisecond":    {"-window", "1m0.0001s"},
 	} {
 		if err := run(args, io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: %v, want %q", args, err, want)
+		}
+	}
+}
+
+// The times are the same in all that is written, and Prometheus takes them: evictions end, and two minutes later nothing
+// is left of them. In five it would.
+func TestRunWithOtherTimes(t *testing.T) {
+	promtool, env, err := localserver.Find("promtool")
+	if errors.Is(err, localserver.ErrNotInstalled) && os.Getenv("SCALEAWARE_REQUIRE_SERVERS") != "1" {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := run([]string{"-o", dir, "-window", "2m", "-interval", "15s"}, io.Discard, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{
+		"scaleaware.rules.yml": "interval: 15s", "scaleaware.dashboard.json": "scaleaware:http_request_duration_seconds:p95_2m", "metrics.md": "are of the last 2 min",
+	} {
+		content, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil || !strings.Contains(string(content), want) {
+			t.Errorf("%s lacks %q: %v", name, want, err)
+		}
+		for _, other := range []string{"rate5m", "p95_5m", "[5m]", "avg5m"} {
+			if strings.Contains(string(content), other) {
+				t.Errorf("%s has %s", name, other)
+			}
+		}
+	}
+	test := `rule_files: [scaleaware.rules.yml]
+evaluation_interval: 15s
+tests:
+  - interval: 15s
+    input_series: [{series: 'cache_evicted_keys_total{server="x"}', values: '0+900x40 36000x20'}]
+    promql_expr_test:
+      - {expr: 'scaleaware:cache_evictions:rate2m', eval_time: 10m, exp_samples: [{labels: 'scaleaware:cache_evictions:rate2m{server="x"}', value: 60}]}
+      - {expr: 'scaleaware:cache_evictions:rate2m', eval_time: 12m30s, exp_samples: [{labels: 'scaleaware:cache_evictions:rate2m{server="x"}', value: 0}]}
+      - {expr: 'count(ALERTS{metric="cache_evictions",alertstate="firing"})', eval_time: 10m, exp_samples: [{labels: '{}', value: 2}]}
+      - {expr: 'ALERTS{metric="cache_evictions"}', eval_time: 12m30s}
+`
+	if err := os.WriteFile(filepath.Join(dir, "test.yml"), []byte(test), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"check", "rules", "--lint=all", "scaleaware.rules.yml"}, {"test", "rules", "test.yml"}} {
+		cmd := exec.CommandContext(t.Context(), promtool, args...)
+		cmd.Dir, cmd.Env = dir, append(os.Environ(), env...)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("promtool %v: %v\n%s", args, err, out)
 		}
 	}
 }
