@@ -62,6 +62,8 @@ func TestAuditOfExpressions(t *testing.T) {
 		`rate(cache_loads_total)`:                                           "rate gets what it cannot take",
 		`sum(cache_loads_total[5m])`:                                        "sum needs a vector",
 		`cache_loads_total[5m]`:                                             "a range is no result",
+		`label_join(db_pool_max_connections, "x", "/", "pool", "node")`:     "which is not there",
+		`label_join(db_pool_max_connections, "x", "/")`:                     "needs a label",
 		`histogram_quantile(0.5, sum(rate(job_duration_seconds_sum[5m])))`:  "needs the label le",
 		`job_duration_seconds`:                                              "nobody exports job_duration_seconds:",
 		`job_duration_seconds_bucket{le="30"}`:                              "",

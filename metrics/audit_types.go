@@ -91,7 +91,7 @@ var functions = map[string]struct {
 	"rate": {ranged: true, needs: Counter}, "increase": {ranged: true, needs: Counter}, "irate": {ranged: true, needs: Counter},
 	"deriv": {ranged: true, needs: Gauge}, "delta": {ranged: true, needs: Gauge}, "predict_linear": {ranged: true, needs: Gauge},
 	"last_over_time": {ranged: true, any: true}, "max_over_time": {ranged: true, needs: Gauge}, "avg_over_time": {ranged: true, needs: Gauge},
-	"absent": {loses: true}, "vector": {arg: -1}, "time": {arg: -1}, "clamp_min": {}, "clamp_max": {}, "histogram_quantile": {arg: 1},
+	"absent": {loses: true}, "vector": {arg: -1}, "time": {arg: -1}, "clamp_min": {}, "clamp_max": {}, "histogram_quantile": {arg: 1}, "label_join": {},
 }
 
 func (a *audit) call(n promql.Call) (value, error) {
@@ -123,11 +123,32 @@ func (a *audit) call(n promql.Call) (value, error) {
 		v.labels = maps.Clone(v.labels)
 		delete(v.labels, "le")
 	}
+	if n.Func == "label_join" {
+		if v.labels, err = joined(v.labels, n.Args[1:]); err != nil {
+			return v, err
+		}
+	}
 	v.ranged = false
 	if n.Func != "last_over_time" {
 		v.kind = Gauge
 	}
 	return v, nil
+}
+
+// joined adds the label that label_join makes of others: args are its name, the separator, and their names.
+func joined(labels map[string]bool, args []promql.Node) (map[string]bool, error) {
+	if len(args) < 3 {
+		return nil, fmt.Errorf("label_join needs a label, a separator, and labels to join")
+	}
+	for i, n := range args {
+		name, ok := n.(promql.String)
+		if !ok || i >= 2 && !labels[string(name)] {
+			return nil, fmt.Errorf("label_join of %v, which is not there", n)
+		}
+	}
+	labels = maps.Clone(labels)
+	labels[string(args[0].(promql.String))] = true
+	return labels, nil
 }
 
 func (a *audit) aggregate(n promql.Aggregate) (value, error) {

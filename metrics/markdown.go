@@ -112,8 +112,8 @@ var foreignNames = []struct {
 }{
 	{HTTPRequestDuration, "OpenTelemetry `http.server.request.duration`", "the same name in Prometheus; `route`, `method`, `code` for `http.route`, `http.request.method`, `http.response.status_code`"},
 	{HTTPActiveRequests, "OpenTelemetry `http.server.active_requests`", "one gauge of the process"},
-	{DBPoolAcquired, "OpenTelemetry `db.client.connection.count`", "those with the state `used`"},
-	{DBPoolMax, "OpenTelemetry `db.client.connection.max`", ""},
+	{DBPoolAcquired, "OpenTelemetry `db.client.connection.count`", "those with the state `used`; `scaleaware-rules -otel-names` records them as such"},
+	{DBPoolMax, "OpenTelemetry `db.client.connection.max`", "as above"},
 	{DBQueryDuration, "OpenTelemetry `db.client.operation.duration`", "postgres_exporter has sums by statement only, from `pg_stat_statements`"},
 	{DBSize, "postgres_exporter `pg_database_size_bytes`", "`datname` in both; ours is of the service's own database"},
 	{DBServerMax, "postgres_exporter `pg_settings_max_connections`", "ours without the reserved ones"},

@@ -32,6 +32,7 @@ func (t Table) Rules() []byte {
 // rule is one of the file's. Prometheus evaluates them in their order, so that alerts see this tick's records.
 type rule struct {
 	record, alert string // one of them
+	state         string // of a record of connections
 	expr          string
 	due, keep     time.Duration
 	severity      Level
@@ -51,6 +52,9 @@ func (t Table) rules() []rule {
 			list = append(list, rule{record: m.Compat, expr: expr})
 		}
 	}
+	if t.OTelNames {
+		list = append(list, otelNames()...)
+	}
 	for _, m := range t.Rows {
 		for _, bound := range m.Thresholds() {
 			list = append(list, rule{
@@ -62,9 +66,23 @@ func (t Table) rules() []rule {
 	return append(list, watches()...)
 }
 
+// otelNames are records of the pools under OpenTelemetry's names. A pool there is one of a role here.
+func otelNames() []rule {
+	named := func(s Series) string {
+		return fmt.Sprintf(`label_join(%s, "db_client_connection_pool_name", "/", "pool", "role")`, s.Name)
+	}
+	return []rule{
+		{record: "db_client_connection_count", state: "used", expr: named(DBPoolAcquired)},
+		{record: "db_client_connection_max", expr: named(DBPoolMax)},
+	}
+}
+
 func (r rule) write(b *bytes.Buffer) {
 	if r.record != "" {
 		fmt.Fprintf(b, "      - record: %s\n        expr: %s\n", r.record, quote(r.expr))
+		if r.state != "" {
+			fmt.Fprintf(b, "        labels:\n          db_client_connection_state: %s\n", r.state)
+		}
 		return
 	}
 	fmt.Fprintf(b, "      - alert: %s\n        expr: %s\n        for: %s\n", r.alert, quote(r.expr), promDuration(r.due))

@@ -23,6 +23,10 @@ type Table struct {
 	// buckets: a Prometheus that ingests native histograms has to be told to scrape both (scrape_classic_histograms, since
 	// version 2.45), or every rule falls silent. Zero means classic buckets only.
 	Native bool
+	// OTelNames adds records of the database pools under the names of OpenTelemetry's semantic conventions, which were in
+	// development when this was written: db_client_connection_count{db_client_connection_state="used"} and
+	// db_client_connection_max. Zero means ours only.
+	OTelNames bool
 }
 
 func (t Table) withDefaults() Table {

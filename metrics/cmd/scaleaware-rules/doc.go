@@ -18,5 +18,8 @@
 //	table, err := metrics.KeyMetrics().Override(overrides)
 //	table.Window = 2 * time.Minute // scaleaware-rules -window 2m
 //
+// -otel-names adds what OpenTelemetry's semantic conventions call a pool's connections: db_client_connection_count and
+// db_client_connection_max.
+//
 // A file that would be the same is not written again, one that would differ is replaced whole.
 package main

@@ -29,6 +29,7 @@ func run(args []string, stdout, stderr io.Writer) error {
 	thresholds := flags.String("thresholds", "", "a JSON `file` of thresholds that replace the table's")
 	window := flags.Duration("window", 5*time.Minute, "what rates, quantiles and shares are taken over; as metrics.Table.Window of the service")
 	interval := flags.Duration("interval", 30*time.Second, "the time between two evaluations of the rules")
+	otelNames := flags.Bool("otel-names", false, "add records of the database pools under OpenTelemetry's names")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -42,7 +43,7 @@ func run(args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	table.Window, table.Interval = *window, *interval
+	table.Window, table.Interval, table.OTelNames = *window, *interval, *otelNames
 	if err := table.Audit(); err != nil {
 		return err
 	}

@@ -84,13 +84,6 @@ func TestRunReportsMistakes(t *testing.T) {
 // The times are the same in all that is written, and Prometheus takes them: evictions end, and two minutes later nothing
 // is left of them. In five it would.
 func TestRunWithOtherTimes(t *testing.T) {
-	promtool, env, err := localserver.Find("promtool")
-	if errors.Is(err, localserver.ErrNotInstalled) && os.Getenv("SCALEAWARE_REQUIRE_SERVERS") != "1" {
-		t.Skip(err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
 	dir := t.TempDir()
 	if err := run([]string{"-o", dir, "-window", "2m", "-interval", "15s"}, io.Discard, io.Discard); err != nil {
 		t.Fatal(err)
@@ -119,11 +112,47 @@ tests:
       - {expr: 'count(ALERTS{metric="cache_evictions",alertstate="firing"})', eval_time: 10m, exp_samples: [{labels: '{}', value: 2}]}
       - {expr: 'ALERTS{metric="cache_evictions"}', eval_time: 12m30s}
 `
+	promtool(t, dir, test)
+}
+
+// A pool's connections are there under OpenTelemetry's names as well, a pool of theirs for each role of ours.
+func TestRunWithOTelNames(t *testing.T) {
+	dir := t.TempDir()
+	if err := run([]string{"-o", dir, "-otel-names"}, io.Discard, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	promtool(t, dir, `rule_files: [scaleaware.rules.yml]
+evaluation_interval: 30s
+tests:
+  - interval: 30s
+    input_series:
+      - {series: 'db_pool_acquired_connections{pool="leads",role="replica"}', values: '3x10'}
+      - {series: 'db_pool_max_connections{pool="leads",role="replica"}', values: '8x10'}
+    promql_expr_test:
+      - expr: db_client_connection_count{db_client_connection_state="used"}
+        eval_time: 2m
+        exp_samples: [{labels: 'db_client_connection_count{db_client_connection_pool_name="leads/replica",db_client_connection_state="used",pool="leads",role="replica"}', value: 3}]
+      - expr: db_client_connection_max
+        eval_time: 2m
+        exp_samples: [{labels: 'db_client_connection_max{db_client_connection_pool_name="leads/replica",pool="leads",role="replica"}', value: 8}]
+`)
+}
+
+// promtool checks the rules in dir, and tests them.
+func promtool(t *testing.T, dir, test string) {
+	t.Helper()
+	path, env, err := localserver.Find("promtool")
+	if errors.Is(err, localserver.ErrNotInstalled) && os.Getenv("SCALEAWARE_REQUIRE_SERVERS") != "1" {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := os.WriteFile(filepath.Join(dir, "test.yml"), []byte(test), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	for _, args := range [][]string{{"check", "rules", "--lint=all", "scaleaware.rules.yml"}, {"test", "rules", "test.yml"}} {
-		cmd := exec.CommandContext(t.Context(), promtool, args...)
+		cmd := exec.CommandContext(t.Context(), path, args...)
 		cmd.Dir, cmd.Env = dir, append(os.Environ(), env...)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("promtool %v: %v\n%s", args, err, out)
