@@ -39,6 +39,8 @@ func TestMain(m *testing.M) {
 		return
 	}
 	goleak.VerifyTestMain(single.Around(cluster.Around(m)),
+		// It sleeps for a second between its looks at a dead server, and only then sees that its client was closed.
+		goleak.IgnoreAnyFunction("github.com/redis/go-redis/v9/internal/pool.(*ConnPool).tryDial"),
 		// scs.New starts it for a store that we replace, and it cannot be stopped without a data race.
 		goleak.IgnoreAnyFunction("github.com/alexedwards/scs/v2/memstore.(*MemStore).startCleanup"))
 }
