@@ -37,18 +37,22 @@ func BenchmarkEvaluate(b *testing.B) {
 	c := newCollector(table)
 	w := newWindow(table, 5*time.Minute, false)
 	a, v := alerts{}, results{}
-	now := epoch
-	own := &reading{Started: now.UnixMilli(), Points: f.collect(b, c)}
-	readings := map[string]*reading{"a": own}
+	const ticks = 7 * 3600 / 5 // until the window is full
+	now, points := epoch, f.collect(b, c)
+	made := make([]reading, ticks+2) // by collect, so that its allocations are not the evaluator's
+	readings := map[string]*reading{}
+	n := 0
 	tick := func() {
 		now = now.Add(5 * time.Second)
-		own = &reading{Started: epoch.UnixMilli(), At: now.UnixMilli(), Points: own.Points} // made by collect
+		own := &made[n%len(made)]
+		n++
+		*own = reading{Started: epoch.UnixMilli(), At: now.UnixMilli(), Points: points}
 		readings["a"] = own
 		w.add(frame{at: now, readings: readings})
 		w.evaluate(v, table, "")
 		a.tick(now, table, v)
 	}
-	for range 7 * 3600 / 5 {
+	for range ticks {
 		tick()
 	}
 	b.ReportAllocs()
