@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"runtime"
 	"slices"
 	"time"
@@ -90,8 +91,7 @@ func Run(ctx context.Context, opts *Options, contenders ...Contender) ([]Result,
 	runtime.GC()
 	begun := time.Now()
 	for round := 0; round < o.MinRounds || time.Since(begun) < o.Total; round++ {
-		for turn := range contenders {
-			i := (round + turn) % len(contenders) // nobody always comes after the same one
+		for _, i := range order(round, len(contenders)) {
 			if _, err := contenders[i].times(endless, 1); err != nil {
 				return nil, err
 			}
@@ -116,6 +116,15 @@ func Run(ctx context.Context, opts *Options, contenders ...Contender) ([]Result,
 		}
 	}
 	return results, nil
+}
+
+// order is by turns for two, and by chance for more, so that nobody always comes after the same one: what that leaves behind, a
+// server process that has slept or a cold cache, costs whoever is next.
+func order(round, n int) []int {
+	if n > 2 {
+		return rand.Perm(n)
+	}
+	return []int{round % n, (round + 1) % n}[:n]
 }
 
 // warm runs c for a while and returns how long the fastest operation took: one that was held up says nothing.

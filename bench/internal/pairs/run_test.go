@@ -34,6 +34,29 @@ func TestRunTakesTurns(t *testing.T) {
 	}
 }
 
+// Everybody comes after everybody else, in one round or the other.
+func TestOrder(t *testing.T) {
+	after := map[[2]int]int{}
+	for round := range 1000 {
+		o := order(round, 3)
+		if len(o) != 3 {
+			t.Fatalf("round %d: %v", round, o)
+		}
+		after[[2]int{o[0], o[1]}]++
+		after[[2]int{o[1], o[2]}]++
+	}
+	for a := range 3 {
+		for b := range 3 {
+			if n := after[[2]int{a, b}]; a != b && (n < 200 || n > 500) || a == b && n > 0 {
+				t.Errorf("%d came after %d %d times of 2000", b, a, n)
+			}
+		}
+	}
+	if got := order(0, 1); len(got) != 1 || got[0] != 0 {
+		t.Errorf("alone: %v", got)
+	}
+}
+
 var sink []byte
 
 func TestRunCountsAllocations(t *testing.T) {
