@@ -36,7 +36,12 @@ type extendBody struct {
 	By string `json:"by,omitempty"`
 	// Pattern is in view:key form; empty means "*".
 	Pattern string `json:"pattern,omitempty"`
+	// Pause goes easy on Redis: it is waited for each hundred entries, such as "5ms", up to 100ms. Empty means none.
+	Pause string `json:"pause,omitempty"`
 }
+
+// maxPause keeps an operation over a million entries within a quarter of an hour, on three masters with as many each.
+const maxPause = 100 * time.Millisecond
 
 type serversReply struct {
 	// Servers are the masters.
@@ -133,6 +138,13 @@ func (s *Store) doExtend(ctx context.Context, call *admin.Call) (any, error) {
 			return nil, admin.Invalid("by", "by is %q, give a duration such as \"10m\"", clip(body.By))
 		}
 		x.By = by
+	}
+	if body.Pause != "" {
+		pause, err := time.ParseDuration(body.Pause)
+		if err != nil || pause < 0 || pause > maxPause {
+			return nil, admin.Invalid("pause", "pause is %q, give a duration from 0s to %v, such as \"5ms\"", clip(body.Pause), maxPause)
+		}
+		x.Pause = pause
 	}
 	report, err := s.ExtendTTLs(ctx, x)
 	return report, problem(report, err)

@@ -86,6 +86,10 @@ func TestRunbookCalls(t *testing.T) {
 		if status != 200 || reply["changed"] != 1.0 || rdb.PTTL(ctx, leads.prefix+"1").Val() < 220*time.Minute {
 			t.Errorf("extend by: %d %v", status, reply)
 		}
+		status, reply = call("POST", path+"extend-ttls", `{"factor":3,"pause":"80ms"}`)
+		if status != 200 || reply["changed"] != 20.0 {
+			t.Errorf("extend with pauses: %d %v", status, reply)
+		}
 		status, reply = call("DELETE", path+"extend-ttls", "")
 		if status != 200 || reply["changed"] != 20.0 || rdb.PTTL(ctx, leads.prefix+"1").Val() > time.Hour {
 			t.Errorf("restore: %d %v", status, reply)
@@ -120,6 +124,9 @@ func TestBadCallsNameTheFieldAndChangeNothing(t *testing.T) {
 		{"POST", "extend-ttls", `{"factor":0.5}`, "factor"},
 		{"POST", "extend-ttls", `{"factor":1e9}`, "factor"},
 		{"POST", "extend-ttls", `{"by":"soon"}`, "by"},
+		{"POST", "extend-ttls", `{"pause":"soon"}`, "pause"},
+		{"POST", "extend-ttls", `{"pause":"1s"}`, "pause"},
+		{"POST", "extend-ttls", `{"pause":"-1ms"}`, "pause"},
 		{"POST", "extend-ttls", `{"by":"-5m"}`, "by"},
 		{"POST", "extend-ttls", `{"pattern":"asynq:*"}`, "pattern"},
 		{"POST", "warm?set=nothing", "", "set"},

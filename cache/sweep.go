@@ -15,7 +15,8 @@ import (
 )
 
 const (
-	politeBatch = 500   // SCAN's COUNT of a sweep with pauses: a bigger one blocks the node for milliseconds
+	politeBatch = 25    // SCAN's COUNT of a sweep with pauses: who comes meanwhile waits for a tenth of a millisecond
+	politeParts = 4     // of a pause, one after each batch
 	urgentBatch = 2_000 // of one without
 	sweepRounds = 8     // visits to nodes whose slots move, before the report says incomplete
 	// sweepAhead is how many batches of one node a sweep without pauses changes at a time, while the next is named.
@@ -199,7 +200,7 @@ func (s *Store) name(ctx context.Context, node *redis.Client, pattern string, pa
 		if cursor == 0 {
 			return ctx.Err()
 		}
-		if err := sleep(ctx, pause); err != nil {
+		if err := sleep(ctx, pause/politeParts); err != nil {
 			return err
 		}
 	}
