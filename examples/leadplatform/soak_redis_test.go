@@ -2,6 +2,7 @@ package main_test
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"time"
 
@@ -49,6 +50,8 @@ func (s *soak) redisFaults() []fault {
 		master("redis master full", 2*second, 5*second,
 			func(ctx context.Context, n *rediscluster.Node) error { return n.SetMaxMemory(ctx, 1<<20, "") },
 			func(ctx context.Context, n *rediscluster.Node) error { return n.SetMaxMemory(ctx, redisMemory, "") }),
+		master("redis master loses the cache", 0, 2*second, loseCache, func(context.Context, *rediscluster.Node) error { return nil }),
+		master("redis master cuts its clients off", 0, 2*second, cutClients, func(context.Context, *rediscluster.Node) error { return nil }),
 		{name: "redis slots move", class: "redis", begin: s.moveSlots},
 		master("redis master fails over as planned", 0, 2*second,
 			func(ctx context.Context, n *rediscluster.Node) error {
@@ -60,6 +63,28 @@ func (s *soak) redisFaults() []fault {
 			},
 			func(context.Context, *rediscluster.Node) error { return nil }),
 	}
+}
+
+// loseCache takes all of a master's keys that are the cache's: what FLUSHALL or an eviction would take, where the jobs and the
+// sessions have servers of their own.
+func loseCache(ctx context.Context, n *rediscluster.Node) error {
+	for keys := n.Client().Scan(ctx, 0, "app:*", 1000).Iterator(); ; {
+		pipe := n.Client().Pipeline()
+		for pipe.Len() < 1000 && keys.Next(ctx) {
+			pipe.Unlink(ctx, keys.Val())
+		}
+		if pipe.Len() == 0 {
+			return keys.Err()
+		}
+		if _, err := pipe.Exec(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// cutClients ends a master's connections, those on which the caches are told of changes among them.
+func cutClients(ctx context.Context, n *rediscluster.Node) error {
+	return errors.Join(n.Client().ClientKillByFilter(ctx, "TYPE", "normal", "SKIPME", "yes").Err(), n.Client().ClientKillByFilter(ctx, "TYPE", "pubsub").Err())
 }
 
 // moveSlots moves twenty slots, each to another master, and leaves them there.
