@@ -95,7 +95,7 @@
   const build = (chart, times, width) => {
     const font = "10px system-ui, -apple-system, sans-serif", dim = () => colour("--dim");
     return new uPlot({
-      width, height: 112, padding: [6, 6, 0, 0], legend: { show: false },
+      width, height: 112, padding: [6, 22, 0, 0], legend: { show: false },
       cursor: { sync: { key: "console" }, drag: { x: false, y: false }, y: false, points: { size: 6 } },
       scales: { y: { range: () => [0, chart.top] } },
       axes: [
