@@ -36,12 +36,12 @@ type extendBody struct {
 	By string `json:"by,omitempty"`
 	// Pattern is in view:key form; empty means "*".
 	Pattern string `json:"pattern,omitempty"`
-	// Pause goes easy on Redis: it is waited for each hundred entries, such as "5ms", up to 100ms. Empty means none.
+	// Pause goes easy on Redis: it is waited for each hundred entries, such as "5ms", up to 20ms. Empty means none.
 	Pause string `json:"pause,omitempty"`
 }
 
-// maxPause keeps an operation over a million entries within a quarter of an hour, on three masters with as many each.
-const maxPause = 100 * time.Millisecond
+// maxPause keeps an operation over a million keys of a master below the five minutes that admin.Serve has for its reply.
+const maxPause = 20 * time.Millisecond
 
 type serversReply struct {
 	// Servers are the masters.

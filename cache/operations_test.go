@@ -125,7 +125,7 @@ func TestBadCallsNameTheFieldAndChangeNothing(t *testing.T) {
 		{"POST", "extend-ttls", `{"factor":1e9}`, "factor"},
 		{"POST", "extend-ttls", `{"by":"soon"}`, "by"},
 		{"POST", "extend-ttls", `{"pause":"soon"}`, "pause"},
-		{"POST", "extend-ttls", `{"pause":"1s"}`, "pause"},
+		{"POST", "extend-ttls", `{"pause":"21ms"}`, "pause"},
 		{"POST", "extend-ttls", `{"pause":"-1ms"}`, "pause"},
 		{"POST", "extend-ttls", `{"by":"-5m"}`, "by"},
 		{"POST", "extend-ttls", `{"pattern":"asynq:*"}`, "pattern"},

@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	politeBatch = 25    // SCAN's COUNT of a sweep with pauses: who comes meanwhile waits for a tenth of a millisecond
+	politeBatch = 25    // SCAN's COUNT of a sweep with pauses: a bigger one holds up who comes meanwhile
 	politeParts = 4     // of a pause, one after each batch
 	urgentBatch = 2_000 // of one without
 	sweepRounds = 8     // visits to nodes whose slots move, before the report says incomplete

@@ -54,6 +54,25 @@ func (l *lab) limit(ctx context.Context, n int, command ...string) (float64, err
 	return 1e9 / rate, nil
 }
 
+// warmAll stores n entries by warming, and says how long that took.
+func warmAll(ctx context.Context, s *cache.Store, n int) (time.Duration, error) {
+	view := cache.Of[lead](s, "lead", cache.TTL(10*time.Minute))
+	all := ids(n)
+	if err := view.DeclareWarm(cache.WarmSet[lead]{
+		Name: "all", Concurrency: 64,
+		Keys: func(context.Context) ([]string, error) { return all, nil },
+		Load: func(_ context.Context, id string) (lead, error) { return leadOf(id), nil },
+	}); err != nil {
+		return 0, err
+	}
+	begun := time.Now()
+	warmed, err := s.Warm(ctx)
+	if err != nil || warmed.Sets[0].Loaded != n {
+		return 0, fmt.Errorf("warm: %+v: %w", warmed, err)
+	}
+	return time.Since(begun), nil
+}
+
 func (l *lab) bulk(ctx context.Context) ([]report.Row, error) {
 	n, rounds := 300_000, 3
 	if l.quick {
@@ -89,22 +108,12 @@ func (l *lab) bulk(ctx context.Context) ([]report.Row, error) {
 		if err != nil {
 			return nil, err
 		}
-		view := cache.Of[lead](s, "lead", cache.TTL(10*time.Minute))
-		all := ids(n)
-		if err := view.DeclareWarm(cache.WarmSet[lead]{
-			Name: "all", Concurrency: 64,
-			Keys: func(context.Context) ([]string, error) { return all, nil },
-			Load: func(_ context.Context, id string) (lead, error) { return leadOf(id), nil },
-		}); err != nil {
+		warming, err := warmAll(ctx, s, n)
+		if err != nil {
 			return nil, err
 		}
+		note("Warm", float64(warming)/float64(n))
 		begun := time.Now()
-		warmed, err := s.Warm(ctx)
-		if err != nil || warmed.Sets[0].Loaded != n {
-			return nil, fmt.Errorf("warm: %+v: %w", warmed, err)
-		}
-		note("Warm", float64(time.Since(begun))/float64(n))
-		begun = time.Now()
 		extended, err := s.ExtendTTLs(ctx, cache.Extension{})
 		if err != nil || extended.Changed < int64(n) {
 			return nil, fmt.Errorf("extend: %+v: %w", extended, err)

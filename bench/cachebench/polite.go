@@ -32,16 +32,7 @@ func (l *lab) polite(ctx context.Context) ([]report.Row, error) {
 	if err != nil {
 		return nil, err
 	}
-	view := cache.Of[lead](s, "lead", cache.TTL(10*time.Minute))
-	all := ids(n)
-	if err := view.DeclareWarm(cache.WarmSet[lead]{
-		Name: "all", Concurrency: 64,
-		Keys: func(context.Context) ([]string, error) { return all, nil },
-		Load: func(_ context.Context, id string) (lead, error) { return leadOf(id), nil },
-	}); err != nil {
-		return nil, err
-	}
-	if _, err := s.Warm(ctx); err != nil {
+	if _, err := warmAll(ctx, s, n); err != nil {
 		return nil, err
 	}
 	if err := l.each(ctx, func(ctx context.Context, node *redis.Client) error {

@@ -42,8 +42,14 @@ func TestProofComesToHeld(t *testing.T) {
 	var group sync.WaitGroup
 	group.Go(func() { _ = other.Run(ctx) })
 	t.Cleanup(func() { cancel(); group.Wait() })
-	for other.Ready(t.Context()) != nil { // Run has begun and ends, so this ends too
-		time.Sleep(time.Millisecond)
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		err := other.Ready(t.Context())
+		if err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
 	}
 	conn, err := primary.Connect(t.Context(), database)
 	must(t, err)
