@@ -32,21 +32,21 @@ func readReply(r *bufio.Reader, depth int) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if line == "" || depth > maxDepth {
+	if len(line) == 0 || depth > maxDepth {
 		return nil, errRESP
 	}
 	kind, rest := line[0], line[1:]
 	switch kind {
 	case '+', '(', ',':
-		return rest, nil
+		return string(rest), nil
 	case '-':
 		return serverError(rest), nil
 	case ':':
-		return strconv.ParseInt(rest, 10, 64)
+		return strconv.ParseInt(string(rest), 10, 64)
 	case '_':
 		return nil, nil
 	case '#':
-		return rest == "t", nil
+		return string(rest) == "t", nil
 	case '$', '=', '!':
 		return readBulk(r, rest)
 	case '*', '~', '>':
@@ -64,24 +64,28 @@ func readReply(r *bufio.Reader, depth int) (any, error) {
 	return nil, fmt.Errorf("%w: type %q", errRESP, kind)
 }
 
-func readLine(r *bufio.Reader) (string, error) {
+// readLine returns a line that is good until the next read.
+func readLine(r *bufio.Reader) ([]byte, error) {
 	line, err := r.ReadSlice('\n')
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	if len(line) < 2 || line[len(line)-2] != '\r' {
-		return "", errRESP
+		return nil, errRESP
 	}
-	return string(line[:len(line)-2]), nil
+	return line[:len(line)-2], nil
 }
 
-func readBulk(r *bufio.Reader, length string) (any, error) {
-	n, err := strconv.Atoi(length)
+func readBulk(r *bufio.Reader, length []byte) (any, error) {
+	n, err := strconv.Atoi(string(length))
 	if n == -1 {
 		return nil, nil
 	}
 	if err != nil || n < 0 || n > maxBulk {
 		return nil, errRESP
+	}
+	if n+2 <= r.Size() {
+		return readShort(r, n)
 	}
 	var bulk bytes.Buffer // grows with what comes, not with what is announced
 	if _, err := io.CopyN(&bulk, r, int64(n)+2); err != nil {
@@ -94,8 +98,22 @@ func readBulk(r *bufio.Reader, length string) (any, error) {
 	return text, nil
 }
 
-func readItems(r *bufio.Reader, count string, per, depth int) ([]any, error) {
-	n, err := strconv.Atoi(count)
+// readShort reads a bulk of n bytes that the reader's buffer can hold.
+func readShort(r *bufio.Reader, n int) (any, error) {
+	bulk, err := r.Peek(n + 2)
+	if err != nil {
+		return nil, err
+	}
+	if bulk[n] != '\r' || bulk[n+1] != '\n' {
+		return nil, errRESP
+	}
+	text := string(bulk[:n])
+	_, err = r.Discard(n + 2)
+	return text, err
+}
+
+func readItems(r *bufio.Reader, count []byte, per, depth int) ([]any, error) {
+	n, err := strconv.Atoi(string(count))
 	if n == -1 {
 		return nil, nil
 	}

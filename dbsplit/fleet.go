@@ -36,7 +36,15 @@ func (db *DB) sampleFleet(ctx context.Context) {
 	wg.Wait()
 }
 
+// sampleBudget leaves out nodes behind a pooler: what we open ends there, and which of the server's sessions are whose does
+// not show.
 func (db *DB) sampleBudget(ctx context.Context, n *node, own int) {
+	if n.pooled() {
+		n.budget.Store(nil)
+		db.in.fleet.DeleteLabelValues(db.opts.Name, n.name)
+		db.in.capacity.DeleteLabelValues(db.opts.Name, n.name)
+		return
+	}
 	ctx, cancel := context.WithTimeout(ctx, db.opts.ProbeTimeout)
 	defer cancel()
 	c, err := db.acquireRead(ctx, n)

@@ -6,8 +6,10 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/scaleaware/scaleaware/dbsplit"
+	"github.com/scaleaware/scaleaware/internal/pgbouncer"
 )
 
 // Each instance counts the others by their monitors, and says when all together may open too many connections.
@@ -32,6 +34,27 @@ func TestFleetFitsTheServer(t *testing.T) {
 	}
 	if got := counter(t, reg, "db_server_max_connections", "node", n.Name); got != float64(n.MaxConnections) {
 		t.Errorf("db_server_max_connections is %v", got)
+	}
+}
+
+// What a pooler lets in bounds neither the server nor the pools before it.
+func TestFleetBehindPoolerIsNotCompared(t *testing.T) {
+	c := shared.Get(t)
+	database := c.Database(t)
+	p := pooler(t, c.Primary(), pgbouncer.Options{Mode: pgbouncer.Transaction})
+	reg := prometheus.NewRegistry()
+	opts := dbsplit.Options{MaxConns: 500, PrimaryReadConns: 500, ReplicaConns: 5, Registerer: reg}
+	nodes := dbsplit.Nodes{Primary: p.URL(database) + "&node_pooler=transaction", Replicas: []string{c.Replica(0).URL(database)}}
+	db := run(t, nodes, &opts)
+	await(t, db, "the replica to be counted", func() bool { return db.Nodes()[1].FleetConnections == 5+1 })
+	opts.Registerer = nil
+	second := run(t, nodes, &opts)
+	await(t, second, "both to be counted", func() bool { return second.Nodes()[1].FleetConnections == 2*(5+1) })
+	if n := db.Nodes()[0]; n.Advice != "" || n.FleetConnections != 0 || n.MaxConnections != 0 {
+		t.Errorf("the primary: %+v", n)
+	}
+	if n := testutil.CollectAndCount(reg, "db_fleet_max_connections"); n != 1 {
+		t.Errorf("%d nodes have a size of the fleet, want the replica alone", n)
 	}
 }
 

@@ -24,7 +24,7 @@ type NodeStatus struct {
 	Inflight int64         `json:"inflight"`
 	Latency  time.Duration `json:"latency_ns"`
 	// MaxConnections is how many connections the server takes from ordinary roles, and FleetConnections how many all
-	// instances together may open to it; 0 while not known.
+	// instances together may open to it; 0 while not known, and behind a pooler, which has limits of its own.
 	MaxConnections   int `json:"max_connections,omitempty"`
 	FleetConnections int `json:"fleet_connections,omitempty"`
 	// Lacks are the privileges that this role does not have there, with what each costs.
