@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -22,7 +24,45 @@ const (
 )
 
 func (s *soak) crowds() []fault {
-	return []fault{{name: "crowd at an empty cache", class: "crowd", begin: s.stampede}}
+	return []fault{
+		{name: "crowd at an empty cache", class: "crowd", begin: s.stampede},
+		{name: "clients that trickle", class: "trickle", least: 4 * second, most: 8 * second, begin: s.trickle},
+	}
+}
+
+// trickle opens fifty connections to each instance, over which requests come a byte at a time and never end.
+func (s *soak) trickle(*rand.Rand) (string, func() error, error) {
+	state, err := s.p.read()
+	if err != nil {
+		return "", nil, err
+	}
+	stop := make(chan struct{})
+	var clients sync.WaitGroup
+	for _, base := range state.APIs() {
+		for range 50 {
+			clients.Go(func() { dribble(strings.TrimPrefix(base, "http://"), stop) })
+		}
+	}
+	return fmt.Sprintf("%d instances", len(state.APIs())), func() error { close(stop); clients.Wait(); return nil }, nil
+}
+
+func dribble(addr string, stop <-chan struct{}) {
+	conn, err := net.DialTimeout("tcp", addr, time.Second)
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	for i := 0; ; i++ {
+		const text = "POST /api/v1/leads HTTP/1.1\r\nHost: x\r\nX-Slow: "
+		if _, err := conn.Write([]byte{(text + "a")[min(i, len(text))]}); err != nil {
+			return
+		}
+		select {
+		case <-stop:
+			return
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
 }
 
 // stampede empties the cache, holds up everybody who reads leads in the databases, and lets a crowd ask for 150 of them at

@@ -2,8 +2,8 @@ package main_test
 
 import (
 	"context"
-	"fmt"
 	"math/rand/v2"
+	"syscall"
 	"time"
 
 	"github.com/scaleaware/scaleaware/internal/faultconn"
@@ -77,6 +77,10 @@ func (s *soak) databaseFaults() []fault {
 		replica("replica stream cut", 2*second, 8*second,
 			func(ctx context.Context, n int) error { return server(n).CutStream(ctx) },
 			func(ctx context.Context, n int) error { return server(n).RestoreStream(ctx) }),
+		replica("replica's receiver frozen", 2*second, 8*second, signalReceiver(s, syscall.SIGSTOP), signalReceiver(s, syscall.SIGCONT)),
+		replica("replica cancels reads", 3*second, 6*second,
+			func(ctx context.Context, n int) error { return s.cancelReads(ctx, server(n)) },
+			func(ctx context.Context, n int) error { return s.leaveReads(ctx, server(n)) }),
 		replica("replica frozen", 3*second, 8*second, freeze, thaw),
 		replica("replica killed", 2*second, 6*second, kill, start),
 		replica("replica half-open", 3*second, 6*second, halfOpen, heal),
@@ -86,39 +90,12 @@ func (s *soak) databaseFaults() []fault {
 		gone(primary("primary killed", 2*second, 6*second, kill, start)),
 		gone(primary("primary half-open", 3*second, 6*second, halfOpen, heal)),
 		gone(primary("primary blackholed", 3*second, 6*second, blackhole, heal)),
+		primary("a process of the primary killed", 0, second,
+			func(ctx context.Context, n int) error { return killBackend(ctx, server(n)) }, simple(func(int) {})),
+		primary("leads locked", 2*second, 5*second,
+			func(ctx context.Context, n int) error { return s.lockLeads(ctx, server(n)) },
+			func(ctx context.Context, _ int) error { return s.locker.Close(ctx) }),
 		primary("primary's connections reset", 0, second, simple(func(n int) { s.proxies[n].Reset() }), heal),
 		primary("primary answers slowly", 4*second, 8*second, delay, heal),
 	}
-}
-
-func (s *soak) roleFaults() []fault {
-	return []fault{{name: "replica promoted", class: "roles", least: 0, most: 3 * second, begin: s.promote}}
-}
-
-// promote stops the primary, which sends its replicas everything first, and promotes one of them. The other one stays behind on
-// the old timeline until the fault is healed; then both follow. Nothing is lost, so nothing that was acknowledged may be missing.
-func (s *soak) promote(dice *rand.Rand) (string, func() error, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	all, old := s.pg.Servers(), s.primary()
-	followers := s.replicas()
-	first := dice.IntN(2)
-	heir, other := followers[first], followers[1-first]
-	if err := old.Stop(ctx); err != nil {
-		return "", nil, err
-	}
-	if err := all[heir].Promote(ctx); err != nil {
-		return "", nil, err
-	}
-	s.mu.Lock()
-	s.leader = heir
-	s.mu.Unlock()
-	return fmt.Sprintf("%s after %s", all[heir].Name(), old.Name()), func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		defer cancel()
-		if err := all[other].Follow(ctx, all[heir]); err != nil {
-			return err
-		}
-		return old.Rejoin(ctx, all[heir])
-	}, nil
 }

@@ -3,6 +3,7 @@ package main_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"time"
 
@@ -44,12 +45,30 @@ func (s *soak) redisFaults() []fault {
 				}
 				return n.Start(ctx)
 			})),
+		dies(master("redis master dies with its last second", 3*second, 7*second, s.loseLastSecond,
+			func(ctx context.Context, n *rediscluster.Node) error {
+				if err := s.takenOver(ctx); err != nil {
+					return err
+				}
+				return n.Start(ctx)
+			})),
+		master("redis master off the cluster's bus", 3*second, 7*second,
+			func(ctx context.Context, n *rediscluster.Node) error { s.lastMoments(); return dropPackets(ctx, n, "-2") },
+			func(ctx context.Context, n *rediscluster.Node) error { return dropPackets(ctx, n, "-1") }),
 		dies(master("redis master frozen", 3*second, 6*second,
 			func(_ context.Context, n *rediscluster.Node) error { s.lastMoments(); n.Freeze(); return nil },
 			func(_ context.Context, n *rediscluster.Node) error { n.Thaw(); return nil })),
 		master("redis master full", 2*second, 5*second,
 			func(ctx context.Context, n *rediscluster.Node) error { return n.SetMaxMemory(ctx, 1<<20, "") },
 			func(ctx context.Context, n *rediscluster.Node) error { return n.SetMaxMemory(ctx, redisMemory, "") }),
+		master("redis master pauses writes", second, 4*second,
+			func(ctx context.Context, n *rediscluster.Node) error {
+				return n.Client().Do(ctx, "client", "pause", "60000", "write").Err()
+			},
+			func(ctx context.Context, n *rediscluster.Node) error {
+				return n.Client().Do(ctx, "client", "unpause").Err()
+			}),
+		{name: "leases of jobs lost", class: "redis", begin: s.loseLeases},
 		master("redis master loses the cache", 0, 2*second, loseCache, func(context.Context, *rediscluster.Node) error { return nil }),
 		master("redis master cuts its clients off", 0, 2*second, cutClients, func(context.Context, *rediscluster.Node) error { return nil }),
 		{name: "redis slots move", class: "redis", begin: s.moveSlots},
@@ -63,6 +82,49 @@ func (s *soak) redisFaults() []fault {
 			},
 			func(context.Context, *rediscluster.Node) error { return nil }),
 	}
+}
+
+// loseLastSecond kills a master whose replica has not heard from it for a second, and takes its place.
+func (s *soak) loseLastSecond(ctx context.Context, n *rediscluster.Node) error {
+	replica, err := s.redis.ReplicaOf(ctx, n)
+	if err != nil {
+		return err
+	}
+	s.lastMoments()
+	replica.Freeze()
+	defer replica.Thaw()
+	if err := n.Client().ClientKillByFilter(ctx, "TYPE", "replica").Err(); err != nil {
+		return err
+	}
+	s.rest(time.Second) // less than it takes the others to give the replica up
+	n.Kill()
+	return nil
+}
+
+// dropPackets makes a node deaf to one kind of what the others say, to all for "-2", and to nothing for "-1". Clients reach
+// it as before.
+func dropPackets(ctx context.Context, n *rediscluster.Node, kind string) error {
+	return n.Client().Do(ctx, "debug", "drop-cluster-packet-filter", kind).Err()
+}
+
+// loseLeases leaves the jobs that run without what tells that their workers live.
+func (s *soak) loseLeases(*rand.Rand) (string, func() error, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	var lost int64
+	for _, queue := range []string{"critical", "lead-processing", "normal", "low-priority"} {
+		key := "asynq:{" + queue + "}:lease"
+		node, err := s.redis.MasterFor(ctx, key)
+		if err != nil {
+			return "", nil, err
+		}
+		n, err := node.Client().Del(ctx, key).Result()
+		if err != nil {
+			return "", nil, err
+		}
+		lost += n
+	}
+	return fmt.Sprintf("of %d queues", lost), nil, nil
 }
 
 // loseCache takes all of a master's keys that are the cache's: what FLUSHALL or an eviction would take, where the jobs and the

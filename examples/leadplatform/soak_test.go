@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/scaleaware/scaleaware/internal/faultconn"
 	"github.com/scaleaware/scaleaware/internal/pgcluster"
 	"github.com/scaleaware/scaleaware/internal/rediscluster"
@@ -76,6 +78,9 @@ type soak struct {
 	alarms  *alarms
 	began   time.Time
 	quit    chan struct{}
+
+	locker    *pgx.Conn // holds a lock
+	canceller func()    // ends what cancels reads
 
 	mu         sync.Mutex
 	leader     int // of pg's servers

@@ -71,7 +71,12 @@ func (c *Cluster) start(ctx context.Context, programs programs) error {
 	}
 	group, groupCtx := errgroup.WithContext(ctx)
 	for _, s := range c.servers[1:] {
-		group.Go(func() error { return s.copyUpstream(groupCtx) })
+		group.Go(func() error {
+			if err := s.copyUpstream(groupCtx, "-C", "-S", s.name); err != nil {
+				return err
+			}
+			return s.startReplica(groupCtx)
+		})
 	}
 	if err := group.Wait(); err != nil {
 		return err

@@ -3,6 +3,7 @@ package pgcluster_test
 import (
 	"context"
 	"errors"
+	"github.com/scaleaware/scaleaware/internal/pgcluster"
 	"testing"
 	"time"
 )
@@ -76,6 +77,30 @@ func TestApplyDelay(t *testing.T) {
 	if n := get[int](t, conn, count); n != 2 {
 		t.Errorf("the replica has %d rows without delay, want 2", n)
 	}
+}
+
+// What an old primary wrote beside a new one is gone when it is that one's replica.
+func TestRebuild(t *testing.T) {
+	c, err := pgcluster.Start(within(t, time.Minute), &pgcluster.Options{Replicas: 1})
+	must(t, err)
+	t.Cleanup(func() { c.Close() })
+	database, primary := notes(t, c)
+	old, heir := c.Primary(), c.Replica(0)
+	ctx := within(t, 30*time.Second)
+	if err := old.Rebuild(ctx, heir); err == nil {
+		t.Error("a server that runs was rebuilt")
+	}
+	must(t, heir.WaitCaughtUp(ctx))
+	must(t, heir.Promote(ctx))
+	execute(t, primary, "insert into notes values (2)")
+	execute(t, connect(t, heir, database), "insert into notes values (3), (4)")
+	old.Kill()
+	must(t, old.Rebuild(ctx, heir))
+	if n := get[int](t, connect(t, old, database), count); n != 3 {
+		t.Errorf("the old primary has %d rows, want the new one's 3", n)
+	}
+	execute(t, connect(t, heir, database), "insert into notes values (5)")
+	must(t, old.WaitCaughtUp(ctx))
 }
 
 // An idle primary's insert position is behind a page's header now and then.
