@@ -53,7 +53,10 @@ func (s *soak) redisFaults() []fault {
 				return n.Start(ctx)
 			})),
 		master("redis master off the cluster's bus", 3*second, 7*second,
-			func(ctx context.Context, n *rediscluster.Node) error { s.lastMoments(); return dropPackets(ctx, n, "-2") },
+			func(ctx context.Context, n *rediscluster.Node) error {
+				s.lastMoments()
+				return dropPackets(ctx, n, "-2")
+			},
 			func(ctx context.Context, n *rediscluster.Node) error { return dropPackets(ctx, n, "-1") }),
 		dies(master("redis master frozen", 3*second, 6*second,
 			func(_ context.Context, n *rediscluster.Node) error { s.lastMoments(); n.Freeze(); return nil },
