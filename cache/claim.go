@@ -111,7 +111,8 @@ func (v *View[V]) landed(ctx context.Context, fl *fill, f *flight[V], raw []byte
 	if fl.blind != nil {
 		return false
 	}
-	value, e := v.open(ctx, fl.id, raw, nil, fl.need)
+	var e entry
+	value := v.open(ctx, fl.id, raw, nil, fl.need, &e)
 	if e.verdict >= negative {
 		e = v.stands(ctx, e)
 	}

@@ -37,7 +37,7 @@ func (v *viewState) compress(h *header, payload []byte) []byte {
 
 // decode turns a hit into a value. The header's size was checked before, so no value decompresses into more than is
 // allowed.
-func (v *viewState) decode(e entry, value any) error {
+func (v *viewState) decode(e *entry, value any) error {
 	payload := e.payload
 	if e.header.plain > 0 {
 		plain, err := decoder.DecodeAll(payload, make([]byte, 0, e.header.plain))

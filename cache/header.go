@@ -119,17 +119,25 @@ func appendTokens(b []byte, tokens scaleaware.Tokens) []byte {
 }
 
 // parseHeader splits raw into its header and payload. The payload shares raw's memory.
-func parseHeader(raw []byte) (header, []byte, error) {
-	if len(raw) < headerSize || raw[0] != wireMagic || raw[1] != wireVersion || raw[3]&^knownFlags != 0 {
-		return header{}, nil, errWire
+func parseHeader(raw []byte) (h header, payload []byte, err error) {
+	if payload, err = h.parse(raw); err != nil {
+		return header{}, nil, err
 	}
-	h := header{kind: kind(raw[2]), codec: raw[4]}
+	return h, payload, nil
+}
+
+// parse is parseHeader in place. After an error h is of no use.
+func (h *header) parse(raw []byte) (payload []byte, err error) {
+	if len(raw) < headerSize || raw[0] != wireMagic || raw[1] != wireVersion || raw[3]&^knownFlags != 0 {
+		return nil, errWire
+	}
+	*h = header{kind: kind(raw[2]), codec: raw[4]}
 	size := int(binary.BigEndian.Uint16(raw[6:]))
 	if size < headerSize || size > len(raw) {
-		return header{}, nil, errWire
+		return nil, errWire
 	}
 	if h.kind != kindValue && h.kind != kindNegative && h.kind != kindLease {
-		return header{}, nil, errWire
+		return nil, errWire
 	}
 	h.gen = generation(binary.BigEndian.Uint64(raw[8:]))
 	h.start = binary.BigEndian.Uint64(raw[16:])
@@ -143,22 +151,22 @@ func parseHeader(raw []byte) (header, []byte, error) {
 	var ok bool
 	rest := raw[headerSize:size]
 	if h.asOf, rest, ok = parseTokens(rest, raw[5], h.kind == kindLease); !ok {
-		return header{}, nil, errWire
+		return nil, errWire
 	}
 	if raw[3]&flagSeen != 0 {
 		if len(rest) == 0 {
-			return header{}, nil, errWire
+			return nil, errWire
 		}
 		if h.seen, rest, ok = parseTokens(rest[1:], rest[0], false); !ok || len(h.seen) == 0 {
-			return header{}, nil, errWire
+			return nil, errWire
 		}
 	}
 	if raw[3]&flagTags != 0 {
 		if h.tags, ok = parseTags(rest); !ok {
-			return header{}, nil, errWire
+			return nil, errWire
 		}
 	}
-	return h, raw[size:], nil
+	return raw[size:], nil
 }
 
 func parseTokens(raw []byte, n byte, unknown bool) (tokens scaleaware.Tokens, rest []byte, ok bool) {

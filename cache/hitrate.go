@@ -105,9 +105,9 @@ type stripes [16]struct {
 	_ [120]byte // processors fetch two lines at a time
 }
 
-func (s *stripes) add() {
+func (s *stripes) add(n int64) {
 	t := turns.Get().(*turn)
-	s[t.stripe%uint32(len(s))].n.Add(1)
+	s[t.stripe%uint32(len(s))].n.Add(n)
 	turns.Put(t)
 }
 
@@ -127,14 +127,25 @@ func (s *stripes) take() (n int64) {
 	return n
 }
 
-// count counts a look-up.
-func (v *viewState) count(r result) {
+// count counts look-ups that ended alike.
+func (v *viewState) count(r result, n int64) {
 	if r == resultL1 {
-		v.local.add()
+		v.local.add(n)
 		return
 	}
-	v.window.add(time.Now(), r, 1)
-	v.looked[r].Inc()
+	v.window.add(time.Now(), r, n)
+	v.looked[r].Add(float64(n))
+}
+
+// tally counts look-ups that were made together.
+type tally [results]int64
+
+func (v *viewState) countAll(t *tally) {
+	for r, n := range t {
+		if n > 0 {
+			v.count(result(r), n)
+		}
+	}
 }
 
 // settle brings the hits in the process to where the others are.

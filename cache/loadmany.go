@@ -31,21 +31,22 @@ func (v *View[V]) LoadMany(ctx context.Context, ids []string, load ManyLoader[V]
 	need, blind := v.need(ctx)
 	missing, stale := map[string]entry{}, map[string]V{}
 	var behind []string
-	take := func(id string, value V, e entry) {
-		v.account(ctx, e)
+	var ended tally
+	take := func(id string, value V, e *entry) {
+		ended[v.note(ctx, e)]++
 		switch {
 		case e.serves():
 			if e.verdict == hit {
 				found[id] = value
 			}
-			if e.phase != fresh || v.early(e) {
+			if e.phase != fresh || v.early(*e) {
 				behind = append(behind, id)
 			}
 			return
 		case e.verdict == hit && e.phase == onError:
 			stale[id] = value
 		}
-		missing[id] = e
+		missing[id] = *e
 	}
 	if blind == nil {
 		v.each(ctx, ids, need, failed, take)
@@ -54,10 +55,11 @@ func (v *View[V]) LoadMany(ctx context.Context, ids []string, load ManyLoader[V]
 			if err := v.check(id); err != nil {
 				failed[id] = err
 			} else {
-				take(id, *new(V), entry{})
+				take(id, *new(V), &entry{})
 			}
 		}
 	}
+	v.countAll(&ended)
 	for _, id := range behind {
 		v.refresh(ctx, &fill{key: v.prefix + id, id: id, need: need}, single(load))
 	}

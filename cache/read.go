@@ -45,33 +45,39 @@ func (e entry) serves() bool {
 	return (e.verdict == hit || e.verdict == negative) && e.phase <= revalidate
 }
 
-// judge decides what raw is to a caller that must see need. A nil raw is absent.
-func (v *viewState) judge(s *Store, id string, raw []byte, need scaleaware.Tokens) entry {
+// judge makes e what raw is to a caller that must see need. A nil raw is absent.
+func (v *viewState) judge(s *Store, id string, raw []byte, need scaleaware.Tokens, e *entry) {
+	*e = entry{}
 	if raw == nil {
-		return entry{}
+		return
 	}
-	h, payload, err := parseHeader(raw)
+	var err error
+	e.payload, err = e.header.parse(raw)
+	h := &e.header
 	switch {
 	case err == nil && h.kind == kindLease:
-		return entry{header: h}
-	case err != nil, h.schema != v.schema, h.codec != v.opts.codec.ID(), max(len(payload), int(h.plain)) > s.opts.MaxValueBytes:
-		return unusableEntry(raw)
+		e.payload = nil
+		return
+	case err != nil, h.schema != v.schema, h.codec != v.opts.codec.ID(), max(len(e.payload), int(h.plain)) > s.opts.MaxValueBytes:
+		*e = unusableEntry(raw)
+		return
 	case s.rules.Load().bars(h.epoch, v.name, id):
-		return entry{verdict: gone, header: h}
-	case !v.fresh(&h, need):
-		return entry{verdict: tooOld, header: h}
+		e.verdict, e.payload = gone, nil
+		return
+	case !v.fresh(h, need):
+		e.verdict, e.payload = tooOld, nil
+		return
 	}
-	e := entry{verdict: hit, level: resultL2, header: h, payload: payload}
+	e.verdict, e.level = hit, resultL2
 	if h.kind == kindNegative {
 		e.verdict, e.level = negative, resultNegative
 	}
 	if v.opts.windowed() || v.opts.inProcess {
-		e.phase, e.left = v.age(h, s.nodeTime(s.coverage.slot(v.prefix+id), s.now()), s.extensionOf(v.name, id))
+		e.phase, e.left = v.age(*h, s.nodeTime(s.coverage.slot(v.prefix+id), s.now()), s.extensionOf(v.name, id))
 		if !v.opts.windowed() || h.kind == kindNegative {
 			e.phase = fresh // what Redis still has
 		}
 	}
-	return e
 }
 
 func unusableEntry(raw []byte) entry {
@@ -109,7 +115,7 @@ func (v *View[V]) fetch(ctx context.Context, key, id string, need scaleaware.Tok
 	}
 	s.heat.note(v.name, id, s.now())
 	raw, err := s.get(ctx, key)
-	value, e = v.open(ctx, id, raw, err, need)
+	value = v.open(ctx, id, raw, err, need, &e)
 	if e.verdict >= negative {
 		e = v.stands(ctx, e)
 	}
@@ -135,31 +141,37 @@ func (v *viewState) stands(ctx context.Context, e entry) entry {
 	return e
 }
 
-// open turns Redis's answer to a GET into a value. It counts nothing.
-func (v *View[V]) open(ctx context.Context, id string, raw []byte, err error, need scaleaware.Tokens) (value V, e entry) {
+// open turns Redis's answer to a GET into a value, and makes e what it is to the caller. It counts nothing.
+func (v *View[V]) open(ctx context.Context, id string, raw []byte, err error, need scaleaware.Tokens, e *entry) (value V) {
 	switch {
+	case err == nil:
+		v.judge(v.store, id, raw, need, e)
 	case errors.Is(err, redis.Nil):
-		return value, entry{}
-	case err != nil && strings.HasPrefix(err.Error(), "WRONGTYPE"):
-		return value, entry{verdict: unusable}
-	case err != nil:
-		return value, entry{err: err, down: true}
+		*e = entry{}
+	case strings.HasPrefix(err.Error(), "WRONGTYPE"):
+		*e = entry{verdict: unusable}
+		return value
+	default:
+		*e = entry{err: err, down: true}
 	}
-	e = v.judge(v.store, id, raw, need)
-	if e.verdict == hit {
+	switch e.verdict {
+	case hit:
 		if err := v.decode(e, &value); err != nil {
 			v.store.in.failed(ctx, "decode", err, "view", v.name)
-			var zero V
-			return zero, unusableEntry(raw)
+			*e = unusableEntry(raw)
+			return *new(V)
 		}
-	} else if e.verdict == unusable {
+	case unusable:
 		v.store.in.failed(ctx, "decode", errWire, "view", v.name)
 	}
-	return value, e
+	return value
 }
 
 // account counts a look-up, and tells the caller's watermark how old the answer is.
-func (v *View[V]) account(ctx context.Context, e entry) {
+func (v *View[V]) account(ctx context.Context, e entry) { v.count(v.note(ctx, &e), 1) }
+
+// note is account without the counting, for which it returns how the look-up ended.
+func (v *View[V]) note(ctx context.Context, e *entry) result {
 	r := resultMiss
 	if e.serves() {
 		r = e.level
@@ -167,13 +179,13 @@ func (v *View[V]) account(ctx context.Context, e entry) {
 			r = resultStale
 		}
 	}
-	v.count(r)
 	if e.down && e.err != nil && ctx.Err() == nil {
 		v.store.in.failed(ctx, "read", e.err, "view", v.name)
 	}
 	if r != resultMiss {
 		v.told(ctx, &e.header)
 	}
+	return r
 }
 
 // told tells the caller's watermark how old the answer is that it gets.
@@ -243,7 +255,7 @@ func (v *View[V]) given(ctx context.Context, r *resident[V], p phase) error {
 	case p != fresh:
 		result = resultStale
 	}
-	v.count(result)
+	v.count(result, 1)
 	if ctx != context.Background() {
 		v.told(ctx, &r.rest.header)
 	}
@@ -272,13 +284,13 @@ func (v *View[V]) GetMany(ctx context.Context, ids []string) (map[string]V, erro
 	}
 	need, err := v.need(ctx)
 	if err != nil { // it is not known what the caller wrote, so nothing is new enough for it
-		for range ids {
-			v.account(ctx, entry{})
-		}
+		v.count(resultMiss, int64(len(ids)))
 		return found, nil
 	}
-	v.each(ctx, ids, need, failed, func(id string, value V, e entry) {
-		v.account(ctx, e)
+	var ended tally
+	defer v.countAll(&ended)
+	v.each(ctx, ids, need, failed, func(id string, value V, e *entry) {
+		ended[v.note(ctx, e)]++
 		switch {
 		case e.serves() && e.verdict == hit:
 			found[id] = value
@@ -292,25 +304,27 @@ func (v *View[V]) GetMany(ctx context.Context, ids []string) (map[string]V, erro
 // missingOf returns which of ids have to be loaded for anybody to find them fresh. It counts no look-ups.
 func (v *View[V]) missingOf(ctx context.Context, ids []string) (map[string]entry, KeyErrors) {
 	missing, failed := make(map[string]entry), make(KeyErrors)
-	v.each(ctx, ids, nil, failed, func(id string, _ V, e entry) {
+	v.each(ctx, ids, nil, failed, func(id string, _ V, e *entry) {
 		switch {
 		case e.err != nil:
 			failed[id] = e.missErr()
 		case e.verdict < negative, e.phase != fresh:
-			missing[id] = e
+			missing[id] = *e
 		}
 	})
 	return missing, failed
 }
 
-// each looks ids up, in the process and then in one pipeline per node. IDs that are no keys go to failed.
-func (v *View[V]) each(ctx context.Context, ids []string, need scaleaware.Tokens, failed KeyErrors, got func(id string, value V, e entry)) {
+// each looks ids up, in the process and then in one pipeline per node. IDs that are no keys go to failed. The entry is good
+// for the call that it is given to.
+func (v *View[V]) each(ctx context.Context, ids []string, need scaleaware.Tokens, failed KeyErrors, got func(id string, value V, e *entry)) {
 	s := v.store
 	type asked struct {
+		id     string
 		get    *redis.StringCmd
 		ticket ticket
 	}
-	gets := make(map[string]asked, len(ids))
+	gets, once, known := make([]asked, 0, len(ids)), make(map[string]struct{}, len(ids)), 0
 	rctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout)
 	defer cancel()
 	var pipe redis.Pipeliner
@@ -322,10 +336,11 @@ func (v *View[V]) each(ctx context.Context, ids []string, need scaleaware.Tokens
 			failed[id] = err
 			continue
 		}
-		if _, twice := gets[id]; twice {
+		if once[id] = struct{}{}; len(once) == known {
 			continue
 		}
-		a := asked{}
+		known++
+		a := asked{id: id}
 		if v.near != nil {
 			var r resident[V]
 			if p, ok := v.kept(id, need, &r); ok {
@@ -333,35 +348,35 @@ func (v *View[V]) each(ctx context.Context, ids []string, need scaleaware.Tokens
 				if r.kind == kindNegative {
 					e.verdict, e.level = negative, resultNegative
 				}
-				gets[id] = a
-				got(id, r.value, e)
+				got(id, r.value, &e)
 				continue
 			}
 			a.ticket = v.near.ticket(s, v.prefix+id, id, s.now())
 		}
 		if pipe == nil {
-			gets[id] = a
-			got(id, *new(V), entry{down: true})
+			got(id, *new(V), &entry{down: true})
 			continue
 		}
 		a.get = pipe.Get(rctx, v.prefix+id)
-		gets[id] = a
+		gets = append(gets, a)
 	}
-	if pipe != nil && pipe.Len() > 0 {
+	if len(gets) > 0 {
 		_, _ = pipe.Exec(rctx) // each command has its own error
 	}
-	for id, a := range gets {
-		if a.get == nil {
-			continue
-		}
+	var (
+		value V
+		e     entry
+	)
+	for i := range gets {
+		a := &gets[i]
 		raw, err := a.get.Bytes()
-		value, e := v.open(ctx, id, raw, err, need)
-		if e.verdict >= negative {
+		value = v.open(ctx, a.id, raw, err, need, &e)
+		if e.verdict >= negative && len(e.header.tags) > 0 {
 			e = v.stands(ctx, e)
 		}
 		if v.near != nil && e.verdict >= negative && !s.localOff.Load() {
-			v.keep(id, a.ticket, value, e)
+			v.keep(a.id, a.ticket, value, e)
 		}
-		got(id, value, e)
+		got(a.id, value, &e)
 	}
 }

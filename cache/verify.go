@@ -66,7 +66,9 @@ func (v *View[V]) compare(ctx context.Context, id string, served V, h header, lo
 	})
 	now, _, parse := parseHeader(raw)
 	if err == nil && parse == nil && now.kind == h.kind && now.gen == h.gen && now.start == h.start {
-		if e := v.stands(lctx, v.judge(s, id, raw, nil)); e.serves() && e.phase == fresh {
+		var e entry
+		v.judge(s, id, raw, nil, &e)
+		if e = v.stands(lctx, e); e.serves() && e.phase == fresh {
 			return "stale"
 		}
 	}
