@@ -31,7 +31,8 @@ type Extension struct {
 	By time.Duration `json:"by"`
 	// Pattern says which entries, in view:key form. Zero means "*".
 	Pattern string `json:"pattern"`
-	// Pause is waited for each hundred keys, in parts between steps of 25, to go easy on Redis. Zero means none.
+	// Pause is waited for each hundred entries, or two thousand keys of others, in parts between steps of 25, to go easy on
+	// Redis. Zero means none.
 	Pause time.Duration `json:"-"`
 	// DryRun counts and changes nothing. Zero means do it.
 	DryRun bool `json:"-"`

@@ -17,6 +17,7 @@ import (
 const (
 	politeBatch = 25    // SCAN's COUNT of a sweep with pauses: a bigger one holds up who comes meanwhile
 	politeParts = 4     // of a pause, one after each batch
+	politeFaint = 20    // as many keys of others are passed over in the time of one of ours
 	urgentBatch = 2_000 // of one without
 	sweepRounds = 8     // visits to nodes whose slots move, before the report says incomplete
 	// sweepAhead is how many batches of one node a sweep without pauses changes at a time, while the next is named.
@@ -181,11 +182,13 @@ func (s *Store) name(ctx context.Context, node *redis.Client, pattern string, pa
 		count = politeBatch
 	}
 	var cursor uint64
+	var work pace
 	for {
 		keys, next, err := s.scan(ctx, node, cursor, match, count)
 		if err != nil {
 			return err
 		}
+		tired := work.tires(len(keys), int(count))
 		keys = slices.DeleteFunc(keys, func(key string) bool {
 			return !strings.HasPrefix(key, s.opts.Prefix) || strings.HasPrefix(key, own)
 		})
@@ -200,10 +203,25 @@ func (s *Store) name(ctx context.Context, node *redis.Client, pattern string, pa
 		if cursor == 0 {
 			return ctx.Err()
 		}
-		if err := sleep(ctx, pause/politeParts); err != nil {
-			return err
+		if tired {
+			if err := sleep(ctx, pause/politeParts); err != nil {
+				return err
+			}
 		}
 	}
+}
+
+// pace is what a sweep has done since it last paused, in keys of others.
+type pace int
+
+// tires adds a step that came by some keys, and reports whether it is time for a part of the pause.
+func (p *pace) tires(named, scanned int) bool {
+	*p += pace(politeFaint*named + max(0, scanned-named))
+	if *p < politeFaint*politeBatch {
+		return false
+	}
+	*p = 0
+	return true
 }
 
 func (s *Store) scan(ctx context.Context, node *redis.Client, cursor uint64, match string, count int64) ([]string, uint64, error) {

@@ -254,6 +254,28 @@ func TestInvalidateDuringLiveMigration(t *testing.T) {
 	}
 }
 
+// A sweep with pauses pauses for each batch of its own keys, and goes faster over those of others.
+func TestPauseIsForOwnKeys(t *testing.T) {
+	for name, c := range map[string]struct{ ours, steps, want int }{
+		"all ours":            {25, 100, 100},
+		"all of others":       {0, 100, 5},
+		"one in twenty-five":  {1, 100, 8},
+		"more than were due":  {60, 10, 10},
+		"hardly anything yet": {0, 19, 0},
+	} {
+		var p pace
+		pauses := 0
+		for range c.steps {
+			if p.tires(c.ours, politeBatch) {
+				pauses++
+			}
+		}
+		if pauses != c.want {
+			t.Errorf("%s: %d pauses in %d steps, want %d", name, pauses, c.steps, c.want)
+		}
+	}
+}
+
 func TestAgain(t *testing.T) {
 	rest := layout{"a": {slots: "1 0-100"}, "b": {slots: "2 101-200"}}
 	arriving := layout{"a": {slots: "1 0-100 [5->-b]"}, "b": {slots: "2 101-200 [5-<-a]", moving: true}}
