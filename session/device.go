@@ -173,7 +173,7 @@ func (p *principals) logout(ctx context.Context, principal, id string) error {
 	}
 	all, _ := parseDevices(map[string]string{id: text})
 	for _, d := range all {
-		if err := p.store.delete(ctx, d.at); err != nil {
+		if err := p.store.delete(ctx, d.at, ended); err != nil {
 			return err
 		}
 	}
@@ -201,7 +201,7 @@ func (p *principals) revoke(ctx context.Context, principal string) (string, int,
 	// They are nobody's already. Without their data an instance that has missed the news lets nobody in either.
 	all, _ := parseDevices(raw)
 	for _, d := range all {
-		if err := p.store.delete(ctx, d.at); err != nil {
+		if err := p.store.delete(ctx, d.at, ended); err != nil {
 			p.store.opts.Logger.WarnContext(ctx, "session: the data of sessions that were ended stay until they expire", "error", err)
 			break
 		}
