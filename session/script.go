@@ -42,3 +42,14 @@ if ttl < 1 then ttl = ARGV[3] end
 redis.call('DEL', KEYS[3])
 if redis.call('EXISTS', KEYS[2]) == 0 then redis.call('SET', KEYS[1], ARGV[1], 'PX', ttl) end
 return 1`)
+
+// latestScript enters a revocation in the list of the latest ones. KEYS: list. ARGV: the entry, the length of the list less
+// one, and milliseconds to live.
+var latestScript = redis.NewScript(`
+redis.call('LPUSH', KEYS[1], ARGV[1])
+redis.call('LTRIM', KEYS[1], 0, ARGV[2])
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+return 1`)
+
+// readScript returns that list. It is a script so that a cluster client that sends reads to replicas asks the master.
+var readScript = redis.NewScript(`return redis.call('LRANGE', KEYS[1], 0, -1)`)
