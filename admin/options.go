@@ -40,7 +40,8 @@ type Options struct {
 	WriteRate float64
 	// AuditSize is how many audit records are kept for GET /api/v1/admin/audit. Zero means 1000.
 	AuditSize int
-	// Audit receives every audit record, on the request's goroutine and concurrently. Zero means none.
+	// Audit receives every audit record, on the request's goroutine and concurrently; metrics.CountWrites makes
+	// one that counts them. Zero means none.
 	Audit func(Record)
 	// Logger receives audit records and the errors that clients do not see. Zero means none.
 	Logger *slog.Logger

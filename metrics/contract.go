@@ -98,6 +98,7 @@ var (
 	ReadOnlyEnabled  = Series{"readonly_enabled", Gauge, nil, nil, "1 while this instance refuses writes."}
 	ReadOnlyEpoch    = Series{"readonly_epoch", Gauge, nil, nil, "Epoch of the read-only state that this instance obeys."}
 	ReadOnlyRefused  = Series{"readonly_refused_total", Counter, []string{"surface"}, nil, "Writes refused by read-only mode: http, or check for those refused further down."}
+	AdminWrites      = Series{"admin_writes_total", Counter, []string{"operation", "outcome"}, nil, "Writes of the management listener by operation and outcome: done, dry_run, invalid, refused (of who may not, or too often), or failed. What is done by itself, such as read-only mode that trips, counts too. Refused callers who are too many to record do not."}
 	BackgroundErrors = Series{"scaleaware_background_errors_total", Counter, []string{"package", "task"}, nil, "Failures of background work, each also logged."}
 	SamplerSuccess   = Series{"scaleaware_sampler_last_success_timestamp_seconds", Gauge, []string{"package", "task"}, nil, "Unix time of a sampler's last success; until the first one, of its start."}
 )
@@ -151,7 +152,7 @@ func Contract() []Series {
 		DBQueryDuration, DBReads, DBReplicaStale, DBNodeUp, DBTokens, DBSize,
 		CacheRequests, CacheLoads, CacheFills, CacheWaited, CacheRefreshes, CacheFallbacks, CacheVerified, CacheCovered, CacheResidents, CacheResidentBytes, CacheBroken, CacheMemoryUsed, CacheMemoryMax, CacheEvicted, CacheEvicting, CacheInvalidated,
 		QueueTasks, QueueOldestPending, QueueEnqueued, QueueDesiredWorkers, QueueWorkerSlots, QueueLimited, QueueRateLimit, QueueStalled, QueueDead, JobDuration,
-		SessionCommands, ReadOnlyEnabled, ReadOnlyEpoch, ReadOnlyRefused, BackgroundErrors, SamplerSuccess,
+		SessionCommands, ReadOnlyEnabled, ReadOnlyEpoch, ReadOnlyRefused, AdminWrites, BackgroundErrors, SamplerSuccess,
 		EvaluationDuration, Notifications,
 		RedisCommandDuration, RedisPipelined, RedisDialDuration, RedisPoolUsed, RedisPoolMax, RedisPoolWaiters, RedisPoolWait, RedisPoolTimeouts,
 		JobActive, CacheMemoryPolicy,

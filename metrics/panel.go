@@ -189,6 +189,7 @@ func detailPanels() []panel {
 		{area: areaSession, title: "Read-only mode", unit: Flag, queries: []query{read("max", ReadOnlyEnabled, "instance")}},
 		{area: areaSession, title: "Epoch of read-only mode", queries: []query{read("max", ReadOnlyEpoch, "instance")}},
 		{area: areaSession, title: "Writes refused", unit: PerSecond, queries: []query{rated(ReadOnlyRefused, "surface", "")}},
+		{area: areaProcess, title: "Operations by outcome", unit: PerSecond, queries: []query{rated(AdminWrites, "operation, outcome", "")}},
 		{area: areaProcess, title: "Background failures", unit: PerSecond, queries: []query{rated(BackgroundErrors, "package, task", "")}},
 		{area: areaProcess, title: "CPU cores used", queries: []query{cpu}},
 		{area: areaProcess, title: "Memory", unit: Bytes, queries: []query{read("max", processMemory, "instance")}},

@@ -62,7 +62,7 @@ type IncidentReport struct {
 	ReadOnly Report `json:"read_only"`
 	// Steps are those that ran for this answer, in their order.
 	Steps []StepReport `json:"steps"`
-	// Complete is false when a step failed, or another instance is at it; the call may be repeated.
+	// Complete is false when a step failed, or another instance is still at it after a few seconds; the call may be repeated.
 	Complete bool `json:"complete"`
 	// DryRun says that nothing was done.
 	DryRun bool `json:"dry_run"`
@@ -105,7 +105,7 @@ func (i *Incident) End(ctx context.Context, actor string) (IncidentReport, error
 }
 
 func (i *Incident) report(ctx context.Context) (IncidentReport, error) {
-	steps, err := i.work(ctx)
+	steps, err := i.work(ctx, i.mode.options.AckWait+headStart)
 	if err != nil {
 		return IncidentReport{Steps: steps}, err
 	}
@@ -138,7 +138,7 @@ func (i *Incident) Run(ctx context.Context) error {
 			err = i.ending(ctx, i.mode.options.Instance)
 		}
 		if err == nil {
-			_, err = i.work(ctx)
+			_, err = i.work(ctx, 0)
 		}
 		if err != nil && ctx.Err() == nil {
 			i.mode.failed("incident", err)

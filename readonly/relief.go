@@ -51,11 +51,13 @@ func (r *Relief) keep(instance string, d time.Duration) {
 	r.Owner, r.Lease = instance, time.Now().Add(d).UTC().Truncate(time.Millisecond)
 }
 
-// work runs the steps that are due, unless another instance does. What it is about to do is stored before, and what it has
-// done after, so that another can go on from there.
-func (i *Incident) work(ctx context.Context) (steps []StepReport, err error) {
+// work runs the steps that are due, unless another instance does: it waits as long as patience for that one to be done. What
+// it is about to do is stored before, and what it has done after, so that another can go on from there.
+func (i *Incident) work(ctx context.Context, patience time.Duration) (steps []StepReport, err error) {
 	steps = []StepReport{}
+	end := time.Now().Add(patience)
 	for ctx.Err() == nil {
+		changed := i.mode.Changed()
 		state, err := i.mode.current(ctx)
 		if err != nil {
 			return steps, err
@@ -63,8 +65,12 @@ func (i *Incident) work(ctx context.Context) (steps []StepReport, err error) {
 		r := state.Relief
 		due := r.Phase == "beginning" || r.Phase == "ending"
 		elsewhere := r.Owner != i.mode.options.Instance && time.Now().Before(r.Lease)
-		if !state.Incident || !due || elsewhere {
+		if !state.Incident || !due || elsewhere && !time.Now().Before(end) {
 			return steps, nil
+		}
+		if elsewhere {
+			i.mode.idle(ctx, changed, time.Until(end))
+			continue
 		}
 		if r.Phase == "beginning" && r.Next >= len(i.steps) || r.Phase == "ending" && r.Next == 0 {
 			if _, err := i.mode.put(ctx, state, i.finished(state)); err != nil {

@@ -221,7 +221,7 @@ func TestEndWaitsForTheStepThatRuns(t *testing.T) {
 			Name: "slow",
 			Do: func(context.Context) (any, error) {
 				note("do")
-				time.Sleep(5 * time.Second)
+				time.Sleep(15 * time.Second)
 				note("done")
 				return nil, nil
 			},
@@ -245,6 +245,52 @@ func TestEndWaitsForTheStepThatRuns(t *testing.T) {
 		synctest.Wait()
 		if state, _ := b.State(); state.Incident || !slices.Equal(log, []string{"do", "done", "undo"}) {
 			t.Fatalf("%v, %+v", log, state)
+		}
+	})
+}
+
+// Two are asked to end the incident at once, or one while its time is over and another has begun: each says that it is undone.
+func TestWhoeverIsAskedToEndSaysThatItHasEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := readonly.NewMemory()
+		step := readonly.Step{
+			Name: "slow",
+			Do:   func(context.Context) (any, error) { return nil, nil },
+			Undo: func(context.Context, json.RawMessage) (any, error) { time.Sleep(2 * time.Second); return nil, nil },
+		}
+		var at []*readonly.Incident
+		var modes []*readonly.Switch
+		for _, name := range []string{"a", "b", "c"} {
+			mode := running(t, store, &readonly.Options{Instance: name})
+			incident, err := readonly.NewIncident(mode, step)
+			if err != nil {
+				t.Fatal(err)
+			}
+			at, modes = append(at, incident), append(modes, mode)
+		}
+		for _, until := range []time.Duration{0, 10 * time.Second} {
+			change := readonly.Change{}
+			if until > 0 {
+				change.Until = time.Now().Add(until)
+			}
+			if report, err := at[0].Begin(t.Context(), change); err != nil || !report.Complete {
+				t.Fatalf("Begin = %+v, %v", report, err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			if until > 0 {
+				go at[2].Run(ctx)
+				time.Sleep(until + time.Second) // the third has begun to undo it
+			}
+			var asked sync.WaitGroup
+			for n, incident := range at[:2] {
+				asked.Go(func() {
+					if report, err := incident.End(t.Context(), "me"); err != nil || !report.Complete || !writes(t, modes[n]) {
+						t.Errorf("until %v, %d: End = %+v, %v", until, n, report, err)
+					}
+				})
+			}
+			asked.Wait()
+			cancel()
 		}
 	})
 }

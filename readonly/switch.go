@@ -34,7 +34,7 @@ type Switch struct {
 	reached  atomic.Pointer[reach]
 	changing chan struct{} // holds one who changes
 
-	proving sync.Mutex
+	proving chan struct{} // holds one who asks the Witness, and guards fence
 	fence   fence
 	marked  atomic.Pointer[fence] // as it began
 
@@ -45,7 +45,7 @@ type Switch struct {
 
 // New returns a Switch over store. A nil store switches this process only. Nothing is read before Run.
 func New(store Store, options *Options) (*Switch, error) {
-	s := &Switch{store: store, options: options.withDefaults(), made: time.Now(), unknown: new(State), changed: make(chan struct{}), changing: make(chan struct{}, 1)}
+	s := &Switch{store: store, options: options.withDefaults(), made: time.Now(), unknown: new(State), changed: make(chan struct{}), changing: make(chan struct{}, 1), proving: make(chan struct{}, 1)}
 	if !s.options.AssumeWritable {
 		s.closed.Store(s.unknown)
 	}

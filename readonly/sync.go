@@ -41,6 +41,17 @@ func (s *Switch) Run(ctx context.Context) error {
 	return err
 }
 
+// idle waits for a change, but not longer than a poll or than most.
+func (s *Switch) idle(ctx context.Context, changed <-chan struct{}, most time.Duration) {
+	timer := time.NewTimer(min(s.options.Poll, most))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-changed:
+	case <-timer.C:
+	}
+}
+
 // leave says goodbye, so that nobody waits for this instance.
 func (s *Switch) leave(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)

@@ -118,10 +118,18 @@ func (f *fence) prove(sight Sight, now time.Time) Proof {
 
 // database proves for state that the database is quiet. All have drained when it is called. others are their words: a mark
 // that one of them has taken is as good as one's own, and older.
+//
+// One at a time asks, for no longer than Options.AckWait, so that a database that hangs keeps nobody from being told the rest.
 func (s *Switch) database(ctx context.Context, state State, others map[string]Ack) *Proof {
-	s.proving.Lock()
-	defer s.proving.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, s.options.AckWait)
+	defer cancel()
 	unknown := func(why string) *Proof { return &Proof{Foreign: []Transaction{}, Error: why} }
+	select {
+	case s.proving <- struct{}{}:
+		defer func() { <-s.proving }()
+	case <-ctx.Done():
+		return unknown("readonly: the database is being asked already and does not answer, ask again")
+	}
 	sight, err := s.options.Witness.Look(ctx)
 	if err != nil {
 		return unknown(err.Error())

@@ -6,8 +6,12 @@
 //     cannot write it back. Every write of a loaded session is one script that compares what is stored with what was
 //     loaded.
 //   - Parallel requests of one session do not lose each other's values: each key that one of them changed survives,
-//     and a removed key stays removed. When two change the same key, the later commit wins.
-//   - [Manager.LogoutEverywhere] ends all sessions of a principal with one command, on every instance, in flight or not,
+//     and a removed key stays removed. When two change the same key, the later commit wins. However many of them a process
+//     serves, each waits for the command that is under way and for one more.
+//   - What a request in flight changes is not lost when the token is renewed meanwhile: it is stored under the new one, as if it
+//     had been before. With the old token nobody gets in, and a request that comes with it late does not take the new
+//     cookie's place.
+//   - [Manager.LogoutEverywhere] ends all sessions of a principal with two commands, on every instance, in flight or not,
 //     listed or not, and open streams that [Manager.Watch] guards. A log-in whose request began before it does not survive
 //     it.
 //   - Redis has no token that anybody could log in with, only its hash, and with [Options.Secrets] nothing of what is in a

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -306,12 +307,21 @@ func TestGenerationsAreRememberedForAMoment(t *testing.T) {
 	for range 9 {
 		wait(time.Second)
 		g.heard.Store(now.UnixNano())
+		g.checked.Store(now.UnixNano())
 		if !known() {
 			t.Error("forgotten although the news come in")
 		}
 	}
 	if wait(time.Second + 1); known() {
 		t.Error("remembered after ten seconds")
+	}
+	for name, other := range map[string]*atomic.Int64{"news": &g.heard, "list": &g.checked} {
+		g.put("id", "A", g.now())
+		wait(2 * time.Second)
+		other.Store(now.UnixNano())
+		if known() {
+			t.Errorf("remembered although only the %s comes in", name)
+		}
 	}
 	asked := g.now()
 	g.forget("id")

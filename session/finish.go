@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
 	"reflect"
@@ -45,9 +46,12 @@ func (q *request) finish(w http.ResponseWriter) error {
 	switch q.status {
 	case scs.Modified:
 		if err := q.commit(w); err != nil {
+			q.decide("")
 			return q.uncommitted(w, asked, err)
 		}
+		q.decide(m.scs.Token(q))
 	case scs.Destroyed:
+		q.decide("")
 		m.scs.WriteSessionCookie(q, w, "", time.Time{})
 	}
 	return nil
@@ -56,6 +60,12 @@ func (q *request) finish(w http.ResponseWriter) error {
 // commit stores a changed session.
 func (q *request) commit(w http.ResponseWriter) error {
 	m := q.manager
+	if own, ok := m.store.(*Store); ok && !q.loaded.found && q.token != "" && !q.login {
+		// Its cookie would take the place of the one that a parallel request is getting.
+		if outdated, err := own.outdated(q, q.token); outdated || err != nil {
+			return cmp.Or(err, errOutdated)
+		}
+	}
 	if err := q.enrol(); err != nil {
 		return err
 	}
@@ -64,6 +74,9 @@ func (q *request) commit(w http.ResponseWriter) error {
 	token, expiry, err := m.scs.Commit(q)
 	if err != nil {
 		return err
+	}
+	if q.renewal.follows.Load() {
+		return nil // the client has another token, or is about to
 	}
 	// A cookie that says nothing new could undo the one that a parallel request has just got for a renewed session.
 	was, remembered := time.Time{}, false
@@ -144,6 +157,14 @@ func (q *request) uncommitted(w http.ResponseWriter, asked scs.Status, err error
 		return err
 	case errors.Is(err, ErrRevoked):
 		m.opts.Logger.InfoContext(q, "session: dropped the changes of a request whose session has ended meanwhile")
+		return nil
+	case errors.Is(err, errOutdated) && q.policy == Refuse:
+		m.count("commit", "outdated")
+		problem(w, http.StatusServiceUnavailable, "The session was renewed meanwhile. Try again.")
+		return err
+	case errors.Is(err, errOutdated):
+		m.count("commit", "outdated")
+		m.opts.Logger.WarnContext(q, "session: dropped the changes of a request whose token was renewed before it came")
 		return nil
 	case asked == scs.Unmodified, errors.Is(err, ErrUnavailable) && q.policy != Refuse && !q.login:
 		m.opts.Logger.WarnContext(q, "session: changes are lost, the session cannot be stored", "error", err)

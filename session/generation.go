@@ -9,7 +9,7 @@ import (
 const (
 	// fresh is how long a generation counts without anybody saying that the news of revocations comes in.
 	fresh = time.Second
-	// kept is how long it counts while it does, and news that got lost is unnoticed.
+	// kept is how long it counts while it does, and the list of the latest revocations is looked at.
 	kept = 10 * time.Second
 	// maxGenerations bounds what is kept: that many are in memory up to twice.
 	maxGenerations = 50_000
@@ -23,6 +23,7 @@ type generations struct {
 	turned  time.Time
 	epoch   atomic.Uint64 // of the news: it changes when some may have been missed
 	heard   atomic.Int64  // when the latest sign of life that came in was sent, as UnixNano
+	checked atomic.Int64  // when the list of the latest revocations was last asked for with success
 	forgets uint64
 	clock   func() time.Time // nil for the system's
 }
@@ -61,7 +62,7 @@ func (g *generations) get(id string) (string, bool) {
 		}
 	}
 	age := now.at.Sub(known.at)
-	hears := known.epoch == now.epoch && now.at.UnixNano()-g.heard.Load() <= int64(fresh)
+	hears := known.epoch == now.epoch && now.at.UnixNano()-min(g.heard.Load(), g.checked.Load()) <= int64(fresh)
 	return known.current, age <= fresh || hears && age <= kept
 }
 

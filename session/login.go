@@ -29,6 +29,7 @@ func (m *Manager) Login(ctx context.Context, principal string) error {
 	if err := q.fetch(); err != nil {
 		return err
 	}
+	q.renewal.final.Store(true) // what belonged to nobody, or to somebody else, does not follow
 	if err := m.scs.RenewToken(q); err != nil {
 		return fmt.Errorf("session: login: %w", err)
 	}
@@ -52,6 +53,7 @@ func (m *Manager) Logout(ctx context.Context) error {
 	if err := q.fetch(); err != nil {
 		return err
 	}
+	q.renewal.final.Store(true)
 	if err := m.scs.Destroy(q); err != nil {
 		return fmt.Errorf("session: logout: %w", err)
 	}

@@ -289,3 +289,8 @@ func serveHandler(t testing.TB, m *Manager, h http.Handler) *app {
 
 // keyOf is where a session is stored in the default form.
 func (m *Manager) keyOf(token string) string { return m.opts.Prefix + hash(token) }
+
+func (m *Manager) placeOf(token string) place {
+	places, _ := m.store.(*Store).locator.places(token)
+	return places[0]
+}

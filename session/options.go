@@ -65,8 +65,9 @@ type Options struct {
 	// encryption begins. Zero means that such a session is taken for forged, and its owner gets a new one.
 	AcceptPlain bool
 	// Strict asks Redis at each load whether its principal was logged out everywhere: one command more. Zero means that an
-	// answer counts for a second, or for ten while Manager.Run hears the news, so that an instance may miss a
-	// LogoutEverywhere for a second at most, and ten if Redis loses the news without losing a connection.
+	// answer counts for a second, or for ten while Manager.Run hears the news and sees the list of the latest ones, so that an
+	// instance may miss a LogoutEverywhere for a second at most, and with Run for 300 ms and a round trip, even if Redis loses
+	// the news. Only if the list could not be written either, which is logged where it was tried, is it ten.
 	Strict bool
 	// OnStoreDown decides about requests that use a session while the store does not answer. Manager.OnStoreDown does it for
 	// one route. Zero means Refuse.

@@ -44,7 +44,8 @@ type request struct {
 	data               any               // scs's, once somebody wants them
 	idle               time.Duration     // with which the session is stored
 	revoked, revokedTo string            // whom this request has logged out everywhere, and the generation since
-	login              bool              // Login was called: the response must not say so unless it is stored
+	renewal            renewal
+	login              bool // Login was called: the response must not say so unless it is stored
 
 	// What was stored when the response began.
 	changes uint64
@@ -68,6 +69,8 @@ func (q *request) Value(key any) any {
 		return &q.loaded
 	case idleKeyOf{}:
 		return &q.idle
+	case renewalKey{}:
+		return &q.renewal
 	}
 	if k, ok := key.(requestKey); ok && k.m == q.manager {
 		return q

@@ -3,10 +3,11 @@ package session
 import "github.com/redis/go-redis/v9"
 
 // commitScript stores a session. KEYS: session, tombstone. ARGV: value, milliseconds to live, and the SHA-1 of the value
-// that was loaded, empty for a new session. It returns 1 when stored, 0 when the session is gone, or the value that
-// somebody else has stored since.
+// that was loaded, empty for a new session. It returns 1 when stored, 0 when the session is gone, a list when its token was
+// renewed, or the value that somebody else has stored since.
 var commitScript = redis.NewScript(`
-if redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
+local gone = redis.call('GET', KEYS[2])
+if gone then return gone == '' and 0 or {gone} end
 if ARGV[3] ~= '' then
 	local now = redis.call('GET', KEYS[1])
 	if not now then return 0 end
@@ -16,11 +17,18 @@ redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1`)
 
 // deleteScript destroys a session, leaves the tombstone and tells the other instances. KEYS: session, tombstone. ARGV: the
-// tombstone's milliseconds to live, channel, message. A user who may not publish still logs out.
+// tombstone's milliseconds to live, channel, message, and what the tombstone holds. A user who may not publish still logs
+// out.
 var deleteScript = redis.NewScript(`
 redis.call('DEL', KEYS[1])
-redis.call('SET', KEYS[2], '', 'PX', ARGV[1])
+redis.call('SET', KEYS[2], ARGV[4], 'PX', ARGV[1])
 redis.pcall('PUBLISH', ARGV[2], ARGV[3])
+return 1`)
+
+// decideScript closes a tombstone that is open, unless the session has been ended meanwhile. KEYS: tombstone. ARGV: what it
+// holds from now on, and what it does while it is open.
+var decideScript = redis.NewScript(`
+if redis.call('GET', KEYS[1]) == ARGV[2] then redis.call('SET', KEYS[1], ARGV[1], 'KEEPTTL') end
 return 1`)
 
 // moveScript takes a session from its raw key to its hashed one. KEYS: hashed, its tombstone, raw. ARGV: the value to
@@ -34,3 +42,14 @@ if ttl < 1 then ttl = ARGV[3] end
 redis.call('DEL', KEYS[3])
 if redis.call('EXISTS', KEYS[2]) == 0 then redis.call('SET', KEYS[1], ARGV[1], 'PX', ttl) end
 return 1`)
+
+// latestScript enters a revocation in the list of the latest ones. KEYS: list. ARGV: the entry, the length of the list less
+// one, and milliseconds to live.
+var latestScript = redis.NewScript(`
+redis.call('LPUSH', KEYS[1], ARGV[1])
+redis.call('LTRIM', KEYS[1], 0, ARGV[2])
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+return 1`)
+
+// readScript returns that list. It is a script so that a cluster client that sends reads to replicas asks the master.
+var readScript = redis.NewScript(`return redis.call('LRANGE', KEYS[1], 0, -1)`)

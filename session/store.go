@@ -2,8 +2,6 @@ package session
 
 import (
 	"context"
-	"crypto/sha1" // #nosec G505 -- Redis scripts offer SHA-1 only; it tells versions apart and protects nothing
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"time"
@@ -15,12 +13,6 @@ import (
 	"github.com/scaleaware/scaleaware/metrics"
 	"github.com/scaleaware/scaleaware/redisclient"
 )
-
-// mergeTries bounds how often a commit gives way to another writer of the same session, besides StoreTimeout.
-const mergeTries = 10_000
-
-// turns is how many sessions that have conflicts can be written again at the same time in one process.
-const turns = 64
 
 // tombstone is how long a destroyed token refuses to be written, even by a writer that has not loaded it.
 const tombstone = time.Minute
@@ -36,7 +28,7 @@ type Store struct {
 	opts     Options
 	commands *prometheus.CounterVec
 	shelf
-	turns [turns]chan struct{}
+	crews crews
 }
 
 var (
@@ -69,11 +61,7 @@ func NewStore(rdb redis.UniversalClient, opts *Options) (*Store, error) {
 	for _, warning := range redisclient.Check(rdb) {
 		o.Logger.Warn("session: the Redis client will hurt when Redis fails", "problem", warning)
 	}
-	s := &Store{rdb: rdb, opts: o, commands: commands, shelf: shelf}
-	for i := range s.turns {
-		s.turns[i] = make(chan struct{}, 1)
-	}
-	return s, nil
+	return &Store{rdb: rdb, opts: o, commands: commands, shelf: shelf}, nil
 }
 
 // FindCtx implements scs.CtxStore. With an IdleTimeout it also refreshes the session, in the same command.
@@ -166,107 +154,23 @@ func (s *Store) get(ctx context.Context, at place) ([]byte, error) {
 	return []byte(text), err
 }
 
-// CommitCtx implements scs.CtxStore. It returns ErrRevoked if the session has gone since it was loaded.
-func (s *Store) CommitCtx(ctx context.Context, token string, b []byte, expiry time.Time) error {
-	places, n := s.locator.places(token)
-	if n == 0 {
-		s.count("commit", "malformed")
-		return errors.New("session: cannot store a token that scs did not make")
-	}
-	was := loaded{at: places[0]}
-	if l := loadedOf(ctx, token); l != nil && l.found {
-		was = *l
-	}
-	idle := s.opts.IdleTimeout
-	if own, ok := ctx.Value(idleKeyOf{}).(*time.Duration); ok {
-		idle = *own
-	}
-	call, cancel := detached(ctx, s.opts.StoreTimeout)
-	defer cancel()
-	waited := false
-	for range mergeTries {
-		now, err := s.commit(call, was, b, expiry, idle)
-		if err != nil || now == nil {
-			return err
-		}
-		s.count("commit", "conflict")
-		if !waited {
-			// In a process one at a time tries again: the others would only make it fail again.
-			turn := s.turns[was.at.name[0]%turns]
-			select {
-			case turn <- struct{}{}:
-				defer func() { <-turn }()
-			case <-call.Done():
-				return s.failed("commit", call.Err())
-			}
-			waited = true
-		}
-		theirs, err := s.vault.open(was.at, now)
-		if err != nil {
-			s.count("commit", "undecryptable")
-			return fmt.Errorf("%w: another instance has stored what this one cannot read: %w", ErrUnavailable, err)
-		}
-		if b, expiry, err = merge(s.codec, was.value, b, theirs, expiry); err != nil {
-			return err
-		}
-		was.stored, was.value = now, theirs
-	}
-	s.count("commit", "contended")
-	return fmt.Errorf("%w: other requests of this session keep writing it", ErrUnavailable)
-}
-
-// commit tries once. When somebody else has stored something since, it returns that.
-func (s *Store) commit(ctx context.Context, was loaded, b []byte, expiry time.Time, idle time.Duration) ([]byte, error) {
-	ttl := time.Until(expiry)
-	if idle > 0 {
-		ttl = min(ttl, idle)
-	}
-	if ttl < time.Millisecond {
-		// SET would refuse this, or with some clients store it for ever.
-		s.count("commit", "expired")
-		return nil, ErrRevoked
-	}
-	expected := ""
-	if was.found {
-		expected = version(was.stored)
-	}
-	reply, err := commitScript.Run(ctx, s.rdb, s.keys(was.at), s.vault.seal(was.at, b), ttl.Milliseconds(), expected).Result()
-	if err != nil {
-		return nil, s.failed("commit", err)
-	}
-	switch reply := reply.(type) {
-	case string:
-		return []byte(reply), nil
-	case int64:
-		if reply == 1 {
-			s.count("commit", "ok")
-			return nil, nil
-		}
-	}
-	s.count("commit", "revoked")
-	return nil, ErrRevoked
-}
-
-func version(stored []byte) string {
-	sum := sha1.Sum(stored) // #nosec G401 -- see the import
-	return hex.EncodeToString(sum[:])
-}
-
-// DeleteCtx implements scs.CtxStore.
+// DeleteCtx implements scs.CtxStore. It cannot know whether scs renews the token or destroys the session, so the tombstone
+// of a request that Middleware will finish stays open until then.
 func (s *Store) DeleteCtx(ctx context.Context, token string) error {
 	ctx, cancel := detached(ctx, s.opts.StoreTimeout)
 	defer cancel()
 	places, n := s.locator.places(token)
+	gone := renewalOf(ctx, token).deleted()
 	for _, at := range places[:n] {
-		if err := s.delete(ctx, at); err != nil {
+		if err := s.delete(ctx, at, gone); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (s *Store) delete(ctx context.Context, at place) error {
-	err := deleteScript.Run(ctx, s.rdb, s.keys(at), tombstone.Milliseconds(), s.channel(), sessionNews(at.id())).Err()
+func (s *Store) delete(ctx context.Context, at place, gone string) error {
+	err := deleteScript.Run(ctx, s.rdb, s.keys(at), tombstone.Milliseconds(), s.channel(), sessionNews(at.id()), gone).Err()
 	if err != nil {
 		return s.failed("delete", err)
 	}

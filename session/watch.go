@@ -11,8 +11,11 @@ import (
 )
 
 const (
-	// watchEvery is how often watched sessions are looked at, for the case that news got lost.
-	watchEvery = 5 * time.Second
+	// watchEvery is how often watched sessions are looked at, for the case that news got lost, as long as there are no more
+	// than watchMost; with more it is less often, but as often as watchRarely says.
+	watchEvery  = time.Second
+	watchRarely = 5 * time.Second
+	watchMost   = 2000
 	// watchBatch is how many are looked at in one round trip.
 	watchBatch = 200
 	// unborn is how long a session that is watched before it was stored may not be there.
@@ -41,8 +44,9 @@ type watch struct {
 
 // Watch returns a copy of ctx for what outlives a request's usual length, a WebSocket or a stream of events: it ends when the
 // session does, whoever ends it on whatever instance, with ErrRevoked as its cause. Renewing the token ends it, too.
-// While Run runs that takes a moment, or five seconds if Redis loses the news; without Run only the session's deadline
-// ends it. Nobody's session never ends. Call the function that is returned when the connection is gone.
+// While Run runs that takes a moment. If Redis loses the news it takes a look at the sessions: each second while this process
+// watches up to 2,000, with more of them less often, and every five seconds from 10,000 on; a LogoutEverywhere is noticed
+// within 300 ms even then. Without Run only the session's deadline ends it. Nobody's session never ends. Call the function that is returned when the connection is gone.
 func (m *Manager) Watch(ctx context.Context) (context.Context, context.CancelFunc) {
 	q := m.request(ctx)
 	if q == nil || q.fetch() != nil {
@@ -95,6 +99,12 @@ func (h *watch) add(w *watcher) (remove func()) {
 			}
 		}
 	}
+}
+
+// every is how long to wait before all are looked at again.
+func (h *watch) every() time.Duration {
+	n := time.Duration(len(h.concerned("")))
+	return min(max(watchEvery, n*watchEvery/watchMost), watchRarely)
 }
 
 // concerned returns the watchers whom a piece of news concerns, all for the empty one.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/alexedwards/scs/goredisstore"
@@ -60,6 +61,7 @@ type implementation struct {
 	name string
 	sm   *scs.SessionManager
 	wrap func(http.Handler) http.Handler
+	rdb  goredis.UniversalClient // of ours
 }
 
 // implementations have the same idle timeout, or none, and Redis at addr.
@@ -80,9 +82,9 @@ func (l *lab) implementations(addr string, idle time.Duration) ([]implementation
 	l.closers = append(l.closers, client.Close, pool.Close)
 	first, second := alone(goredisstore.NewWithPrefix(client, "goredis:")), alone(redisstore.NewWithPrefix(pool, "redigo:"))
 	return []implementation{
-		{"session", ours.SCS(), ours.Middleware},
-		{"scs + goredisstore", first, first.LoadAndSave},
-		{"scs + redisstore", second, second.LoadAndSave},
+		{"session", ours.SCS(), ours.Middleware, rdb},
+		{"scs + goredisstore", first, first.LoadAndSave, nil},
+		{"scs + redisstore", second, second.LoadAndSave, nil},
 	}, nil
 }
 
@@ -128,6 +130,20 @@ func (i implementation) visitor(action string) (func(context.Context) error, err
 		}
 		return fail
 	}, nil
+}
+
+// command is what a read asks Redis, without a session around it: no read can take less.
+func (i implementation) command(idle time.Duration) func(context.Context) error {
+	const key = "floor"
+	args := []any{"getex", key}
+	if idle > 0 {
+		args = append(args, "px", idle.Milliseconds())
+	}
+	set := i.rdb.Set(context.Background(), key, strings.Repeat("x", 460), 0).Err()
+	return func(ctx context.Context) error {
+		_, err := i.rdb.Do(ctx, args...).Text()
+		return errors.Join(set, err)
+	}
 }
 
 // response keeps no body.

@@ -33,6 +33,7 @@ func Measure(ctx context.Context, o *Options) (tables []report.Table, facts []st
 	tables, err = report.Measure(ctx, o.Only,
 		report.Subject{Title: "Requests with a session", Note: requestsNote, Rows: l.requests},
 		report.Subject{Title: "Round trips of a request", Note: tripsNote, Rows: l.trips},
+		report.Subject{Title: "Parallel writes of one session", Note: contentionNote, Rows: l.contention},
 		report.Subject{Title: "Read-only middleware", Note: gateNote, Rows: l.gate},
 		report.Subject{Title: "Read-only mode, from the call to each instance", Note: propagationNote, Rows: l.propagation})
 	if err != nil {

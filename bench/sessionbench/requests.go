@@ -24,7 +24,7 @@ func (l *lab) requests(ctx context.Context) (rows []report.Row, err error) {
 			if err != nil {
 				return nil, err
 			}
-			for n, peer := range results[1:] {
+			for n, peer := range results[1:3] {
 				ratio := pairs.Ratio(results[0], peer)
 				row := report.Row{
 					What: described(action, idle) + ", peer " + peer.Name, Peer: figures(peer), Ours: figures(results[0]), Ratio: report.Ratio(ratio),
@@ -36,6 +36,14 @@ func (l *lab) requests(ctx context.Context) (rows []report.Row, err error) {
 					row.Goal, row.Met = "≤ 6 allocs", report.AtMost(results[0].Allocs, 6.1)
 				}
 				rows = append(rows, row)
+			}
+			if action == readOne {
+				floor := results[len(results)-1]
+				rows = append(rows, report.Row{
+					What: described(action, idle) + ": the command alone, by the same client", Goal: "ours ≤ 5 µs more, ≤ 12 allocs more", Peer: figures(floor), Ours: figures(results[0]),
+					Ratio: report.Ratio(pairs.Ratio(results[0], floor)),
+					Met:   report.All(report.MedianAtMost(added(results[0], floor), 5000), report.AtMost(results[0].Allocs-floor.Allocs, 12.1)),
+				})
 			}
 		}
 	}
@@ -58,7 +66,19 @@ func (l *lab) compare(ctx context.Context, action string, idle time.Duration) ([
 		}
 		contenders = append(contenders, pairs.Contender{Name: i.name, Op: op})
 	}
+	if action == readOne {
+		contenders = append(contenders, pairs.Contender{Name: "the command alone", Op: all[0].command(idle)})
+	}
 	return l.run(ctx, contenders...)
+}
+
+// added is the difference, round by round.
+func added(ours, floor pairs.Result) pairs.Spread {
+	var rounds []float64
+	for i := range ours.Rounds {
+		rounds = append(rounds, ours.Rounds[i]-floor.Rounds[i])
+	}
+	return pairs.SpreadOf(rounds)
 }
 
 // atMost is how many round trips a request of ours may cost.

@@ -180,6 +180,10 @@ func (s *Service) Admin(c Config, more ...admin.Check) (*admin.Handler, error) {
 		}, more...),
 		Logger: s.log,
 	}
+	var err error
+	if options.Audit, err = metrics.CountWrites(s.registry); err != nil {
+		return nil, err
+	}
 	if c.AdminToken != "" {
 		options.Tokens = []admin.Token{{Name: "admin", Role: admin.Operator, Secret: c.AdminToken}}
 	}

@@ -14,6 +14,7 @@ import (
 func TestPlatform(t *testing.T) {
 	p := start(t, "-rate", "10", "-clients", "4")
 	t.Run("a client reads its own writes on every instance", func(t *testing.T) { readYourWrites(t, p) })
+	t.Run("a person sees and ends its log-ins", func(t *testing.T) { devices(t, p) })
 	t.Run("bad input changes nothing", func(t *testing.T) { badInput(t, p) })
 	t.Run("read-only mode holds on every instance", func(t *testing.T) { readOnlyMode(t, p) })
 	t.Run("every curl of the runbook works", func(t *testing.T) { runbook(t, p) })

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -20,7 +21,13 @@ import (
 
 var shared = rediscluster.NewShared(nil)
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(shared.Around(m)) }
+func TestMain(m *testing.M) {
+	if spec := os.Getenv(killedEnv); spec != "" {
+		beKilled(spec)
+		return
+	}
+	goleak.VerifyTestMain(shared.Around(m))
+}
 
 func connect(t *testing.T) *redis.ClusterClient {
 	t.Helper()

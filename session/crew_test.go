@@ -1,0 +1,145 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// slowScripts makes each script take a while, as on a network that is far away, and counts them.
+type slowScripts struct {
+	commands
+	hold func(ctx context.Context) error
+}
+
+func (s *slowScripts) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		if cmd.Name() != "evalsha" {
+			return next(ctx, cmd)
+		}
+		s.note(cmd)
+		if err := s.hold(ctx); err != nil {
+			cmd.SetErr(err)
+			return err
+		}
+		return next(ctx, cmd)
+	}
+}
+
+// However many requests of a session end at once, they are stored with few commands, so that none waits for all the others.
+func TestParallelWritersShareCommands(t *testing.T) {
+	onEach(t, func(t *testing.T, rdb redis.UniversalClient) {
+		scripts := &slowScripts{hold: func(context.Context) error { time.Sleep(50 * time.Millisecond); return nil }}
+		rdb.AddHook(scripts)
+		a := serve(t, manager(t, rdb, Options{}))
+		b := newBrowser(t)
+		b.want(a, "login?as=ada", "welcome")
+		b.call(a, "put?key=doomed&value=x")
+		scripts.since()
+		const n = 32
+		together(t, a, b, n, func(r *http.Request, i int) {
+			a.SCS().Remove(r.Context(), "doomed")
+			a.SCS().Put(r.Context(), fmt.Sprint("key", i), "v")
+		})
+		if sent := len(scripts.since()); sent > n/4 {
+			t.Errorf("%d writers took %d commands", n, sent)
+		}
+		for i := range n {
+			b.want(a, fmt.Sprint("get?key=key", i), "v")
+		}
+		b.want(a, "get?key=doomed", "")
+		if len(a.store.(*Store).crews.by) > 0 {
+			t.Error("a crew is left behind")
+		}
+	})
+}
+
+// Each has its own time: one that is over ends neither those that it was to store, nor is it waited for.
+func TestWriterWithoutTimeHoldsNobodyUp(t *testing.T) {
+	rdb := client(t, single)
+	held, release := make(chan struct{}, 10), make(chan struct{})
+	scripts := &slowScripts{hold: func(ctx context.Context) error {
+		held <- struct{}{}
+		select {
+		case <-release:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}}
+	a := serve(t, manager(t, rdb, Options{}))
+	b := newBrowser(t)
+	b.want(a, "login?as=ada", "welcome")
+	s := a.store.(*Store)
+	token := b.cookie(a)
+	was, err := s.find(t.Context(), token)
+	if err != nil || !was.found {
+		t.Fatal(err)
+	}
+	deadline, values, err := s.codec.Decode(was.value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rdb.AddHook(scripts)
+	write := func(key string, time time.Duration) error {
+		own := map[string]any{key: "v"}
+		for k, v := range values {
+			own[k] = v
+		}
+		mine, err := s.codec.Encode(deadline, own)
+		if err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time)
+		defer cancel()
+		base := was
+		return s.CommitCtx(withLoaded(ctx, &base), token, mine, deadline)
+	}
+	var all sync.WaitGroup
+	inTime := func(key string, limit time.Duration) {
+		all.Go(func() {
+			begun := time.Now()
+			if err := write(key, limit); !errors.Is(err, ErrUnavailable) || time.Since(begun) > limit+2*time.Second {
+				t.Errorf("%s: %v after %v", key, err, time.Since(begun))
+			}
+		})
+	}
+	inTime("first", 500*time.Millisecond) // it stores, and hangs
+	<-held
+	queued := func(n int) {
+		eventually(t, "the writers to wait", func() bool {
+			s.crews.mu.Lock()
+			defer s.crews.mu.Unlock()
+			there := s.crews.by[was.at]
+			return there != nil && len(there.waiting) == n
+		})
+	}
+	inTime("leads", 800*time.Millisecond) // it is to store the others, and hangs, too
+	queued(1)
+	inTime("waits", 50*time.Millisecond)
+	for _, key := range []string{"patient", "another"} {
+		all.Go(func() {
+			if err := write(key, 20*time.Second); err != nil {
+				t.Errorf("%s: %v", key, err)
+			}
+		})
+	}
+	<-held // the second, when the first has given up
+	<-held // one of the patient, when the second has
+	inTime("hasty", 50*time.Millisecond)
+	time.Sleep(100 * time.Millisecond)
+	close(release)
+	all.Wait()
+	for key, want := range map[string]string{"patient": "v", "another": "v", "waits": "", "hasty": ""} {
+		b.want(a, "get?key="+key, want)
+	}
+	if len(s.crews.by) > 0 {
+		t.Error("a crew is left behind")
+	}
+}
