@@ -20,6 +20,10 @@ const (
 	// laneWidth is how many calls are under way at a time. One would hold up callers that come in twos for a round
 	// trip; with many, batches stay small.
 	laneWidth = 2
+	// crowded is when a batch waits for both calls under way: fewer and longer pipelines cost everybody less then. It
+	// does not wait long for the second: that may have lost its connection.
+	crowded       = 24
+	crowdPatience = 2 * time.Millisecond
 	// maxBatch bounds what one caller sends for others.
 	maxBatch = 128
 )
@@ -36,7 +40,9 @@ type lanes struct {
 // lane is the way to one master.
 type lane struct {
 	mu      sync.Mutex
-	flying  int      // calls under way
+	flying  int  // calls under way
+	held    bool // forming waits for all of them
+	urging  *time.Timer
 	forming *batch   // what comes meanwhile
 	full    []*batch // those that came before it, of maxBatch each
 }
@@ -143,7 +149,7 @@ func stopTimer(t *time.Timer) {
 func (l *lane) join(cmd redis.Cmder) (*batch, *batched) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.flying < laneWidth {
+	if l.flying < laneWidth && l.forming == nil {
 		l.flying++
 		return nil, nil
 	}
@@ -159,15 +165,36 @@ func (l *lane) join(cmd redis.Cmder) (*batch, *batched) {
 	return l.forming, mine
 }
 
-// next ends a call: the next batch takes its place, if there is one.
+// next ends a call: the next batch takes its place, if there is one that need not wait for another call.
 func (l *lane) next() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.flying > 1 && len(l.full) == 0 && l.forming != nil && l.forming.waiting >= crowded {
+		l.flying--
+		l.held = true
+		if l.urging == nil {
+			l.urging = time.AfterFunc(crowdPatience, l.urge)
+		} else {
+			l.urging.Reset(crowdPatience)
+		}
+		return
+	}
 	l.pass()
 }
 
-// pass is next with l.mu held.
+// urge lets a batch go that has waited for long enough.
+func (l *lane) urge() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.held {
+		l.flying++
+		l.pass()
+	}
+}
+
+// pass is next with l.mu held, for who waits no more.
 func (l *lane) pass() {
+	l.held = false
 	for {
 		b := l.forming
 		if len(l.full) > 0 {
