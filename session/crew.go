@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -120,15 +121,17 @@ func (s *Store) join(ctx context.Context, c *change) error {
 		}
 	}
 	all, known := s.crews.take(c)
-	known, err := s.commitAll(ctx, all, known)
+	others, err := all[1:], errors.New("session: the merge of what was stored at the same time has panicked")
 	var again []*change
-	others := all[1:]
+	defer func() { // also when a codec panics
+		for _, o := range others {
+			o.done <- err
+		}
+		s.crews.pass(c.base.at, known, again)
+	}()
+	known, err = s.commitAll(ctx, all, known)
 	if err != nil && ctx.Err() != nil {
 		again, others = others, nil // it was this one's time that was over
 	}
-	for _, o := range others {
-		o.done <- err
-	}
-	s.crews.pass(c.base.at, known, again)
 	return err
 }

@@ -143,3 +143,52 @@ func TestWriterWithoutTimeHoldsNobodyUp(t *testing.T) {
 		t.Error("a crew is left behind")
 	}
 }
+
+// One whose codec, or whose client's hook, panics leaves the way free to those who wait for it.
+func TestPanicHoldsNobodyUp(t *testing.T) {
+	rdb := client(t, single)
+	entered, release := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	a := serve(t, manager(t, rdb, Options{}))
+	b := newBrowser(t)
+	b.want(a, "login?as=ada", "welcome")
+	s := a.store.(*Store)
+	token := b.cookie(a)
+	was, err := s.find(t.Context(), token)
+	if err != nil || !was.found {
+		t.Fatal(err)
+	}
+	rdb.AddHook(&slowScripts{hold: func(context.Context) error {
+		once.Do(func() { close(entered); <-release; panic("a hook") })
+		return nil
+	}})
+	write := func() error {
+		base := was
+		return s.CommitCtx(withLoaded(t.Context(), &base), token, was.value, time.Now().Add(time.Hour))
+	}
+	var all sync.WaitGroup
+	all.Go(func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("the first one did not panic")
+			}
+		}()
+		_ = write()
+	})
+	<-entered
+	all.Go(func() {
+		if err := write(); err != nil {
+			t.Errorf("who waited: %v", err)
+		}
+	})
+	eventually(t, "the second one to wait", func() bool {
+		s.crews.mu.Lock()
+		defer s.crews.mu.Unlock()
+		return len(s.crews.by[was.at].waiting) == 1
+	})
+	close(release)
+	all.Wait()
+	if len(s.crews.by) > 0 {
+		t.Error("a crew is left behind")
+	}
+}
