@@ -35,7 +35,8 @@ func Measure(ctx context.Context, o *Options) (tables []report.Table, facts []st
 		report.Subject{Title: "Round trips of a request", Note: tripsNote, Rows: l.trips},
 		report.Subject{Title: "Parallel writes of one session", Note: contentionNote, Rows: l.contention},
 		report.Subject{Title: "Read-only middleware", Note: gateNote, Rows: l.gate},
-		report.Subject{Title: "Read-only mode, from the call to each instance", Note: propagationNote, Rows: l.propagation})
+		report.Subject{Title: "Read-only mode, from the call to each instance", Note: propagationNote, Rows: l.propagation},
+		report.Subject{Title: "Probes while nothing answers", Note: probesNote, Rows: l.probes})
 	if err != nil {
 		return nil, nil, err
 	}
