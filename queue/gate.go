@@ -96,10 +96,9 @@ func (f *fetcher) script(ctx context.Context, keys []string, args []any, call fu
 	}
 }
 
-// bypassed says that jobs come from asynq without a fetch that was seen here, and that there is a limit to break.
-func (f *fetcher) bypassed() bool {
-	return (f.queue.Rate.Limited() || f.queue.Concurrency > 0) && !f.seen.Load()
-}
+// bypassed says that jobs come from asynq without a fetch that was seen here. That breaks limits, also those which SetLimits
+// may set later, and the ends of such jobs would be refused, as nobody here has popped them.
+func (f *fetcher) bypassed() bool { return !f.seen.Load() }
 
 type shape int
 
