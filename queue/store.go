@@ -98,7 +98,7 @@ func (j *Jobs) storeBatch(ctx context.Context, queue string, sealed []*envelope,
 			seconds = fmt.Sprint(int64(max(time.Second, s.lockFor) / time.Second))
 		}
 		if s.due.After(time.Now()) {
-			due = score(s.due.Add(time.Millisecond - 1)) // never early: up to the next millisecond
+			due = neverEarly(s.due)
 		}
 		args = append(args, s.id, s.msg, s.attempt, s.lock, seconds, due)
 		replicas = max(replicas, sealed[i].Confirm)
