@@ -172,7 +172,10 @@ func (f *fetcher) fetch(ctx context.Context, keys []string, args []any) *redis.C
 		f.empty = 0
 		f.pops++
 		f.note(reply)
-		f.ready = reply.jobs
+		f.ready = f.putAside(ctx, reply.jobs)
+		if len(f.ready) == 0 {
+			return failed(ctx, redis.Nil)
+		}
 		return f.hand(ctx)
 	}
 	switch {

@@ -74,6 +74,9 @@ func (w *Worker) process(f *fetcher) asynq.HandlerFunc {
 		if late {
 			return errLateStart
 		}
+		if task.Type() == kindUnreadable {
+			return fmt.Errorf("%w: %w", errUnreadable, asynq.SkipRetry)
+		}
 		h, ok := w.handlers[task.Type()]
 		if !ok {
 			w.jobs.log.Warn("queue: no handler for this kind of job, it is tried again later", "queue", f.queue.Name, "kind", clip(task.Type()))
