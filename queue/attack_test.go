@@ -58,8 +58,7 @@ func TestForgedJobs(t *testing.T) {
 		}
 		var mu sync.Mutex
 		ran, trusted := map[int]int{}, map[int]string{}
-		// What asynq cannot read has a slot for a minute; the end does not wait for it.
-		w := newWorker(t, j, &WorkerOptions{DrainTimeout: time.Second, Grace: time.Second})
+		w := newWorker(t, j, nil)
 		Handle(w, func(ctx context.Context, job note) error {
 			tokens, _ := scaleaware.WatermarkFrom(ctx).Written(ctx)
 			mu.Lock()

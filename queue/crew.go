@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -25,14 +26,15 @@ redis.call("HSET", KEYS[1], ARGV[1], ARGV[2] .. " " .. string.format("%.0f", end
 redis.call("PEXPIRE", KEYS[1], 2 * ARGV[3])
 return 1`)
 
-// announce tells the autoscalers of this worker's queues that it lives, until ctx ends: a draining worker is no
-// capacity any more.
+// announce tells the autoscalers of this worker's queues that it lives, and asynq's tools that the queues exist, until ctx ends: a
+// draining worker is no capacity any more.
 func (w *Worker) announce(ctx context.Context) {
 	id := rand.Text()
 	for {
 		for i, q := range w.queues {
 			tell, cancel := context.WithTimeout(ctx, scaleTimeout)
 			err := crewScript.Run(tell, w.jobs.rdb, []string{crewKey(q.Name)}, id, w.slots.sizeOf(i), crewTTL.Milliseconds()).Err()
+			err = errors.Join(err, w.jobs.rdb.SAdd(tell, allQueues, q.Name).Err())
 			cancel()
 			if err != nil && ctx.Err() == nil {
 				w.jobs.background("announce", err, "queue", q.Name)

@@ -37,19 +37,3 @@ func (f *fetcher) died(id string) {
 	defer cancel()
 	f.onDead(ctx, DeadJob{Queue: f.queue.Name, ID: id, Kind: info.Type, Payload: info.Payload, Error: info.LastErr, Retried: info.Retried})
 }
-
-// failedWith is what makes asynq's message say why and when a job failed: protobuf's fields 7 and 11. Of a field that
-// occurs twice the last one counts, so it is appended and nothing decoded.
-func failedWith(at time.Time, reason string) []byte {
-	out := append([]byte{7<<3 | 2}, varint(uint64(len(reason)))...)
-	out = append(out, reason...)
-	return append(append(out, 11<<3), varint(uint64(at.Unix()))...)
-}
-
-func varint(n uint64) []byte {
-	var out []byte
-	for ; n >= 0x80; n >>= 7 {
-		out = append(out, byte(n)|0x80)
-	}
-	return append(out, byte(n))
-}

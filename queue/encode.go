@@ -1,10 +1,16 @@
 package queue
 
 import (
+	"bytes"
+	"cmp"
 	"context"
+	"crypto/md5" // #nosec G501 -- of asynq's locks
+	"encoding/hex"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
@@ -19,11 +25,78 @@ type stored struct {
 	due         time.Time
 }
 
-// encoder has asynq encode jobs, which nothing public of it does, by enqueueing to a client that only looks on.
-type encoder struct{ client *asynq.Client }
+// encoder makes of jobs what asynq stores. It writes that itself, and where asynq's version has another form than the one known here,
+// it has asynq do so, by enqueueing to a client that only looks on: nothing public of asynq encodes.
+type encoder struct {
+	client *asynq.Client
+	agrees func() bool
+}
 
 func newEncoder(rdb redis.UniversalClient) *encoder {
-	return &encoder{asynq.NewClientFromRedisClient(onlooker{rdb})}
+	n := &encoder{client: asynq.NewClientFromRedisClient(onlooker{rdb})}
+	n.agrees = sync.OnceValue(n.compare)
+	return n
+}
+
+// compare encodes jobs in both ways.
+func (n *encoder) compare() bool {
+	retries := 3
+	for _, e := range []*envelope{
+		{Kind: "a", settings: settings{ID: "1", Queue: "q"}},
+		{Kind: "a", Payload: []byte("{}"), settings: settings{
+			ID: "1", Queue: "q", MaxRetry: &retries, Timeout: time.Minute, Retention: time.Hour, Unique: time.Hour, Headers: map[string]string{headerAttempt: "x"},
+		}},
+		{Kind: "a", settings: settings{ID: "1", Queue: "q", MaxRetry: new(int), Unique: time.Hour, At: time.Now().Add(time.Hour)}},
+	} {
+		theirs, err := n.ask(e)
+		if err != nil {
+			return false
+		}
+		if ours, err := e.store(); err != nil || !bytes.Equal(ours.msg, theirs.msg) || ours.lock != theirs.lock {
+			return false
+		}
+	}
+	return true
+}
+
+func (n *encoder) encode(e *envelope) (stored, error) {
+	if n.agrees() {
+		return e.store()
+	}
+	return n.ask(e)
+}
+
+// What asynq gives a job that does not say otherwise.
+const (
+	defaultRetries = 25
+	defaultTimeout = 30 * time.Minute
+)
+
+// store encodes a job as asynq does.
+func (e *envelope) store() (stored, error) {
+	s := stored{id: e.ID, attempt: e.Headers[headerAttempt], due: e.At}
+	for name, value := range e.Headers {
+		if !utf8.ValidString(value) {
+			return s, fmt.Errorf("queue: encode job %q: header %q is not UTF-8", e.Kind, name)
+		}
+	}
+	m := message{
+		kind: e.Kind, payload: e.Payload, id: e.ID, queue: e.Queue, headers: e.Headers, retry: defaultRetries,
+		timeout: int64(cmp.Or(e.Timeout, defaultTimeout) / time.Second), retention: int64(e.Retention / time.Second),
+	}
+	if e.MaxRetry != nil {
+		m.retry = *e.MaxRetry
+	}
+	if e.Unique > 0 {
+		m.lock = asynqKey(e.Queue, "unique:") + e.Kind + ":"
+		if e.Payload != nil {
+			sum := md5.Sum(e.Payload) // #nosec G401 -- asynq's name for the lock
+			m.lock += hex.EncodeToString(sum[:])
+		}
+		s.lockFor = e.Unique + max(0, time.Until(e.At))
+	}
+	s.lock, s.msg = m.lock, m.encode()
+	return s, nil
 }
 
 type onlookerKey struct{}
@@ -60,7 +133,8 @@ func (s *stored) see(keys []string, args []any) {
 	}
 }
 
-func (n *encoder) encode(e *envelope) (stored, error) {
+// ask has asynq encode a job.
+func (n *encoder) ask(e *envelope) (stored, error) {
 	s := stored{id: e.ID, attempt: e.Headers[headerAttempt], due: e.At}
 	task := asynq.NewTaskWithHeaders(e.Kind, e.Payload, e.Headers)
 	ctx := context.WithValue(context.Background(), onlookerKey{}, &s)

@@ -25,9 +25,9 @@ var (
 	ErrShutdown = errors.New("queue: the worker is shutting down, the job goes back to its queue")
 	// ErrEvicting means that Redis may evict queue data under memory pressure, which loses jobs without an error.
 	ErrEvicting = errors.New("queue: Redis evicts keys that have no expiry, set its maxmemory-policy to noeviction or give queues a Redis of their own")
-	// ErrNotGated means that asynq fetches jobs in a way that this package does not control, so that limits would
-	// not hold. Use the asynq version that this package requires.
-	ErrNotGated = errors.New("queue: asynq's fetch is not controlled by this version of the package, rate limits would not hold")
+	// ErrNotGated means that asynq fetches jobs in a way that this package does not control, so that limits would not
+	// hold, declared ones or those of SetLimits, and jobs would run twice. Use the asynq version that this package requires.
+	ErrNotGated = errors.New("queue: asynq's fetch is not controlled by this version of the package, limits would not hold and jobs would run twice, use the asynq version that it requires")
 )
 
 // notFound is what asynq's scripts answer when a job is not running any more.

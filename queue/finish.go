@@ -9,31 +9,34 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// giveBack says what becomes of a job that its handler did not do, in place of asynq's failed attempt.
-type giveBack struct {
-	delay time.Duration // zero: back to the head of the queue
-	since time.Time
-}
+// promptly is how soon after its hand a job's handler must start. Together with how old a job may be when it is handed, that is
+// less than the least stall timeout: until then the job is this worker's for certain, and its end will be recorded.
+const promptly = 5 * time.Second
 
-// begin notes that the handler of a fetched job starts.
-func (f *fetcher) begin(id string) *ticket {
+// errLateStart is no failure of the job: it goes back and runs with no attempt counted.
+var errLateStart = errors.New("queue: a job's handler was about to start so long after its fetch that the job may be another worker's, so it is given back")
+
+// begin notes that the handler of a fetched job starts. It must not when there is no ticket, as the job was given back, or when
+// it is late.
+func (f *fetcher) begin(id string) (t *ticket, late bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	t := f.tickets[id]
-	if t == nil {
-		t = &ticket{since: time.Now(), given: true} // swept, because the start took a minute
-		f.tickets[id] = t
-		f.handed.Add(1)
+	t = f.tickets[id]
+	if t == nil || t.running {
+		return nil, true
 	}
 	t.running = true
-	return t
+	if late = time.Since(t.since) > promptly; late {
+		t.back = &giveBack{}
+	}
+	return t, late
 }
 
 // end notes that it has returned.
 func (f *fetcher) end(t *ticket) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	t.returned = true
+	t.returned, t.since = true, time.Now()
 	f.free(t)
 }
 
@@ -51,31 +54,45 @@ func (f *fetcher) forget(id string, t *ticket) {
 	if t == nil {
 		return
 	}
-	if !t.running { // ended before its handler was called: its deadline had passed
-		f.free(t)
+	if t.running && !t.returned { // its time is up, and its handler runs on
+		if f.tickets[id] == t {
+			delete(f.tickets, id)
+			f.handed.Add(-1)
+		}
+		return
 	}
-	if f.tickets[id] == t {
-		delete(f.tickets, id)
-		f.handed.Add(-1)
+	f.drop(id, t)
+}
+
+// sweep drops the tickets of jobs that asynq will not end any more: it does nothing with one whose lease was over by the time
+// when it was to start or had returned. What did not run goes back, if it is still ours.
+func (f *fetcher) sweep(ctx context.Context, now time.Time) {
+	const patience = time.Minute
+	var back []ending
+	f.mu.Lock()
+	for id, t := range f.tickets {
+		if now.Sub(t.since) <= patience || t.ending || t.running && !t.returned {
+			continue
+		}
+		f.drop(id, t)
+		if !t.running || t.back != nil {
+			back = append(back, ending{verb: "back", id: id, owner: t.owner})
+		}
+	}
+	f.mu.Unlock()
+	for _, x := range back {
+		if _, err := f.ender.end(ctx, x); err != nil {
+			f.jobs.background("reap", err, "queue", f.queue.Name) // it comes back by its lease
+		}
 	}
 }
 
-// sweep frees slots of jobs whose handler asynq never called, because their message could not be read.
-func (f *fetcher) sweep(now time.Time) {
-	const startsWithin = time.Minute
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for id, t := range f.tickets {
-		if now.Sub(t.since) > startsWithin && (!t.running || t.returned) {
-			delete(f.tickets, id)
-			f.handed.Add(-1)
-			f.free(t)
-		}
-	}
-	for id, b := range f.back {
-		if now.Sub(b.since) > startsWithin {
-			delete(f.back, id)
-		}
+// drop forgets a ticket. The caller holds f.mu.
+func (f *fetcher) drop(id string, t *ticket) {
+	f.free(t)
+	if f.tickets[id] == t {
+		delete(f.tickets, id)
+		f.handed.Add(-1)
 	}
 }
 
@@ -86,37 +103,48 @@ func (f *fetcher) holds(id string) bool {
 	return f.tickets[id] != nil
 }
 
-// returnJob makes the coming end of job id a return without a counted attempt.
-func (f *fetcher) returnJob(id string, delay time.Duration) {
+// returnJob makes the coming end of a job a return without a counted attempt.
+func (f *fetcher) returnJob(t *ticket, delay time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.back[id] = giveBack{delay: delay, since: time.Now()}
+	t.back = &giveBack{delay}
 }
 
 // finish records how a job ended. asynq leaves a failed recording to a syncer whose context is cancelled already
 // (since v0.25), so the job would run again; here the recording is repeated until the job's lease is over.
 func (f *fetcher) finish(ctx context.Context, keys []string, args []any, call func() *redis.Cmd) *redis.Cmd {
 	x, known := endingOf(f.queue.Name, keys, args)
-	f.mu.Lock()
-	t := f.tickets[x.id]
-	back, returned := f.back[x.id]
-	delete(f.back, x.id)
-	f.mu.Unlock()
+	t := f.ending(x.id)
 	defer f.forget(x.id, t)
 	if !known { // of an asynq of another time: its own script, if it will have it
 		return f.insist(ctx, func() (string, error) { return "OK", call().Err() })
 	}
 	if t != nil {
 		x.owner = t.owner
-	}
-	if returned && (x.verb == "retry" || x.verb == "archive") {
-		x = ending{verb: "back", id: x.id, owner: x.owner, score: due(back.delay)}
+		switch {
+		case x.verb != "retry" && x.verb != "archive":
+		case t.back != nil:
+			x = ending{verb: "back", id: x.id, owner: x.owner, score: due(t.back.delay)}
+		case x.verb == "retry" && !t.again.IsZero():
+			x.score = neverEarly(t.again)
+		}
 	}
 	cmd := f.insist(ctx, func() (string, error) { return f.ender.end(ctx, x) })
 	if cmd.Err() == nil && x.verb == "archive" {
 		f.died(x.id)
 	}
 	return cmd
+}
+
+// ending returns the ticket of a job that is about to be ended.
+func (f *fetcher) ending(id string) *ticket {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	t := f.tickets[id]
+	if t != nil {
+		t.ending = true
+	}
+	return t
 }
 
 // insist repeats a recording until Redis has answered, or ctx ends, which is the job's lease.
@@ -153,9 +181,11 @@ func due(delay time.Duration) string {
 	if delay <= 0 {
 		return ""
 	}
-	return score(time.Now().Add(delay))
+	return neverEarly(time.Now().Add(delay))
 }
 
-// score is a time as asynq's sorted sets have it, in seconds; with the fraction that asynq leaves out, which makes a job
-// up to a second early.
-func score(t time.Time) string { return strconv.FormatFloat(float64(t.UnixMilli())/1000, 'f', 3, 64) }
+// neverEarly is a time as asynq's sorted sets have it, in seconds; with the fraction that asynq leaves out, which makes a job
+// up to a second early. It is the next millisecond.
+func neverEarly(t time.Time) string {
+	return strconv.FormatFloat(float64(t.Add(time.Millisecond-1).UnixMilli())/1000, 'f', 3, 64)
+}

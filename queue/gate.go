@@ -47,24 +47,31 @@ type fetcher struct {
 	handed  atomic.Int64 // jobs that asynq has, whose end is not recorded
 	mu      sync.Mutex
 	tickets map[string]*ticket
-	back    map[string]giveBack
 }
 
 // ticket is a slot from the fetch of a job until its handler has returned, which may be later than asynq's own
 // slot: asynq frees that when the job's time is up, while the handler still runs.
 type ticket struct {
-	since    time.Time
-	owner    string // the nonce of its pop
+	since    time.Time // of its fetch, then of its hand, then of its handler's return
+	owner    string    // the nonce of its pop
 	running  bool
 	returned bool
+	ending   bool
 	given    bool
+	back     *giveBack // how it is returned; nil for a job that was done, or has failed
+	again    time.Time // of the next attempt, as asynq knows it to the second only
+}
+
+// giveBack says what becomes of a job that its handler did not do, in place of asynq's failed attempt.
+type giveBack struct {
+	delay time.Duration // zero: back to the head of the queue
 }
 
 func newFetcher(j *Jobs, q Queue, index int, s *slots, most int, poll time.Duration, fail func(error)) *fetcher {
 	return &fetcher{
 		UniversalClient: j.rdb, jobs: j, queue: q, index: index, slots: s, most: most, pollTo: poll, id: uuid.NewString(),
 		closed: make(chan struct{}), fail: fail, ender: &ender{jobs: j, queue: q.Name},
-		tickets: make(map[string]*ticket), back: make(map[string]giveBack),
+		tickets: make(map[string]*ticket),
 	}
 }
 
@@ -96,10 +103,9 @@ func (f *fetcher) script(ctx context.Context, keys []string, args []any, call fu
 	}
 }
 
-// bypassed says that jobs come from asynq without a fetch that was seen here, and that there is a limit to break.
-func (f *fetcher) bypassed() bool {
-	return (f.queue.Rate.Limited() || f.queue.Concurrency > 0) && !f.seen.Load()
-}
+// bypassed says that jobs come from asynq without a fetch that was seen here. That breaks limits, also those which SetLimits
+// may set later, and the ends of such jobs would be refused, as nobody here has popped them.
+func (f *fetcher) bypassed() bool { return !f.seen.Load() }
 
 type shape int
 
@@ -166,7 +172,10 @@ func (f *fetcher) fetch(ctx context.Context, keys []string, args []any) *redis.C
 		f.empty = 0
 		f.pops++
 		f.note(reply)
-		f.ready = reply.jobs
+		f.ready = f.putAside(ctx, reply.jobs)
+		if len(f.ready) == 0 {
+			return failed(ctx, redis.Nil)
+		}
 		return f.hand(ctx)
 	}
 	switch {
@@ -190,6 +199,9 @@ func (f *fetcher) note(reply popReply) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, job := range reply.jobs {
+		if stale := f.tickets[job.id]; stale != nil {
+			f.drop(job.id, stale)
+		}
 		f.tickets[job.id] = &ticket{since: now, owner: owner}
 		f.handed.Add(1)
 		if f.onStart != nil && reply.stamp > 0 {
@@ -203,10 +215,7 @@ func (f *fetcher) note(reply popReply) {
 func (f *fetcher) hand(ctx context.Context) *redis.Cmd {
 	const freshFor = 5 * time.Second
 	job := f.ready[0]
-	f.mu.Lock()
-	t := f.tickets[job.id]
-	f.mu.Unlock()
-	if t == nil || time.Since(t.since) > freshFor {
+	if !f.handing(job.id, freshFor) {
 		f.unready()
 		return failed(ctx, redis.Nil)
 	}
@@ -214,6 +223,18 @@ func (f *fetcher) hand(ctx context.Context) *redis.Cmd {
 	cmd := redis.NewCmd(ctx)
 	cmd.SetVal(job.msg)
 	return cmd
+}
+
+// handing notes that a job goes to asynq, if it was fetched recently enough.
+func (f *fetcher) handing(id string, within time.Duration) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	t, now := f.tickets[id], time.Now()
+	if t == nil || now.Sub(t.since) > within {
+		return false
+	}
+	t.since = now
+	return true
 }
 
 // unready returns the jobs that were fetched and did not start to the head of their queue, in their order. Where Redis

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -57,7 +58,8 @@ func TestGateParksAndResumes(t *testing.T) {
 	})
 }
 
-// TestUngatedWorkerRefuses gives asynq a client that goes past ours.
+// TestUngatedWorkerRefuses gives asynq a client that goes past ours: with a declared limit, with one that only SetLimits has set,
+// before the worker starts or while it runs, and with none.
 func TestUngatedWorkerRefuses(t *testing.T) {
 	t.Parallel()
 	rdb := client(t, single.Get(t).Addrs())
@@ -65,20 +67,43 @@ func TestUngatedWorkerRefuses(t *testing.T) {
 		"not intercepted": func(f *fetcher) redis.UniversalClient { return f.UniversalClient },
 		"unknown shape":   func(f *fetcher) redis.UniversalClient { return otherShape{f} },
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			j := newJobs(t, rdb, nil, Queue{Name: fresh("canary"), Rate: Rate{Max: 1, Per: time.Second}})
-			w := newWorker(t, j, nil)
-			w.expose = expose
-			Handle(w, func(context.Context, note) error { t.Error("a job ran past the limit"); return nil })
-			enqueue(t, j, j.queues[0].Name, 3, MaxRetry(0))
-			if err := w.Run(t.Context()); !errors.Is(err, ErrNotGated) {
-				t.Errorf("Run = %v, want ErrNotGated", err)
-			}
-			if s := status(t, j, j.queues[0].Name); s.Waiting+s.Active != 3 || s.Failed+s.Retrying != 0 {
-				t.Errorf("a refusal has cost jobs or attempts: %+v", s)
-			}
-		})
+		for limited, declared := range map[string]Rate{"declared": {Max: 1, Per: time.Second}, "set before": {}, "set while it runs": {}, "no limit": {}} {
+			t.Run(name+", "+limited, func(t *testing.T) {
+				t.Parallel()
+				q := Queue{Name: fresh("canary"), Rate: declared}
+				j := newJobs(t, rdb, nil, q)
+				w := newWorker(t, j, nil)
+				w.expose = expose
+				Handle(w, func(context.Context, note) error { t.Error("a job ran past the gate"); return nil })
+				set := func() {
+					if err := j.SetLimits(t.Context(), q.Name, Limits{Rate: Rate{Max: 1, Per: time.Second}}); err != nil {
+						t.Error(err)
+					}
+					enqueue(t, j, q.Name, 3, MaxRetry(0))
+				}
+				var group sync.WaitGroup
+				defer group.Wait()
+				switch limited {
+				case "set while it runs":
+					group.Go(func() { sleep(t.Context(), time.Second); set() })
+				case "set before":
+					set()
+				default:
+					enqueue(t, j, q.Name, 3, MaxRetry(0))
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+				defer cancel()
+				if err := w.Run(ctx); !errors.Is(err, ErrNotGated) {
+					t.Errorf("Run = %v, want ErrNotGated", err)
+				}
+				if limited == "set while it runs" {
+					return // an unknown shape is refused before the jobs are there
+				}
+				if s := status(t, j, q.Name); s.Waiting+s.Active != 3 || s.Failed+s.Retrying != 0 {
+					t.Errorf("a refusal has cost jobs or attempts: %+v", s)
+				}
+			})
+		}
 	}
 }
 

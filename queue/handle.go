@@ -63,12 +63,24 @@ func (w *Worker) process(f *fetcher) asynq.HandlerFunc {
 			<-ctx.Done() // asynq shuts down and puts it back, with no attempt counted
 			return context.Cause(ctx)
 		}
-		t := f.begin(id)
+		t, late := f.begin(id)
+		if late {
+			w.jobs.background("late start", errLateStart, "queue", f.queue.Name)
+		}
+		if t == nil {
+			return errLateStart
+		}
 		defer f.end(t)
+		if late {
+			return errLateStart
+		}
+		if task.Type() == kindUnreadable {
+			return fmt.Errorf("%w: %w", errUnreadable, asynq.SkipRetry)
+		}
 		h, ok := w.handlers[task.Type()]
 		if !ok {
 			w.jobs.log.Warn("queue: no handler for this kind of job, it is tried again later", "queue", f.queue.Name, "kind", clip(task.Type()))
-			f.returnJob(id, unknownDelay)
+			f.returnJob(t, unknownDelay)
 			w.jobs.meters.runs.Of(f.queue.Name, "unknown").Begin().End(ctx, metrics.Requeued)
 			return fmt.Errorf("queue: this worker has no handler for kind %q", clip(task.Type()))
 		}
@@ -77,7 +89,7 @@ func (w *Worker) process(f *fetcher) asynq.HandlerFunc {
 			w.jobs.background("headers", err, "queue", f.queue.Name)
 		}
 		if wait := w.awaits(ctx, f.queue.Name, id, h.consistency, tokens); wait > 0 {
-			f.returnJob(id, wait)
+			f.returnJob(t, wait)
 			w.jobs.meters.runs.Of(f.queue.Name, task.Type()).Begin().End(ctx, metrics.Requeued)
 			return errAwaits
 		}
@@ -99,7 +111,7 @@ func (w *Worker) process(f *fetcher) asynq.HandlerFunc {
 		case err == nil:
 			outcome = metrics.Done
 		case w.hard.Err() != nil:
-			f.returnJob(id, 0)
+			f.returnJob(t, 0)
 			outcome = metrics.Requeued
 		}
 		w.runs.add(f.queue.Name, outcome.String(), measured.End(ctx, outcome))

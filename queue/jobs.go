@@ -89,7 +89,7 @@ type Jobs struct {
 	source  scaleaware.Source
 	scalers []*scaler
 	crons   []*periodic
-	// announced are the queues that asynq's tools know of.
+	// announced says when asynq's tools were last told of a queue.
 	announced sync.Map
 }
 

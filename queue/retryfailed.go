@@ -80,7 +80,7 @@ func (j *Jobs) RetryFailed(ctx context.Context, queue string, which *RetryFailed
 	}
 	begins := ""
 	if w.Kind != "" {
-		begins = string(append([]byte{1<<3 | 2}, varint(uint64(len(w.Kind)))...)) + w.Kind
+		begins = string(appendText(nil, 1, w.Kind))
 	}
 	began, moved, passed := time.Now(), 0, int64(0)
 	for left > 0 && (w.Most == 0 || moved < w.Most) {

@@ -69,6 +69,9 @@ func (j *Jobs) readScale(ctx context.Context, s *scaler) (ScaleInputs, scaleMemo
 		defer cancel()
 		if in.Bottleneck, err = s.opts.Bottleneck(ask); err != nil {
 			in.Bottleneck = "unknown"
+			if ctx.Err() != nil {
+				return in, m, ctx.Err() // the process ends, or does not lead any more
+			}
 			j.background("autoscale", fmt.Errorf("queue: ScaleOptions.Bottleneck of %q, nothing is scaled up: %w", q.Name, err), "queue", q.Name)
 		}
 		in.Bottleneck = clip(in.Bottleneck)

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -30,10 +31,46 @@ func (w *Worker) newServer(f *fetcher) *asynq.Server {
 		Logger:                   asynqLogger{w.jobs.log.With("queue", f.queue.Name)},
 		LogLevel:                 asynq.WarnLevel,
 	}
-	if delay := w.opts.RetryDelay; delay != nil {
-		cfg.RetryDelayFunc = func(n int, err error, _ *asynq.Task) time.Duration { return delay(n, err) }
+	delay := asynq.DefaultRetryDelayFunc
+	if own := w.opts.RetryDelay; own != nil {
+		delay = func(n int, err error, _ *asynq.Task) time.Duration { return own(n, err) }
 	}
+	cfg.RetryDelayFunc = recoveredDelay(delay)
+	cfg.ErrorHandler = asynq.ErrorHandlerFunc(func(ctx context.Context, task *asynq.Task, err error) { f.noteRetry(ctx, task, err, delay) })
 	return asynq.NewServerFromRedisClient(w.expose(f), cfg)
+}
+
+// noteRetry notes when a job is to be tried again, which asynq stores to the second, rounded down.
+func (f *fetcher) noteRetry(ctx context.Context, task *asynq.Task, err error, delay asynq.RetryDelayFunc) {
+	id, _ := asynq.GetTaskID(ctx)
+	n, _ := asynq.GetRetryCount(ctx)
+	most, _ := asynq.GetMaxRetry(ctx)
+	if n >= most || errors.Is(err, asynq.SkipRetry) || errors.Is(err, asynq.RevokeTask) {
+		return
+	}
+	f.mu.Lock()
+	t := f.tickets[id]
+	wanted := t != nil && t.back == nil
+	f.mu.Unlock()
+	if !wanted {
+		return
+	}
+	again := time.Now().Add(delay(n, err, task))
+	f.mu.Lock()
+	t.again = again
+	f.mu.Unlock()
+}
+
+// recoveredDelay is what asynq is told of a delay. Only that of its recoverer counts, for a job that no worker has: for the others
+// noteRetry has asked already, and it is not asked twice.
+func recoveredDelay(delay asynq.RetryDelayFunc) asynq.RetryDelayFunc {
+	return func(n int, err error, task *asynq.Task) time.Duration {
+		if !errors.Is(err, asynq.ErrLeaseExpired) {
+			return 0
+		}
+		at := time.Now().Add(delay(n, err, task))
+		return time.Until(at.Truncate(time.Second).Add(time.Second)) // asynq leaves out the fraction
+	}
 }
 
 // drain ends the servers without losing a job.

@@ -98,7 +98,7 @@ func (j *Jobs) storeBatch(ctx context.Context, queue string, sealed []*envelope,
 			seconds = fmt.Sprint(int64(max(time.Second, s.lockFor) / time.Second))
 		}
 		if s.due.After(time.Now()) {
-			due = score(s.due.Add(time.Millisecond - 1)) // never early: up to the next millisecond
+			due = neverEarly(s.due)
 		}
 		args = append(args, s.id, s.msg, s.attempt, s.lock, seconds, due)
 		replicas = max(replicas, sealed[i].Confirm)
@@ -185,15 +185,18 @@ func lost(err error) error {
 	return fmt.Errorf("queue: not known whether replicas have the jobs: %v", err)
 }
 
-// announce makes a queue known to asynq's tools, once a process. A Redis that has lost its data is told by those that start.
+// reannounce is how often a process that stores jobs makes their queues known again, for a Redis that has lost its data.
+const reannounce = 2 * time.Second
+
+// announce makes a queue known to asynq's tools, unless that was done lately. Workers announce theirs, too.
 func (j *Jobs) announce(ctx context.Context, queue string) error {
-	if _, done := j.announced.Load(queue); done {
+	if last, ok := j.announced.Load(queue); ok && time.Since(last.(time.Time)) < reannounce {
 		return nil
 	}
 	if err := j.rdb.SAdd(ctx, allQueues, queue).Err(); err != nil {
 		return err
 	}
-	j.announced.Store(queue, true)
+	j.announced.Store(queue, time.Now())
 	return nil
 }
 

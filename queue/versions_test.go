@@ -54,26 +54,33 @@ func NewTaskWithHeaders(typename string, payload []byte, _ map[string]string, op
 					change(t, filepath.Join(source, "internal/rdb/rdb.go"), c.old, c.new)
 				}
 			})
-			answer, err := exec.Command(program, single.Get(t).Addrs()[0], fresh("version")).Output()
-			if err != nil {
-				t.Fatalf("%v: %s", err, stderr(err))
-			}
-			var got struct {
-				Ran     int64
-				Refused bool
-				Why     string
-			}
-			if err := json.Unmarshal(answer, &got); err != nil {
-				t.Fatal(err)
-			}
-			t.Logf("%d jobs ran; %s", got.Ran, got.Why)
-			switch {
-			case c.refused == "" && (got.Ran != 2 || got.Why != ""):
-				t.Errorf("%d jobs ran, want the 2 of the limit; %s", got.Ran, got.Why)
-			case c.refused != "" && (got.Ran != 0 || !got.Refused || !strings.Contains(got.Why, c.refused)):
-				t.Errorf("%d jobs ran, refused %v: %s; want none, and a reason with %q", got.Ran, got.Refused, got.Why, c.refused)
+			for _, limit := range [][]string{nil, {"set"}} { // declared, or at run time
+				try(t, program, limit, c.refused)
 			}
 		})
+	}
+}
+
+func try(t *testing.T, program string, limit []string, refused string) {
+	t.Helper()
+	answer, err := exec.Command(program, append([]string{single.Get(t).Addrs()[0], fresh("version")}, limit...)...).Output()
+	if err != nil {
+		t.Fatalf("%v: %s", err, stderr(err))
+	}
+	var got struct {
+		Ran     int64
+		Refused bool
+		Why     string
+	}
+	if err := json.Unmarshal(answer, &got); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d jobs ran; %s", got.Ran, got.Why)
+	switch {
+	case refused == "" && (got.Ran != 2 || got.Why != ""):
+		t.Errorf("%d jobs ran, want the 2 of the limit; %s", got.Ran, got.Why)
+	case refused != "" && (got.Ran != 0 || !got.Refused || !strings.Contains(got.Why, refused)):
+		t.Errorf("%d jobs ran, refused %v: %s; want none, and a reason with %q", got.Ran, got.Refused, got.Why, refused)
 	}
 }
 

@@ -137,7 +137,7 @@ func (w *Worker) Writing() int {
 
 // Run works until ctx ends, then drains: it fetches no more, waits DrainTimeout for running jobs, cancels their
 // contexts with ErrShutdown, and puts back what is not done, with no attempt counted. It returns nil then. While Redis
-// cannot be reached it waits for it. It returns ErrEvicting or ErrNotGated when jobs could be lost or limits broken.
+// cannot be reached it waits for it. It returns ErrEvicting or ErrNotGated when jobs could be lost, limits broken or ends not recorded.
 // A Worker runs once.
 func (w *Worker) Run(ctx context.Context) error {
 	if w.started.Swap(true) {
@@ -219,7 +219,7 @@ func (w *Worker) awaitRedis(ctx context.Context) error {
 	}
 }
 
-// canary refuses a worker whose limited queues asynq fetches from past us.
+// canary refuses a worker whose queues asynq fetches from past us.
 func (w *Worker) canary(ctx context.Context, fetchers []*fetcher, fail func(error)) {
 	const within = 5 * time.Second
 	if !sleep(ctx, within) {

@@ -1,5 +1,6 @@
 // Command gated runs a worker on a limited queue with twenty jobs, with the asynq that it was compiled with, and prints what came of
-// it: how many jobs have run, and why the worker would not go on. TestAsynqVersions compiles it with several.
+// it: how many jobs have run, and why the worker would not go on. With a third argument the limit is not declared but set at run
+// time. TestAsynqVersions compiles it with several.
 package main
 
 import (
@@ -25,7 +26,7 @@ type outcome struct {
 }
 
 func main() {
-	out, err := run(os.Args[1], os.Args[2])
+	out, err := run(os.Args[1], os.Args[2], len(os.Args) == 3)
 	if err == nil {
 		err = json.NewEncoder(os.Stdout).Encode(out)
 	}
@@ -35,12 +36,22 @@ func main() {
 	}
 }
 
-func run(addr, name string) (out outcome, err error) {
+func run(addr, name string, declared bool) (out outcome, err error) {
 	rdb := redisclient.New(redisclient.Options(addr))
 	defer rdb.Close()
-	j, err := queue.New(rdb, []queue.Queue{{Name: name, Rate: queue.Rate{Max: 2, Per: time.Minute}}}, nil)
+	q := queue.Queue{Name: name}
+	limit := queue.Rate{Max: 2, Per: time.Minute}
+	if declared {
+		q.Rate = limit
+	}
+	j, err := queue.New(rdb, []queue.Queue{q}, nil)
 	if err != nil {
 		return out, err
+	}
+	if !declared {
+		if err := j.SetLimits(context.Background(), name, queue.Limits{Rate: limit}); err != nil {
+			return out, err
+		}
 	}
 	for n := range 20 {
 		if _, err := j.Enqueue(context.Background(), job{n}); err != nil {

@@ -1,0 +1,64 @@
+package queue
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/hibiken/asynq"
+
+	"github.com/scaleaware/scaleaware/internal/rediscluster"
+)
+
+// A Redis that has lost its data is told of the queues again, by workers and by those who store jobs, so that asynq's tools see them.
+func TestQueuesAreAnnouncedAgain(t *testing.T) {
+	t.Parallel()
+	server, err := rediscluster.Start(t.Context(), &rediscluster.Options{Nodes: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	node := server.Nodes()[0]
+	rdb := client(t, server.Addrs())
+	worked, stored := fresh("worked"), fresh("stored")
+	j := newJobs(t, rdb, nil, Queue{Name: worked}, Queue{Name: stored})
+	enqueue(t, j, worked, 1)
+	enqueue(t, j, stored, 1)
+	w := newWorker(t, j, &WorkerOptions{Queues: []string{worked}})
+	Handle(w, func(context.Context, note) error { return nil })
+	start(t, w)
+	inspector := asynq.NewInspectorFromRedisClient(rdb)
+	for _, what := range []struct {
+		what string
+		lose func()
+	}{
+		{"FLUSHALL", func() {
+			if err := rdb.FlushAll(t.Context()).Err(); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"a restart without data", func() {
+			node.Kill()
+			if err := node.Start(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}},
+	} {
+		eventually(t, 5*time.Second, "the worker's queue is known before "+what.what, func() bool {
+			known, err := inspector.Queues()
+			return err == nil && slices.Contains(known, worked)
+		})
+		what.lose()
+		eventually(t, 8*time.Second, "both queues are known after "+what.what, func() bool {
+			if _, err := j.Enqueue(t.Context(), note{}, On(stored)); err != nil {
+				t.Log(err)
+			}
+			known, err := inspector.Queues()
+			return err == nil && slices.Contains(known, worked) && slices.Contains(known, stored)
+		})
+		if s, err := inspector.GetQueueInfo(stored); err != nil || s.Pending == 0 {
+			t.Errorf("asynq's tools see %+v, %v", s, err)
+		}
+	}
+}
