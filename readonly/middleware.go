@@ -14,24 +14,33 @@ import (
 
 // Middleware refuses requests that write while the mode is on: Options.Status, Retry-After, application/problem+json. Unknown
 // methods write, and so do upgrades to WebSocket. It is politeness; AllowWrite is the fence.
-func (s *Switch) Middleware(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if reads(r.Method) {
-			if !s.open() && disguised(r) {
-				s.admit(next, w, r)
-				return
-			}
-			next.ServeHTTP(w, r)
-			return
-		}
-		n, err := s.enter(r.Context())
-		if err != nil {
-			s.refuseUnlessExempt(next, w, r, err)
-			return
-		}
-		defer n.Add(-1)
-		next.ServeHTTP(w, r)
-	})
+func (s *Switch) Middleware(next http.Handler) http.Handler { return &gate{s, next} }
+
+// gate is a handler behind a switch.
+type gate struct {
+	*Switch
+	next http.Handler
+}
+
+func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	switch {
+	case r.Method != http.MethodGet && !reads(r.Method):
+		g.write(w, r)
+	case !g.open() && disguised(r):
+		g.admit(g.next, w, r)
+	default:
+		g.next.ServeHTTP(w, r)
+	}
+}
+
+func (g *gate) write(w http.ResponseWriter, r *http.Request) {
+	n, err := g.enter(r.Context())
+	if err != nil {
+		g.refuseUnlessExempt(g.next, w, r, err)
+		return
+	}
+	defer n.Add(-1)
+	g.next.ServeHTTP(w, r)
 }
 
 // admit lets a connection that is to be upgraded pass or not. It is not counted, because it may live for days: what comes
