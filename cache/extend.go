@@ -230,7 +230,7 @@ func (s *Store) oneByOne(ctx context.Context, script *redis.Script, keys []strin
 	_, _ = pipe.Exec(ctx) // each command has its own error
 	var errs []error
 	for i, cmd := range commands {
-		if redis.HasErrorPrefix(cmd.Err(), "NOSCRIPT") {
+		if redis.HasErrorPrefix(cmd.Err(), "NOSCRIPT") || redirected(cmd.Err()) {
 			cmd = script.Run(ctx, s.rdb, []string{keys[i]}, args...)
 		}
 		switch n, err := cmd.Int64(); {

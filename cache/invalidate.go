@@ -97,7 +97,7 @@ func (s *Store) unlink(ctx context.Context, groups []together) (removed int64, e
 	var errs []error
 	for i, cmd := range commands {
 		n, err := cmd.Result()
-		if err != nil && len(groups[i].keys) > 1 { // half of the slot may have moved
+		if err != nil && (len(groups[i].keys) > 1 || redirected(err)) { // half of the slot may have moved
 			n, err = s.unlinkEach(ctx, groups[i].keys)
 		}
 		if err != nil {
@@ -116,14 +116,22 @@ func (s *Store) unlinkEach(ctx context.Context, keys []string) (removed int64, e
 	}
 	commands, _ := pipe.Exec(ctx) // each command has its own error
 	var errs []error
-	for _, cmd := range commands {
+	for i, cmd := range commands {
 		n, err := cmd.(*redis.IntCmd).Result()
+		if redirected(err) {
+			n, err = s.rdb.Unlink(ctx, keys[i]).Result()
+		}
 		if err != nil {
 			errs = append(errs, err)
 		}
 		removed += n
 	}
 	return removed, firstOf(errs)
+}
+
+// redirected says that a slot moved more often than a pipeline follows.
+func redirected(err error) bool {
+	return redis.HasErrorPrefix(err, "MOVED") || redis.HasErrorPrefix(err, "ASK")
 }
 
 // together are keys of one slot and one view.
