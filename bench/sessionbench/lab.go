@@ -52,6 +52,8 @@ const (
 	untouched = "untouched"
 	readOne   = "read one value of 11"
 	writeOne  = "write one value of 11"
+	// readByHandle is readOne by session.From, which decodes no other value.
+	readByHandle = "read one value of 11 by session.From"
 )
 
 var actions = []string{untouched, readOne, writeOne}
@@ -113,6 +115,10 @@ func (i implementation) visitor(action string) (func(context.Context) error, err
 		switch action {
 		case readOne:
 			if got := i.sm.GetString(r.Context(), "user"); got != "ada" {
+				fail = fmt.Errorf("%s: user is %q", i.name, got)
+			}
+		case readByHandle:
+			if got := session.From(r.Context()).String("user"); got != "ada" {
 				fail = fmt.Errorf("%s: user is %q", i.name, got)
 			}
 		case writeOne:

@@ -38,18 +38,26 @@ func (l *lab) requests(ctx context.Context) (rows []report.Row, err error) {
 				rows = append(rows, row)
 			}
 			if action == readOne {
-				floor := results[len(results)-1]
-				rows = append(rows, report.Row{
-					What: described(action, idle) + ": the command alone, by the same client", Goal: "ours ≤ 5 µs more, ≤ 12 allocs more", Peer: figures(floor), Ours: figures(results[0]),
-					Ratio: report.Ratio(pairs.Ratio(results[0], floor)),
-					Met:   report.All(report.MedianAtMost(added(results[0], floor), 5000), report.AtMost(results[0].Allocs-floor.Allocs, 12.1)),
-				})
+				rows = append(rows, byHandle(results, idle)...)
 			}
 		}
 	}
 	return rows, nil
 }
 
+// byHandle are the rows of a read by session.From. results are those of compare.
+func byHandle(results []pairs.Result, idle time.Duration) []report.Row {
+	peer, ours, floor := results[1], results[3], results[4]
+	ratio, what := pairs.Ratio(ours, peer), described(readByHandle, idle)
+	return []report.Row{{
+		What: what + ", peer " + peer.Name, Goal: "≤ 0.60 ×", Peer: figures(peer), Ours: figures(ours), Ratio: report.Ratio(ratio), Met: report.MedianAtMost(ratio, .6),
+	}, {
+		What: what + ", beside the command alone", Goal: "≤ 5 µs more, ≤ 12 allocs more", Peer: figures(floor), Ours: figures(ours), Ratio: report.Ratio(pairs.Ratio(ours, floor)),
+		Met: report.All(report.MedianAtMost(added(ours, floor), 5000), report.AtMost(ours.Allocs-floor.Allocs, 12.1)),
+	}}
+}
+
+// compare measures ours and its peers, in their order; for a read also ours by session.From, and the command that it sends.
 func (l *lab) compare(ctx context.Context, action string, idle time.Duration) ([]pairs.Result, error) {
 	if err := l.open(ctx); err != nil {
 		return nil, err
@@ -67,7 +75,11 @@ func (l *lab) compare(ctx context.Context, action string, idle time.Duration) ([
 		contenders = append(contenders, pairs.Contender{Name: i.name, Op: op})
 	}
 	if action == readOne {
-		contenders = append(contenders, pairs.Contender{Name: "the command alone", Op: all[0].command(idle)})
+		op, err := all[0].visitor(readByHandle)
+		if err != nil {
+			return nil, err
+		}
+		contenders = append(contenders, pairs.Contender{Name: "session.From", Op: op}, pairs.Contender{Name: "the command alone", Op: all[0].command(idle)})
 	}
 	return l.run(ctx, contenders...)
 }
