@@ -32,6 +32,17 @@ func (s *slowScripts) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	}
 }
 
+// stored is what the store has of a browser's session.
+func stored(t *testing.T, a *app, b *browser) (s *Store, token string, was loaded) {
+	t.Helper()
+	s, token = a.store.(*Store), b.cookie(a)
+	was, err := s.find(t.Context(), token)
+	if err != nil || !was.found {
+		t.Fatal(err)
+	}
+	return s, token, was
+}
+
 // However many requests of a session end at once, they are stored with few commands, so that none waits for all the others.
 func TestParallelWritersShareCommands(t *testing.T) {
 	onEach(t, func(t *testing.T, rdb redis.UniversalClient) {
@@ -76,12 +87,7 @@ func TestWriterWithoutTimeHoldsNobodyUp(t *testing.T) {
 	a := serve(t, manager(t, rdb, Options{}))
 	b := newBrowser(t)
 	b.want(a, "login?as=ada", "welcome")
-	s := a.store.(*Store)
-	token := b.cookie(a)
-	was, err := s.find(t.Context(), token)
-	if err != nil || !was.found {
-		t.Fatal(err)
-	}
+	s, token, was := stored(t, a, b)
 	deadline, values, err := s.codec.Decode(was.value)
 	if err != nil {
 		t.Fatal(err)
@@ -102,13 +108,16 @@ func TestWriterWithoutTimeHoldsNobodyUp(t *testing.T) {
 		return s.CommitCtx(withLoaded(ctx, &base), token, mine, deadline)
 	}
 	var all sync.WaitGroup
-	inTime := func(key string, limit time.Duration) {
+	inTime := func(key string, limit time.Duration) (ended chan struct{}) {
+		ended = make(chan struct{})
 		all.Go(func() {
+			defer close(ended)
 			begun := time.Now()
 			if err := write(key, limit); !errors.Is(err, ErrUnavailable) || time.Since(begun) > limit+2*time.Second {
 				t.Errorf("%s: %v after %v", key, err, time.Since(begun))
 			}
 		})
+		return ended
 	}
 	inTime("first", 500*time.Millisecond) // it stores, and hangs
 	<-held
@@ -132,8 +141,7 @@ func TestWriterWithoutTimeHoldsNobodyUp(t *testing.T) {
 	}
 	<-held // the second, when the first has given up
 	<-held // one of the patient, when the second has
-	inTime("hasty", 50*time.Millisecond)
-	time.Sleep(100 * time.Millisecond)
+	<-inTime("hasty", 50*time.Millisecond)
 	close(release)
 	all.Wait()
 	for key, want := range map[string]string{"patient": "v", "another": "v", "waits": "", "hasty": ""} {
@@ -152,12 +160,7 @@ func TestPanicHoldsNobodyUp(t *testing.T) {
 	a := serve(t, manager(t, rdb, Options{}))
 	b := newBrowser(t)
 	b.want(a, "login?as=ada", "welcome")
-	s := a.store.(*Store)
-	token := b.cookie(a)
-	was, err := s.find(t.Context(), token)
-	if err != nil || !was.found {
-		t.Fatal(err)
-	}
+	s, token, was := stored(t, a, b)
 	rdb.AddHook(&slowScripts{hold: func(context.Context) error {
 		once.Do(func() { close(entered); <-release; panic("a hook") })
 		return nil
