@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 	"time"
 
@@ -71,19 +72,24 @@ func (j *Jobs) store(ctx context.Context, sealed []*envelope, infos []Info, trie
 			batches[e.Queue] = append(batches[e.Queue], i)
 		}
 	}
+	in := func(queue string, all []int) {
+		for len(all) > 0 {
+			n, bytes := 0, 0
+			for n < len(all) && n < storeBatch && (n == 0 || bytes+len(encoded[all[n]].msg) <= storeBytes) {
+				bytes += len(encoded[all[n]].msg)
+				n++
+			}
+			j.storeBatch(ctx, queue, sealed, encoded, all[:n], infos, tries)
+			all = all[n:]
+		}
+	}
 	var wg sync.WaitGroup
 	for queue, all := range batches {
-		wg.Go(func() {
-			for len(all) > 0 {
-				n, bytes := 0, 0
-				for n < len(all) && n < storeBatch && (n == 0 || bytes+len(encoded[all[n]].msg) <= storeBytes) {
-					bytes += len(encoded[all[n]].msg)
-					n++
-				}
-				j.storeBatch(ctx, queue, sealed, encoded, all[:n], infos, tries)
-				all = all[n:]
-			}
-		})
+		if len(batches) == 1 {
+			in(queue, all)
+			return
+		}
+		wg.Go(func() { in(queue, all) })
 	}
 	wg.Wait()
 }
@@ -95,7 +101,7 @@ func (j *Jobs) storeBatch(ctx context.Context, queue string, sealed []*envelope,
 		s := encoded[i]
 		seconds, due := "", ""
 		if s.lock != "" {
-			seconds = fmt.Sprint(int64(max(time.Second, s.lockFor) / time.Second))
+			seconds = strconv.FormatInt(int64(max(time.Second, s.lockFor)/time.Second), 10)
 		}
 		if s.due.After(time.Now()) {
 			due = neverEarly(s.due)
