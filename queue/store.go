@@ -22,7 +22,7 @@ const (
 )
 
 // storeScript stores jobs, under one rule: what is there already stays as it is. A job that this very call has stored
-// before, whose answer was lost, is told by its attempt.
+// before, whose answer was lost, is told by its attempt, which its message has in it; that is its ID, if nobody else can have it.
 //
 // KEYS: pending, scheduled, closed; ARGV: task key prefix, now in ns, then by job: id, message, attempt, unique lock or "",
 // its seconds, due in s or ""
@@ -62,12 +62,17 @@ return replies`)
 func (j *Jobs) store(ctx context.Context, sealed []*envelope, infos []Info, tries int) {
 	batches := map[string][]int{} // by queue
 	encoded := make([]stored, len(sealed))
-	attempt := uuid.NewString()
+	attempt := ""
 	for i, e := range sealed {
 		if e == nil {
 			continue
 		}
-		e.header(headerAttempt, attempt)
+		if !e.drawn {
+			if attempt == "" {
+				attempt = uuid.NewString()
+			}
+			e.header(headerAttempt, attempt)
+		}
 		if encoded[i], infos[i].Err = j.encoder.encode(e); infos[i].Err == nil {
 			batches[e.Queue] = append(batches[e.Queue], i)
 		}
