@@ -74,18 +74,13 @@ func expect(b *testing.B, rdb redis.UniversalClient, q string) (*atomic.Int64, c
 	if err != nil {
 		b.Fatal(err)
 	}
-	var wg sync.WaitGroup
-	for p := range 8 {
-		wg.Go(func() {
-			for i := p; i < b.N; i += 8 {
-				if _, err := j.Enqueue(b.Context(), note{N: i}); err != nil {
-					b.Error(err)
-					return
-				}
-			}
-		})
+	jobs := make([]Job, b.N)
+	for i := range jobs {
+		jobs[i] = note{N: i}
 	}
-	wg.Wait()
+	if _, err := j.EnqueueMany(b.Context(), jobs); err != nil {
+		b.Fatal(err)
+	}
 	left := new(atomic.Int64)
 	left.Store(int64(b.N))
 	return left, make(chan struct{})

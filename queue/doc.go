@@ -12,8 +12,8 @@
 //     that. The job of a dead worker is back at the head of its queue within about 20 seconds, with no attempt counted, and
 //     that worker, should it live after all, cannot end it any more. One that takes its workers down for the fourth time
 //     has failed.
-//   - A delayed job never starts before its time by Redis's clock. A periodic one is enqueued once for the fleet.
-//   - Failed jobs are kept until somebody takes them away.
+//   - A delayed job, or one that is tried again, never starts before its time by Redis's clock. A periodic one is enqueued once for the fleet.
+//   - Failed jobs are kept until somebody takes them away. So is what asynq cannot read: it has failed at once.
 //   - EnqueueTx's job exists if and only if the transaction commits, and its handler's reads see what that wrote.
 //   - Shutdown puts back what is not done, at the head of the queue and with no attempt counted. So does a worker that
 //     does not know a kind of job, for a later try.

@@ -74,7 +74,7 @@ const (
 
 // store encodes a job as asynq does.
 func (e *envelope) store() (stored, error) {
-	s := stored{id: e.ID, attempt: e.Headers[headerAttempt], due: e.At}
+	s := stored{id: e.ID, attempt: e.attempt(), due: e.At}
 	for name, value := range e.Headers {
 		if !utf8.ValidString(value) {
 			return s, fmt.Errorf("queue: encode job %q: header %q is not UTF-8", e.Kind, name)
@@ -135,7 +135,7 @@ func (s *stored) see(keys []string, args []any) {
 
 // ask has asynq encode a job.
 func (n *encoder) ask(e *envelope) (stored, error) {
-	s := stored{id: e.ID, attempt: e.Headers[headerAttempt], due: e.At}
+	s := stored{id: e.ID, attempt: e.attempt(), due: e.At}
 	task := asynq.NewTaskWithHeaders(e.Kind, e.Payload, e.Headers)
 	ctx := context.WithValue(context.Background(), onlookerKey{}, &s)
 	if _, err := n.client.EnqueueContext(ctx, task, e.asynqOptions()...); err != nil {

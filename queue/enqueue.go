@@ -96,7 +96,7 @@ func (j *Jobs) prepare(ctx context.Context, job Job, opts []Option) (*envelope, 
 		if err != nil {
 			return nil, q, fmt.Errorf("queue: make an ID: %w", err)
 		}
-		e.ID = id.String()
+		e.ID, e.drawn = id.String(), true
 	}
 	return e, q, nil
 }

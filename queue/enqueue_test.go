@@ -137,3 +137,27 @@ func TestConfirm(t *testing.T) {
 		t.Errorf("nine replicas: %v", err)
 	}
 }
+
+// A job with a drawn ID that is stored once more, because the first answer was lost, is found to be there; for anybody else its ID is taken.
+func TestDrawnIDIsKnownAgain(t *testing.T) {
+	t.Parallel()
+	q := fresh("drawn")
+	j := newJobs(t, client(t, single.Get(t).Addrs()), nil, Queue{Name: q})
+	e, _, err := j.prepare(t.Context(), note{N: 1}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		infos := make([]Info, 1)
+		j.store(t.Context(), []*envelope{e}, infos, 1)
+		if infos[0].Err != nil {
+			t.Error(infos[0].Err)
+		}
+	}
+	if _, err := j.Enqueue(t.Context(), note{N: 1}, ID(e.ID)); !errors.Is(err, ErrExists) {
+		t.Errorf("another job with its ID: %v", err)
+	}
+	if s := status(t, j, q); s.Waiting != 1 {
+		t.Errorf("%d jobs are stored, want 1", s.Waiting)
+	}
+}

@@ -14,7 +14,8 @@ const (
 	headerPrefix = "scaleaware-"
 	// headerTokens carries the positions that the job's reads must have reached.
 	headerTokens = headerPrefix + "tokens"
-	// headerAttempt is random for each call of Enqueue: it tells our own, already stored copy from another's job.
+	// headerAttempt is random for each call that stores a job whose ID it was given: it tells our own, already stored copy from
+	// another's job.
 	headerAttempt = headerPrefix + "attempt"
 
 	maxPayload = 1 << 20
@@ -26,6 +27,8 @@ type envelope struct {
 	settings
 	Kind    string
 	Payload []byte
+
+	drawn bool // its ID was, by the call that stores it
 }
 
 // Codec turns jobs into bytes and back.
@@ -77,6 +80,14 @@ func (e *envelope) header(name, value string) {
 		e.Headers = make(map[string]string, 2)
 	}
 	e.Headers[name] = value
+}
+
+// attempt is what the job's message has in it and no other one of the same ID.
+func (e *envelope) attempt() string {
+	if e.drawn {
+		return e.ID
+	}
+	return e.Headers[headerAttempt]
 }
 
 // raise adds tokens to those that the envelope carries. They were asked for after those, so they settle unknown ones.

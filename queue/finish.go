@@ -16,14 +16,24 @@ const promptly = 5 * time.Second
 // errLateStart is no failure of the job: it goes back and runs with no attempt counted.
 var errLateStart = errors.New("queue: a job's handler was about to start so long after its fetch that the job may be another worker's, so it is given back")
 
-// begin notes that the handler of a fetched job starts. It must not when there is no ticket, as the job was given back, or when
-// it is late.
+// errStray is what asynq is told of a start that has no ticket: the job's end is not this one's to record.
+var errStray = errors.New("queue: a job's handler was about to start after its slot was given up, so it does not run here")
+
+// stray reports whether an end is one of those.
+func (x ending) stray() (is bool) {
+	if x.verb == "retry" || x.verb == "archive" {
+		fields(x.msg, func(field uint64, text string) bool { is = is || field == 7 && text == errStray.Error(); return true })
+	}
+	return is
+}
+
+// begin notes that the handler of a fetched job starts. It must not when there is no ticket, or when it is late.
 func (f *fetcher) begin(id string) (t *ticket, late bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	t = f.tickets[id]
 	if t == nil || t.running {
-		return nil, true
+		return nil, false
 	}
 	t.running = true
 	if late = time.Since(t.since) > promptly; late {
@@ -54,35 +64,21 @@ func (f *fetcher) forget(id string, t *ticket) {
 	if t == nil {
 		return
 	}
-	if t.running && !t.returned { // its time is up, and its handler runs on
-		if f.tickets[id] == t {
-			delete(f.tickets, id)
-			f.handed.Add(-1)
-		}
-		return
+	if !t.running || t.returned { // else its time is up, and its handler runs on
+		f.free(t)
 	}
-	f.drop(id, t)
+	f.remove(id, t)
 }
 
 // sweep drops the tickets of jobs that asynq will not end any more: it does nothing with one whose lease was over by the time
-// when it was to start or had returned. What did not run goes back, if it is still ours.
-func (f *fetcher) sweep(ctx context.Context, now time.Time) {
+// when it was to start or had returned. Such a job comes back by its lease, as that is not extended any more.
+func (f *fetcher) sweep(now time.Time) {
 	const patience = time.Minute
-	var back []ending
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	for id, t := range f.tickets {
-		if now.Sub(t.since) <= patience || t.ending || t.running && !t.returned {
-			continue
-		}
-		f.drop(id, t)
-		if !t.running || t.back != nil {
-			back = append(back, ending{verb: "back", id: id, owner: t.owner})
-		}
-	}
-	f.mu.Unlock()
-	for _, x := range back {
-		if _, err := f.ender.end(ctx, x); err != nil {
-			f.jobs.background("reap", err, "queue", f.queue.Name) // it comes back by its lease
+		if now.Sub(t.since) > patience && !t.ending && (!t.running || t.returned) {
+			f.drop(id, t)
 		}
 	}
 }
@@ -90,9 +86,18 @@ func (f *fetcher) sweep(ctx context.Context, now time.Time) {
 // drop forgets a ticket. The caller holds f.mu.
 func (f *fetcher) drop(id string, t *ticket) {
 	f.free(t)
-	if f.tickets[id] == t {
-		delete(f.tickets, id)
-		f.handed.Add(-1)
+	f.remove(id, t)
+}
+
+func (f *fetcher) remove(id string, t *ticket) {
+	if f.tickets[id] != t {
+		return
+	}
+	delete(f.tickets, id)
+	f.handed.Add(-1)
+	select {
+	case f.ended <- struct{}{}:
+	default:
 	}
 }
 
@@ -114,6 +119,9 @@ func (f *fetcher) returnJob(t *ticket, delay time.Duration) {
 // (since v0.25), so the job would run again; here the recording is repeated until the job's lease is over.
 func (f *fetcher) finish(ctx context.Context, keys []string, args []any, call func() *redis.Cmd) *redis.Cmd {
 	x, known := endingOf(f.queue.Name, keys, args)
+	if x.stray() {
+		return recorded(ctx)
+	}
 	t := f.ending(x.id)
 	defer f.forget(x.id, t)
 	if !known { // of an asynq of another time: its own script, if it will have it
@@ -160,9 +168,7 @@ func (f *fetcher) insist(ctx context.Context, record func() (string, error)) *re
 			if reply == "NOT FOUND" && !doubtful { // else the lost answer was a success
 				f.jobs.background("late end", errLateEnd, "queue", f.queue.Name)
 			}
-			ok := redis.NewCmd(ctx)
-			ok.SetVal("OK")
-			return ok
+			return recorded(ctx)
 		case answered(err) && !passing(err):
 			return failed(ctx, err)
 		}
@@ -171,6 +177,13 @@ func (f *fetcher) insist(ctx context.Context, record func() (string, error)) *re
 			return failed(ctx, err)
 		}
 	}
+}
+
+// recorded is what asynq's scripts answer.
+func recorded(ctx context.Context) *redis.Cmd {
+	ok := redis.NewCmd(ctx)
+	ok.SetVal("OK")
+	return ok
 }
 
 // errLateEnd is no failure of the job: it ran, and somebody else runs it again or has ended it.

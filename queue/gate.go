@@ -40,11 +40,13 @@ type fetcher struct {
 	onStart func(queue, id string, stamp int64)
 
 	seen  atomic.Bool
-	pops  uint64 // this, empty and ready belong to asynq's one fetching goroutine
+	pops  uint64 // this, empty, away and ready belong to asynq's one fetching goroutine
 	empty time.Duration
+	away  time.Duration
 	ready []popped
 
-	handed  atomic.Int64 // jobs that asynq has, whose end is not recorded
+	handed  atomic.Int64  // jobs that asynq has, whose end is not recorded
+	ended   chan struct{} // one of them was ended
 	mu      sync.Mutex
 	tickets map[string]*ticket
 }
@@ -71,7 +73,7 @@ func newFetcher(j *Jobs, q Queue, index int, s *slots, most int, poll time.Durat
 	return &fetcher{
 		UniversalClient: j.rdb, jobs: j, queue: q, index: index, slots: s, most: most, pollTo: poll, id: uuid.NewString(),
 		closed: make(chan struct{}), fail: fail, ender: &ender{jobs: j, queue: q.Name},
-		tickets: make(map[string]*ticket),
+		tickets: make(map[string]*ticket), ended: make(chan struct{}, 1),
 	}
 }
 
@@ -145,51 +147,73 @@ const maxFetch = 64
 // popped is a job on its way to asynq.
 type popped struct{ id, msg string }
 
-// fetch answers asynq's dequeue with a message, or with "nothing there" after a wait. All waiting happens here,
-// where a stop ends it. Several jobs are fetched at once, as many as can start right away: asynq comes for the others
-// at once, too.
+// fetch answers asynq's dequeue with a message, or with "nothing there" after a wait. All waiting happens here, where a stop ends
+// it, as asynq would sleep on top. Several jobs are fetched at once, as many as can start right away: asynq comes for the others at
+// once, too.
 func (f *fetcher) fetch(ctx context.Context, keys []string, args []any) *redis.Cmd {
-	if f.stopped() {
-		return failed(ctx, redis.Nil)
+	for patience := time.Now().Add(maxWait); ; {
+		if f.stopped() {
+			return failed(ctx, redis.Nil)
+		}
+		if len(f.ready) > 0 {
+			return f.hand(ctx)
+		}
+		wait, wake := f.refill(ctx, keys, args)
+		if len(f.ready) > 0 {
+			continue
+		}
+		if time.Now().After(patience) { // the lease that asynq has in mind began with the call
+			return failed(ctx, redis.Nil)
+		}
+		f.until(wait, wake)
 	}
-	if len(f.ready) > 0 {
-		return f.hand(ctx)
-	}
+}
+
+// refill fetches jobs if any can start. Where there is none it says how long to wait, and what may end that sooner: clocks and Redis
+// are not hurried by a free slot.
+func (f *fetcher) refill(ctx context.Context, keys []string, args []any) (wait time.Duration, wake <-chan struct{}) {
 	if err := f.jobs.allow(ctx, f.queue); err != nil {
-		return f.nothing(ctx, maxWait)
+		return maxWait, nil
 	}
-	n := f.slots.take(f.index, min(maxFetch, f.most-int(f.handed.Load())))
+	room := f.most - int(f.handed.Load())
+	if room <= 0 {
+		return maxWait, f.ended
+	}
+	n := f.slots.take(f.index, min(maxFetch, room))
 	if n == 0 {
-		return f.until(ctx, maxWait, f.slots.wake[f.index])
+		return maxWait, f.slots.wake[f.index]
 	}
 	if err := f.jobs.allow(ctx, f.queue); err != nil { // asked again now that Writing counts it
 		f.slots.give(f.index, n)
-		return f.nothing(ctx, maxWait)
+		return maxWait, nil
 	}
 	reply, err := f.pop(ctx, keys, args, n)
 	f.slots.give(f.index, n-len(reply.jobs))
-	if err == nil && len(reply.jobs) > 0 {
+	if err != nil { // a lost connection is there again at once, a lost server is not to be stormed
+		f.jobs.background("fetch", err, "queue", f.queue.Name)
+		f.away = min(max(2*f.away, 20*time.Millisecond), time.Second)
+		return f.away, nil
+	}
+	f.away = 0
+	if len(reply.jobs) > 0 {
 		f.empty = 0
 		f.pops++
 		f.note(reply)
 		f.ready = f.putAside(ctx, reply.jobs)
-		if len(f.ready) == 0 {
-			return failed(ctx, redis.Nil)
-		}
-		return f.hand(ctx)
+		return 0, nil
 	}
 	switch {
-	case err != nil:
-		f.jobs.background("fetch", err, "queue", f.queue.Name)
-		return f.nothing(ctx, time.Second)
 	case reply.kind == "limited":
 		f.jobs.meters.limited.WithLabelValues(f.queue.Name).Inc()
-		return f.nothing(ctx, min(reply.wait, maxWait))
+		return min(reply.wait, maxWait), nil
 	case reply.kind == "paused":
-		return f.nothing(ctx, maxWait)
-	default: // empty, or as many run as may
+		return maxWait, nil
+	default: // empty, or as many run as may, of which ours may end
 		f.empty = min(max(2*f.empty, 5*time.Millisecond), f.pollTo)
-		return f.nothing(ctx, f.empty)
+		if reply.kind == "full" {
+			wake = f.ended
+		}
+		return f.empty, wake
 	}
 }
 
@@ -257,12 +281,7 @@ func (f *fetcher) unready() {
 	f.ready = nil
 }
 
-// nothing waits for the clock or for Redis, which a free slot does not change, and says that there is no job.
-func (f *fetcher) nothing(ctx context.Context, wait time.Duration) *redis.Cmd {
-	return f.until(ctx, wait, nil)
-}
-
-func (f *fetcher) until(ctx context.Context, wait time.Duration, wake <-chan struct{}) *redis.Cmd {
+func (f *fetcher) until(wait time.Duration, wake <-chan struct{}) {
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
@@ -270,7 +289,6 @@ func (f *fetcher) until(ctx context.Context, wait time.Duration, wake <-chan str
 	case <-wake:
 	case <-f.closed:
 	}
-	return failed(ctx, redis.Nil)
 }
 
 type popReply struct {

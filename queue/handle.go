@@ -57,6 +57,7 @@ func Handle[T Job](w *Worker, run func(ctx context.Context, job T) error) {
 // process runs what f has fetched.
 func (w *Worker) process(f *fetcher) asynq.HandlerFunc {
 	return func(ctx context.Context, task *asynq.Task) error {
+		makeRoom(0)
 		id, _ := asynq.GetTaskID(ctx)
 		if f.bypassed() {
 			f.fail(fmt.Errorf("%w: job %q of queue %q came past it", ErrNotGated, clip(id), f.queue.Name))
@@ -64,14 +65,13 @@ func (w *Worker) process(f *fetcher) asynq.HandlerFunc {
 			return context.Cause(ctx)
 		}
 		t, late := f.begin(id)
-		if late {
-			w.jobs.background("late start", errLateStart, "queue", f.queue.Name)
-		}
 		if t == nil {
-			return errLateStart
+			w.jobs.background("late start", errStray, "queue", f.queue.Name)
+			return errStray
 		}
 		defer f.end(t)
 		if late {
+			w.jobs.background("late start", errLateStart, "queue", f.queue.Name)
 			return errLateStart
 		}
 		if task.Type() == kindUnreadable {

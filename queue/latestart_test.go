@@ -39,7 +39,7 @@ func TestLateStartsAreGivenBack(t *testing.T) {
 	}
 	for name, before := range map[string]func(t *testing.T, f *fetcher){
 		"late":  func(_ *testing.T, f *fetcher) { age(f, 20*time.Second) },
-		"swept": func(t *testing.T, f *fetcher) { age(f, 2*time.Minute); f.sweep(t.Context(), time.Now()) },
+		"swept": func(_ *testing.T, f *fetcher) { age(f, 2*time.Minute); f.sweep(time.Now()) },
 		"another worker's by now": func(t *testing.T, f *fetcher) {
 			age(f, 20*time.Second)
 			for _, id := range rdb.LRange(t.Context(), asynqKey(f.queue.Name, "active"), 0, -1).Val() {
@@ -68,7 +68,7 @@ func TestLateStartsAreGivenBack(t *testing.T) {
 				}
 				return
 			}
-			eventually(t, 10*time.Second, "the job is done", func() bool { s := status(t, j, q); return s.Waiting+s.Active == 0 })
+			eventually(t, 20*time.Second, "the job is done", func() bool { s := status(t, j, q); return s.Waiting+s.Active == 0 })
 			stop()
 			if s := status(t, j, q); ran.Load() != 1 || s.Failed+s.Retrying != 0 {
 				t.Errorf("it ran %d times: %+v", ran.Load(), s)

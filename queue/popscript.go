@@ -11,7 +11,7 @@ import "github.com/redis/go-redis/v9"
 //
 // KEYS: pending, paused, active, lease, starts, last (this server's last pop), limits, throttle, tat
 // ARGV: lease expiry, task key prefix, nonce of this pop, most jobs, then the declared limits, as Limits.args
-// Returns {"paused"}, {"empty"}, {"full"}, {"limited", wait in µs}, or {"job", start in µs, id, message, id, message, …}.
+// Returns {"paused"}, {"empty"}, {"full"}, {"limited", wait in µs}, or {"job", start in µs, 0 without a rate, id, message, id, message, …}.
 var popScript = redis.NewScript(`
 local nonce = ARGV[3]
 local last = redis.call("GET", KEYS[6])
@@ -32,30 +32,33 @@ end
 if redis.call("EXISTS", KEYS[2]) == 1 then
 	return {"paused"}
 end
-local waiting = redis.call("LLEN", KEYS[1])
-if waiting == 0 then
-	return {"empty"}
+local function refused(reply)
+	if redis.call("LLEN", KEYS[1]) == 0 then
+		return {"empty"}
+	end
+	return reply
 end
 local throttled = redis.call("PTTL", KEYS[8])
 if throttled > 0 then
-	return {"limited", string.format("%.0f", throttled * 1000)}
+	return refused({"limited", string.format("%.0f", throttled * 1000)})
 end
 local limits = redis.call("HMGET", KEYS[7], "max", "window", "every", "early", "concurrency")
 for i = 1, 5 do
 	limits[i] = tonumber(limits[i] or ARGV[4 + i])
 end
 local max, window, every, early, concurrency = limits[1], limits[2], limits[3], limits[4], limits[5]
-local n = math.min(tonumber(ARGV[4]), waiting)
+local n = tonumber(ARGV[4])
 if concurrency > 0 then
 	n = math.min(n, concurrency - redis.call("LLEN", KEYS[3]))
 	if n <= 0 then
-		return {"full"}
+		return refused({"full"})
 	end
 end
-local time = redis.call("TIME")
-local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+local now = 0
 local newest, tat = 0, 0
 if max > 0 then
+	local time = redis.call("TIME")
+	now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 	newest = tonumber(redis.call("LINDEX", KEYS[5], 0) or "0")
 	if newest - now > window then
 		redis.call("DEL", KEYS[5])
@@ -109,7 +112,7 @@ for _ = 1, n + 100 do
 end
 if #got == 2 then
 	if wait > 0 then
-		return {"limited", string.format("%.0f", wait)}
+		return refused({"limited", string.format("%.0f", wait)})
 	end
 	return {"empty"}
 end

@@ -37,7 +37,7 @@ func newReaper(f *fetcher, stall time.Duration) *reaper {
 
 func (r *reaper) run(ctx context.Context) {
 	for sleep(ctx, reapInterval) {
-		r.f.sweep(ctx, time.Now())
+		r.f.sweep(time.Now())
 		if err := r.look(ctx); err != nil && ctx.Err() == nil {
 			r.f.jobs.background("reap", err, "queue", r.f.queue.Name)
 		}

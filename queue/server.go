@@ -22,7 +22,7 @@ const forwardEvery = 250 * time.Millisecond
 // goroutine a server: a limited queue would hold up the others.
 func (w *Worker) newServer(f *fetcher) *asynq.Server {
 	cfg := asynq.Config{
-		Concurrency:              w.most(f.queue),
+		Concurrency:              f.most,
 		Queues:                   map[string]int{f.queue.Name: 1},
 		TaskCheckInterval:        time.Millisecond, // the waiting is done in fetch
 		DelayedTaskCheckInterval: forwardEvery,
@@ -30,6 +30,7 @@ func (w *Worker) newServer(f *fetcher) *asynq.Server {
 		HealthCheckInterval:      time.Minute,
 		Logger:                   asynqLogger{w.jobs.log.With("queue", f.queue.Name)},
 		LogLevel:                 asynq.WarnLevel,
+		BaseContext:              spacious,
 	}
 	delay := asynq.DefaultRetryDelayFunc
 	if own := w.opts.RetryDelay; own != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 	"time"
 
@@ -21,7 +22,7 @@ const (
 )
 
 // storeScript stores jobs, under one rule: what is there already stays as it is. A job that this very call has stored
-// before, whose answer was lost, is told by its attempt.
+// before, whose answer was lost, is told by its attempt, which its message has in it; that is its ID, if nobody else can have it.
 //
 // KEYS: pending, scheduled, closed; ARGV: task key prefix, now in ns, then by job: id, message, attempt, unique lock or "",
 // its seconds, due in s or ""
@@ -61,29 +62,39 @@ return replies`)
 func (j *Jobs) store(ctx context.Context, sealed []*envelope, infos []Info, tries int) {
 	batches := map[string][]int{} // by queue
 	encoded := make([]stored, len(sealed))
-	attempt := uuid.NewString()
+	attempt := ""
 	for i, e := range sealed {
 		if e == nil {
 			continue
 		}
-		e.header(headerAttempt, attempt)
+		if !e.drawn {
+			if attempt == "" {
+				attempt = uuid.NewString()
+			}
+			e.header(headerAttempt, attempt)
+		}
 		if encoded[i], infos[i].Err = j.encoder.encode(e); infos[i].Err == nil {
 			batches[e.Queue] = append(batches[e.Queue], i)
 		}
 	}
+	in := func(queue string, all []int) {
+		for len(all) > 0 {
+			n, bytes := 0, 0
+			for n < len(all) && n < storeBatch && (n == 0 || bytes+len(encoded[all[n]].msg) <= storeBytes) {
+				bytes += len(encoded[all[n]].msg)
+				n++
+			}
+			j.storeBatch(ctx, queue, sealed, encoded, all[:n], infos, tries)
+			all = all[n:]
+		}
+	}
 	var wg sync.WaitGroup
 	for queue, all := range batches {
-		wg.Go(func() {
-			for len(all) > 0 {
-				n, bytes := 0, 0
-				for n < len(all) && n < storeBatch && (n == 0 || bytes+len(encoded[all[n]].msg) <= storeBytes) {
-					bytes += len(encoded[all[n]].msg)
-					n++
-				}
-				j.storeBatch(ctx, queue, sealed, encoded, all[:n], infos, tries)
-				all = all[n:]
-			}
-		})
+		if len(batches) == 1 {
+			in(queue, all)
+			return
+		}
+		wg.Go(func() { in(queue, all) })
 	}
 	wg.Wait()
 }
@@ -95,7 +106,7 @@ func (j *Jobs) storeBatch(ctx context.Context, queue string, sealed []*envelope,
 		s := encoded[i]
 		seconds, due := "", ""
 		if s.lock != "" {
-			seconds = fmt.Sprint(int64(max(time.Second, s.lockFor) / time.Second))
+			seconds = strconv.FormatInt(int64(max(time.Second, s.lockFor)/time.Second), 10)
 		}
 		if s.due.After(time.Now()) {
 			due = neverEarly(s.due)

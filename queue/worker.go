@@ -154,7 +154,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	defer fail(nil)
 	fetchers := make([]*fetcher, len(w.queues))
 	for i, q := range w.queues {
-		f := newFetcher(w.jobs, q, i, w.slots, w.most(q), w.opts.PollInterval, fail)
+		f := newFetcher(w.jobs, q, i, w.slots, w.most(q)+unended, w.opts.PollInterval, fail)
 		f.onStart, f.onDead = w.onStart, w.opts.OnDead
 		fetchers[i] = f
 	}
@@ -231,3 +231,7 @@ func (w *Worker) canary(ctx context.Context, fetchers []*fetcher, fail func(erro
 		}
 	}
 }
+
+// unended is how many jobs more than it has slots a worker may have from each queue: their handlers have returned, so that they use
+// no slot, and their ends are on the way to Redis.
+const unended = 16
