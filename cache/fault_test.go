@@ -111,6 +111,27 @@ func TestHungMasterCostsOneBudget(t *testing.T) {
 	}
 }
 
+// A master that hangs while the origin is asked costs the attempt to store, not one more to let others load.
+func TestMasterThatHangsUnderALoadCostsOneBudget(t *testing.T) {
+	ctx := testContext(t)
+	_, leads, victim := breakable(t, ctx, nil)
+	if _, err := leads.Load(ctx, "{x}1", loads(lead{Score: 1})); err != nil { // connections are there
+		t.Fatal(err)
+	}
+	var hung time.Time
+	got, err := leads.Load(ctx, "{x}2", func(context.Context, string) (lead, error) {
+		victim.Freeze()
+		hung = time.Now()
+		return lead{Score: 2}, nil
+	})
+	if err != nil || got.Score != 2 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if took, budget := time.Since(hung), leads.store.opts.RedisTimeout; took > budget+slack {
+		t.Errorf("took %v, the budget is %v", took, budget)
+	}
+}
+
 func TestKilledMasterOriginIsProtectedAndCacheRecovers(t *testing.T) {
 	ctx := testContext(t)
 	_, leads, victim := breakable(t, ctx, func(o *Options) { o.MaxLoads = 4 })

@@ -225,18 +225,19 @@ func (s *Store) release(ctx context.Context, f *fill) {
 	}
 }
 
-// land stores the loader's answer if the lease still stands, and reports whether the claim ended with that.
-func (v *viewState) land(ctx context.Context, f *fill, h header, payload []byte) (settled bool) {
+// land stores the loader's answer if the lease still stands. It reports whether the claim ended with that, and whether Redis was
+// silent.
+func (v *viewState) land(ctx context.Context, f *fill, h header, payload []byte) (settled, silent bool) {
 	outcome := "unleased"
 	if f.leased {
 		var err error
 		if outcome, err = v.put(ctx, f, h, payload); err != nil {
-			outcome = "failed"
+			outcome, silent = "failed", !answered(err)
 			v.store.in.failed(ctx, "store", err, "view", v.name)
 		}
 	}
 	v.store.in.fills.WithLabelValues(v.name, outcome).Inc()
-	return outcome == "stored" || outcome == "fenced"
+	return outcome == "stored" || outcome == "fenced", silent
 }
 
 func (v *viewState) put(ctx context.Context, f *fill, h header, payload []byte) (outcome string, err error) {

@@ -200,20 +200,24 @@ func (v *View[V]) conclude(ctx context.Context, fl *fill, f *flight[V], w *scale
 	if slices.ContainsFunc(wrote, scaleaware.Token.Unknown) {
 		store = false // its later readers could not be told what they have seen
 	}
-	settledClaim := false
+	settledClaim, silent := false, false
 	if store {
 		if s.rdb == nil {
 			v.keepLoaded(fl, h, value, payload)
 		} else {
-			settledClaim = v.land(ctx, fl, h, payload)
+			settledClaim, silent = v.land(ctx, fl, h, payload)
 		}
 	}
-	if !settledClaim && !fl.behind { // a refresh that failed leaves its claim: it ends soon, and till then nobody tries again
+	release := !settledClaim && !fl.behind // a refresh that failed leaves its claim: it ends soon, and till then nobody tries again
+	if release && !silent {
 		s.release(ctx, fl) // before the waiters go on, who may try again at once
 	}
 	v.flights.finish(fl.key, f, func() {
 		f.value, f.payload, f.asOf, f.wrote, f.settled, f.err = value, payload, asOf, wrote, settled, err
 	})
+	if release && silent {
+		s.release(ctx, fl)
+	}
 }
 
 // prepare encodes what the loader returned. store is false for what is not kept.

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"net"
+	"os"
 	"sync"
 	"time"
 )
@@ -81,13 +82,17 @@ func (c *slowConn) remember(t time.Time) {
 
 func (c *slowConn) Read(b []byte) (int, error) {
 	if late, healed := c.network.state(); late > 0 {
+		missed := false
 		c.mu.Lock()
-		if !c.deadline.IsZero() {
-			late = min(late, time.Until(c.deadline))
+		if left := time.Until(c.deadline); !c.deadline.IsZero() && left < late {
+			late, missed = left, true
 		}
 		c.mu.Unlock()
 		select {
-		case <-time.After(late): // then the deadline has passed, or the answer is there, late
+		case <-time.After(late):
+			if missed { // what is there by now came before the deadline, but was to come after it
+				return 0, os.ErrDeadlineExceeded
+			}
 		case <-healed:
 		}
 	}
