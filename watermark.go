@@ -57,8 +57,21 @@ type watermarkKey struct{}
 // WithWatermark returns a context that carries a new, empty Watermark, and the Watermark. Call it at the edge of
 // a unit of work: whatever commits below raises it, and the edge sees that.
 func WithWatermark(ctx context.Context) (context.Context, *Watermark) {
-	w := new(Watermark)
-	return context.WithValue(ctx, watermarkKey{}, w), w
+	m := &marked{Context: ctx}
+	return m, &m.mark
+}
+
+// marked is a context with its Watermark in it.
+type marked struct {
+	context.Context
+	mark Watermark
+}
+
+func (m *marked) Value(key any) any {
+	if key == (watermarkKey{}) {
+		return &m.mark
+	}
+	return m.Context.Value(key)
 }
 
 // WatermarkFrom returns the Watermark that ctx carries, or nil, which is legal to use.

@@ -75,8 +75,9 @@ func (l *locator) tokenAt(p place) string {
 
 // hash is scs's, so that a store under scs with HashTokenInStore has the same keys.
 func hash(token string) string {
-	sum := sha256.Sum256([]byte(token))
-	return base64.RawURLEncoding.EncodeToString(sum[:])
+	var in, out [64]byte
+	sum := sha256.Sum256(append(in[:0], token...))
+	return string(base64.RawURLEncoding.AppendEncode(out[:0], sum[:]))
 }
 
 // wellFormed reports whether token has the one form that scs gives its tokens: 32 bytes as unpadded base64url.

@@ -10,6 +10,9 @@ type idleKeyOf struct{}
 
 // idleFrom reads a session's own idle timeout, or takes the manager's.
 func idleFrom(text string, usual time.Duration) time.Duration {
+	if text == "" {
+		return usual
+	}
 	ms, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || ms <= 0 {
 		return usual

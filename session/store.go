@@ -150,8 +150,9 @@ func (s *Store) get(ctx context.Context, at place) ([]byte, error) {
 	if s.opts.IdleTimeout > 0 {
 		args = append(args, "px", s.opts.IdleTimeout.Milliseconds())
 	}
-	text, err := s.rdb.Do(ctx, args...).Text()
-	return []byte(text), err
+	cmd := redis.NewStringCmd(ctx, args...)
+	_ = s.rdb.Process(ctx, cmd) // the command has its error
+	return cmd.Bytes()
 }
 
 // DeleteCtx implements scs.CtxStore. It cannot know whether scs renews the token or destroys the session, so the tombstone

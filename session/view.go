@@ -48,6 +48,11 @@ func (v *view) get(key string) any {
 }
 
 func (v *view) text(key string) string {
+	if v.values == nil && v.raw != nil {
+		if s, ok := v.lazy.string(key); ok {
+			return s
+		}
+	}
 	s, _ := v.get(key).(string)
 	return s
 }

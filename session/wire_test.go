@@ -64,8 +64,12 @@ func TestWireIsThatOfSCS(t *testing.T) {
 				if got := v.get(k); !reflect.DeepEqual(got, want) && !same(map[string]any{"": got}, map[string]any{"": want}) {
 					t.Errorf("%d: view of %s is %#v, want %#v", i, k, got, want)
 				}
+				text, _ := want.(string)
+				if got := v.text(k); got != text {
+					t.Errorf("%d: text of %s is %q, want %q", i, k, got, text)
+				}
 			}
-			if v.get("absent") != nil {
+			if v.get("absent") != nil || v.text("absent") != "" {
 				t.Error("something absent is there")
 			}
 		}

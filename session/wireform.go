@@ -91,6 +91,21 @@ func (l *lazy) get(key string) (v any, ok bool) {
 	return v, ok
 }
 
+// string is get for a string. It is not ok either when the value is none.
+func (l *lazy) string(key string) (s string, ok bool) {
+	r := reader[string]{b: l.text}
+	ok = true
+	for range l.count {
+		if k, name, body := r.value(); k == key {
+			v := reader[string]{b: body}
+			zero := v.uint()
+			s = v.bytes()
+			ok = name == "string" && zero == 0 && !v.odd && len(v.b) == 0
+		}
+	}
+	return s, ok
+}
+
 func (l *lazy) all() (map[string]any, bool) {
 	values := make(map[string]any, l.count)
 	r := reader[string]{b: l.text}
