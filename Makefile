@@ -55,7 +55,7 @@ incident: ## Tell the platform's worst afternoon, while it happens: two minutes
 	@exec bin/incident
 
 test: ## Run every test against real servers, with the race detector
-	@scripts/install-servers postgres redis prometheus pgbouncer nginx chromium
+	@scripts/install-servers postgres redis prometheus pgbouncer nginx chromium faketime
 	@[ -n "$(RACE)" ] || echo "no C compiler found: testing without the race detector"
 	$(SERVERS) $(GO) test $(RACE) -timeout 20m $$($(GO) list ./... | grep -vE '$(PLATFORMS)')
 	$(SERVERS) $(GO) test $(RACE) -timeout 20m -p 1 $$($(GO) list ./... | grep -E '$(PLATFORMS)')
@@ -115,7 +115,7 @@ apidiff: ## Say which changes since BASE, a tag or a commit, break users' progra
 	$(GO) tool -modfile=tools/go.mod apidiff -m -incompatible $$base/api $$module
 
 race: ## Run every test three times with the race detector, to find flaky ones
-	@scripts/install-servers postgres redis prometheus pgbouncer nginx chromium
+	@scripts/install-servers postgres redis prometheus pgbouncer nginx chromium faketime
 	$(SERVERS) $(GO) test -race -count=3 -timeout 60m ./...
 	cd internal/ormtest && $(SERVERS) $(GO) test -race -count=3 -timeout 60m ./...
 	cd examples/gorm && $(SERVERS) $(GO) test -race -count=3 -timeout 60m ./...

@@ -110,10 +110,29 @@ func postgresDirs() []string {
 	return dirs
 }
 
-// cached lists <folder>/<set>/bin/<name> for the folders into which
+// Faketime locates libfaketime, which, preloaded, stands between a program and the clock.
+func Faketime() (path string, err error) {
+	for _, pattern := range []string{
+		"/usr/lib/*/faketime/libfaketime.so.1", // Debian
+		"/usr/lib*/faketime/libfaketime.so.1",  // Fedora and Alpine
+	} {
+		if found, _ := filepath.Glob(pattern); len(found) > 0 {
+			return found[0], nil
+		}
+	}
+	if found := unpacked("faketime", "lib", "libfaketime.so.1"); len(found) > 0 {
+		return found[0], nil
+	}
+	return "", notInstalled("libfaketime", nil)
+}
+
+// cached lists <folder>/<set>/bin/<name>.
+func cached(set, name string) []string { return unpacked(set, "bin", name) }
+
+// unpacked lists <folder>/<set>/<sub>/<name> for the folders into which
 // scripts/install-servers unpacks: its default is a user's cache folder, and
 // for root one that other users can enter.
-func cached(set, name string) []string {
+func unpacked(set, sub, name string) []string {
 	var folders []string
 	if dir := os.Getenv("SCALEAWARE_SERVERS"); dir != "" {
 		folders = append(folders, dir)
@@ -126,7 +145,7 @@ func cached(set, name string) []string {
 	folders = append(folders, "/var/cache/scaleaware/servers")
 	var paths []string
 	for _, folder := range folders {
-		found, _ := filepath.Glob(filepath.Join(folder, set, "bin", name))
+		found, _ := filepath.Glob(filepath.Join(folder, set, sub, name))
 		paths = append(paths, found...)
 	}
 	return paths

@@ -98,6 +98,11 @@ func (c *Cluster) add(name string, programs programs) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{cluster: c, name: name, dir: dir, port: port, programs: programs}
+	if c.opts.Clocks {
+		if err := s.clock(); err != nil {
+			return nil, err
+		}
+	}
 	c.servers = append(c.servers, s)
 	return s, nil
 }
@@ -112,7 +117,13 @@ func (c *Cluster) Close() error {
 		}
 		s.mu.Unlock()
 	}
-	return c.home.Close()
+	err := c.home.Close()
+	for _, s := range c.servers {
+		s.mu.Lock()
+		s.forgetClock()
+		s.mu.Unlock()
+	}
+	return err
 }
 
 // Primary is the server that the cluster began with as its primary.

@@ -21,6 +21,9 @@ type Options struct {
 	// Zero means none.
 	Settings map[string]string
 
+	// Clocks gives each server a clock that [Server.SetClock] sets. It needs libfaketime, and costs each look at the clock a little.
+	Clocks bool
+
 	// Dir is where the cluster's temporary directory is made.
 	// Zero means the system's place for such.
 	Dir string

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -28,6 +29,7 @@ type Server struct {
 	dir      string
 	port     int
 	programs programs
+	clockEnv []string               // nil: the machine's clock
 	upstream atomic.Pointer[Server] // nil: a primary
 
 	mu      sync.Mutex
@@ -78,6 +80,7 @@ func (s *Server) Start(ctx context.Context) error {
 		default:
 			return fmt.Errorf("pgcluster: start %s: it runs; Stop or Kill it first", s.name)
 		}
+		s.forgetClock()
 	}
 	// Its process has been reaped; were the pid another's by now, the lock file
 	// of a killed server would keep us from starting.
@@ -86,7 +89,7 @@ func (s *Server) Start(ctx context.Context) error {
 		return fmt.Errorf("pgcluster: start %s: %w", s.name, err)
 	}
 	p, err := s.cluster.home.Start(ctx, localserver.Config{
-		Name: s.name, Path: s.programs.postgres, Env: s.programs.env, Args: []string{"-D", s.dir}, Dir: s.dir,
+		Name: s.name, Path: s.programs.postgres, Env: append(slices.Clone(s.programs.env), s.clockEnv...), Args: []string{"-D", s.dir}, Dir: s.dir,
 		StopSignal: syscall.SIGQUIT, // when the cluster is closed: at once
 	})
 	if err != nil {
