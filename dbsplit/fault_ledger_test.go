@@ -44,6 +44,7 @@ func TestLedgerOverFaults(t *testing.T) {
 			must(t, c.Primary().Exec(ctx, "select pg_terminate_backend(pid) from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()"))
 		}, false, func() {}},
 		{"SIGKILL", c.Primary().Kill, true, func() { must(t, c.Primary().Start(ctx)) }},
+		{"disk full", func() { must(t, c.Primary().FillDisk(64<<10)) }, true, func() { c.Primary().Kill(); must(t, c.Primary().Start(ctx)) }},
 		{"SIGSTOP", c.Primary().Freeze, true, c.Primary().Thaw},
 		{"restart", func() { must(t, c.Primary().Stop(ctx)) }, true, func() { must(t, c.Primary().Start(ctx)) }},
 	} {
