@@ -296,3 +296,31 @@ func TestPostponedForEver(t *testing.T) {
 		t.Fatalf("failures = %d, %v", failures, err)
 	}
 }
+
+// The database's clock was set back after a row was stored, and after another was postponed: neither waits for it.
+func TestOutboxWaitsForNoClock(t *testing.T) {
+	t.Parallel()
+	db := pool(t)
+	j := newJobs(t, client(t, single.Get(t).Addrs()), &Options{Outbox: db}, Queue{Name: fresh("clock")})
+	if err := j.EnsureOutbox(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if err := j.EnqueueTx(t.Context(), db, note{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := db.Exec(t.Context(), `WITH numbered AS (SELECT id, row_number() OVER () AS n FROM scaleaware_outbox)
+		UPDATE scaleaware_outbox o SET
+			failures = CASE n WHEN 1 THEN 0 ELSE 1 END,
+			due_at = now() + CASE n WHEN 1 THEN interval '5 minutes' WHEN 2 THEN interval '1 hour' ELSE interval '10 seconds' END
+		FROM numbered WHERE o.id = numbered.id`); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := j.relay(t.Context(), awayQueues{}); err != nil {
+		t.Fatal(err)
+	}
+	if n := rows(t, db); n != 1 {
+		t.Errorf("%d rows are left, want the one that was postponed by ten seconds", n)
+	}
+}

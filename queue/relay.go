@@ -12,7 +12,11 @@ import (
 	"github.com/scaleaware/scaleaware"
 )
 
-const relayBatch = 100
+const (
+	relayBatch = 100
+	// longestPause is the longest time for which a row is postponed.
+	longestPause = 10 * time.Minute
+)
 
 // runRelay moves committed outbox rows into their queues. Any number of processes may do so at once.
 func (j *Jobs) runRelay(ctx context.Context) {
@@ -132,9 +136,12 @@ func (j *Jobs) relay(ctx context.Context, away awayQueues) (int, error) {
 	return len(rows), failure
 }
 
+// lockRows takes what is due by the database's clock. That may be set back: a row that was never postponed is due whatever it says,
+// and none waits for longer than it can have been told to.
 func lockRows(ctx context.Context, tx pgx.Tx, without []string) ([]outboxRow, error) {
 	rows, err := tx.Query(ctx, `SELECT id::text, queue, kind, payload, settings::text FROM scaleaware_outbox
-		WHERE due_at <= now() AND queue <> ALL($2) ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED`, relayBatch, without)
+		WHERE (failures = 0 OR due_at <= now() OR due_at > now() + $3::int * interval '1 second') AND queue <> ALL($2)
+		ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED`, relayBatch, without, int(longestPause/time.Second))
 	if err != nil {
 		return nil, fmt.Errorf("queue: read the outbox, whose table OutboxSchema or EnsureOutbox creates: %w", err)
 	}
@@ -160,7 +167,7 @@ func lockRows(ctx context.Context, tx pgx.Tx, without []string) ([]outboxRow, er
 // postpone keeps a row that cannot be enqueued out of the way of the others, ever longer.
 func postpone(ctx context.Context, tx pgx.Tx, row *outboxRow) error {
 	_, err := tx.Exec(ctx, `UPDATE scaleaware_outbox SET failures = failures + 1, last_error = $2,
-		due_at = now() + least(power(2, least(failures, 10)), 600) * interval '1 second' WHERE id = $1::uuid`, row.ID, row.problem.Error())
+		due_at = now() + least(power(2, least(failures, 10)), $3) * interval '1 second' WHERE id = $1::uuid`, row.ID, row.problem.Error(), int(longestPause/time.Second))
 	if err != nil {
 		return fmt.Errorf("queue: postpone outbox row %s: %w", row.ID, err)
 	}
