@@ -69,6 +69,11 @@ func (s *soak) databaseFaults() []fault {
 	heal := simple(func(n int) { s.proxies[n].Heal() })
 	halfOpen := simple(func(n int) { s.proxies[n].HalfOpen() })
 	blackhole := simple(func(n int) { s.proxies[n].Blackhole(faultconn.Both) })
+	fill := func(_ context.Context, n int) error { return server(n).FillDisk(64 << 10) } // so the server ends, or is about to
+	restart := func(ctx context.Context, n int) error { server(n).Kill(); return server(n).Start(ctx) }
+	clock := func(ahead time.Duration) func(context.Context, int) error {
+		return func(_ context.Context, n int) error { return server(n).SetClock(ahead) }
+	}
 	delay := simple(func(n int) { s.proxies[n].Delay(faultconn.ToClient, 300*time.Millisecond) })
 	return []fault{
 		replica("replica replay paused", 2*second, 8*second,
@@ -85,9 +90,15 @@ func (s *soak) databaseFaults() []fault {
 		replica("replica killed", 2*second, 6*second, kill, start),
 		replica("replica half-open", 3*second, 6*second, halfOpen, heal),
 		replica("replica blackholed", 3*second, 6*second, blackhole, heal),
+		replica("replica's disk full", 2*second, 6*second, fill, restart),
+		replica("replica's clock ahead", 3*second, 8*second, clock(time.Hour), clock(0)),
+		replica("replica's clock behind", 3*second, 8*second, clock(-time.Hour), clock(0)),
 		replica("replica answers slowly", 3*second, 6*second, delay, heal),
 		gone(primary("primary frozen", 2*second, 10*second, freeze, thaw)),
 		gone(primary("primary killed", 2*second, 6*second, kill, start)),
+		gone(primary("primary's disk full", 3*second, 6*second, fill, restart)),
+		primary("primary's clock ahead", 3*second, 8*second, clock(time.Hour), clock(0)),
+		primary("primary's clock behind", 3*second, 8*second, clock(-time.Hour), clock(0)),
 		gone(primary("primary half-open", 3*second, 6*second, halfOpen, heal)),
 		gone(primary("primary blackholed", 3*second, 6*second, blackhole, heal)),
 		primary("a process of the primary killed", 0, second,

@@ -115,7 +115,7 @@ func (s *soak) startServers() {
 	ctx, cancel := context.WithTimeout(s.t.Context(), 2*time.Minute)
 	defer cancel()
 	var err error
-	if s.pg, err = pgcluster.Start(ctx, &pgcluster.Options{Replicas: 2, Settings: map[string]string{"max_connections": "300", "wal_keep_size": "1GB"}}); err != nil {
+	if s.pg, err = pgcluster.Start(ctx, &pgcluster.Options{Replicas: 2, Clocks: true, Settings: map[string]string{"max_connections": "300", "wal_keep_size": "1GB"}}); err != nil {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(func() { s.pg.Close() })
