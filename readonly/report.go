@@ -123,9 +123,12 @@ func (s *Switch) Report(ctx context.Context) (Report, error) {
 			acks[s.options.Instance] = now
 		}
 	}
-	report := Report{State: state, Phase: PhaseOff, Instances: len(acks), By: []InstanceReport{}}
+	report := Report{State: state, Phase: PhaseOff, By: []InstanceReport{}}
+	refuses := state.refuses(time.Now())
 	for instance, ack := range acks {
-		report.add(instance, ack, s.silence())
+		if old := ack.Age.Abs() > forgotten; !old || refuses && s.doubtful() {
+			report.add(instance, ack, s.silence())
+		}
 	}
 	slices.Sort(report.Missing)
 	slices.SortFunc(report.By, func(a, b InstanceReport) int {
@@ -134,7 +137,7 @@ func (s *Switch) Report(ctx context.Context) (Report, error) {
 		}
 		return 1
 	})
-	if !state.refuses(time.Now()) {
+	if !refuses {
 		report.Enabled, report.Tier = false, Off
 		return report, nil
 	}
@@ -164,7 +167,8 @@ func (s *Switch) Report(ctx context.Context) (Report, error) {
 }
 
 func (r *Report) add(instance string, ack Ack, silence time.Duration) {
-	obeys := ack.obeys(r.State) && ack.Age <= silence
+	obeys := ack.obeys(r.State) && ack.Age.Abs() <= silence // it is negative when the store's clock was set back
+	r.Instances++
 	r.By = append(r.By, InstanceReport{
 		Instance: instance, Obeys: obeys, Epoch: ack.Epoch, AgeSeconds: ack.Age.Seconds(),
 		InFlight: ack.InFlight, Jobs: ack.Jobs, Connections: ack.Connections,

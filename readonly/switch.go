@@ -31,6 +31,7 @@ type Switch struct {
 	said     atomic.Pointer[Ack] // what the others were told last
 	made     time.Time
 	heard    atomic.Int64 // when the store was last asked with success, in ns since made
+	adopted  atomic.Int64 // when this instance came to know the change, in ns since made
 	reached  atomic.Pointer[reach]
 	changing chan struct{} // holds one who changes
 
@@ -205,6 +206,7 @@ func (s *Switch) obey(state State) (was *State, now State) {
 		closed = &state
 	}
 	if was == nil || !was.Equal(state) || (s.closed.Load() == nil) != (closed == nil) {
+		s.adopted.Store(int64(time.Since(s.made)))
 		s.closed.Store(closed)
 		s.known.Store(&state) // after closed: whoever reads it acknowledges
 		close(s.changed)

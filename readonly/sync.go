@@ -16,12 +16,22 @@ import (
 const (
 	// missedPolls is how many polls may fail before an instance counts as silent, and the store as lost.
 	missedPolls = 12
-	// remembered is how long an instance that fell silent is still asked for.
-	remembered   = time.Minute
+	// forgotten is how long an instance that fell silent is still asked for.
+	forgotten    = time.Minute
 	mostIsolated = 50 * time.Second
+	// remembered is how long the store keeps its word. It is longer, because the store's clock may be set: see doubtful.
+	remembered = 24 * time.Hour
+	// doubtedPolls is how many polls are waited for before a word that is old by the store's clock counts as one of the dead.
+	doubtedPolls = 3
 	// drainTick is how often a draining instance looks.
 	drainTick = 10 * time.Millisecond
 )
+
+// doubtful reports whether words that are old by the store's clock may be those of instances that live: it may just have been set,
+// or be another server's. Who lives gives his word with each poll.
+func (s *Switch) doubtful() bool {
+	return time.Since(s.made)-time.Duration(s.adopted.Load()) < doubtedPolls*s.options.Poll
+}
 
 func (s *Switch) silence() time.Duration { return missedPolls * s.options.Poll }
 
