@@ -17,7 +17,7 @@ func TestSetClock(t *testing.T) {
 		must(t, c.Replica(0).SetClock(ahead))
 		deadline := time.Now().Add(10 * time.Second)
 		for {
-			off := get[time.Time](t, replica, "select clock_timestamp()").Sub(time.Now()) - ahead
+			off := time.Until(get[time.Time](t, replica, "select clock_timestamp()")) - ahead
 			if off.Abs() < 5*time.Second {
 				break
 			}
