@@ -16,16 +16,20 @@ func (p *Process) LimitFiles(bytes int64) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for i, pid := range append([]int{p.Pid()}, p.descendants()...) { // the parent first: what it forks from now on has the limit
+	leader, family := p.Pid(), p.descendants()
+	for _, pid := range append([]int{leader}, family...) { // the leader first: what it forks from now on has the limit
 		select {
 		case <-p.done:
-			return fmt.Errorf("localserver: limit the files of %s: it has ended", p.cfg.Name)
+			if pid == leader {
+				return fmt.Errorf("localserver: limit the files of %s: it has ended", p.cfg.Name)
+			}
+			return nil // of the limit, maybe
 		default:
 		}
 		cmd := exec.Command("prlimit", "--pid", strconv.Itoa(pid), "--fsize="+limit+":unlimited")
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: p.home.user} // whose processes they are
 		text, err := cmd.CombinedOutput()
-		if err != nil && i == 0 { // a descendant may just have ended
+		if err != nil && pid == leader { // another may just have ended
 			return fmt.Errorf("localserver: limit the files of %s: %w: %s", p.cfg.Name, err, text)
 		}
 	}
