@@ -171,7 +171,7 @@ runbook: ## Run every command of docs/runbook.md beside a platform, also those t
 	SCALEAWARE_LONG=1 $(SERVERS) $(GO) test -count=1 -timeout 60m -v -run TestRunbookDocument ./examples/leadplatform
 
 soak: ## Toggle read-only mode TOGGLES times under load (default 1000), idle for a minute, then break the running platform for SOAK (default 10m)
-	@scripts/install-servers postgres redis
+	@scripts/install-servers postgres redis faketime
 	SCALEAWARE_REQUIRE_SERVERS=1 SCALEAWARE_TOGGLES=$(TOGGLES) $(GO) test -timeout 0 -v -run TestNothingIsWrittenAfterHeld ./readonly/pgwitness
 	SCALEAWARE_REQUIRE_SERVERS=1 SCALEAWARE_SOAK=1m $(GO) test -timeout 0 -v -run TestIdlePrimary ./dbsplit
 	SCALEAWARE_REQUIRE_SERVERS=1 SCALEAWARE_SOAK=$(SOAK) $(GO) test -timeout 0 -v -run TestPlatformSoak ./examples/leadplatform

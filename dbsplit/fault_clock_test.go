@@ -21,6 +21,8 @@ func TestClocksThatAreSet(t *testing.T) {
 	db := run(t, nodesOf(c, "postgres"), &dbsplit.Options{MaxStaleness: bound})
 	replica := dbsplit.OnNode(c.Replica(0).Addr())
 	exec(t, db, "create table t (n int); insert into t values (0)")
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
 	n := 0
 	write := func() {
 		n++
@@ -39,7 +41,7 @@ func TestClocksThatAreSet(t *testing.T) {
 			await(t, db, "the clocks to differ", func() bool { return apart().Abs() > 50*time.Minute })
 
 			worst, onReplica, reads := time.Duration(0), 0, 0
-			for begun := time.Now(); time.Since(begun) < 3*bound; time.Sleep(10 * time.Millisecond) {
+			for begun := time.Now(); time.Since(begun) < 3*bound; <-tick.C {
 				write()
 				mine, _ := scaleaware.WithWatermark(ctx)
 				_, err := db.Exec(mine, "update t set n = n")

@@ -24,7 +24,8 @@
 // until then: readonly/pairstore keeps a second witness. A lost push costs at most one poll interval. [Switch.Ready]
 // reports a store that does not answer; it says nothing about the mode, so a read-only instance stays in rotation. Clocks
 // end Until and leases: each instance looks at its own. The store's may be set: an instance that seems to have been silent for
-// more than a minute is waited for during three polls, in which it would be heard if it lived.
+// more than a minute is waited for during three polls, in which it would be heard if it lived. So for a day after an instance died
+// without saying goodbye a change takes these three polls.
 //
 // # Use
 //

@@ -31,7 +31,8 @@ type Report struct {
 	Provable bool `json:"provable"`
 	// Held is that Phase is "held": a proof that this service writes nothing.
 	Held bool `json:"held"`
-	// Instances is the number of instances: those that were heard of in the last minute and have not said goodbye.
+	// Instances is the number of instances: those that were heard of in the last minute and have not said goodbye. In the first three
+	// polls after a change they are those of the last day, because the store's clock may have been set.
 	Instances int `json:"instances"`
 	// Acknowledged is how many of them obey this change.
 	Acknowledged int `json:"acknowledged"`

@@ -13,7 +13,7 @@ import (
 	"github.com/scaleaware/scaleaware/bench/internal/report"
 )
 
-const parallelNote = "QueryRow by many callers at once, on one replica: time for one read of all of them together, so 1/throughput. pgxpool against itself shows the noise. Callers live for 64 reads, and turns are of 50 ms: code and server processes are cold right after a change of turns, which with turns of 5 ms, and callers of 8 reads, cost dbsplit 15 to 25 %."
+const parallelNote = "QueryRow by many callers at once, on one replica: time for one read of all of them together, so 1/throughput. pgxpool against itself shows the noise. Callers live for 64 reads, and turns are of 50 ms: code and server processes are cold right after a change of turns."
 
 func (l *lab) parallel(ctx context.Context) (rows []report.Row, err error) {
 	c, err := l.servers(ctx)
