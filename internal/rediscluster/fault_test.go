@@ -60,6 +60,33 @@ func TestFreezeMakesACallTimeOut(t *testing.T) {
 	}
 }
 
+// A healthy cluster's replicas have what was written last. A master whose replica loads what it got over the network keeps the
+// stream from it until its first answer, up to a second later, while both call the link up.
+func TestHealthyIsReplicated(t *testing.T) {
+	ctx, c := healthy(t)
+	master := must[*Node](t)(c.MasterFor(ctx, "key"))
+	replica := must[*Node](t)(c.ReplicaOf(ctx, master))
+	replica.Kill()
+	check(t, master.Client().Do(ctx, "debug", "change-repl-id").Err()) // as a failover does: the replica needs all of it
+	check(t, replica.Start(ctx))
+	check(t, c.WaitHealthy(ctx))
+	check(t, master.Client().Set(ctx, "key", "last", 0).Err())
+	master.Freeze()
+	defer master.Thaw()
+	conn := replica.Client().Conn()
+	defer conn.Close()
+	check(t, conn.ReadOnly(ctx).Err())
+	var got string
+	for deadline := time.Now().Add(time.Second); got != "last" && time.Now().Before(deadline); {
+		got = conn.Get(ctx, "key").Val()
+	}
+	if got != "last" {
+		t.Errorf("GET on the replica = %q", got)
+	}
+	master.Thaw()
+	check(t, c.WaitHealthy(ctx))
+}
+
 func TestFrozenMasterIsReplaced(t *testing.T) {
 	ctx, c := healthy(t)
 	master := must[*Node](t)(c.MasterFor(ctx, "key"))

@@ -47,11 +47,10 @@ func (o *Options) withDefaults() (Options, error) {
 // conf renders redis.conf of one server.
 func (o *Options) conf(n *Node) string {
 	settings := map[string]string{
-		"save":                     "",
-		"appendonly":               "no",
-		"enable-debug-command":     "local",
-		"repl-diskless-sync":       "yes",
-		"repl-diskless-sync-delay": "0",
+		"save":                 "",
+		"appendonly":           "no",
+		"enable-debug-command": "local",
+		"repl-diskless-sync":   "no", // see TestHealthyIsReplicated
 	}
 	if o.Nodes > 1 {
 		settings["cluster-enabled"] = "yes"
