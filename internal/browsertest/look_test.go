@@ -120,6 +120,7 @@ func TestThemeButton(t *testing.T) {
 	p.visit(s.URL + "/")
 	background := func() string { return eval[string](p, `getComputedStyle(document.body).backgroundColor`) }
 	picture := func() string {
+		p.await("the chart", `document.querySelector('[data-key="api_latency_p95"] canvas')`)
 		return eval[string](p, `document.querySelector('[data-key="api_latency_p95"] canvas').toDataURL()`)
 	}
 	light, lightPicture := background(), picture()
