@@ -39,14 +39,12 @@ func (j *Jobs) EnqueueMany(ctx context.Context, jobs []Job, opts ...Option) ([]I
 		}
 	}
 	j.store(ctx, sealed, infos, tries)
-	errs := make([]error, len(jobs))
 	for i, info := range infos {
-		errs[i] = info.Err
 		if sealed[i] != nil {
 			j.meters.enqueued.WithLabelValues(info.Queue, outcome(info.Err)).Inc()
 		}
 	}
-	return infos, joined(errs)
+	return infos, joined(infos)
 }
 
 func hasID(opts []Option) bool {
@@ -57,18 +55,18 @@ func hasID(opts []Option) bool {
 	return s.ID != ""
 }
 
-// joined is errors.Join, but the error itself when there is one.
-func joined(errs []error) error {
-	var some []error
-	for _, err := range errs {
-		if err != nil {
-			some = append(some, err)
+// joined is errors.Join of the infos' errors, but the error itself when there is one.
+func joined(infos []Info) error {
+	var errs []error
+	for _, info := range infos {
+		if info.Err != nil {
+			errs = append(errs, info.Err)
 		}
 	}
-	if len(some) == 1 {
-		return some[0]
+	if len(errs) == 1 {
+		return errs[0]
 	}
-	return errors.Join(some...)
+	return errors.Join(errs...)
 }
 
 // prepare seals job for a declared queue, with an ID, and asks the gate.

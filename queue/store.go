@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -28,12 +30,14 @@ const (
 // its seconds, due in s or ""
 // Returns by job 1 stored, 2 was stored by this call, 0 the ID exists, -1 the lock is taken, -2 the queue takes none.
 var storeScript = redis.NewScript(`
-local closed = redis.call("EXISTS", KEYS[3]) == 1
 local replies = {}
 for i = 3, #ARGV, 6 do
 	local id, msg, attempt, lock, seconds, due = unpack(ARGV, i, i + 5)
 	local key = ARGV[1] .. id
-	local there = redis.call("HGET", key, "msg")
+	local there, closed
+	if redis.call("EXISTS", KEYS[3], key) > 0 then
+		there, closed = redis.call("HGET", key, "msg"), redis.call("EXISTS", KEYS[3]) == 1
+	end
 	local reply = 1
 	if there then
 		reply = string.find(there, attempt, 1, true) and 2 or 0
@@ -60,8 +64,7 @@ return replies`)
 // store puts envelopes, where there are any, into Redis until it has answered for certain, and notes in infos what became
 // of each. A lost answer is asked for again with the same IDs and attempts.
 func (j *Jobs) store(ctx context.Context, sealed []*envelope, infos []Info, tries int) {
-	batches := map[string][]int{} // by queue
-	encoded := make([]stored, len(sealed))
+	encoded, ready := make([]stored, len(sealed)), make([]int, 0, len(sealed))
 	attempt := ""
 	for i, e := range sealed {
 		if e == nil {
@@ -74,41 +77,49 @@ func (j *Jobs) store(ctx context.Context, sealed []*envelope, infos []Info, trie
 			e.header(headerAttempt, attempt)
 		}
 		if encoded[i], infos[i].Err = j.encoder.encode(e); infos[i].Err == nil {
-			batches[e.Queue] = append(batches[e.Queue], i)
+			ready = append(ready, i)
 		}
 	}
-	in := func(queue string, all []int) {
-		for len(all) > 0 {
-			n, bytes := 0, 0
-			for n < len(all) && n < storeBatch && (n == 0 || bytes+len(encoded[all[n]].msg) <= storeBytes) {
-				bytes += len(encoded[all[n]].msg)
-				n++
-			}
-			j.storeBatch(ctx, queue, sealed, encoded, all[:n], infos, tries)
-			all = all[n:]
-		}
-	}
+	slices.SortStableFunc(ready, func(a, b int) int { return strings.Compare(sealed[a].Queue, sealed[b].Queue) })
 	var wg sync.WaitGroup
-	for queue, all := range batches {
-		if len(batches) == 1 {
-			in(queue, all)
-			return
+	for len(ready) > 0 {
+		queue := sealed[ready[0]].Queue
+		n := slices.IndexFunc(ready, func(i int) bool { return sealed[i].Queue != queue })
+		if n < 0 {
+			j.storeIn(ctx, queue, sealed, encoded, ready, infos, tries)
+			break
 		}
-		wg.Go(func() { in(queue, all) })
+		mine := ready[:n]
+		wg.Go(func() { j.storeIn(ctx, queue, sealed, encoded, mine, infos, tries) })
+		ready = ready[n:]
 	}
 	wg.Wait()
 }
 
+// storeIn stores those of one queue, in batches of what one command may hold.
+func (j *Jobs) storeIn(ctx context.Context, queue string, sealed []*envelope, encoded []stored, all []int, infos []Info, tries int) {
+	for len(all) > 0 {
+		n, bytes := 0, 0
+		for n < len(all) && n < storeBatch && (n == 0 || bytes+len(encoded[all[n]].msg) <= storeBytes) {
+			bytes += len(encoded[all[n]].msg)
+			n++
+		}
+		j.storeBatch(ctx, queue, sealed, encoded, all[:n], infos, tries)
+		all = all[n:]
+	}
+}
+
 func (j *Jobs) storeBatch(ctx context.Context, queue string, sealed []*envelope, encoded []stored, batch []int, infos []Info, tries int) {
-	args := []any{taskPrefix(queue), time.Now().UnixNano()}
+	now := time.Now()
+	args := append(make([]any, 0, 2+6*len(batch)), taskPrefix(queue), now.UnixNano())
 	replicas := 0
 	for _, i := range batch {
-		s := encoded[i]
+		s := &encoded[i]
 		seconds, due := "", ""
 		if s.lock != "" {
 			seconds = strconv.FormatInt(int64(max(time.Second, s.lockFor)/time.Second), 10)
 		}
-		if s.due.After(time.Now()) {
+		if s.due.After(now) {
 			due = neverEarly(s.due)
 		}
 		args = append(args, s.id, s.msg, s.attempt, s.lock, seconds, due)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
 const (
@@ -57,17 +58,21 @@ func poolSize() int { return max(16, 8*runtime.GOMAXPROCS(0)) }
 //
 // The options may be changed before they go to [New]:
 //
-//	ContextTimeoutEnabled  true     the deadline of the context holds
-//	DialTimeout            2s       survives one lost packet
-//	ReadTimeout            2s       for calls whose context has no deadline
-//	WriteTimeout           2s       as above
-//	PoolSize               16 or 8 per CPU, per server
-//	PoolTimeout            1s       the wait for a free connection
-//	ConnMaxIdleTime        5m       below what load balancers allow
-//	MaxRetries             -1       none: go-redis would also repeat commands that must not run twice
-//	DialerRetries          1        one dial per attempt, not five
-//	MinRetryBackoff        10ms     between the attempts of a cluster client
-//	MaxRetryBackoff        300ms    as above
+//	ContextTimeoutEnabled     true     the deadline of the context holds
+//	DialTimeout               2s       survives one lost packet
+//	ReadTimeout               2s       for calls whose context has no deadline
+//	WriteTimeout              2s       as above
+//	PoolSize                  16 or 8 per CPU, per server
+//	PoolTimeout               1s       the wait for a free connection
+//	ConnMaxIdleTime           5m       below what load balancers allow
+//	MaxRetries                -1       none: go-redis would also repeat commands that must not run twice
+//	DialerRetries             1        one dial per attempt, not five
+//	MinRetryBackoff           10ms     between the attempts of a cluster client
+//	MaxRetryBackoff           300ms    as above
+//	MaintNotificationsConfig  off      see below
+//
+// Notifications of maintenance are what hosted Redis sends. By default go-redis asks each server for them when it connects,
+// and notes a refusal in options that a Conn shares with its client: a data race. Set MaintNotificationsConfig to have them.
 func Options(addrs ...string) *redis.UniversalOptions {
 	o := &redis.UniversalOptions{}
 	for _, element := range addrs {
@@ -113,6 +118,7 @@ func harden(o *redis.UniversalOptions) {
 	fill(&o.DialerRetries, dialerRetries)
 	fill(&o.MinRetryBackoff, minBackoff)
 	fill(&o.MaxRetryBackoff, maxBackoff)
+	fill(&o.MaintNotificationsConfig, &maintnotifications.Config{Mode: maintnotifications.ModeDisabled})
 }
 
 func fill[T comparable](field *T, value T) {

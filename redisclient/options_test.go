@@ -6,10 +6,12 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
 
 	"github.com/scaleaware/scaleaware/redisclient"
 )
@@ -156,5 +158,30 @@ func TestTLSHandshakeEndsWithTheContext(t *testing.T) {
 	}
 	if took := time.Since(start); took > 2*time.Second {
 		t.Errorf("the handshake took %v", took)
+	}
+}
+
+// go-redis notes that a server knows no notifications of maintenance where a Conn and its client race for it: the detector of
+// races would tell.
+func TestNoMaintenanceIsAskedFor(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	for range 5 {
+		rdb := redisclient.New(withPassword(redisclient.Options(single.Get(t).Addrs()...))).(*redis.Client)
+		if mode := rdb.Options().MaintNotificationsConfig.Mode; mode != maintnotifications.ModeDisabled {
+			t.Errorf("the mode is %q", mode)
+		}
+		conn := rdb.Conn()
+		var wg sync.WaitGroup
+		for _, ping := range []func(context.Context) *redis.StatusCmd{rdb.Ping, conn.Ping, rdb.Ping} {
+			wg.Go(func() {
+				if err := ping(ctx).Err(); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		check(t, conn.Close())
+		check(t, rdb.Close())
 	}
 }
