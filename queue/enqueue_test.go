@@ -161,3 +161,46 @@ func TestDrawnIDIsKnownAgain(t *testing.T) {
 		t.Errorf("%d jobs are stored, want 1", s.Waiting)
 	}
 }
+
+// Redis does as much for a job as for one that asynq stores.
+func TestEnqueueTakesNoMoreCommandsThanAsynq(t *testing.T) {
+	t.Parallel()
+	server, err := rediscluster.Start(t.Context(), &rediscluster.Options{Nodes: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	rdb, q := client(t, server.Addrs()), fresh("commands")
+	j, bare := newJobs(t, rdb, nil, Queue{Name: q}), asynqClient(rdb)
+	defer bare.Close()
+	const n = 100
+	taken := func(store func() error) (commands int) {
+		t.Helper()
+		for i := range n + 1 {
+			if i == 1 { // the script is known, and the queue
+				if err := rdb.ConfigResetStat(t.Context()).Err(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := store(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for line := range strings.Lines(rdb.Info(t.Context(), "commandstats").Val()) {
+			var calls int
+			if _, after, ok := strings.Cut(line, ":"); ok {
+				_, _ = fmt.Sscanf(after, "calls=%d", &calls)
+			}
+			commands += calls
+		}
+		return commands
+	}
+	theirs := taken(func() error {
+		_, err := bare.EnqueueContext(t.Context(), asynq.NewTask("test.note", []byte(`{"n":1}`)), asynq.Queue(q))
+		return err
+	})
+	ours := taken(func() error { _, err := j.Enqueue(t.Context(), note{N: 1}); return err })
+	if theirs < 4*n || ours > theirs+n/10 { // a queue is announced again after a while
+		t.Errorf("%d jobs took %d commands, asynq's %d", n, ours, theirs)
+	}
+}
