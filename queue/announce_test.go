@@ -7,18 +7,12 @@ import (
 	"time"
 
 	"github.com/hibiken/asynq"
-
-	"github.com/scaleaware/scaleaware/internal/rediscluster"
 )
 
 // A Redis that has lost its data is told of the queues again, by workers and by those who store jobs, so that asynq's tools see them.
 func TestQueuesAreAnnouncedAgain(t *testing.T) {
 	t.Parallel()
-	server, err := rediscluster.Start(t.Context(), &rediscluster.Options{Nodes: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer server.Close()
+	server := alone(t)
 	node := server.Nodes()[0]
 	rdb := client(t, server.Addrs())
 	worked, stored := fresh("worked"), fresh("stored")

@@ -3,6 +3,7 @@ package queue
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -165,11 +166,7 @@ func TestDrawnIDIsKnownAgain(t *testing.T) {
 // Redis does as much for a job as for one that asynq stores.
 func TestEnqueueTakesNoMoreCommandsThanAsynq(t *testing.T) {
 	t.Parallel()
-	server, err := rediscluster.Start(t.Context(), &rediscluster.Options{Nodes: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer server.Close()
+	server := alone(t)
 	rdb, q := client(t, server.Addrs()), fresh("commands")
 	j, bare := newJobs(t, rdb, nil, Queue{Name: q}), asynqClient(rdb)
 	defer bare.Close()
@@ -203,4 +200,42 @@ func TestEnqueueTakesNoMoreCommandsThanAsynq(t *testing.T) {
 	if theirs < 4*n || ours > theirs+n/10 { // a queue is announced again after a while
 		t.Errorf("%d jobs took %d commands, asynq's %d", n, ours, theirs)
 	}
+}
+
+// routed names its own queue.
+type routed struct {
+	N  int    `json:"n"`
+	To string `json:"-"`
+}
+
+func (routed) Kind() string    { return "test.routed" }
+func (r routed) Queue() string { return r.To }
+
+// Jobs of several queues in one call get each to its own, in their order.
+func TestEnqueueManyToSeveralQueues(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+		names := []string{fresh("c"), fresh("a"), fresh("b")}
+		j := newJobs(t, rdb, nil, Queue{Name: names[0]}, Queue{Name: names[1]}, Queue{Name: names[2]})
+		var jobs []Job
+		for n := range 30 {
+			jobs = append(jobs, routed{n, names[n%3]})
+		}
+		infos, err := j.EnqueueMany(t.Context(), jobs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for at, name := range names {
+			var want []string
+			for n := at; n < len(jobs); n += 3 {
+				if infos[n].Queue != name {
+					t.Errorf("job %d is said to be in %s", n, infos[n].Queue)
+				}
+				want = append([]string{infos[n].ID}, want...) // the head is at the end
+			}
+			if got := pendingIDs(t, rdb, name); !slices.Equal(got, want) {
+				t.Errorf("%s has %v, want %v", name, got, want)
+			}
+		}
+	})
 }

@@ -11,8 +11,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
-
-	"github.com/scaleaware/scaleaware/internal/rediscluster"
 )
 
 var errReadOnly = errors.New("read-only")
@@ -120,11 +118,7 @@ func (o otherShape) EvalSha(ctx context.Context, sha string, keys []string, args
 // TestEvictingRedisRefused has its own server, as the policy is the server's.
 func TestEvictingRedisRefused(t *testing.T) {
 	t.Parallel()
-	server, err := rediscluster.Start(t.Context(), &rediscluster.Options{Nodes: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer server.Close()
+	server := alone(t)
 	rdb := client(t, server.Addrs())
 	j := newJobs(t, rdb, nil, Queue{Name: "q"})
 	node := server.Nodes()[0]

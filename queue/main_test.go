@@ -54,6 +54,17 @@ func client(t *testing.T, addrs []string) redis.UniversalClient {
 	return rdb
 }
 
+// alone is a server that no other test uses.
+func alone(t *testing.T) *rediscluster.Cluster {
+	t.Helper()
+	server, err := rediscluster.Start(t.Context(), &rediscluster.Options{Nodes: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { server.Close() })
+	return server
+}
+
 // fresh makes a queue name that no other test uses.
 func fresh(prefix string) string { return prefix + "-" + uuid.NewString()[:8] }
 

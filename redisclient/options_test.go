@@ -166,6 +166,11 @@ func TestTLSHandshakeEndsWithTheContext(t *testing.T) {
 func TestNoMaintenanceIsAskedFor(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
+	cluster := redisclient.New(redisclient.Options("a:1", "b:2")).(*redis.ClusterClient)
+	defer cluster.Close()
+	if mode := cluster.Options().MaintNotificationsConfig.Mode; mode != maintnotifications.ModeDisabled {
+		t.Errorf("the mode of a cluster's client is %q", mode)
+	}
 	for range 5 {
 		rdb := redisclient.New(withPassword(redisclient.Options(single.Get(t).Addrs()...))).(*redis.Client)
 		if mode := rdb.Options().MaintNotificationsConfig.Mode; mode != maintnotifications.ModeDisabled {
