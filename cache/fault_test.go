@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -129,6 +130,56 @@ func TestMasterThatHangsUnderALoadCostsOneBudget(t *testing.T) {
 	}
 	if took, budget := time.Since(hung), leads.store.opts.RedisTimeout; took > budget+slack {
 		t.Errorf("took %v, the budget is %v", took, budget)
+	}
+}
+
+// So it is for a batch of more than is stored in one go; what other masters have of it is stored.
+func TestMasterThatHangsUnderABatchCostsOneBudget(t *testing.T) {
+	ctx := testContext(t)
+	cluster, leads, victim := breakable(t, ctx, nil)
+	var ids, others []string
+	for i := range 2*landsAtATime + 1 {
+		id := fmt.Sprint("then", i)
+		ids = append(ids, id)
+		if i >= 100 {
+			continue
+		}
+		if master, err := cluster.MasterFor(ctx, leads.prefix+id); err != nil {
+			t.Fatal(err)
+		} else if master != victim {
+			others = append(others, id)
+		}
+	}
+	slices.Sort(ids) // as they are loaded
+	// Connections are there, and the scripts are known.
+	first, err := numbers(99)(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := leads.LoadMany(ctx, first, ofEach(loads(lead{}))); err != nil {
+		t.Fatal(err)
+	}
+	var hung time.Time
+	load := func(_ context.Context, ids []string) (map[string]lead, error) {
+		victim.Freeze()
+		hung = time.Now()
+		found := map[string]lead{}
+		for _, id := range ids {
+			found[id] = lead{ID: id}
+		}
+		return found, nil
+	}
+	got, err := leads.LoadMany(ctx, ids, load)
+	took, budget := time.Since(hung), leads.store.opts.RedisTimeout
+	if err != nil || len(got) != len(ids) {
+		t.Errorf("%d of %d, %v", len(got), len(ids), err)
+	}
+	if took > budget+slack {
+		t.Errorf("took %v, the budget is %v", took, budget)
+	}
+	others = slices.DeleteFunc(others, func(id string) bool { return slices.Index(ids, id) >= landsAtATime })
+	if stored, err := leads.GetMany(ctx, others); err != nil || len(stored) != len(others) || len(others) == 0 {
+		t.Errorf("of %d keys that other masters have %d were stored, %v", len(others), len(stored), err)
 	}
 }
 

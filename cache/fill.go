@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -110,11 +109,7 @@ func known(ts scaleaware.Tokens) (known scaleaware.Tokens) {
 // begin leaves the fill's lease, or joins the one that stands, and claims the load.
 func (s *Store) begin(ctx context.Context, f *fill) (how begun, raw []byte, wait time.Duration, err error) {
 	f.epoch = s.epochNow(ctx, f.tagged)
-	cmd, err := s.script(ctx, beginScript, f.key, s.beginArgs(f)...)
-	if err != nil {
-		return 0, nil, 0, err
-	}
-	reply, err := cmd.Slice()
+	reply, err := s.script(ctx, beginScript, f.key, s.beginArgs(f)...)
 	if err != nil {
 		return 0, nil, 0, err
 	}
@@ -122,7 +117,7 @@ func (s *Store) begin(ctx context.Context, f *fill) (how begun, raw []byte, wait
 }
 
 // began takes in the answer of beginScript.
-func (s *Store) began(f *fill, reply []any) (how begun, raw []byte, wait time.Duration, err error) {
+func (s *Store) began(f *fill, reply any) (how begun, raw []byte, wait time.Duration, err error) {
 	text, start, how, err := beginReply(reply)
 	if err != nil {
 		return 0, nil, 0, err
@@ -155,8 +150,8 @@ func (s *Store) began(f *fill, reply []any) (how begun, raw []byte, wait time.Du
 	return granted, nil, 0, nil
 }
 
-func beginReply(reply []any) (text string, start int64, how begun, err error) {
-	if len(reply) == 3 {
+func beginReply(reply any) (text string, start int64, how begun, err error) {
+	if reply, ok := reply.([]any); ok && len(reply) == 3 {
 		text, ok1 := reply[0].(string)
 		start, ok2 := reply[1].(int64)
 		how, ok3 := reply[2].(int64)
@@ -207,13 +202,17 @@ func (s *Store) keepClaims(ctx context.Context, fills ...*fill) (stop func()) {
 
 // reclaim moves the end of the fill's claim; 0 gives it up.
 func (s *Store) reclaim(ctx context.Context, f *fill, d time.Duration) (till int64, err error) {
-	gen := binary.BigEndian.AppendUint64(nil, uint64(f.gen))
-	claim := binary.BigEndian.AppendUint64(nil, uint64(f.claim))
 	err = s.call(ctx, f.key, func(ctx context.Context) error {
-		till, err = claimScript.Run(ctx, s.rdb, []string{f.key}, gen, claim, d.Milliseconds()).Int64()
+		till, err = claimScript.Run(ctx, s.rdb, []string{f.key}, claimArgs(f, d)...).Int64()
 		return err
 	})
 	return till, err
+}
+
+func claimArgs(f *fill, d time.Duration) []any {
+	gen := binary.BigEndian.AppendUint64(nil, uint64(f.gen))
+	claim := binary.BigEndian.AppendUint64(nil, uint64(f.claim))
+	return []any{gen, claim, d.Milliseconds()}
 }
 
 // release lets others load at once.
@@ -225,40 +224,18 @@ func (s *Store) release(ctx context.Context, f *fill) {
 	}
 }
 
-// land stores the loader's answer if the lease still stands. It reports whether the claim ended with that, and whether Redis was
-// silent.
-func (v *viewState) land(ctx context.Context, f *fill, h header, payload []byte) (settled, silent bool) {
-	outcome := "unleased"
-	if f.leased {
-		var err error
-		if outcome, err = v.put(ctx, f, h, payload); err != nil {
-			outcome, silent = "failed", !answered(err)
-			v.store.in.failed(ctx, "store", err, "view", v.name)
+// releaseMany is release for fills that went together.
+func (s *Store) releaseMany(ctx context.Context, fills []*fill) {
+	var calls []keyCall
+	for _, f := range fills {
+		if f.claim != 0 {
+			calls = append(calls, keyCall{key: f.key, args: claimArgs(f, 0)})
 		}
 	}
-	v.store.in.fills.WithLabelValues(v.name, outcome).Inc()
-	return outcome == "stored" || outcome == "fenced", silent
-}
-
-func (v *viewState) put(ctx context.Context, f *fill, h header, payload []byte) (outcome string, err error) {
-	s := v.store
-	if len(payload) > s.opts.MaxValueBytes {
-		s.in.failed(ctx, "oversize", fmt.Errorf("%w: %d bytes", ErrTooLarge, len(payload)), "view", v.name)
-		return "oversize", nil
-	}
-	if len(h.tags) > 0 {
-		if err := s.introduce(ctx, h.tags); err != nil {
-			return "failed", err
+	s.callMany(ctx, claimScript, calls, s.opts.RedisTimeout)
+	for _, c := range calls {
+		if c.err != nil {
+			s.in.failed(ctx, "lease", c.err)
 		}
 	}
-	payload = v.compress(&h, payload)
-	h.codec, h.gen, h.start, h.schema, h.epoch = v.opts.codec.ID(), f.gen, f.start, v.schema, f.epoch
-	h.cost = uint32(min(max(time.Since(f.began).Microseconds(), 1), 1<<32-1))
-	value := append(appendHeader(make([]byte, 0, headerSize+2+2*maxTokens*tokenSize+8*len(h.tags)+len(payload)), h), payload...)
-	fresh, whole, physical := v.lifeOf(s, f.id, h.kind).args()
-	cmd, err := s.script(ctx, storeScript, f.key, value, fresh, whole, physical)
-	if err != nil {
-		return "failed", err
-	}
-	return cmd.Text()
 }

@@ -97,16 +97,19 @@ func (s *Store) get(ctx context.Context, key string) ([]byte, error) {
 }
 
 // script runs a script on one key.
-func (s *Store) script(ctx context.Context, script *redis.Script, key string, args ...any) (*redis.Cmd, error) {
+func (s *Store) script(ctx context.Context, script *redis.Script, key string, args ...any) (reply any, err error) {
 	all := append([]any{"evalsha", script.Hash(), 1, key}, args...)
 	cmd := redis.NewCmd(ctx, all...)
 	cmd.SetFirstKeyPos(3)
-	err := s.ask(ctx, key, cmd)
+	err = s.ask(ctx, key, cmd)
 	if redis.HasErrorPrefix(err, "NOSCRIPT") {
 		err = s.call(ctx, key, func(ctx context.Context) error {
 			cmd = script.Eval(ctx, s.rdb, []string{key}, args...)
 			return cmd.Err()
 		})
 	}
-	return cmd, err
+	if err != nil {
+		return nil, err // the command must not be looked at: others may still be at it
+	}
+	return cmd.Val(), nil
 }

@@ -176,50 +176,6 @@ func (v *View[V]) load(ctx context.Context, fl *fill, f *flight[V], load Loader[
 	v.conclude(ctx, fl, f, w, value, err)
 }
 
-// conclude stores what the loader returned and hands it to the waiters.
-func (v *View[V]) conclude(ctx context.Context, fl *fill, f *flight[V], w *scaleaware.Watermark, value V, err error) {
-	s, asOf := v.store, w.AsOf()
-	if fl.ageless.Load() || slices.ContainsFunc(asOf, scaleaware.Token.Unknown) {
-		asOf = nil
-	}
-	var wrote, settled scaleaware.Tokens
-	if fl.blind == nil {
-		noted := w.Changes()
-		written, _ := w.Written(ctx)
-		for _, t := range fl.need {
-			if now := written.For(t.System); t.Unknown() && !now.Unknown() {
-				settled = append(settled, now)
-			}
-		}
-		if noted != fl.noted { // even if fl.need covers it: not all waiters need as much
-			wrote = written
-		}
-	}
-	h, payload, store := v.prepare(ctx, fl.id, value, err)
-	h.asOf, h.seen = asOf, wrote
-	if slices.ContainsFunc(wrote, scaleaware.Token.Unknown) {
-		store = false // its later readers could not be told what they have seen
-	}
-	settledClaim, silent := false, false
-	if store {
-		if s.rdb == nil {
-			v.keepLoaded(fl, h, value, payload)
-		} else {
-			settledClaim, silent = v.land(ctx, fl, h, payload)
-		}
-	}
-	release := !settledClaim && !fl.behind // a refresh that failed leaves its claim: it ends soon, and till then nobody tries again
-	if release && !silent {
-		s.release(ctx, fl) // before the waiters go on, who may try again at once
-	}
-	v.flights.finish(fl.key, f, func() {
-		f.value, f.payload, f.asOf, f.wrote, f.settled, f.err = value, payload, asOf, wrote, settled, err
-	})
-	if release && silent {
-		s.release(ctx, fl)
-	}
-}
-
 // prepare encodes what the loader returned. store is false for what is not kept.
 func (v *View[V]) prepare(ctx context.Context, id string, value V, err error) (h header, payload []byte, store bool) {
 	s := v.store

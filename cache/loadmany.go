@@ -8,9 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-	"golang.org/x/sync/errgroup"
-
 	"github.com/scaleaware/scaleaware"
 )
 
@@ -69,7 +66,7 @@ func (v *View[V]) LoadMany(ctx context.Context, ids []string, load ManyLoader[V]
 		}
 		return found, failed
 	}
-	v.shareMany(ctx, missing, need, blind, load, func(id string, value V, err error) {
+	v.shareMany(ctx, missing, need, blind, load, v.store.opts.RedisTimeout, func(id string, value V, err error) {
 		fallback, ok := stale[id]
 		switch {
 		case err == nil:
@@ -114,8 +111,9 @@ func oneOf[V any](values map[string]V, err error, id string) (V, error) {
 	return *new(V), ErrNotFound
 }
 
-// shareMany loads what is missing with everybody else who waits for it, and hands over each key's outcome.
-func (v *View[V]) shareMany(ctx context.Context, missing map[string]entry, need scaleaware.Tokens, blind error, load ManyLoader[V], got func(string, V, error)) {
+// shareMany loads what is missing with everybody else who waits for it, and hands over each key's outcome. Each go with Redis
+// takes no longer than timeout.
+func (v *View[V]) shareMany(ctx context.Context, missing map[string]entry, need scaleaware.Tokens, blind error, load ManyLoader[V], timeout time.Duration, got func(string, V, error)) {
 	type waiting struct {
 		flight *flight[V]
 		began  bool
@@ -139,7 +137,7 @@ func (v *View[V]) shareMany(ctx context.Context, missing map[string]entry, need 
 		for _, fl := range mine {
 			own[fl.id] = flights[fl.id].flight
 		}
-		go v.runMany(context.WithoutCancel(ctx), mine, own, load)
+		go v.runMany(context.WithoutCancel(ctx), mine, own, load, timeout)
 	}
 	for id, w := range flights {
 		value, err := v.await(ctx, w.flight, w.began, need)
@@ -148,12 +146,12 @@ func (v *View[V]) shareMany(ctx context.Context, missing map[string]entry, need 
 }
 
 // runMany is the goroutine of one batch. Keys that another process loads are waited for one by one.
-func (v *View[V]) runMany(ctx context.Context, fills []*fill, flights map[string]*flight[V], load ManyLoader[V]) {
+func (v *View[V]) runMany(ctx context.Context, fills []*fill, flights map[string]*flight[V], load ManyLoader[V], timeout time.Duration) {
 	var batch []*fill
 	for _, fl := range fills {
 		fl.tagged = v.tags != nil
 	}
-	for i, how := range v.store.beginMany(ctx, fills, v.store.opts.RedisTimeout) {
+	for i, how := range v.store.beginMany(ctx, fills, timeout) {
 		switch fl := fills[i]; how {
 		case granted:
 			batch = append(batch, fl)
@@ -162,67 +160,38 @@ func (v *View[V]) runMany(ctx context.Context, fills []*fill, flights map[string
 		}
 	}
 	if len(batch) > 0 {
-		v.loadMany(ctx, batch, flights, load)
+		v.loadMany(ctx, batch, flights, load, timeout)
 	}
 }
 
 // beginMany begins fills in one pipeline a node. Without Redis all are granted.
 func (s *Store) beginMany(ctx context.Context, fills []*fill, timeout time.Duration) []begun {
 	hows := make([]begun, len(fills))
-	for i := range hows {
-		hows[i] = granted
-	}
 	epoch := s.epochNow(ctx, len(fills) > 0 && fills[0].tagged)
-	for _, fl := range fills {
-		fl.epoch = epoch
-	}
-	if s.redisOff() {
-		return hows
-	}
-	if s.beginSome(ctx, fills, hows, timeout, false) {
-		s.preload(ctx, beginScript)
-		s.beginSome(ctx, fills, hows, timeout, true)
-	}
-	return hows
-}
-
-// unscripted marks a fill that a server could not begin because it did not have the script.
-const unscripted begun = -1
-
-// beginSome begins all fills, or the unscripted ones, and reports whether a server did not have the script.
-func (s *Store) beginSome(ctx context.Context, fills []*fill, hows []begun, timeout time.Duration, again bool) (missing bool) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	pipe := s.rdb.Pipeline()
-	replies := make([]*redis.Cmd, len(fills))
+	var calls []keyCall
+	var of []int // of calls, which fill
 	for i, fl := range fills {
-		if !fl.seen.down && (!again || hows[i] == unscripted) {
-			replies[i] = pipe.EvalSha(ctx, beginScript.Hash(), []string{fl.key}, s.beginArgs(fl)...)
+		fl.epoch, hows[i] = epoch, granted
+		if !fl.seen.down && !s.redisOff() {
+			calls, of = append(calls, keyCall{key: fl.key, args: s.beginArgs(fl)}), append(of, i)
 		}
 	}
-	_, _ = pipe.Exec(ctx) // each command has its own error
-	for i, reply := range replies {
-		if reply == nil {
-			continue
-		}
-		answer, err := reply.Slice()
-		if redis.HasErrorPrefix(err, "NOSCRIPT") && !again {
-			hows[i], missing = unscripted, true
-			continue
-		}
+	s.callMany(ctx, beginScript, calls, timeout)
+	for n, c := range calls {
+		i, err := of[n], c.err
 		if err == nil {
-			hows[i], _, _, err = s.began(fills[i], answer)
+			hows[i], _, _, err = s.began(fills[i], c.reply)
 		}
 		if err != nil {
 			hows[i] = granted // and nothing is stored
 			s.in.failed(ctx, "lease", err)
 		}
 	}
-	return missing
+	return hows
 }
 
 // loadMany calls the loader for a batch when it is its turn.
-func (v *View[V]) loadMany(ctx context.Context, batch []*fill, flights map[string]*flight[V], load ManyLoader[V]) {
+func (v *View[V]) loadMany(ctx context.Context, batch []*fill, flights map[string]*flight[V], load ManyLoader[V], timeout time.Duration) {
 	s := v.store
 	whole, ids := &fill{blind: batch[0].blind}, make([]string, len(batch))
 	for i, fl := range batch {
@@ -237,11 +206,7 @@ func (v *View[V]) loadMany(ctx context.Context, batch []*fill, flights map[strin
 			v.flights.finish(fl.key, flights[fl.id], func() { flights[fl.id].err = err })
 		}
 	}
-	giveUp := func() {
-		for _, fl := range batch {
-			s.release(ctx, fl)
-		}
-	}
+	giveUp := func() { s.releaseMany(ctx, batch) }
 	leave := func(bool) {}
 	if fillFrom(ctx) == nil {
 		done, err := s.turn(ctx, false)
@@ -278,18 +243,9 @@ func (v *View[V]) loadMany(ctx context.Context, batch []*fill, flights map[strin
 		giveUp()
 		return
 	}
-	var group errgroup.Group
-	group.SetLimit(landsAtATime)
 	for _, fl := range batch {
-		group.Go(func() error {
-			fl.noted, fl.began = whole.noted, whole.began
-			fl.ageless.Store(whole.ageless.Load())
-			value, err := oneOf(values, err, fl.id)
-			v.conclude(ctx, fl, flights[fl.id], w, value, err)
-			return nil
-		})
+		fl.noted, fl.began = whole.noted, whole.began
+		fl.ageless.Store(whole.ageless.Load())
 	}
-	_ = group.Wait()
+	v.concludeMany(ctx, batch, flights, w, func(id string) (V, error) { return oneOf(values, err, id) }, timeout)
 }
-
-const landsAtATime = 16

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/scaleaware/scaleaware/redisclient"
 )
 
 func TestLoadMany(t *testing.T) {
@@ -160,5 +162,70 @@ func TestBatchIsFenced(t *testing.T) {
 		}
 		l, err := leads.Get(ctx, "2")
 		wantScore(t, l, err, 2)
+	})
+}
+
+// pipelines counts what is sent to Redis.
+type pipelines struct{ alone, together atomic.Int64 }
+
+func (p *pipelines) DialHook(next redis.DialHook) redis.DialHook { return next }
+func (p *pipelines) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error { p.alone.Add(1); return next(ctx, cmd) }
+}
+
+func (p *pipelines) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error { p.together.Add(1); return next(ctx, cmds) }
+}
+
+// A batch costs three round trips to each master: it looks up, begins, and stores, or lets others load. Each script costs one more
+// when it is not known.
+func TestBatchTakesThreePipelines(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := testContext(t)
+		leads := Of[lead](newStore(t, rdb, nil), "lead")
+		var ids []string
+		for i := range landsAtATime {
+			ids = append(ids, fmt.Sprint(i))
+		}
+		found := func(_ context.Context, ids []string) (map[string]lead, error) {
+			found := map[string]lead{}
+			for _, id := range ids {
+				found[id] = lead{ID: id}
+			}
+			return found, nil
+		}
+		none := func(context.Context, []string) (map[string]lead, error) { return nil, nil }
+		if _, err := leads.GetMany(ctx, ids); err != nil { // connections are there
+			t.Fatal(err)
+		}
+		var sent pipelines
+		rdb.AddHook(&sent)
+		for _, c := range []struct {
+			name string
+			load ManyLoader[lead]
+			ids  []string
+			want int64
+		}{
+			{"all are there, no script is known", found, ids[:9], 5},
+			{"all are there", found, ids[9:], 3},
+			{"none exists, that script is not known", none, []string{"x", "y", "z"}, 4},
+			{"none exists", none, []string{"x", "y", "z"}, 3},
+			{"cached", none, ids, 1},
+		} {
+			if c.want == 5 {
+				err := redisclient.EachMaster(ctx, rdb, func(ctx context.Context, node *redis.Client) error { return node.ScriptFlush(ctx).Err() })
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			sent.alone.Store(0)
+			sent.together.Store(0)
+			if _, err := leads.LoadMany(ctx, c.ids, c.load); err != nil {
+				t.Errorf("%s: %v", c.name, err)
+			}
+			if alone, together := sent.alone.Load(), sent.together.Load(); alone != 0 || together != c.want {
+				t.Errorf("%s: %d commands, %d pipelines, want %d", c.name, alone, together, c.want)
+			}
+		}
 	})
 }

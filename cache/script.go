@@ -38,7 +38,7 @@ now = math.max(now, struct.unpack('>I8', cur, 17) + 1)
 if ARGV[4] ~= '0' then
   local own = string.sub(cur, 9, 16) == string.sub(ARGV[1], 9, 16) -- the client has sent this twice
   if struct.unpack('>I8', cur, 49) > ms and not own then return {head, now, 0} end
-  redis.call('SETRANGE', KEYS[1], 48, claim)
+  redis.call('SETRANGE', KEYS[1], '48', claim)
   head = string.sub(head, 1, 48) .. claim .. string.sub(head, 57)
 end
 if string.sub(cur, 3, 3) == 'L' then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
@@ -48,11 +48,11 @@ return {head, now, 1}
 // claimScript keeps a claim for longer, or gives it up, if it still stands. It returns its new end, or 0.
 // KEYS: entry. ARGV: generation, claim, ms from now (0 gives up).
 var claimScript = redis.NewScript(`
-local h = redis.pcall('GETRANGE', KEYS[1], 0, 55)
+local h = redis.pcall('GETRANGE', KEYS[1], '0', '55')
 if type(h) ~= 'string' or #h < 56 or string.sub(h, 9, 16) ~= ARGV[1] or string.sub(h, 49, 56) ~= ARGV[2] then return 0 end
 local t, till = redis.call('TIME'), 0
 if ARGV[3] ~= '0' then till = t[1] * 1000 + math.floor(t[2] / 1000) + ARGV[3] end
-redis.call('SETRANGE', KEYS[1], 48, struct.pack('>I8', till))
+redis.call('SETRANGE', KEYS[1], '48', struct.pack('>I8', till))
 return till
 `)
 
@@ -60,7 +60,7 @@ return till
 // nothing covers its unknown positions. What was filled in an earlier epoch is older. It returns 'stored', 'fenced' or 'older'.
 // KEYS: entry. ARGV: header and payload, and in ms: the time until the soft expiry, until the hard one, the TTL.
 var storeScript = redis.NewScript(`
-local cur = redis.pcall('GETRANGE', KEYS[1], 0, 151)
+local cur = redis.pcall('GETRANGE', KEYS[1], '0', '151')
 local new = ARGV[1]
 if type(cur) ~= 'string' or #cur < 72 or string.sub(cur, 1, 2) ~= '\202\002'
   or string.sub(cur, 9, 16) ~= string.sub(new, 9, 16) then
@@ -109,7 +109,7 @@ return 'stored'
 // value was there, 0 when not.
 // KEYS: entry. ARGV: lease, its TTL in ms.
 var deleteScript = redis.NewScript(`
-local cur = redis.pcall('GETRANGE', KEYS[1], 0, 151)
+local cur = redis.pcall('GETRANGE', KEYS[1], '0', '151')
 local new = ARGV[1]
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)

@@ -88,7 +88,7 @@ func TestViewMistakesAreReturnedByEachCall(t *testing.T) {
 	if v := Of[string](s, "lead", TTL(time.Minute)); v.Err() == nil || !strings.Contains(v.Err().Error(), "another name") {
 		t.Errorf("other type: %v", v.Err())
 	}
-	if err := good.DeclareWarm(WarmSet[lead]{Name: "x y", Concurrency: -1}); err == nil || !strings.Contains(err.Error(), "Keys and Load") {
+	if err := good.DeclareWarm(WarmSet[lead]{Name: "x y", Concurrency: -1}); err == nil || !strings.Contains(err.Error(), "Keys, and either Load or LoadMany") {
 		t.Errorf("got %v", err)
 	}
 	if _, err := s.Warm(ctx, "nothing"); !errors.Is(err, ErrUnknownSet) {

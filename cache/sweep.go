@@ -15,11 +15,11 @@ import (
 )
 
 const (
-	politeBatch = 25    // SCAN's COUNT of a sweep with pauses: a bigger one holds up who comes meanwhile
-	politeParts = 4     // of a pause, one after each batch
-	politeFaint = 20    // as many keys of others are passed over in the time of one of ours
-	urgentBatch = 2_000 // of one without
-	sweepRounds = 8     // visits to nodes whose slots move, before the report says incomplete
+	politeBatch = 25  // SCAN's COUNT of a sweep with pauses: a bigger one holds up who comes meanwhile
+	politeParts = 4   // of a pause, one after each batch
+	politeFaint = 20  // as many keys of others are passed over in the time of one of ours
+	urgentBatch = 500 // of one without
+	sweepRounds = 8   // visits to nodes whose slots move, before the report says incomplete
 	// sweepAhead is how many batches of one node a sweep without pauses changes at a time, while the next is named.
 	sweepAhead = 2
 )

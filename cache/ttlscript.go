@@ -35,7 +35,7 @@ return {changed, skipped, refused}`),
 
 // headOf reads an entry's header, in the body of a ttlScript.
 const headOf = `
-local h = redis.pcall('GETRANGE', key, 0, 71)
+local h = redis.pcall('GETRANGE', key, '0', '71')
 if type(h) == 'table' and not string.find(h.err, 'WRONGTYPE', 1, true) then return h end
 if type(h) ~= 'string' or #h < 72 or string.sub(h, 1, 2) ~= '\202\002' or string.byte(h, 3) == 76 then return -1 end
 `
@@ -52,7 +52,7 @@ if arg[3] == '1' then
   if at > 0 and target > at then return 1 end
   return 0
 end
-return redis.pcall('PEXPIREAT', key, string.format('%.0f', target), 'GT')`)
+return redis.pcall('PEXPIREAT', key, string.format('%d', target), 'GT')`)
 
 // restoreScript moves the physical end of one entry back to its own end. Entries that are past it get a little time,
 // so that the undo does not send all their readers to the origin at once.
@@ -66,4 +66,4 @@ local want = hard - (t[1] * 1000 + math.floor(t[2] / 1000))
 if want <= 0 then want = tonumber(arg[1]) end
 if want >= left then return 0 end
 if arg[2] == '1' then return 1 end
-return redis.pcall('PEXPIRE', key, string.format('%.0f', want))`)
+return redis.pcall('PEXPIRE', key, string.format('%d', want))`)

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // WarmSet is a set of keys of a view that are worth loading before anybody asks.
@@ -17,11 +19,13 @@ type WarmSet[V any] struct {
 	Name string
 	// Keys returns the keys, anew for each warming.
 	Keys func(ctx context.Context) ([]string, error)
-	// Load gets the value of one of them, as in View.Load.
+	// Load gets the value of one of them, as in View.Load. Give it or LoadMany.
 	Load Loader[V]
+	// LoadMany gets the values of up to 500 of them at once, as in View.LoadMany.
+	LoadMany ManyLoader[V]
 	// Priority orders sets: higher ones are warmed first. Zero means last but for negative ones.
 	Priority int
-	// Concurrency is how many keys are loaded at a time; Options.MaxLoads holds besides. Zero means 8.
+	// Concurrency is how many loads run at a time; Options.MaxLoads holds besides. Zero means 8, with LoadMany 2.
 	Concurrency int
 }
 
@@ -81,13 +85,12 @@ func (v *View[V]) DeclareWarm(set WarmSet[V]) error {
 	if !viewName.MatchString(set.Name) {
 		errs = append(errs, fmt.Errorf("cache: WarmSet.Name %q, give 1 to 64 letters, digits, dots, dashes or underscores", clip(set.Name)))
 	}
-	if set.Keys == nil || set.Load == nil {
-		errs = append(errs, fmt.Errorf("cache: WarmSet %q needs both Keys and Load", clip(set.Name)))
+	if set.Keys == nil || (set.Load == nil) == (set.LoadMany == nil) {
+		errs = append(errs, fmt.Errorf("cache: WarmSet %q needs Keys, and either Load or LoadMany", clip(set.Name)))
 	}
 	if set.Concurrency < 0 {
-		errs = append(errs, fmt.Errorf("cache: WarmSet %q has a negative Concurrency, leave it zero for 8", clip(set.Name)))
+		errs = append(errs, fmt.Errorf("cache: WarmSet %q has a negative Concurrency, leave it zero for 8, or 2 with LoadMany", clip(set.Name)))
 	}
-	set.Concurrency = cmp.Or(set.Concurrency, 8)
 	s := v.store
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -180,37 +183,45 @@ func (v *View[V]) warm(ctx context.Context, set WarmSet[V], dryRun bool, progres
 	slices.Sort(ids)
 	ids = slices.Compact(ids)
 	progress(func(r *WarmSetReport) { r.Keys = len(ids) })
-	w := warmer[V]{v: v, load: set.Load, limit: set.Concurrency, size: set.Concurrency}
+	add := func(tally WarmSetReport) { progress(func(r *WarmSetReport) { r.sum(tally) }) }
+	load, atATime := v.warmLoad(set)
+	var batches errgroup.Group
+	batches.SetLimit(atATime)
 	for batch := range slices.Chunk(ids, warmLookups) {
 		if err := ctx.Err(); err != nil {
-			progress(func(r *WarmSetReport) { r.Error = err.Error() })
-			return
+			add(WarmSetReport{Error: err.Error()})
+			break
 		}
-		missing, failed := v.missingOf(ctx, batch)
-		progress(func(r *WarmSetReport) {
-			r.Current += len(batch) - len(missing) - len(failed)
-			r.Failed += len(failed)
+		batches.Go(func() error {
+			missing, failed := v.missingOf(ctx, batch)
+			tally := WarmSetReport{Current: len(batch) - len(missing) - len(failed), Failed: len(failed)}
 			for _, err := range failed {
-				r.Error = cmp.Or(r.Error, err.Error())
+				tally.Error = err.Error()
 				break
 			}
 			if dryRun {
-				r.Loaded += len(missing)
+				tally.Loaded = len(missing)
 			}
+			add(tally)
+			if !dryRun && len(missing) > 0 {
+				load(ctx, missing, add)
+			}
+			return nil
 		})
-		if !dryRun {
-			w.warm(ctx, missing, func(tally WarmSetReport) {
-				progress(func(r *WarmSetReport) {
-					r.Loaded += tally.Loaded
-					r.NotFound += tally.NotFound
-					r.Failed += tally.Failed
-					r.Error = cmp.Or(r.Error, tally.Error)
-				})
-			})
-		}
 	}
+	_ = batches.Wait()
 }
 
+// sum adds what was done.
+func (r *WarmSetReport) sum(more WarmSetReport) {
+	r.Current += more.Current
+	r.Loaded += more.Loaded
+	r.NotFound += more.NotFound
+	r.Failed += more.Failed
+	r.Error = cmp.Or(r.Error, more.Error)
+}
+
+// add counts one key.
 func (r *WarmSetReport) add(err error) {
 	switch {
 	case err == nil:

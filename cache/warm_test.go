@@ -25,72 +25,97 @@ func numbers(n int) func(context.Context) ([]string, error) {
 
 func TestWarmReportsAndGoesOn(t *testing.T) {
 	both(t, func(t *testing.T, rdb redis.UniversalClient) {
-		ctx := testContext(t)
-		s := newStore(t, rdb, nil)
-		leads, events := Of[lead](s, "lead"), Of[lead](s, "event")
-		var calls, now, most atomic.Int64
-		away := errors.New("origin is away")
-		failing := atomic.Bool{}
-		failing.Store(true)
-		load := func(_ context.Context, id string) (lead, error) {
-			n := now.Add(1)
-			defer now.Add(-1)
-			for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
-			}
-			calls.Add(1)
-			switch {
-			case id == "13":
-				return lead{}, ErrNotFound
-			case id == "14" && failing.Load():
-				return lead{}, away
-			}
-			return lead{ID: id}, nil
-		}
-		var order []string
-		var mu sync.Mutex
-		for _, err := range []error{
-			leads.DeclareWarm(WarmSet[lead]{Name: "low", Keys: numbers(250), Load: load, Concurrency: 3}),
-			events.DeclareWarm(WarmSet[lead]{Name: "high", Priority: 9, Keys: func(context.Context) ([]string, error) {
-				mu.Lock()
-				defer mu.Unlock()
-				order = append(order, "high")
-				return nil, nil
-			}, Load: load}),
-		} {
-			if err != nil {
-				t.Fatal(err)
-			}
-		}
-		for i := range 10 {
-			if err := leads.Set(ctx, fmt.Sprint(i), lead{}); err != nil {
-				t.Fatal(err)
-			}
-		}
-		dry, err := s.WarmWith(ctx, Warming{DryRun: true})
-		if err != nil || calls.Load() != 0 || dry.Sets[1].Loaded != 240 {
-			t.Errorf("dry run: %+v, %v", dry, err)
-		}
-		steps := 0
-		report, err := s.WarmWith(ctx, Warming{Progress: func(WarmReport) { steps++ }})
-		if err == nil || report.Complete || len(report.Sets) != 2 || report.Sets[0].Name != "high" || !slices.Contains(order, "high") {
-			t.Fatalf("%+v, %v", report, err)
-		}
-		got := report.Sets[1]
-		got.Seconds = 0
-		want := WarmSetReport{Name: "low", Keys: 250, Current: 10, Loaded: 238, NotFound: 1, Failed: 1, Error: away.Error()}
-		if got != want || steps < 4 || most.Load() > 3 {
-			t.Errorf("got %+v, %d steps, %d at a time", got, steps, most.Load())
-		}
-		failing.Store(false)
-		calls.Store(0)
-		report, err = s.Warm(ctx, "low")
-		if err != nil || !report.Complete || calls.Load() != 2 || report.Sets[0].Current != 248 {
-			t.Errorf("second run: %+v, %d loads, %v", report, calls.Load(), err)
-		}
-		if h := s.HitRate(); h.Total.Lookups != 0 {
-			t.Errorf("warming counts as look-ups: %+v", h)
+		for _, many := range []bool{false, true} {
+			t.Run(fmt.Sprintf("many=%v", many), func(t *testing.T) { testWarm(t, rdb, many) })
 		}
 	})
+}
+
+// ofEach makes a ManyLoader of a Loader.
+func ofEach(load Loader[lead]) ManyLoader[lead] {
+	return func(ctx context.Context, ids []string) (map[string]lead, error) {
+		found, failed := map[string]lead{}, KeyErrors{}
+		for _, id := range ids {
+			if l, err := load(ctx, id); err != nil {
+				failed[id] = err
+			} else {
+				found[id] = l
+			}
+		}
+		return found, failed.orNil()
+	}
+}
+
+func testWarm(t *testing.T, rdb redis.UniversalClient, many bool) {
+	ctx := testContext(t)
+	s := newStore(t, rdb, nil)
+	leads, events := Of[lead](s, "lead"), Of[lead](s, "event")
+	var calls, now, most atomic.Int64
+	away := errors.New("origin is away")
+	failing := atomic.Bool{}
+	failing.Store(true)
+	load := func(_ context.Context, id string) (lead, error) {
+		n := now.Add(1)
+		defer now.Add(-1)
+		for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+		}
+		calls.Add(1)
+		switch {
+		case id == "13":
+			return lead{}, ErrNotFound
+		case id == "14" && failing.Load():
+			return lead{}, away
+		}
+		return lead{ID: id}, nil
+	}
+	low := WarmSet[lead]{Name: "low", Keys: numbers(250), Load: load, Concurrency: 3}
+	if many {
+		low.Load, low.LoadMany = nil, ofEach(load)
+	}
+	var order []string
+	var mu sync.Mutex
+	for _, err := range []error{
+		leads.DeclareWarm(low),
+		events.DeclareWarm(WarmSet[lead]{Name: "high", Priority: 9, Keys: func(context.Context) ([]string, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			order = append(order, "high")
+			return nil, nil
+		}, Load: load}),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 10 {
+		if err := leads.Set(ctx, fmt.Sprint(i), lead{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dry, err := s.WarmWith(ctx, Warming{DryRun: true})
+	if err != nil || calls.Load() != 0 || dry.Sets[1].Loaded != 240 {
+		t.Errorf("dry run: %+v, %v", dry, err)
+	}
+	steps := 0
+	report, err := s.WarmWith(ctx, Warming{Progress: func(WarmReport) { steps++ }})
+	if err == nil || report.Complete || len(report.Sets) != 2 || report.Sets[0].Name != "high" || !slices.Contains(order, "high") {
+		t.Fatalf("%+v, %v", report, err)
+	}
+	got := report.Sets[1]
+	got.Seconds = 0
+	want := WarmSetReport{Name: "low", Keys: 250, Current: 10, Loaded: 238, NotFound: 1, Failed: 1, Error: away.Error()}
+	if got != want || steps < 4 || most.Load() > 3 {
+		t.Errorf("got %+v, %d steps, %d at a time", got, steps, most.Load())
+	}
+	failing.Store(false)
+	calls.Store(0)
+	report, err = s.Warm(ctx, "low")
+	if err != nil || !report.Complete || calls.Load() != 2 || report.Sets[0].Current != 248 {
+		t.Errorf("second run: %+v, %d loads, %v", report, calls.Load(), err)
+	}
+	if h := s.HitRate(); h.Total.Lookups != 0 {
+		t.Errorf("warming counts as look-ups: %+v", h)
+	}
 }
 
 // Of all processes whose schedule comes due, one warms.
@@ -124,4 +149,67 @@ func TestScheduledWarmingRunsOnceForAll(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A set with LoadMany asks the origin for at most 500 keys at once, and so often at a time as it may.
+func TestWarmLoadsManyAtOnce(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := testContext(t)
+		s := newStore(t, rdb, nil)
+		leads := Of[lead](s, "lead")
+		var asked, now, most atomic.Int64
+		two, three := make(chan struct{}), make(chan struct{})
+		err := leads.DeclareWarm(WarmSet[lead]{Name: "all", Keys: numbers(1700), LoadMany: func(ctx context.Context, ids []string) (map[string]lead, error) {
+			n := now.Add(1)
+			defer now.Add(-1)
+			if n == 2 && most.CompareAndSwap(0, 2) {
+				close(two)
+			} else if n == 3 && most.CompareAndSwap(2, 3) {
+				close(three)
+			}
+			select {
+			case <-two:
+			case <-ctx.Done():
+			}
+			select { // a third one would come at once
+			case <-three:
+			case <-time.After(50 * time.Millisecond):
+			}
+			if len(ids) > 500 {
+				t.Errorf("asked for %d keys at once", len(ids))
+			}
+			asked.Add(int64(len(ids)))
+			return ofEach(loads(lead{Score: 1}))(ctx, ids)
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		report, err := s.Warm(ctx)
+		if err != nil || report.Sets[0].Loaded != 1700 || asked.Load() != 1700 || most.Load() != 2 {
+			t.Errorf("%+v, %v: asked for %d keys, %d loads at a time", report, err, asked.Load(), most.Load())
+		}
+		ids, _ := numbers(1700)(ctx)
+		if found, err := leads.GetMany(ctx, ids); err != nil || len(found) != 1700 {
+			t.Errorf("%d are there, %v", len(found), err)
+		}
+	})
+}
+
+func TestWarmSetRefused(t *testing.T) {
+	one, many := loads(lead{}), ofEach(loads(lead{}))
+	for name, set := range map[string]WarmSet[lead]{
+		"no keys":     {Name: "x", Load: one},
+		"no loader":   {Name: "x", Keys: numbers(1)},
+		"two loaders": {Name: "x", Keys: numbers(1), Load: one, LoadMany: many},
+		"no name":     {Keys: numbers(1), Load: one},
+		"negative":    {Name: "x", Keys: numbers(1), Load: one, Concurrency: -1},
+	} {
+		s, err := NewLocal(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := Of[lead](s, "lead").DeclareWarm(set); err == nil || s.Ready(t.Context()) == nil {
+			t.Errorf("%s is accepted", name)
+		}
+	}
 }

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"sync"
 	"time"
@@ -14,6 +15,27 @@ const (
 	// warmAhead is how long fills that began together should take: their claims end after claimTTL.
 	warmAhead = claimTTL / 6
 )
+
+// warmLoad loads keys that are missing, and reports what it did as it goes.
+type warmLoad func(ctx context.Context, missing map[string]entry, told func(WarmSetReport))
+
+// warmLoad returns what loads the keys of a set, and how many batches of keys it may have at a time.
+func (v *View[V]) warmLoad(set WarmSet[V]) (load warmLoad, atATime int) {
+	if set.LoadMany == nil {
+		limit := cmp.Or(set.Concurrency, 8)
+		w := &warmer[V]{v: v, load: set.Load, limit: limit, size: limit}
+		return w.warm, 1
+	}
+	return func(ctx context.Context, missing map[string]entry, told func(WarmSetReport)) {
+		if err := v.store.calm(ctx); err != nil {
+			told(WarmSetReport{Failed: len(missing), Error: err.Error()})
+			return
+		}
+		var tally WarmSetReport
+		v.shareMany(ctx, missing, nil, nil, set.LoadMany, v.store.stepTimeout(), func(_ string, _ V, err error) { tally.add(err) })
+		told(tally)
+	}, cmp.Or(set.Concurrency, 2)
+}
 
 // warmer loads keys for a warming. Fills begin in batches; then each is a load like any other.
 type warmer[V any] struct {

@@ -25,7 +25,7 @@ for i = 5, #ARGV, 7 do
 		local lease = redis.call("ZSCORE", KEYS[2], id)
 		mine = lease and tonumber(lease) <= tonumber(ARGV[2])
 	end
-	if not mine or redis.call("LREM", KEYS[1], -1, id) == 0 then
+	if not mine or redis.call("LREM", KEYS[1], "-1", id) == 0 then
 		replies[#replies + 1] = "NOT FOUND"
 	else
 		redis.call("ZREM", KEYS[2], id)

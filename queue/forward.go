@@ -13,7 +13,7 @@ import (
 var forwardScript = redis.NewScript(`
 local time = redis.call("TIME")
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
-local ids = redis.call("ZRANGEBYSCORE", KEYS[1], "-inf", string.format("%.6f", now), "LIMIT", 0, 100)
+local ids = redis.call("ZRANGEBYSCORE", KEYS[1], "-inf", string.format("%.6f", now), "LIMIT", "0", "100")
 for _, id in ipairs(ids) do
 	local key = ARGV[1] .. id
 	local group = redis.call("HGET", key, "group")

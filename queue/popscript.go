@@ -11,6 +11,7 @@ import "github.com/redis/go-redis/v9"
 //
 // KEYS: pending, paused, active, lease, starts, last (this server's last pop), limits, throttle, tat
 // ARGV: lease expiry, task key prefix, nonce of this pop, most jobs, then the declared limits, as Limits.args
+// Constants are given to commands as text: of a number Redis makes one each time, which takes as long as a short command.
 // Returns {"paused"}, {"empty"}, {"full"}, {"limited", wait in µs}, or {"job", start in µs, 0 without a rate, id, message, id, message, …}.
 var popScript = redis.NewScript(`
 local nonce = ARGV[3]
@@ -59,7 +60,7 @@ local newest, tat = 0, 0
 if max > 0 then
 	local time = redis.call("TIME")
 	now = tonumber(time[1]) * 1000000 + tonumber(time[2])
-	newest = tonumber(redis.call("LINDEX", KEYS[5], 0) or "0")
+	newest = tonumber(redis.call("LINDEX", KEYS[5], "0") or "0")
 	if newest - now > window then
 		redis.call("DEL", KEYS[5])
 		newest = 0
@@ -73,7 +74,7 @@ if max > 0 then
 		end
 	end
 end
-local stamp = string.format("%.0f", now)
+local stamp, oldest = string.format("%d", now), string.format("%d", max - 1)
 local got = {"job", stamp}
 local wait = 0
 for _ = 1, n + 100 do
@@ -81,7 +82,7 @@ for _ = 1, n + 100 do
 		break
 	end
 	if max > 0 then
-		local first = tonumber(redis.call("LINDEX", KEYS[5], max - 1) or "0")
+		local first = tonumber(redis.call("LINDEX", KEYS[5], oldest) or "0")
 		wait = math.max(window - (now - first), tat - early - now)
 		if wait > 0 then
 			break
@@ -99,7 +100,7 @@ for _ = 1, n + 100 do
 		redis.call("ZADD", KEYS[4], ARGV[1], id)
 		if max > 0 then
 			redis.call("LPUSH", KEYS[5], stamp)
-			redis.call("LTRIM", KEYS[5], 0, max - 1)
+			redis.call("LTRIM", KEYS[5], "0", oldest)
 			if every > 0 then
 				tat = math.max(tat, now) + every
 			end
@@ -107,7 +108,7 @@ for _ = 1, n + 100 do
 		got[#got + 1] = id
 		got[#got + 1] = msg
 	else
-		redis.call("LREM", KEYS[3], 1, id)
+		redis.call("LREM", KEYS[3], "1", id)
 	end
 end
 if #got == 2 then
@@ -127,5 +128,5 @@ local ids = {nonce}
 for i = 3, #got, 2 do
 	ids[#ids + 1] = got[i]
 end
-redis.call("SET", KEYS[6], table.concat(ids, " "), "EX", 120)
+redis.call("SET", KEYS[6], table.concat(ids, " "), "EX", "120")
 return got`)

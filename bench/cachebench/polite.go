@@ -32,7 +32,7 @@ func (l *lab) polite(ctx context.Context) ([]report.Row, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := warmAll(ctx, s, n); err != nil {
+	if _, err := warmAll(ctx, s, n, cache.WarmSet[lead]{LoadMany: many, Concurrency: 4}); err != nil {
 		return nil, err
 	}
 	if err := l.each(ctx, func(ctx context.Context, node *redis.Client) error {

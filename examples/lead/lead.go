@@ -39,6 +39,20 @@ func getLead(ctx context.Context, q querier, id string) (Lead, error) {
 		SELECT `+leadColumns+` FROM "Lead" WHERE id = $1`, id))
 }
 
+func getLeads(ctx context.Context, q querier, ids []string) (map[string]Lead, error) {
+	rows, err := q.Query(ctx, `-- name: GetLeads
+		SELECT `+leadColumns+` FROM "Lead" WHERE id = ANY($1)`, ids)
+	if err != nil {
+		return nil, err
+	}
+	leads, err := pgx.CollectRows(rows, scanLead)
+	found := make(map[string]Lead, len(leads))
+	for _, l := range leads {
+		found[l.ID] = l
+	}
+	return found, err
+}
+
 func listLeads(ctx context.Context, q querier, limit int) ([]Lead, error) {
 	rows, err := q.Query(ctx, `-- name: ListLeads
 		SELECT `+leadColumns+` FROM "Lead" ORDER BY "createdAt" DESC LIMIT $1`, limit)

@@ -24,7 +24,9 @@ func (s *Service) declareWarmSet() error {
 			}
 			return pgx.CollectRows(rows, pgx.RowTo[string])
 		},
-		Load: func(ctx context.Context, id string) (Lead, error) { return getLead(ctx, s.db.Read(), id) },
+		LoadMany: func(ctx context.Context, ids []string) (map[string]Lead, error) {
+			return getLeads(ctx, s.db.Read(), ids)
+		},
 	})
 }
 

@@ -25,7 +25,8 @@ type Lead struct {
 
 func newestLeads(context.Context, *dbsplit.Reader, int) ([]string, error) { return nil, nil }
 
-func leadByID(context.Context, *dbsplit.Reader, string) (Lead, error) { return Lead{}, nil }
+func leadByID(context.Context, *dbsplit.Reader, string) (Lead, error)               { return Lead{}, nil }
+func leadsByID(context.Context, *dbsplit.Reader, []string) (map[string]Lead, error) { return nil, nil }
 
 func deployWorkers(context.Context, int) error { return nil }
 
@@ -75,7 +76,9 @@ func Example_runbookCache() {
 		err := leads.DeclareWarm(cache.WarmSet[Lead]{
 			Name: "newest-leads",
 			Keys: func(ctx context.Context) ([]string, error) { return newestLeads(ctx, db.Read(), 200) },
-			Load: func(ctx context.Context, id string) (Lead, error) { return leadByID(ctx, db.Read(), id) },
+			LoadMany: func(ctx context.Context, ids []string) (map[string]Lead, error) {
+				return leadsByID(ctx, db.Read(), ids)
+			},
 		})
 		return err
 	}

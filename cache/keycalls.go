@@ -1,0 +1,73 @@
+package cache
+
+import (
+	"context"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// keyCall is a script's call on one key, and what came of it.
+type keyCall struct {
+	key   string
+	args  []any
+	guard *guard
+	reply any
+	err   error
+}
+
+// callMany runs a script on many keys, in one pipeline a master and within timeout.
+func (s *Store) callMany(ctx context.Context, script *redis.Script, calls []keyCall, timeout time.Duration) {
+	if len(calls) == 0 {
+		return
+	}
+	entered := map[*guard]error{}
+	for i := range calls {
+		c := &calls[i]
+		c.guard = s.coverage.guard(s.coverage.slot(c.key))
+		if _, asked := entered[c.guard]; !asked {
+			entered[c.guard] = c.guard.enter()
+		}
+		c.err = entered[c.guard]
+	}
+	rctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	s.evaluate(rctx, script, calls)
+	for g, refused := range entered {
+		if refused == nil {
+			s.called(ctx, g, silence(calls, g))
+		}
+	}
+}
+
+// silence returns the error of a call that a master did not answer, if there is one.
+func silence(calls []keyCall, g *guard) error {
+	for i := range calls {
+		if c := &calls[i]; c.guard == g && c.err != nil && !answered(c.err) {
+			return c.err
+		}
+	}
+	return nil
+}
+
+// evaluate makes the calls that have no error yet, and those once more whose master did not know the script.
+func (s *Store) evaluate(ctx context.Context, script *redis.Script, calls []keyCall) {
+	pipe, commands := s.rdb.Pipeline(), make([]*redis.Cmd, len(calls))
+	for i := range calls {
+		if c := &calls[i]; c.err == nil {
+			commands[i] = pipe.EvalSha(ctx, script.Hash(), []string{c.key}, c.args...)
+		}
+	}
+	_, _ = pipe.Exec(ctx) // each command has its own error
+	for i := range calls {
+		if c := &calls[i]; commands[i] != nil && redis.HasErrorPrefix(commands[i].Err(), "NOSCRIPT") {
+			commands[i] = script.Eval(ctx, pipe, []string{c.key}, c.args...)
+		}
+	}
+	_, _ = pipe.Exec(ctx)
+	for i, cmd := range commands {
+		if cmd != nil {
+			calls[i].reply, calls[i].err = cmd.Result()
+		}
+	}
+}

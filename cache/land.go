@@ -1,0 +1,210 @@
+package cache
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/scaleaware/scaleaware"
+)
+
+// answer is what becomes of a loader's answer.
+type answer struct {
+	err     error // the loader's
+	header  header
+	payload []byte            // encoded value
+	store   bool              // it is to be kept
+	asOf    scaleaware.Tokens // the value is no older
+	wrote   scaleaware.Tokens // by the loader itself, or seen by it where that counts
+	settled scaleaware.Tokens // where the primary stood after unknown positions that the fill needed
+}
+
+// landing says how storing an answer ended.
+type landing struct {
+	outcome string // empty when there was nothing to store
+	silent  bool   // Redis did not answer
+}
+
+// settled says that the fill's claim has ended with it.
+func (l landing) settled() bool { return l.outcome == "stored" || l.outcome == "fenced" }
+
+// answerOf says what becomes of what the loader of a fill returned under watermark w.
+func (v *View[V]) answerOf(ctx context.Context, fl *fill, w *scaleaware.Watermark, value V, err error) answer {
+	a := answer{err: err, asOf: w.AsOf()}
+	if fl.ageless.Load() || slices.ContainsFunc(a.asOf, scaleaware.Token.Unknown) {
+		a.asOf = nil
+	}
+	if fl.blind == nil {
+		noted := w.Changes()
+		written, _ := w.Written(ctx)
+		for _, t := range fl.need {
+			if now := written.For(t.System); t.Unknown() && !now.Unknown() {
+				a.settled = append(a.settled, now)
+			}
+		}
+		if noted != fl.noted { // even if fl.need covers it: not all waiters need as much
+			a.wrote = written
+		}
+	}
+	a.header, a.payload, a.store = v.prepare(ctx, fl.id, value, err)
+	a.header.asOf, a.header.seen = a.asOf, a.wrote
+	if slices.ContainsFunc(a.wrote, scaleaware.Token.Unknown) {
+		a.store = false // its later readers could not be told what they have seen
+	}
+	return a
+}
+
+// conclude stores what the loader returned and hands it to the waiters.
+func (v *View[V]) conclude(ctx context.Context, fl *fill, f *flight[V], w *scaleaware.Watermark, value V, err error) {
+	a := v.answerOf(ctx, fl, w, value, err)
+	var l landing
+	switch {
+	case !a.store:
+	case v.store.rdb == nil:
+		v.keepLoaded(fl, a.header, value, a.payload)
+	default:
+		l = v.land(ctx, fl, &a)
+	}
+	// A refresh that failed leaves its claim: it ends soon, and till then nobody tries again.
+	release := !l.settled() && !fl.behind
+	if release && !l.silent {
+		v.store.release(ctx, fl) // before the waiters go on, who may try again at once
+	}
+	v.hand(fl, f, a, value)
+	if release && l.silent {
+		v.store.release(ctx, fl)
+	}
+}
+
+// hand gives an answer to the waiters.
+func (v *View[V]) hand(fl *fill, f *flight[V], a answer, value V) {
+	v.flights.finish(fl.key, f, func() {
+		f.value, f.payload, f.asOf, f.wrote, f.settled, f.err = value, a.payload, a.asOf, a.wrote, a.settled, a.err
+	})
+}
+
+// landsAtATime is how many answers are stored in one go.
+const landsAtATime = 500
+
+// concludeMany is conclude for fills whose values were loaded together; value says what each has got. Each go takes no longer
+// than timeout, and there is no further one when a master has not answered: the waiters have waited for that once.
+func (v *View[V]) concludeMany(ctx context.Context, fills []*fill, flights map[string]*flight[V], w *scaleaware.Watermark, value func(id string) (V, error), timeout time.Duration) {
+	if v.store.rdb == nil {
+		for _, fl := range fills {
+			value, err := value(fl.id)
+			v.conclude(ctx, fl, flights[fl.id], w, value, err)
+		}
+		return
+	}
+	hung, late := false, []*fill(nil)
+	for fills := range slices.Chunk(fills, landsAtATime) {
+		values, answers := make([]V, len(fills)), make([]answer, len(fills))
+		for i, fl := range fills {
+			var err error
+			values[i], err = value(fl.id)
+			answers[i] = v.answerOf(ctx, fl, w, values[i], err)
+		}
+		landings := make([]landing, len(fills))
+		if !hung {
+			v.landMany(ctx, fills, answers, landings, timeout)
+			hung = slices.ContainsFunc(landings, func(l landing) bool { return l.silent })
+		}
+		var open []*fill
+		for i, fl := range fills {
+			if !landings[i].settled() {
+				open = append(open, fl)
+			}
+		}
+		if hung {
+			late = append(late, open...) // the waiters go first
+		} else {
+			v.store.releaseMany(ctx, open)
+		}
+		for i, fl := range fills {
+			v.hand(fl, flights[fl.id], answers[i], values[i])
+		}
+	}
+	v.store.releaseMany(ctx, late)
+}
+
+// land stores an answer if the fill's lease still stands.
+func (v *viewState) land(ctx context.Context, f *fill, a *answer) (l landing) {
+	s := v.store
+	defer func() { s.in.fills.WithLabelValues(v.name, l.outcome).Inc() }()
+	args, l := v.storeArgs(ctx, f, a)
+	if args == nil {
+		return l
+	}
+	err := s.introduce(ctx, a.header.tags)
+	var reply any
+	if err == nil {
+		reply, err = s.script(ctx, storeScript, f.key, args...)
+	}
+	return v.stored(ctx, reply, err)
+}
+
+// landMany is land for fills that were loaded together.
+func (v *viewState) landMany(ctx context.Context, fills []*fill, answers []answer, landings []landing, timeout time.Duration) {
+	s := v.store
+	var calls []keyCall
+	var of []int // of calls, which fill
+	var tags []tagHash
+	for i, f := range fills {
+		a := &answers[i]
+		if !a.store {
+			continue
+		}
+		var args []any
+		if args, landings[i] = v.storeArgs(ctx, f, a); args != nil {
+			calls, of, tags = append(calls, keyCall{key: f.key, args: args}), append(of, i), append(tags, a.header.tags...)
+		}
+	}
+	slices.Sort(tags)
+	err := s.introduce(ctx, slices.Compact(tags))
+	if err == nil {
+		s.callMany(ctx, storeScript, calls, timeout)
+	}
+	for n, c := range calls {
+		landings[of[n]] = v.stored(ctx, c.reply, cmp.Or(err, c.err))
+	}
+	for _, l := range landings {
+		if l.outcome != "" {
+			s.in.fills.WithLabelValues(v.name, l.outcome).Inc()
+		}
+	}
+}
+
+// storeArgs returns the arguments of storeScript, or none and how it ended.
+func (v *viewState) storeArgs(ctx context.Context, f *fill, a *answer) ([]any, landing) {
+	s := v.store
+	if !f.leased {
+		return nil, landing{outcome: "unleased"}
+	}
+	if len(a.payload) > s.opts.MaxValueBytes {
+		s.in.failed(ctx, "oversize", fmt.Errorf("%w: %d bytes", ErrTooLarge, len(a.payload)), "view", v.name)
+		return nil, landing{outcome: "oversize"}
+	}
+	h := a.header
+	payload := v.compress(&h, a.payload)
+	h.codec, h.gen, h.start, h.schema, h.epoch = v.opts.codec.ID(), f.gen, f.start, v.schema, f.epoch
+	h.cost = uint32(min(max(time.Since(f.began).Microseconds(), 1), 1<<32-1))
+	value := append(appendHeader(make([]byte, 0, headerSize+2+2*maxTokens*tokenSize+8*len(h.tags)+len(payload)), h), payload...)
+	fresh, whole, physical := v.lifeOf(s, f.id, h.kind).args()
+	return []any{value, fresh, whole, physical}, landing{}
+}
+
+// stored says what storeScript's answer means.
+func (v *viewState) stored(ctx context.Context, reply any, err error) landing {
+	outcome, ok := reply.(string)
+	if err == nil && !ok {
+		err = errors.New("cache: the store script answered in no known form")
+	}
+	if err != nil {
+		v.store.in.failed(ctx, "store", err, "view", v.name)
+		return landing{"failed", !answered(err)}
+	}
+	return landing{outcome: outcome}
+}
