@@ -179,18 +179,22 @@ func (s *Store) keepClaims(ctx context.Context, fills ...*fill) (stop func()) {
 				return
 			case <-ticker.C:
 			}
-			for _, f := range claimed {
-				till, err := s.reclaim(ctx, f, claimTTL)
-				mu.Lock()
-				if ctx.Err() != nil {
-					mu.Unlock()
-					return
-				}
-				if err == nil && till != 0 {
+			calls := make([]keyCall, len(claimed))
+			for i, f := range claimed {
+				calls[i] = keyCall{key: f.key, args: claimArgs(f, claimTTL)}
+			}
+			s.callMany(ctx, claimScript, calls, s.opts.RedisTimeout)
+			mu.Lock()
+			if ctx.Err() != nil {
+				mu.Unlock()
+				return
+			}
+			for i, f := range claimed {
+				if till, _ := calls[i].reply.(int64); till != 0 {
 					f.claim = till
 				}
-				mu.Unlock()
 			}
+			mu.Unlock()
 		}
 	}()
 	return func() { // and does not wait for a server that hangs
@@ -200,15 +204,7 @@ func (s *Store) keepClaims(ctx context.Context, fills ...*fill) (stop func()) {
 	}
 }
 
-// reclaim moves the end of the fill's claim; 0 gives it up.
-func (s *Store) reclaim(ctx context.Context, f *fill, d time.Duration) (till int64, err error) {
-	err = s.call(ctx, f.key, func(ctx context.Context) error {
-		till, err = claimScript.Run(ctx, s.rdb, []string{f.key}, claimArgs(f, d)...).Int64()
-		return err
-	})
-	return till, err
-}
-
+// claimArgs are the arguments of claimScript; d 0 gives the claim up.
 func claimArgs(f *fill, d time.Duration) []any {
 	gen := binary.BigEndian.AppendUint64(nil, uint64(f.gen))
 	claim := binary.BigEndian.AppendUint64(nil, uint64(f.claim))
@@ -217,10 +213,14 @@ func claimArgs(f *fill, d time.Duration) []any {
 
 // release lets others load at once.
 func (s *Store) release(ctx context.Context, f *fill) {
-	if f.claim != 0 {
-		if _, err := s.reclaim(ctx, f, 0); err != nil {
-			s.in.failed(ctx, "lease", err)
-		}
+	if f.claim == 0 {
+		return
+	}
+	err := s.call(ctx, f.key, func(ctx context.Context) error {
+		return claimScript.Run(ctx, s.rdb, []string{f.key}, claimArgs(f, 0)...).Err()
+	})
+	if err != nil {
+		s.in.failed(ctx, "lease", err)
 	}
 }
 

@@ -86,8 +86,11 @@ func (v *View[V]) hand(fl *fill, f *flight[V], a answer, value V) {
 	})
 }
 
-// landsAtATime is how many answers are stored in one go.
-const landsAtATime = 500
+// landsAtATime and landBytes bound what is stored in one go.
+const (
+	landsAtATime = 500
+	landBytes    = 1 << 20
+)
 
 // concludeMany is conclude for fills whose values were loaded together; value says what each has got. Each go takes no longer
 // than timeout, and there is no further one when a master has not answered: the waiters have waited for that once.
@@ -100,20 +103,24 @@ func (v *View[V]) concludeMany(ctx context.Context, fills []*fill, flights map[s
 		return
 	}
 	hung, late := false, []*fill(nil)
-	for fills := range slices.Chunk(fills, landsAtATime) {
-		values, answers := make([]V, len(fills)), make([]answer, len(fills))
-		for i, fl := range fills {
-			var err error
-			values[i], err = value(fl.id)
-			answers[i] = v.answerOf(ctx, fl, w, values[i], err)
+	for len(fills) > 0 {
+		var values []V
+		var answers []answer
+		for size := 0; len(answers) < min(len(fills), landsAtATime) && size < landBytes; {
+			fl := fills[len(answers)]
+			value, err := value(fl.id)
+			a := v.answerOf(ctx, fl, w, value, err)
+			values, answers, size = append(values, value), append(answers, a), size+len(a.payload)
 		}
-		landings := make([]landing, len(fills))
+		going := fills[:len(answers)]
+		fills = fills[len(answers):]
+		landings := make([]landing, len(going))
 		if !hung {
-			v.landMany(ctx, fills, answers, landings, timeout)
+			v.landMany(ctx, going, answers, landings, timeout)
 			hung = slices.ContainsFunc(landings, func(l landing) bool { return l.silent })
 		}
 		var open []*fill
-		for i, fl := range fills {
+		for i, fl := range going {
 			if !landings[i].settled() {
 				open = append(open, fl)
 			}
@@ -123,7 +130,7 @@ func (v *View[V]) concludeMany(ctx context.Context, fills []*fill, flights map[s
 		} else {
 			v.store.releaseMany(ctx, open)
 		}
-		for i, fl := range fills {
+		for i, fl := range going {
 			v.hand(fl, flights[fl.id], answers[i], values[i])
 		}
 	}

@@ -2,6 +2,8 @@ package cache
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -228,4 +230,104 @@ func TestBatchTakesThreePipelines(t *testing.T) {
 			}
 		}
 	})
+}
+
+// heaviest notes how many bytes the heaviest pipeline had.
+type heaviest struct {
+	pipelines
+	bytes atomic.Int64
+}
+
+func (h *heaviest) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		var n int64
+		for _, cmd := range cmds {
+			for _, arg := range cmd.Args() {
+				if b, ok := arg.([]byte); ok {
+					n += int64(len(b))
+				}
+			}
+		}
+		for most := h.bytes.Load(); n > most && !h.bytes.CompareAndSwap(most, n); most = h.bytes.Load() {
+		}
+		return next(ctx, cmds)
+	}
+}
+
+// Large values are not stored all in one go, which would take longer than a go may.
+func TestBatchOfLargeValues(t *testing.T) {
+	ctx := testContext(t)
+	rdb := client(t, one.Get(t))
+	texts := Of[string](newStore(t, rdb, nil), "text")
+	const size = 100_000
+	noise := make([]byte, size/2)
+	_, _ = rand.Read(noise)
+	var ids []string
+	for i := range 60 {
+		ids = append(ids, fmt.Sprint(i))
+	}
+	var sent heaviest
+	rdb.AddHook(&sent)
+	_, err := texts.LoadMany(ctx, ids, func(_ context.Context, ids []string) (map[string]string, error) {
+		found := map[string]string{}
+		for _, id := range ids {
+			found[id] = id + hex.EncodeToString(noise)
+		}
+		return found, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if most := sent.bytes.Load(); most == 0 || most > 1<<20+2*size {
+		t.Errorf("%d bytes at once", most)
+	}
+	if found, err := texts.GetMany(ctx, ids); err != nil || len(found) != len(ids) {
+		t.Errorf("%d of %d are stored, %v", len(found), len(ids), err)
+	}
+}
+
+// far answers everything after a while, as over a long way.
+type far struct {
+	pipelines
+	away time.Duration
+}
+
+func (f *far) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error { time.Sleep(f.away); return next(ctx, cmd) }
+}
+
+func (f *far) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error { time.Sleep(f.away); return next(ctx, cmds) }
+}
+
+// A batch that takes long keeps the claims to all its keys, however far Redis is.
+func TestLongBatchKeepsItsClaims(t *testing.T) {
+	ctx := testContext(t)
+	rdb := client(t, one.Get(t))
+	s := newStore(t, rdb, nil)
+	leads := Of[lead](s, "lead")
+	var ids []string
+	for i := range 400 {
+		ids = append(ids, fmt.Sprint(i))
+	}
+	rdb.AddHook(&far{away: 10 * time.Millisecond})
+	there := client(t, one.Get(t))
+	_, err := leads.LoadMany(ctx, ids, func(_ context.Context, ids []string) (map[string]lead, error) {
+		time.Sleep(claimTTL + claimTTL/6)
+		now := there.Time(ctx).Val().UnixMilli()
+		for _, id := range ids {
+			raw, err := there.Get(ctx, leads.prefix+id).Bytes()
+			if err != nil {
+				return nil, err
+			}
+			if h, _, err := parseHeader(raw); err != nil || h.claim <= now {
+				t.Errorf("key %s: its claim ended %d ms ago, %v", id, now-h.claim, err)
+				break
+			}
+		}
+		return nil, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 }
