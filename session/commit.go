@@ -1,7 +1,6 @@
 package session
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha1" // #nosec G505 -- Redis scripts offer SHA-1 only; it tells versions apart and protects nothing
 	"encoding/hex"
@@ -65,11 +64,11 @@ func (s *Store) commitAll(ctx context.Context, all []*change, known loaded) (loa
 		switch {
 		case err != nil:
 			return loaded{}, err
-		case now == nil:
+		case stored != nil:
 			for range all {
 				s.count("commit", "ok")
 			}
-			return loaded{at: known.at, stored: stored, value: next.mine, found: true}, nil
+			return loaded{at: known.at, stored: string(stored), value: string(next.mine), found: true}, nil
 		}
 		s.count("commit", "conflict")
 		known.stored, known.found = now, true
@@ -86,20 +85,20 @@ func (s *Store) commitAll(ctx context.Context, all []*change, known loaded) (loa
 func (s *Store) combine(all []*change, known loaded) (change, error) {
 	out := *all[0]
 	for n, c := range all {
-		if n == 0 && (!c.base.found || bytes.Equal(c.base.value, known.value)) {
+		if n == 0 && (!c.base.found || c.base.value == known.value) {
 			continue
 		}
-		theirs := known.value
+		theirs := []byte(known.value)
 		if n > 0 {
 			theirs = out.mine
 			s.count("commit", "conflict")
 		}
-		b, deadline, err := merge(s.codec, c.base.value, c.mine, theirs, c.expiry)
+		b, deadline, err := merge(s.codec, []byte(c.base.value), c.mine, theirs, c.expiry)
 		if err != nil {
 			return out, err
 		}
 		out.mine, out.expiry, out.idle = b, deadline, c.idle
-		if v, err := viewOf(tolerant{s.codec}, b); err == nil {
+		if v, err := viewOf(tolerant{s.codec}, string(b)); err == nil {
 			out.idle = idleFrom(v.text(idleKey), s.opts.IdleTimeout)
 		}
 	}
@@ -107,14 +106,14 @@ func (s *Store) combine(all []*change, known loaded) (change, error) {
 }
 
 // commit tries once, and returns what it has stored, or what somebody else has stored since.
-func (s *Store) commit(ctx context.Context, was loaded, c change) (stored, now []byte, err error) {
+func (s *Store) commit(ctx context.Context, was loaded, c change) (stored []byte, now string, err error) {
 	ttl := time.Until(c.expiry)
 	if c.idle > 0 {
 		ttl = min(ttl, c.idle)
 	}
 	if ttl < time.Millisecond {
 		s.count("commit", "expired")
-		return nil, nil, ErrRevoked
+		return nil, "", ErrRevoked
 	}
 	expected := ""
 	if was.found {
@@ -123,23 +122,23 @@ func (s *Store) commit(ctx context.Context, was loaded, c change) (stored, now [
 	stored = s.vault.seal(was.at, c.mine)
 	reply, err := commitScript.Run(ctx, s.rdb, s.keys(was.at), stored, ttl.Milliseconds(), expected).Result()
 	if err != nil {
-		return nil, nil, s.failed("commit", err)
+		return nil, "", s.failed("commit", err)
 	}
 	switch reply := reply.(type) {
 	case string:
-		return nil, []byte(reply), nil
+		return nil, reply, nil
 	case []any:
-		return nil, nil, errRenewed
+		return nil, "", errRenewed
 	case int64:
 		if reply == 1 {
-			return stored, nil, nil
+			return stored, "", nil
 		}
 	}
 	s.count("commit", "revoked")
-	return nil, nil, ErrRevoked
+	return nil, "", ErrRevoked
 }
 
-func version(stored []byte) string {
-	sum := sha1.Sum(stored) // #nosec G401 -- see the import
+func version(stored string) string {
+	sum := sha1.Sum([]byte(stored)) // #nosec G401 -- see the import
 	return hex.EncodeToString(sum[:])
 }

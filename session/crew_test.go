@@ -88,7 +88,7 @@ func TestWriterWithoutTimeHoldsNobodyUp(t *testing.T) {
 	b := newBrowser(t)
 	b.want(a, "login?as=ada", "welcome")
 	s, token, was := stored(t, a, b)
-	deadline, values, err := s.codec.Decode(was.value)
+	deadline, values, err := s.codec.Decode([]byte(was.value))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +167,7 @@ func TestPanicHoldsNobodyUp(t *testing.T) {
 	}})
 	write := func() error {
 		base := was
-		return s.CommitCtx(withLoaded(t.Context(), &base), token, was.value, time.Now().Add(time.Hour))
+		return s.CommitCtx(withLoaded(t.Context(), &base), token, []byte(was.value), time.Now().Add(time.Hour))
 	}
 	var all sync.WaitGroup
 	all.Go(func() {

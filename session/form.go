@@ -49,20 +49,28 @@ func newLocator(form TokenForm) locator { return locator{form: form, handle: "#"
 
 // places returns where the session of a token may be, the first being where a new one goes; none for what is no token.
 func (l *locator) places(token string) (all [2]place, n int) {
+	all, _, n = l.keys("", token)
+	return all, n
+}
+
+// keys returns the places of a token with the keys that they are under a prefix.
+func (l *locator) keys(prefix, token string) (all [2]place, keys [2]string, n int) {
 	if !wellFormed(token) {
 		if name, ok := strings.CutPrefix(token, l.handle); ok && wellFormed(name) {
-			return [2]place{{name: name, hashed: true}}, 1
+			return [2]place{{name: name, hashed: true}}, [2]string{prefix + name}, 1
 		}
-		return all, 0
+		return all, keys, 0
 	}
-	switch l.form {
-	case MoveRaw:
-		return [2]place{{hash(token), true}, {token, false}}, 2
-	case Raw:
-		return [2]place{{token, false}, {hash(token), true}}, 2
-	default:
-		return [2]place{{hash(token), true}}, 1
+	key := hashUnder(prefix, token)
+	hashed := place{key[len(prefix):], true}
+	if l.form == Hashed {
+		return [2]place{hashed}, [2]string{key}, 1
 	}
+	raw := place{token, false}
+	if l.form == MoveRaw {
+		return [2]place{hashed, raw}, [2]string{key, prefix + token}, 2
+	}
+	return [2]place{raw, hashed}, [2]string{prefix + token, key}, 2
 }
 
 // tokenAt is what Iterate gets for the session at p.
@@ -74,10 +82,13 @@ func (l *locator) tokenAt(p place) string {
 }
 
 // hash is scs's, so that a store under scs with HashTokenInStore has the same keys.
-func hash(token string) string {
-	var in, out [64]byte
+func hash(token string) string { return hashUnder("", token) }
+
+func hashUnder(prefix, token string) string {
+	var in [64]byte
+	var out [128]byte
 	sum := sha256.Sum256(append(in[:0], token...))
-	return string(base64.RawURLEncoding.AppendEncode(out[:0], sum[:]))
+	return string(base64.RawURLEncoding.AppendEncode(append(out[:0], prefix...), sum[:]))
 }
 
 // wellFormed reports whether token has the one form that scs gives its tokens: 32 bytes as unpadded base64url.

@@ -77,10 +77,11 @@ func (s *shelf) listed(name string, stored []byte) (token string, value []byte, 
 	}
 	// Only the mark tells a hash from a token, where both may be.
 	at := place{name, s.locator.form == Hashed || bytes.HasSuffix(stored, []byte(hashMark))}
-	value, err := s.vault.open(at, stored)
+	text, err := s.vault.open(at, string(stored))
 	if err != nil {
 		return "", nil, false
 	}
+	value = []byte(text)
 	if _, _, err := (tolerant{s.codec}).Decode(value); err != nil {
 		return "", nil, false
 	}

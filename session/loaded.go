@@ -8,7 +8,7 @@ type loaded struct {
 	token string
 	at    place
 	// stored is what Redis has, value what scs encoded.
-	stored, value []byte
+	stored, value string
 	found         bool
 }
 

@@ -19,10 +19,10 @@ type plain struct {
 
 func (p *plain) FindCtx(ctx context.Context, token string) ([]byte, bool, error) {
 	if l := loadedOf(ctx, token); l != nil && l.found {
-		return l.value, true, nil
+		return []byte(l.value), true, nil
 	}
 	found, err := p.look(ctx, token)
-	return found.value, found.found, err
+	return []byte(found.value), found.found, err
 }
 
 // look looks at each place where the session may be.
@@ -33,13 +33,14 @@ func (p *plain) look(ctx context.Context, token string) (out loaded, err error) 
 		return out, nil
 	}
 	for i, at := range places[:n] {
-		stored, found, err := p.find(ctx, at.name)
+		b, found, err := p.find(ctx, at.name)
 		if err != nil {
 			return out, p.failed("find", err)
 		}
 		if !found {
 			continue
 		}
+		stored := string(b)
 		value, err := p.vault.open(at, stored)
 		if errors.Is(err, errHashed) {
 			continue
@@ -63,11 +64,11 @@ func (p *plain) look(ctx context.Context, token string) (out loaded, err error) 
 
 // move is two steps here: who is logged out between them comes back. See NewWithStore.
 func (p *plain) move(ctx context.Context, to place, was loaded) (loaded, error) {
-	deadline, _, err := p.codec.Decode(was.value)
+	deadline, _, err := p.codec.Decode([]byte(was.value))
 	if err != nil {
 		return was, nil // it is told of where it is decoded
 	}
-	stored := p.vault.seal(to, was.value)
+	stored := p.vault.seal(to, []byte(was.value))
 	if err := p.put(ctx, to.name, stored, deadline); err != nil {
 		return loaded{}, p.failed("move", err)
 	}
@@ -75,7 +76,7 @@ func (p *plain) move(ctx context.Context, to place, was loaded) (loaded, error) 
 		return loaded{}, p.failed("move", err)
 	}
 	p.count("move", "ok")
-	was.at, was.stored = to, stored
+	was.at, was.stored = to, string(stored)
 	return was, nil
 }
 

@@ -18,7 +18,7 @@ func (s *Store) raise(ctx context.Context, token string, base, tokens scaleaware
 	if !found.found {
 		return ErrRevoked
 	}
-	deadline, values, err := tolerant{s.codec}.Decode(found.value)
+	deadline, values, err := tolerant{s.codec}.Decode([]byte(found.value))
 	if err != nil {
 		return err
 	}

@@ -107,7 +107,7 @@ func (s *Store) follow(ctx context.Context, c *change) (*change, error) {
 	if err != nil {
 		return nil, s.failed("commit", err)
 	}
-	theirs, err := s.vault.open(to, []byte(text))
+	theirs, err := s.vault.open(to, text)
 	if err != nil {
 		s.count("commit", "undecryptable")
 		return nil, fmt.Errorf("%w: another instance has stored what this one cannot read: %w", ErrUnavailable, err)
@@ -117,8 +117,8 @@ func (s *Store) follow(ctx context.Context, c *change) (*change, error) {
 		return nil, ErrRevoked
 	}
 	out := *c
-	out.base = loaded{at: to, stored: []byte(text), value: theirs, found: true}
-	if out.mine, out.expiry, err = merge(s.codec, c.base.value, c.mine, theirs, c.expiry); err != nil {
+	out.base = loaded{at: to, stored: text, value: theirs, found: true}
+	if out.mine, out.expiry, err = merge(s.codec, []byte(c.base.value), c.mine, []byte(theirs), c.expiry); err != nil {
 		return nil, err
 	}
 	s.count("commit", "renewed")
@@ -176,7 +176,7 @@ func (s *Store) outdated(ctx context.Context, token string) (bool, error) {
 }
 
 // sameLogin compares who is logged in, and by which log-in.
-func (s *Store) sameLogin(a, b []byte) bool {
+func (s *Store) sameLogin(a, b string) bool {
 	one, err1 := viewOf(tolerant{s.codec}, a)
 	other, err2 := viewOf(tolerant{s.codec}, b)
 	if err1 != nil || err2 != nil {

@@ -27,6 +27,7 @@ type Store struct {
 	rdb      redis.UniversalClient
 	opts     Options
 	commands *prometheus.CounterVec
+	idle     any // milliseconds of IdleTimeout, in the form of an argument
 	shelf
 	crews crews
 }
@@ -61,16 +62,16 @@ func NewStore(rdb redis.UniversalClient, opts *Options) (*Store, error) {
 	for _, warning := range redisclient.Check(rdb) {
 		o.Logger.Warn("session: the Redis client will hurt when Redis fails", "problem", warning)
 	}
-	return &Store{rdb: rdb, opts: o, commands: commands, shelf: shelf}, nil
+	return &Store{rdb: rdb, opts: o, commands: commands, idle: o.IdleTimeout.Milliseconds(), shelf: shelf}, nil
 }
 
 // FindCtx implements scs.CtxStore. With an IdleTimeout it also refreshes the session, in the same command.
 func (s *Store) FindCtx(ctx context.Context, token string) ([]byte, bool, error) {
 	if l := loadedOf(ctx, token); l != nil && l.found {
-		return l.value, true, nil
+		return []byte(l.value), true, nil
 	}
 	found, err := s.look(ctx, token)
-	return found.value, found.found, err
+	return []byte(found.value), found.found, err
 }
 
 func (s *Store) look(ctx context.Context, token string) (loaded, error) {
@@ -84,14 +85,14 @@ const moveTries = 3
 
 // find looks at each place where the session may be.
 func (s *Store) find(ctx context.Context, token string) (out loaded, err error) {
-	places, n := s.locator.places(token)
+	places, keys, n := s.locator.keys(s.opts.Prefix, token)
 	if n == 0 {
 		s.count("find", "malformed")
 		return out, nil
 	}
 	for range moveTries {
 		for i, at := range places[:n] {
-			stored, err := s.get(ctx, at)
+			stored, err := s.get(ctx, keys[i])
 			if errors.Is(err, redis.Nil) {
 				continue
 			}
@@ -129,7 +130,7 @@ func (s *Store) find(ctx context.Context, token string) (out loaded, err error) 
 
 // move returns what was found at its new place, or nothing if it is no longer where it was found.
 func (s *Store) move(ctx context.Context, to place, was loaded) (loaded, error) {
-	stored := s.vault.seal(to, was.value)
+	stored := s.vault.seal(to, []byte(was.value))
 	keys := append(s.keys(to), s.key(was.at))
 	moved, err := moveScript.Run(ctx, s.rdb, keys, stored, version(was.stored), s.opts.Lifetime.Milliseconds()).Int()
 	if err != nil {
@@ -139,20 +140,21 @@ func (s *Store) move(ctx context.Context, to place, was loaded) (loaded, error) 
 		return loaded{}, nil
 	}
 	s.count("move", "ok")
-	was.at, was.stored = to, stored
+	was.at, was.stored = to, string(stored)
 	return was, nil
 }
 
 // get uses GETEX even without a timeout to set: it counts as a write, so that a cluster client that sends reads to
 // replicas asks the master all the same.
-func (s *Store) get(ctx context.Context, at place) ([]byte, error) {
-	args := []any{"getex", s.key(at)}
+func (s *Store) get(ctx context.Context, key string) (string, error) {
+	var cmd *redis.StringCmd
 	if s.opts.IdleTimeout > 0 {
-		args = append(args, "px", s.opts.IdleTimeout.Milliseconds())
+		cmd = redis.NewStringCmd(ctx, "getex", key, "px", s.idle)
+	} else {
+		cmd = redis.NewStringCmd(ctx, "getex", key)
 	}
-	cmd := redis.NewStringCmd(ctx, args...)
 	_ = s.rdb.Process(ctx, cmd) // the command has its error
-	return cmd.Bytes()
+	return cmd.Result()
 }
 
 // DeleteCtx implements scs.CtxStore. It cannot know whether scs renews the token or destroys the session, so the tombstone

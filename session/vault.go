@@ -9,6 +9,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/alexedwards/scs/v2"
 )
@@ -97,30 +98,31 @@ func (v *vault) seal(p place, b []byte) []byte {
 }
 
 // open returns errHashed for what must not be found at p, and errSealed or errPlain for what cannot be used.
-func (v *vault) open(p place, b []byte) ([]byte, error) {
-	b, marked := bytes.CutSuffix(b, []byte(hashMark))
+func (v *vault) open(p place, stored string) (string, error) {
+	stored, marked := strings.CutSuffix(stored, hashMark)
 	if marked && !p.hashed {
-		return nil, errHashed
+		return "", errHashed
 	}
-	body, isSealed := bytes.CutPrefix(b, []byte(sealed))
+	rest, isSealed := strings.CutPrefix(stored, sealed)
 	if !isSealed {
 		if !v.plain {
-			return nil, errPlain
+			return "", errPlain
 		}
-		return b, nil
+		return stored, nil
 	}
-	if len(body) < keyIDSize+nonceSize {
-		return nil, errSealed
+	if len(rest) < keyIDSize+nonceSize {
+		return "", errSealed
 	}
+	body := []byte(rest)
 	id, nonce, text := body[:keyIDSize], body[keyIDSize:keyIDSize+nonceSize], body[keyIDSize+nonceSize:]
 	for _, k := range v.ring {
 		if bytes.Equal(k.id[:], id) {
 			if out, err := k.gcm.Open(nil, nonce, text, v.bound(p)); err == nil {
-				return out, nil
+				return string(out), nil
 			}
 		}
 	}
-	return nil, errSealed
+	return "", errSealed
 }
 
 // shelf is what all stores have in common: where sessions are, and in what form.

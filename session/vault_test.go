@@ -96,11 +96,11 @@ func TestVault(t *testing.T) {
 		}
 		for _, p := range []place{at, raw} {
 			b := v.seal(p, []byte("data"))
-			if got, err := v.open(p, b); string(got) != "data" || err != nil {
+			if got, err := v.open(p, string(b)); got != "data" || err != nil {
 				t.Errorf("%s %v: %q, %v", name, p, got, err)
 			}
 			if p == at {
-				if _, err := v.open(raw, b); !errors.Is(err, errHashed) {
+				if _, err := v.open(raw, string(b)); !errors.Is(err, errHashed) {
 					t.Errorf("%s: found by its hash: %v", name, err)
 				}
 			}
@@ -113,12 +113,12 @@ func TestVault(t *testing.T) {
 			for i := range b {
 				forged := bytes.Clone(b)
 				forged[i] ^= 1
-				if got, err := v.open(p, forged); err == nil {
+				if got, err := v.open(p, string(forged)); err == nil {
 					t.Fatalf("%s: byte %d changed, and opened to %q", name, i, got)
 				}
 			}
 			for n := range len(b) {
-				if _, err := v.open(p, b[:n]); err == nil && n != len(b)-len(hashMark) {
+				if _, err := v.open(p, string(b[:n])); err == nil && n != len(b)-len(hashMark) {
 					t.Fatalf("%s: opened %d of %d bytes", name, n, len(b))
 				}
 			}
@@ -136,7 +136,7 @@ func FuzzVault(f *testing.F) {
 	f.Add([]byte(sealed))
 	f.Add([]byte(hashMark))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if got, err := v.open(good, b); err == nil && string(got) != "data" {
+		if got, err := v.open(good, string(b)); err == nil && got != "data" {
 			t.Errorf("opened %q to %q", b, got)
 		}
 	})

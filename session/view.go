@@ -10,13 +10,13 @@ import (
 type view struct {
 	lazy
 	codec scs.Codec
-	raw   []byte
+	raw   string
 	// values are there when the data are not of the form that can be read value by value.
 	values map[string]any
 }
 
 // viewOf returns errDeadline and errUndecodable as tolerant does.
-func viewOf(codec scs.Codec, b []byte) (v view, err error) {
+func viewOf(codec scs.Codec, b string) (v view, err error) {
 	v.codec, v.raw = codec, b
 	if t, ok := codec.(tolerant); ok {
 		if w, ok := t.Codec.(*wire); ok {
@@ -28,17 +28,17 @@ func viewOf(codec scs.Codec, b []byte) (v view, err error) {
 			}
 		}
 	}
-	v.deadline, v.values, err = codec.Decode(b)
+	v.deadline, v.values, err = codec.Decode([]byte(b))
 	return v, err
 }
 
 // get returns nil for what is not there.
 func (v *view) get(key string) any {
-	if v.values == nil && v.raw != nil {
+	if v.values == nil && v.raw != "" {
 		if value, ok := v.lazy.get(key); ok {
 			return value
 		}
-		_, values, err := v.codec.Decode(v.raw)
+		_, values, err := v.codec.Decode([]byte(v.raw))
 		if err != nil {
 			return nil
 		}
@@ -48,7 +48,7 @@ func (v *view) get(key string) any {
 }
 
 func (v *view) text(key string) string {
-	if v.values == nil && v.raw != nil {
+	if v.values == nil && v.raw != "" {
 		if s, ok := v.lazy.string(key); ok {
 			return s
 		}

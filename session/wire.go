@@ -1,7 +1,7 @@
 package session
 
 import (
-	"bytes"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -21,8 +21,8 @@ type wire struct {
 
 // preamble is the type definitions of one process, with the id of scs's struct.
 type preamble struct {
-	bytes []byte
-	id    int64
+	text string
+	id   int64
 }
 
 // maxPreambles bounds what is remembered: one of each build that writes is enough.
@@ -31,7 +31,7 @@ const maxPreambles = 16
 func newWire() *wire {
 	w := new(wire)
 	if b, err := (scs.GobCodec{}).Encode(time.Unix(0, 0), map[string]any{}); err == nil {
-		if p, _, ok := cut(b); ok {
+		if p, _, ok := cut(string(b)); ok {
 			w.learn(p)
 			w.own = &(*w.known.Load())[0]
 		}
@@ -40,17 +40,17 @@ func newWire() *wire {
 }
 
 // cut takes the preamble off and returns the message, behind its id.
-func cut(b []byte) (p preamble, message []byte, ok bool) {
-	r := reader[[]byte]{b: b}
+func cut(b string) (p preamble, message string, ok bool) {
+	r := reader{b: b}
 	for !r.odd {
 		before := len(b) - len(r.b)
-		m := reader[[]byte]{b: r.bytes()}
+		m := reader{b: r.bytes()}
 		if id := m.int(); id > 0 && !r.odd && !m.odd {
 			return preamble{b[:before], id}, m.b, true
 		}
 		r.odd = r.odd || m.odd
 	}
-	return p, nil, false
+	return p, "", false
 }
 
 func (w *wire) knows(p preamble) bool {
@@ -59,7 +59,7 @@ func (w *wire) knows(p preamble) bool {
 		return false
 	}
 	for _, k := range *all {
-		if k.id == p.id && bytes.Equal(k.bytes, p.bytes) {
+		if k == p {
 			return true
 		}
 	}
@@ -76,7 +76,7 @@ func (w *wire) learn(p preamble) {
 		if len(all) == maxPreambles {
 			all = append(all[:1], all[2:]...) // our own stays
 		}
-		all = append(all, preamble{bytes.Clone(p.bytes), p.id})
+		all = append(all, preamble{strings.Clone(p.text), p.id})
 		if w.known.CompareAndSwap(was, &all) {
 			return
 		}
@@ -85,14 +85,15 @@ func (w *wire) learn(p preamble) {
 
 // Decode implements scs.Codec.
 func (w *wire) Decode(b []byte) (time.Time, map[string]any, error) {
-	if l, ok := w.open(b); ok {
+	text := string(b)
+	if l, ok := w.open(text); ok {
 		if values, ok := l.all(); ok {
 			return l.deadline, values, nil
 		}
 	}
 	deadline, values, err := (scs.GobCodec{}).Decode(b)
 	if err == nil {
-		if p, _, ok := cut(b); ok && !w.knows(p) {
+		if p, _, ok := cut(text); ok && !w.knows(p) {
 			w.learn(p)
 		}
 	}
@@ -100,12 +101,12 @@ func (w *wire) Decode(b []byte) (time.Time, map[string]any, error) {
 }
 
 // open reads as far as the values, whose form it checks. It refuses data with a preamble that is not known.
-func (w *wire) open(b []byte) (l lazy, ok bool) {
+func (w *wire) open(b string) (l lazy, ok bool) {
 	p, message, ok := cut(b)
 	if !ok || !w.knows(p) {
 		return l, false
 	}
-	r := reader[string]{b: string(message)}
+	r := reader{b: message}
 	field := uint64(0)
 	for {
 		delta := r.uint()
@@ -117,7 +118,8 @@ func (w *wire) open(b []byte) (l lazy, ok bool) {
 		}
 		switch field += delta; field {
 		case 1:
-			if raw := r.bytes(); r.odd || l.deadline.UnmarshalBinary([]byte(raw)) != nil {
+			raw := r.bytes()
+			if l.deadline, ok = instant(raw); !ok && (r.odd || l.deadline.UnmarshalBinary([]byte(raw)) != nil) {
 				return l, false
 			}
 		case 2:
@@ -168,7 +170,7 @@ func (w *wire) Encode(deadline time.Time, values map[string]any) ([]byte, error)
 		}
 	}
 	m.uint(0)
-	out := writer{append(make([]byte, 0, len(w.own.bytes)+9+len(m.b)), w.own.bytes...)}
+	out := writer{append(make([]byte, 0, len(w.own.text)+9+len(m.b)), w.own.text...)}
 	out.uint(uint64(len(m.b)))
 	return append(out.b, m.b...), nil
 }

@@ -56,7 +56,7 @@ func TestWireIsThatOfSCS(t *testing.T) {
 					t.Errorf("%d: %s as %s read: %v, %v, %v", i, name, reader, d, got, err)
 				}
 			}
-			v, err := viewOf(tolerant{w}, b)
+			v, err := viewOf(tolerant{w}, string(b))
 			if err != nil || !v.deadline.Equal(deadline) {
 				t.Errorf("%d: view: %v, %v", i, v.deadline, err)
 			}
@@ -106,7 +106,7 @@ func FuzzWire(f *testing.F) {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		l, ok := w.open(b)
+		l, ok := w.open(string(b))
 		if !ok {
 			return
 		}
@@ -163,10 +163,32 @@ func BenchmarkCodec(b *testing.B) {
 		})
 	}
 	b.Run("one value", func(b *testing.B) {
+		text := string(data)
 		b.ReportAllocs()
 		for b.Loop() {
-			v, _ := viewOf(tolerant{w}, data)
+			v, _ := viewOf(tolerant{w}, text)
 			_ = v.text("theme")
 		}
 	})
+}
+
+func TestInstant(t *testing.T) {
+	for _, want := range []time.Time{time.Unix(0, 0), time.Now(), time.Now().Add(24 * time.Hour).Truncate(time.Second), time.Date(1, 1, 1, 0, 0, 0, 999_999_999, time.UTC), time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)} {
+		b, err := want.UTC().MarshalBinary()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, ok := instant(string(b))
+		if !ok || !got.Equal(want) || got.Location() != time.UTC {
+			t.Errorf("%v: %v, %v", want, got, ok)
+		}
+		b[12], b[9] = 0xff, 0xff
+		if got, ok := instant(string(b)); ok {
+			t.Errorf("too many nanoseconds: %v", got)
+		}
+	}
+	b, err := time.Now().In(time.FixedZone("", 3600)).MarshalBinary()
+	if _, ok := instant(string(b)); ok || err != nil {
+		t.Errorf("a time elsewhere was read as UTC, %v", err)
+	}
 }

@@ -14,12 +14,12 @@ const (
 )
 
 // reader takes forms off its front. Once one was odd, all are.
-type reader[T string | []byte] struct {
-	b   T
+type reader struct {
+	b   string
 	odd bool
 }
 
-func (r *reader[T]) uint() uint64 {
+func (r *reader) uint() uint64 {
 	if r.odd || len(r.b) == 0 {
 		r.odd = true
 		return 0
@@ -42,7 +42,7 @@ func (r *reader[T]) uint() uint64 {
 	return v
 }
 
-func (r *reader[T]) int() int64 {
+func (r *reader) int() int64 {
 	u := r.uint()
 	if u&1 != 0 {
 		return ^int64(u >> 1)
@@ -50,7 +50,7 @@ func (r *reader[T]) int() int64 {
 	return int64(u >> 1)
 }
 
-func (r *reader[T]) bytes() (out T) {
+func (r *reader) bytes() (out string) {
 	n := r.uint()
 	if r.odd || n > uint64(len(r.b)) {
 		r.odd = true
@@ -61,7 +61,7 @@ func (r *reader[T]) bytes() (out T) {
 }
 
 // value reads a key and its value: the name of its type, and what encoding/gob makes of it. The name of nil is empty.
-func (r *reader[T]) value() (key, name, body T) {
+func (r *reader) value() (key, name, body string) {
 	key, name = r.bytes(), r.bytes()
 	if len(name) == 0 {
 		return key, name, body
@@ -70,6 +70,23 @@ func (r *reader[T]) value() (key, name, body T) {
 		r.odd = true // the definition of a type
 	}
 	return key, name, r.bytes()
+}
+
+// instant reads a time in UTC, as scs stores deadlines, without the copy that UnmarshalBinary needs: its version, the seconds since
+// the year 1, the nanoseconds, and -1 for UTC.
+func instant(raw string) (t time.Time, ok bool) {
+	const version, size, seconds = 1, 15, 62_135_596_800 // from the year 1 to 1970
+	if len(raw) != size || raw[0] != version || raw[13:] != "\xff\xff" {
+		return t, false
+	}
+	var sec, nsec int64
+	for i := 1; i < 9; i++ {
+		sec = sec<<8 | int64(raw[i])
+	}
+	for i := 9; i < 13; i++ {
+		nsec = nsec<<8 | int64(raw[i])
+	}
+	return time.Unix(sec-seconds, nsec).UTC(), nsec < 1e9
 }
 
 // lazy is a session whose values are decoded when they are asked for.
@@ -81,7 +98,7 @@ type lazy struct {
 
 // get decodes one value, nil if there is none. It is not ok when the value is of a type that only encoding/gob knows.
 func (l *lazy) get(key string) (v any, ok bool) {
-	r := reader[string]{b: l.text}
+	r := reader{b: l.text}
 	ok = true
 	for range l.count {
 		if k, name, body := r.value(); k == key {
@@ -93,11 +110,11 @@ func (l *lazy) get(key string) (v any, ok bool) {
 
 // string is get for a string. It is not ok either when the value is none.
 func (l *lazy) string(key string) (s string, ok bool) {
-	r := reader[string]{b: l.text}
+	r := reader{b: l.text}
 	ok = true
 	for range l.count {
 		if k, name, body := r.value(); k == key {
-			v := reader[string]{b: body}
+			v := reader{b: body}
 			zero := v.uint()
 			s = v.bytes()
 			ok = name == "string" && zero == 0 && !v.odd && len(v.b) == 0
@@ -108,7 +125,7 @@ func (l *lazy) string(key string) (s string, ok bool) {
 
 func (l *lazy) all() (map[string]any, bool) {
 	values := make(map[string]any, l.count)
-	r := reader[string]{b: l.text}
+	r := reader{b: l.text}
 	for range l.count {
 		key, name, body := r.value()
 		v, ok := basic(name, body)
@@ -124,7 +141,7 @@ func basic(name, body string) (v any, ok bool) {
 	if name == "" {
 		return nil, true
 	}
-	r := reader[string]{b: body}
+	r := reader{b: body}
 	if r.uint() != 0 {
 		return nil, false
 	}
