@@ -286,44 +286,59 @@ func TestBatchOfLargeValues(t *testing.T) {
 	}
 }
 
-// far answers everything after a while, as over a long way.
-type far struct {
+// claims tells of each pipeline that keeps claims, when it was answered.
+type claims struct {
 	pipelines
-	away time.Duration
+	kept chan int // how many keys
 }
 
-func (f *far) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
-	return func(ctx context.Context, cmd redis.Cmder) error { time.Sleep(f.away); return next(ctx, cmd) }
+func (c *claims) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		err := next(ctx, cmds)
+		if args := cmds[0].Args(); len(args) > 1 && args[1] == claimScript.Hash() && !redis.HasErrorPrefix(cmds[0].Err(), "NOSCRIPT") {
+			select {
+			case c.kept <- len(cmds):
+			default:
+			}
+		}
+		return err
+	}
 }
 
-func (f *far) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	return func(ctx context.Context, cmds []redis.Cmder) error { time.Sleep(f.away); return next(ctx, cmds) }
-}
-
-// A batch that takes long keeps the claims to all its keys, however far Redis is.
+// A batch that takes long keeps the claims to all its keys at once: one after the other, far from Redis, the last ones would end.
 func TestLongBatchKeepsItsClaims(t *testing.T) {
 	ctx := testContext(t)
 	rdb := client(t, one.Get(t))
-	s := newStore(t, rdb, nil)
-	leads := Of[lead](s, "lead")
-	var ids []string
-	for i := range 400 {
-		ids = append(ids, fmt.Sprint(i))
+	leads := Of[lead](newStore(t, rdb, nil), "lead")
+	if err := claimScript.Load(ctx, rdb).Err(); err != nil {
+		t.Fatal(err)
 	}
-	rdb.AddHook(&far{away: 10 * time.Millisecond})
-	there := client(t, one.Get(t))
-	_, err := leads.LoadMany(ctx, ids, func(_ context.Context, ids []string) (map[string]lead, error) {
-		time.Sleep(claimTTL + claimTTL/6)
-		now := there.Time(ctx).Val().UnixMilli()
-		for _, id := range ids {
-			raw, err := there.Get(ctx, leads.prefix+id).Bytes()
-			if err != nil {
-				return nil, err
+	ids, err := numbers(400)(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ends := func(id string) int64 {
+		raw, err := rdb.Get(ctx, leads.prefix+id).Bytes()
+		h, _, parse := parseHeader(raw)
+		if err := errors.Join(err, parse); err != nil {
+			t.Error(err)
+		}
+		return h.claim
+	}
+	sent := claims{kept: make(chan int, 1)}
+	rdb.AddHook(&sent)
+	_, err = leads.LoadMany(ctx, ids, func(ctx context.Context, ids []string) (map[string]lead, error) {
+		first, last := ends(ids[0]), ends(ids[len(ids)-1])
+		select {
+		case n := <-sent.kept:
+			if n != 400 {
+				t.Errorf("%d claims were kept together", n)
 			}
-			if h, _, err := parseHeader(raw); err != nil || h.claim <= now {
-				t.Errorf("key %s: its claim ended %d ms ago, %v", id, now-h.claim, err)
-				break
-			}
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		if ends(ids[0]) <= first || ends(ids[len(ids)-1]) <= last {
+			t.Error("the claims end when they did")
 		}
 		return nil, nil
 	})

@@ -11,7 +11,7 @@ import "github.com/redis/go-redis/v9"
 //
 // KEYS: pending, paused, active, lease, starts, last (this server's last pop), limits, throttle, tat
 // ARGV: lease expiry, task key prefix, nonce of this pop, most jobs, then the declared limits, as Limits.args
-// Constants are given to commands as text: of a number Redis makes one each time, which takes as long as a short command.
+// Constants are given to commands as text, which Redis would else make of a number each time.
 // Returns {"paused"}, {"empty"}, {"full"}, {"limited", wait in µs}, or {"job", start in µs, 0 without a rate, id, message, id, message, …}.
 var popScript = redis.NewScript(`
 local nonce = ARGV[3]
