@@ -27,9 +27,14 @@ return text`)
 // clock is what a process knows of the shared clock: never more than it shows.
 type clock struct {
 	known atomic.Uint64
-	cover atomic.Pointer[cover] // under which known was read
-	fence atomic.Uint64         // counts the news that it has moved
-	read  atomic.Uint64         // the fence at which known was read
+	fence atomic.Uint64                // counts the news that it has moved
+	read  atomic.Pointer[clockReading] // that makes known current
+}
+
+// clockReading is what held when the clock began to be read.
+type clockReading struct {
+	cover *cover
+	fence uint64
 }
 
 func (s *Store) clockKey() string { return s.opts.Prefix + metaMark + "clock" }
@@ -72,12 +77,14 @@ func (s *Store) epochNow(ctx context.Context, tagged bool) epoch {
 }
 
 // clockCurrent reports whether the clock cannot have moved unheard.
-func (s *Store) clockCurrent() bool {
-	return s.clock.read.Load() == s.clock.fence.Load() && s.coverage.holds(s.clock.cover.Load(), s.coverage.slot(s.clockKey()), s.now())
+func (s *Store) clockCurrent() bool { return s.clock.read.Load().current(s) }
+
+func (r *clockReading) current(s *Store) bool {
+	return r != nil && r.fence == s.clock.fence.Load() && s.coverage.holds(r.cover, s.coverage.slot(s.clockKey()), s.now())
 }
 
 func (s *Store) readClock(ctx context.Context) (epoch, error) {
-	fence, covered := s.clock.fence.Load(), s.coverage.at(s.coverage.slot(s.clockKey()), s.now())
+	reading := &clockReading{fence: s.clock.fence.Load(), cover: s.coverage.at(s.coverage.slot(s.clockKey()), s.now())}
 	var n uint64
 	err := s.call(ctx, s.clockKey(), func(ctx context.Context) (err error) {
 		n, err = s.rdb.Get(ctx, s.clockKey()).Uint64()
@@ -87,8 +94,11 @@ func (s *Store) readClock(ctx context.Context) (epoch, error) {
 		return epoch(s.clock.known.Load()), err
 	}
 	e := s.clock.learn(epoch(n))
-	s.clock.read.Store(fence)
-	s.clock.cover.Store(covered)
+	for was := s.clock.read.Load(); !was.current(s); was = s.clock.read.Load() { // a slower one changes nothing of it
+		if s.clock.read.CompareAndSwap(was, reading) {
+			break
+		}
+	}
 	return e, nil
 }
 
