@@ -18,11 +18,14 @@ import (
 	"github.com/scaleaware/scaleaware/internal/pgcluster"
 )
 
-// sent counts the statements that reach a pool's connections.
+// sent counts the statements that reach a pool's connections, but for the one that prepares a session, which the pool may open
+// whenever it likes.
 type sent struct{ n atomic.Int64 }
 
-func (s *sent) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
-	s.n.Add(1)
+func (s *sent) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
+	if data.SQL != "set default_transaction_read_only = on" {
+		s.n.Add(1)
+	}
 	return ctx
 }
 
