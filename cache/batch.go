@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,8 +14,9 @@ import (
 
 // Commands for one master that come while others are under way are sent together: who finds laneWidth calls under way
 // joins a batch, and one of those who wait in it sends it as a pipeline when a call has ended. Nobody waits for company: a
-// caller alone sends its command at once. A batch has no goroutine of its own, and its pipeline no other deadline than that
-// of the caller who sends it; a GET that got no answer in it is sent again alone.
+// caller alone sends its command at once, and where many came lately, the first of the next ones lets others that are ready
+// to run do so before it sends. A batch has no goroutine of its own, and its pipeline no other deadline than that of the
+// caller who sends it; a GET that got no answer in it is sent again alone.
 
 const (
 	// laneWidth is how many calls are under way at a time. One would hold up callers that come in twos for a round
@@ -24,6 +26,8 @@ const (
 	// does not wait long for the second: that may have lost its connection.
 	crowded       = 24
 	crowdPatience = 2 * time.Millisecond
+	// company is how many commands of the last batch make more of them likely.
+	company = 4
 	// maxBatch bounds what one caller sends for others.
 	maxBatch = 128
 )
@@ -33,14 +37,16 @@ var errLost = errors.New("cache: sent with others, and not answered")
 
 // lanes are the ways to the masters that the coverage does not know.
 type lanes struct {
-	byNode sync.Map // of *redis.Client to *lane
-	single lane     // where the master is not known, or is the only one
+	byNode sync.Map    // of *redis.Client to *lane
+	single lane        // where the master is not known, or is the only one
+	known  atomic.Bool // the client knows the masters, so nobody waits for it to learn them
 }
 
 // lane is the way to one master.
 type lane struct {
 	mu      sync.Mutex
 	flying  int  // calls under way
+	last    int  // commands of the last batch
 	held    bool // forming waits for all of them
 	urging  *time.Timer
 	forming *batch   // what comes meanwhile
@@ -50,6 +56,7 @@ type lane struct {
 // batch is what goes together.
 type batch struct {
 	commands []*batched
+	led      bool          // it has a call of its own, which waits for nobody's end
 	waiting  int           // of them, those that somebody waits for
 	turn     chan struct{} // gets one value when it is the batch's turn: who takes it sends the batch
 	sent     chan struct{} // closed when all commands have their answers
@@ -62,13 +69,16 @@ type batched struct {
 	lost bool        // it was sent in vain
 }
 
-// laneOf returns the way to the master that has a key, by end if the client has to be asked.
+// laneOf returns the way to the master that has a key, by end if the client has to be asked and may have to learn them.
 func (s *Store) laneOf(ctx context.Context, g *guard, end time.Time, key string) *lane {
 	if g != nil {
 		return &g.lane
 	}
-	ctx, cancel := context.WithDeadline(ctx, end)
-	defer cancel()
+	if !s.lanes.known.Load() {
+		var cancel func()
+		ctx, cancel = context.WithDeadline(ctx, end)
+		defer cancel()
+	}
 	return s.lane(ctx, key)
 }
 
@@ -82,6 +92,7 @@ func (s *Store) lane(ctx context.Context, key string) *lane {
 	if err != nil {
 		return &s.lanes.single
 	}
+	s.lanes.known.Store(true)
 	if l, ok := s.lanes.byNode.Load(node); ok {
 		return l.(*lane)
 	}
@@ -94,25 +105,17 @@ func (s *Store) lane(ctx context.Context, key string) *lane {
 func (s *Store) process(ctx context.Context, g *guard, key string, cmd redis.Cmder) error {
 	end := time.Now().Add(s.opts.RedisTimeout)
 	l := s.laneOf(ctx, g, end, key)
-	b, mine := l.join(cmd)
+	b, mine, leads := l.join(cmd)
 	if b == nil {
 		defer l.next()
 		return s.alone(ctx, end, cmd)
 	}
-	timer := startTimer(time.Until(end))
-	defer stopTimer(timer)
-	select {
-	case <-b.sent:
-	case <-b.turn:
-		sctx, cancel := context.WithDeadline(ctx, end)
-		l.send(sctx, s.rdb, b)
-		cancel()
-	case <-ctx.Done():
-		l.leave(b, mine)
-		return ctx.Err()
-	case <-timer.C:
-		l.leave(b, mine)
-		return context.DeadlineExceeded
+	if leads {
+		runtime.Gosched()
+		l.depart(b)
+		l.send(ctx, end, s.rdb, b)
+	} else if err := l.wait(ctx, end, s.rdb, b, mine); err != nil {
+		return err
 	}
 	switch {
 	case !mine.lost || ctx.Err() != nil || !time.Now().Before(end):
@@ -123,6 +126,24 @@ func (s *Store) process(ctx context.Context, g *guard, key string, cmd redis.Cmd
 	default: // it may have been done
 		return fmt.Errorf("%w: %w", errLost, cmd.Err())
 	}
+}
+
+// wait waits until the command has its answer, or sends the batch when its turn has come.
+func (l *lane) wait(ctx context.Context, end time.Time, rdb redis.UniversalClient, b *batch, mine *batched) error {
+	timer := startTimer(time.Until(end))
+	defer stopTimer(timer)
+	select {
+	case <-b.sent:
+	case <-b.turn:
+		l.send(ctx, end, rdb, b)
+	case <-ctx.Done():
+		l.leave(b, mine)
+		return ctx.Err()
+	case <-timer.C:
+		l.leave(b, mine)
+		return context.DeadlineExceeded
+	}
+	return nil
 }
 
 func (s *Store) alone(ctx context.Context, end time.Time, cmd redis.Cmder) error {
@@ -145,31 +166,47 @@ func stopTimer(t *time.Timer) {
 	timers.Put(t)
 }
 
-// join gives the caller a place in a batch, or none when it shall send its command itself.
-func (l *lane) join(cmd redis.Cmder) (*batch, *batched) {
+// join gives the caller a place in a batch, or none when it shall send its command itself. Who leads lets the batch depart.
+func (l *lane) join(cmd redis.Cmder) (b *batch, mine *batched, leads bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.flying < laneWidth && l.forming == nil {
 		l.flying++
-		return nil, nil
+		if l.last < company {
+			return nil, nil, false
+		}
+		leads = true
 	}
 	if l.forming != nil && len(l.forming.commands) >= maxBatch {
-		l.full, l.forming = append(l.full, l.forming), nil
+		if !l.forming.led {
+			l.full = append(l.full, l.forming)
+		}
+		l.forming = nil
 	}
 	if l.forming == nil {
-		l.forming = &batch{turn: make(chan struct{}, 1), sent: make(chan struct{})}
+		l.forming = &batch{led: leads, turn: make(chan struct{}, 1), sent: make(chan struct{})}
 	}
-	mine := &batched{cmd: cmd}
+	mine = &batched{cmd: cmd}
 	l.forming.commands = append(l.forming.commands, mine)
 	l.forming.waiting++
-	return l.forming, mine
+	return l.forming, mine, leads
+}
+
+// depart lets nobody else join a batch that is led.
+func (l *lane) depart(b *batch) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.last = len(b.commands)
+	if l.forming == b {
+		l.forming = nil
+	}
 }
 
 // next ends a call: the next batch takes its place, if there is one that need not wait for another call.
 func (l *lane) next() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.flying > 1 && len(l.full) == 0 && l.forming != nil && l.forming.waiting >= crowded {
+	if l.flying > 1 && len(l.full) == 0 && l.forming != nil && !l.forming.led && l.forming.waiting >= crowded {
 		l.flying--
 		l.held = true
 		if l.urging == nil {
@@ -197,16 +234,17 @@ func (l *lane) pass() {
 	l.held = false
 	for {
 		b := l.forming
-		if len(l.full) > 0 {
+		switch {
+		case len(l.full) > 0:
 			b, l.full = l.full[0], l.full[1:]
-		} else {
-			l.forming = nil
-		}
-		if b == nil {
+		case b == nil || b.led:
 			l.flying--
 			return
+		default:
+			l.forming = nil
 		}
 		if b.waiting > 0 {
+			l.last = b.waiting
 			b.turn <- struct{}{}
 			return
 		}
@@ -230,9 +268,11 @@ func (l *lane) leave(b *batch, mine *batched) {
 }
 
 // send sends a batch whose turn it is, on behalf of one who waits in it.
-func (l *lane) send(ctx context.Context, rdb redis.UniversalClient, b *batch) {
+func (l *lane) send(ctx context.Context, end time.Time, rdb redis.UniversalClient, b *batch) {
 	defer l.next()
 	defer close(b.sent)
+	ctx, cancel := context.WithDeadline(ctx, end)
+	defer cancel()
 	pipe := rdb.Pipeline()
 	for _, c := range b.commands {
 		if !c.left.Load() {

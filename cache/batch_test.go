@@ -223,12 +223,12 @@ func TestSendersEndIsNotTheOthers(t *testing.T) {
 	}
 	short, cancel := context.WithCancel(ctx)
 	get := redis.NewStringCmd(ctx, "get", key(1))
-	b, first := l.join(redis.NewStringCmd(ctx, "get", key(0)))
-	_, second := l.join(get)
+	b, first, _ := l.join(redis.NewStringCmd(ctx, "get", key(0)))
+	_, second, _ := l.join(get)
 	l.next()
 	<-b.turn
 	cancel()
-	l.send(short, rdb, b)
+	l.send(short, time.Now().Add(time.Minute), rdb, b)
 	if !first.lost || !second.lost {
 		t.Errorf("lost: %v, %v", first.lost, second.lost)
 	}
@@ -244,7 +244,7 @@ func TestTurnIsPassedOn(t *testing.T) {
 	for range laneWidth {
 		l.join(nil)
 	}
-	b, mine := l.join(redis.NewStringCmd(t.Context(), "get", "x"))
+	b, mine, _ := l.join(redis.NewStringCmd(t.Context(), "get", "x"))
 	l.next() // the turn is the batch's
 	if l.flying != laneWidth || len(b.turn) != 1 {
 		t.Fatalf("%d under way, %d turns", l.flying, len(b.turn))

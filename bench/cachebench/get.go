@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	getNote = "One caller reads values that only Redis has and gets them decoded. All read the same bytes and decode the same JSON, but go-redis/cache, whose own form is MessagePack. " +
+	getNote = "One caller reads values that only Redis has and gets them decoded; the store is running, as in a service. All read the same bytes and decode the same JSON, but go-redis/cache, whose own form is MessagePack. " +
 		"raw against itself shows the noise."
 	crowdNote = "256 callers at once do the same: time for one read of all of them together, so 1/throughput. The goal is against the best of AutoPipeline and rueidis."
 	manyNote  = "100 keys at a time, over all three masters: time of one call. The peer is one go-redis pipeline of 100 GETs, decoded and put into a map, too."
@@ -41,11 +41,12 @@ func (l *lab) readers(ctx context.Context) (*readers, *cache.View[lead], string,
 		return nil, nil, "", err
 	}
 	view := cache.Of[lead](s, "lead", cache.TTL(time.Hour))
+	prefix := fmt.Sprintf("bench%d:lead:", l.stores)
+	r := &readers{read: map[string]func(context.Context, string) error{}, close: []func(){running(ctx, s)}}
 	if err := fill(ctx, view, ids(getKeys)); err != nil {
+		r.end()
 		return nil, nil, "", err
 	}
-	prefix := fmt.Sprintf("bench%d:lead:", l.stores)
-	r := &readers{read: map[string]func(context.Context, string) error{}}
 	add := func(name string, read func(ctx context.Context, id string) error) {
 		r.names, r.read[name] = append(r.names, name), read
 	}
