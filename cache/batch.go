@@ -206,7 +206,7 @@ func (l *lane) depart(b *batch) {
 func (l *lane) next() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.flying > 1 && len(l.full) == 0 && l.forming != nil && !l.forming.led && l.forming.waiting >= crowded {
+	if l.flying > 1 && len(l.full) == 0 && l.forming != nil && l.forming.waiting >= crowded {
 		l.flying--
 		l.held = true
 		if l.urging == nil {
