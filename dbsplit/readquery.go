@@ -201,12 +201,12 @@ func (r *Reader) BeginTx(ctx context.Context, txOptions pgx.TxOptions) (pgx.Tx, 
 		tx, err := l.conn.BeginTx(ctx, txOptions)
 		if err == nil {
 			l.node.load.answer(l.begun, r.db.now())
-			return &readTx{Tx: tx, lease: l}, nil
+			return newReadTx(tx, l), nil
 		}
 		again := a.again(ctx, &l, err)
 		l.give(err)
 		if !again {
-			return nil, err
+			return nil, l.explain(err)
 		}
 	}
 }
@@ -218,40 +218,7 @@ func (r *Reader) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
 	if err != nil {
 		return pgx.FailedBatchResults(b, err)
 	}
-	results := &readBatch{BatchResults: l.conn.SendBatch(ctx, b), lease: l}
-	if tx := results.BatchResults.Tx(); tx != nil {
-		results.tx = &readTx{Tx: tx, lease: l}
-	}
-	return results
-}
-
-type readBatch struct {
-	pgx.BatchResults
-	lease  lease
-	tx     *readTx
-	closed bool
-	err    error
-}
-
-func (b *readBatch) Close() error {
-	if b.closed {
-		return b.err
-	}
-	b.closed = true
-	err := b.BatchResults.Close()
-	b.err = b.lease.explain(err)
-	if b.tx == nil {
-		b.lease.node.load.answer(b.lease.begun, b.lease.db.now())
-		b.lease.give(err)
-	}
-	return b.err
-}
-
-func (b *readBatch) Tx() pgx.Tx {
-	if b.tx == nil {
-		return nil
-	}
-	return b.tx
+	return newReadBatch(l.conn.SendBatch(ctx, b), l)
 }
 
 // CopyFrom is there because sqlc's interface has it. PostgreSQL refuses it with ErrWriteInRead.

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/scaleaware/scaleaware"
 )
@@ -183,55 +182,15 @@ func (tx *writeTx) end() {
 
 // readTx is a read-only transaction on any node.
 type readTx struct {
-	pgx.Tx
+	reads
 	lease lease
 	ended bool
 }
 
-// What a statement of an open transaction has shown counts at once: the caller may read elsewhere meanwhile.
-
-func (tx *readTx) Exec(ctx context.Context, sql string, arguments ...any) (pgconn.CommandTag, error) {
-	defer tx.lease.saw()
-	tag, err := tx.Tx.Exec(ctx, sql, arguments...)
-	return tag, tx.lease.explain(err)
-}
-
-func (tx *readTx) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
-	rows, err := tx.Tx.Query(ctx, sql, args...)
-	return &readTxRows{Rows: rows, lease: &tx.lease}, tx.lease.explain(err)
-}
-
-func (tx *readTx) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
-	return readTxRow{tx.Tx.QueryRow(ctx, sql, args...), &tx.lease}
-}
-
-// readTxRows note what was seen once the first row is there, or that there is none: when the statement is sent the server may
-// not have looked yet.
-type readTxRows struct {
-	pgx.Rows
-	lease   *lease
-	started bool
-}
-
-func (r *readTxRows) Next() bool {
-	more := r.Rows.Next()
-	if !r.started {
-		r.started = true
-		r.lease.saw()
-	}
-	return more
-}
-
-func (r *readTxRows) Err() error { return r.lease.explain(r.Rows.Err()) }
-
-type readTxRow struct {
-	pgx.Row
-	lease *lease
-}
-
-func (r readTxRow) Scan(dest ...any) error {
-	defer r.lease.saw()
-	return r.lease.explain(r.Row.Scan(dest...))
+func newReadTx(tx pgx.Tx, l lease) *readTx {
+	r := &readTx{lease: l}
+	r.reads = reads{tx, &r.lease}
+	return r
 }
 
 func (tx *readTx) Commit(ctx context.Context) error {
