@@ -182,12 +182,16 @@ func (r *Reader) Begin(ctx context.Context) (pgx.Tx, error) {
 	return r.BeginTx(ctx, pgx.TxOptions{})
 }
 
-// BeginTx opens a read-only transaction. A serializable one goes to the primary, since a standby has none.
+// BeginTx opens a read-only transaction, also when txOptions.BeginQuery says otherwise. A serializable one goes to the
+// primary, since a standby has none.
 func (r *Reader) BeginTx(ctx context.Context, txOptions pgx.TxOptions) (pgx.Tx, error) {
 	if txOptions.AccessMode == pgx.ReadWrite {
 		return nil, errReadWrite
 	}
 	txOptions.AccessMode = pgx.ReadOnly
+	if txOptions.BeginQuery != "" { // which says nothing of that
+		txOptions.BeginQuery += "\n;" + guard
+	}
 	if txOptions.IsoLevel == pgx.Serializable {
 		r = &Reader{db: r.db, s: r.s}
 		r.s.primary = true
@@ -211,12 +215,16 @@ func (r *Reader) BeginTx(ctx context.Context, txOptions pgx.TxOptions) (pgx.Tx, 
 	}
 }
 
-// SendBatch sends a batch of reads. It is not repeated elsewhere when its node fails.
+// SendBatch sends a batch of reads. It is not repeated elsewhere when its node fails. A transaction that it begins is
+// read-only, whatever the options of Batch.BeginTx.
 func (r *Reader) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
 	var a attempt
 	l, err := r.lease(ctx, &a)
 	if err != nil {
 		return pgx.FailedBatchResults(b, err)
+	}
+	if begins(b) {
+		return newReadBatch(l.conn.sendBegun(ctx, b, guard), l)
 	}
 	return newReadBatch(l.conn.SendBatch(ctx, b), l)
 }
