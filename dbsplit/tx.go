@@ -26,9 +26,6 @@ func (db *DB) BeginTx(ctx context.Context, txOptions pgx.TxOptions) (pgx.Tx, err
 	if err := db.allow(ctx); err != nil {
 		return nil, refusal(err)
 	}
-	if lock := db.opts.FenceLock; lock != 0 {
-		txOptions = fenced(txOptions, lock)
-	}
 	patience := succession{db: db}
 	for {
 		conn, node, err := patience.acquireWrite(ctx)
@@ -51,15 +48,37 @@ func (db *DB) BeginTx(ctx context.Context, txOptions pgx.TxOptions) (pgx.Tx, err
 func (s statement) beginTx(ctx context.Context, txOptions pgx.TxOptions) (*writeTx, error) {
 	w := scaleaware.WatermarkFrom(ctx)
 	w.Saw(s.db.asOf())
+	if s.db.opts.FenceLock != 0 {
+		txOptions = fenced(txOptions, s.db.fence())
+	}
 	tx, err := s.conn.BeginTx(ctx, txOptions)
 	if err != nil {
+		s.abandon(ctx)
 		return nil, err
 	}
 	return &writeTx{Tx: tx, statement: s, watermark: w}, nil
 }
 
-// fenced makes a transaction hold the fence's lock, shared, from its first round trip to its end.
-func fenced(o pgx.TxOptions, lock int64) pgx.TxOptions {
+// abandon ends what was begun when the rest of the first round trip failed: a sql.Conn goes on with the connection.
+func (s statement) abandon(ctx context.Context) {
+	conn := s.conn.Conn()
+	if conn.IsClosed() || conn.PgConn().TxStatus() == 'I' {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)
+	defer cancel()
+	if _, err := conn.Exec(ctx, "rollback"); err != nil {
+		hangUp(conn)
+	}
+}
+
+// fence is the query that makes a transaction hold the fence's lock, shared, until its end.
+func (db *DB) fence() string {
+	return fmt.Sprintf("select pg_advisory_xact_lock_shared(%d)", db.opts.FenceLock)
+}
+
+// fenced makes fence part of a transaction's first round trip.
+func fenced(o pgx.TxOptions, fence string) pgx.TxOptions {
 	if o.BeginQuery == "" {
 		o.BeginQuery = "begin"
 		if o.IsoLevel != "" {
@@ -72,7 +91,7 @@ func fenced(o pgx.TxOptions, lock int64) pgx.TxOptions {
 			o.BeginQuery += " " + string(o.DeferrableMode)
 		}
 	}
-	o.BeginQuery += fmt.Sprintf("; select pg_advisory_xact_lock_shared(%d)", lock)
+	o.BeginQuery += "\n;" + fence // the newline ends a comment
 	return o
 }
 
@@ -142,11 +161,7 @@ func (tx *writeTx) Commit(ctx context.Context) error {
 	if tx.ended {
 		return pgx.ErrTxClosed
 	}
-	refused := tx.db.divided()
-	if tx.moved() {
-		refused = fmt.Errorf("%w: writes have moved away from %s", ErrNotPrimary, tx.node.name)
-	}
-	if refused != nil {
+	if refused := tx.db.stillWriter(tx.node); refused != nil {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)
 		defer cancel()
 		_ = tx.Tx.Rollback(ctx) // a failed rollback closes the connection, which rolls back as well
