@@ -73,10 +73,10 @@
 // to the next, so each statement of a read is a read-only transaction by itself, in one round trip as before; a
 // tracer sees it as a batch of two. pgx's default mode of execution fails there, so cache_describe takes its place,
 // unless the connection string chooses another safe one. With node_pooler=transaction-prepared (PgBouncer 1.21 or
-// newer with max_prepared_statements) the default stays. Also in transaction mode: maintenance, and
-// connections from [DB.Acquire] and [RawConn] while the gate refuses writes, are refused, since they need a session; what Read sends in one batch or
-// string must not COMMIT in its middle; and LISTEN, SET and advisory locks of a session do not work, as nowhere
-// there.
+// newer with max_prepared_statements) the default stays. Also in transaction mode: maintenance, and connections from
+// [DB.Acquire] and [RawConn] while the gate refuses writes, are refused, since they need a session; what Read sends
+// in one batch or string must not COMMIT in its middle; and LISTEN, SET and advisory locks of a session do not work,
+// as nowhere there.
 //
 // While [DB.Run] runs, poolers that were not declared, or wrongly, are found, and [DB.Nodes] says what to add. Where
 // statements would fail or settings would reach other clients, nothing is sent to that node, and [ErrPooler] says
@@ -103,7 +103,8 @@
 //
 // [DB.Operations] are the runbook's database operations, for package admin; each is a method as well. [DB.SlowQueries],
 // [DB.Replication], [DB.Sizes] and [DB.Partitions] look, reset nothing and need no privilege, but say what they may not
-// see. [DB.OptimizeTable], [DB.EnsurePartitions], [DB.MoveDefaultRows] and [DB.DetachPartitions] change the database: they are refused while
-// the gate is closed, also as dry runs, go where writes go and end with an error when that changes meanwhile, wait for locks for moments only, and can be called again when they were broken
-// off. [DB.CancelLongRunning] and [DB.Resize] work in read-only mode.
+// see. [DB.OptimizeTable], [DB.EnsurePartitions], [DB.MoveDefaultRows] and [DB.DetachPartitions] change the database: they
+// are refused while the gate is closed, also as dry runs, go where writes go and end with an error when that changes
+// meanwhile, wait for locks for moments only, and can be called again when they were broken off. [DB.CancelLongRunning] and
+// [DB.Resize] work in read-only mode.
 package dbsplit
