@@ -65,45 +65,45 @@ func TestMonotonicReadsBesideBatchesAndSavepoints(t *testing.T) {
 		}
 		return pgx.CollectExactlyOneRow(rows, pgx.RowTo[int])
 	}
-	for name, show := range map[string]func(ctx context.Context, tx pgx.Tx) (n int, err error, end func() error){
-		"a batch, QueryRow": func(ctx context.Context, _ pgx.Tx) (int, error, func() error) {
+	for name, show := range map[string]func(ctx context.Context, tx pgx.Tx) (n int, end func() error, err error){
+		"a batch, QueryRow": func(ctx context.Context, _ pgx.Tx) (int, func() error, error) {
 			results := ahead.SendBatch(ctx, batch())
 			n, err := byRow(results)
-			return n, err, results.Close
+			return n, results.Close, err
 		},
-		"a batch, Query": func(ctx context.Context, _ pgx.Tx) (int, error, func() error) {
+		"a batch, Query": func(ctx context.Context, _ pgx.Tx) (int, func() error, error) {
 			results := ahead.SendBatch(ctx, batch())
 			n, err := byRows(results)
-			return n, err, results.Close
+			return n, results.Close, err
 		},
-		"a batch, Exec": func(ctx context.Context, _ pgx.Tx) (int, error, func() error) {
+		"a batch, Exec": func(ctx context.Context, _ pgx.Tx) (int, func() error, error) {
 			results := ahead.SendBatch(ctx, batch())
 			tag, err := results.Exec()
-			return int(tag.RowsAffected()), err, results.Close
+			return int(tag.RowsAffected()), results.Close, err
 		},
-		"a batch in a transaction": func(ctx context.Context, tx pgx.Tx) (int, error, func() error) {
+		"a batch in a transaction": func(ctx context.Context, tx pgx.Tx) (int, func() error, error) {
 			results := tx.SendBatch(ctx, batch())
 			n, err := byRow(results)
-			return n, err, results.Close
+			return n, results.Close, err
 		},
-		"a batch in a transaction, Close": func(ctx context.Context, tx pgx.Tx) (int, error, func() error) {
+		"a batch in a transaction, Close": func(ctx context.Context, tx pgx.Tx) (int, func() error, error) {
 			var n int
 			var b pgx.Batch
 			b.Queue(count).QueryRow(func(row pgx.Row) error { return row.Scan(&n) })
 			results := tx.SendBatch(ctx, &b)
 			err := results.Close()
-			return n, err, results.Close
+			return n, results.Close, err
 		},
-		"a savepoint": func(ctx context.Context, tx pgx.Tx) (int, error, func() error) {
+		"a savepoint": func(ctx context.Context, tx pgx.Tx) (int, func() error, error) {
 			savepoint, err := tx.Begin(ctx)
 			must(t, err)
-			return get[int](t, ctx, savepoint, count), nil, func() error { return savepoint.Commit(ctx) }
+			return get[int](t, ctx, savepoint, count), func() error { return savepoint.Commit(ctx) }, nil
 		},
 	} {
 		ctx, _ := scaleaware.WithWatermark(within(t, 20*time.Second))
 		tx, err := ahead.Begin(ctx)
 		must(t, err)
-		n, err, end := show(ctx, tx)
+		n, end, err := show(ctx, tx)
 		if err != nil || n != 1 {
 			t.Errorf("%s: %d rows, %v", name, n, err)
 		}
