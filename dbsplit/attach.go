@@ -28,15 +28,8 @@ const (
 
 // partitionsAlone opens a session that changes the partitions of a table, the only one to do so until end is called.
 func (db *DB) partitionsAlone(ctx context.Context, table string) (s *session, r *PartitionReport, end func(), err error) {
-	if err := db.allow(ctx); err != nil {
-		return nil, nil, nil, refusedOperation(err)
-	}
-	if s, err = db.connect(ctx, "partitions", maintenanceLockTimeout); err != nil {
-		return nil, nil, nil, unavailable(err)
-	}
-	if err := db.allow(ctx); err != nil { // asked again, as acquireWrite does
-		s.close()
-		return nil, nil, nil, refusedOperation(err)
+	if s, err = db.operate(ctx, "partitions"); err != nil {
+		return nil, nil, nil, err
 	}
 	if r, err = partitionsOf(ctx, s, table); err == nil {
 		err = r.alone(ctx, s)
@@ -86,16 +79,21 @@ func untilUnlocked(ctx context.Context, do func() error) error {
 }
 
 // briefly runs work in one transaction that waits for no lock longer than attachLockTimeout, and whose statements may take
-// as long as hold.
+// as long as hold. Like any transaction of the DB it is not committed once writes have moved.
 func briefly(ctx context.Context, s *session, hold time.Duration, work func(tx pgx.Tx) error) error {
-	return pgx.BeginFunc(ctx, s.Conn, func(tx pgx.Tx) error {
-		err := inOrder(ctx, tx,
-			fmt.Sprintf("set local lock_timeout = %d", attachLockTimeout.Milliseconds()),
-			fmt.Sprintf("set local statement_timeout = %d", hold.Milliseconds()))
-		if err != nil {
-			return err
-		}
-		return work(tx)
+	return s.step(func() error {
+		return pgx.BeginFunc(ctx, s.Conn, func(tx pgx.Tx) error {
+			err := inOrder(ctx, tx,
+				fmt.Sprintf("set local lock_timeout = %d", attachLockTimeout.Milliseconds()),
+				fmt.Sprintf("set local statement_timeout = %d", hold.Milliseconds()))
+			if err != nil {
+				return err
+			}
+			if err := work(tx); err != nil {
+				return err
+			}
+			return s.db.stillWriter(s.node)
+		})
 	})
 }
 
@@ -121,6 +119,8 @@ func (r *PartitionReport) problem(what string, hold time.Duration, err error) er
 		return err
 	case state == stateCancelled:
 		return admin.Conflict("%s: a statement was cancelled, or took longer than the %v that others may be kept waiting. Nothing was changed: try again at a quiet time, and empty a large default partition first", what, hold)
+	case movedAway(err):
+		return unavailable(fmt.Errorf("%s: %w", what, err))
 	case state == "":
 		return unavailable(err)
 	}

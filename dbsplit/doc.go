@@ -9,7 +9,9 @@
 //     when it has certainly done nothing, because it never left this process or a standby has refused it.
 //   - A statement goes to a replica only when the program says so: through [DB.Read], or in a transaction opened with
 //     pgx.ReadOnly. No SQL text is ever guessed from. Everything else goes to the primary. A session opened for reads is
-//     read-only, on the primary as well: a write sent there fails with [ErrWriteInRead], also after its replica was promoted.
+//     read-only, on the primary as well: a write sent there fails with [ErrWriteInRead], also after its replica was promoted. That
+//     is for mistakes, and not against intent: on a direct connection SQL that asks for the contrary gets it, such as BEGIN
+//     READ WRITE, SET TRANSACTION READ WRITE or SET default_transaction_read_only.
 //   - With [RequireFresh] a read sees everything that was committed before it, by anybody. It costs a round trip to the
 //     primary.
 //   - A bound given with [MaxStaleness] is never broken. It is proven by comparing positions in the primary's log, not
@@ -59,8 +61,10 @@
 // waits there ends as if the node had died, also a long statement that was merely under way. Connections that
 // [DB.Operations] opened for themselves are left alone.
 //
-// While [Options.Gate] refuses writes, transactions and COPY fail with its error before anything is sent, and single
-// statements run over a read-only session: reads work, and PostgreSQL itself refuses the rest.
+// While [Options.Gate] refuses writes, transactions, those that a batch begins included, and COPY fail with its error before
+// anything is sent, and single statements run over a read-only session, as those of [DB.Acquire] and [RawConn] are: reads work,
+// and PostgreSQL itself refuses the rest, but for what asks for the contrary in SQL, as above, or with pgx.ReadWrite on such a
+// connection.
 //
 // # Poolers
 //
@@ -69,10 +73,10 @@
 // to the next, so each statement of a read is a read-only transaction by itself, in one round trip as before; a
 // tracer sees it as a batch of two. pgx's default mode of execution fails there, so cache_describe takes its place,
 // unless the connection string chooses another safe one. With node_pooler=transaction-prepared (PgBouncer 1.21 or
-// newer with max_prepared_statements) the default stays. Also in transaction mode: maintenance and connections
-// acquired while the gate refuses writes are refused, since they need a session; what Read sends in one batch or
-// string must not COMMIT in its middle; and LISTEN, SET and advisory locks of a session do not work, as nowhere
-// there.
+// newer with max_prepared_statements) the default stays. Also in transaction mode: maintenance, and connections from
+// [DB.Acquire] and [RawConn] while the gate refuses writes, are refused, since they need a session; what Read sends
+// in one batch or string must not COMMIT in its middle; and LISTEN, SET and advisory locks of a session do not work,
+// as nowhere there.
 //
 // While [DB.Run] runs, poolers that were not declared, or wrongly, are found, and [DB.Nodes] says what to add. Where
 // statements would fail or settings would reach other clients, nothing is sent to that node, and [ErrPooler] says
@@ -99,7 +103,8 @@
 //
 // [DB.Operations] are the runbook's database operations, for package admin; each is a method as well. [DB.SlowQueries],
 // [DB.Replication], [DB.Sizes] and [DB.Partitions] look, reset nothing and need no privilege, but say what they may not
-// see. [DB.OptimizeTable], [DB.EnsurePartitions], [DB.MoveDefaultRows] and [DB.DetachPartitions] change the database: they are refused while
-// the gate is closed, also as dry runs, wait for locks for moments only, and can be called again when they were broken
-// off. [DB.CancelLongRunning] and [DB.Resize] work in read-only mode.
+// see. [DB.OptimizeTable], [DB.EnsurePartitions], [DB.MoveDefaultRows] and [DB.DetachPartitions] change the database: they
+// are refused while the gate is closed, also as dry runs, go where writes go and end with an error when that changes
+// meanwhile, wait for locks for moments only, and can be called again when they were broken off. [DB.CancelLongRunning] and
+// [DB.Resize] work in read-only mode.
 package dbsplit

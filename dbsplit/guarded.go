@@ -112,11 +112,51 @@ func (g guarded) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
 	if !g.each || b.Len() == 0 {
 		return g.poolConn.SendBatch(ctx, b)
 	}
-	whole := *b // which also says whether it begins a transaction
+	whole := *b
 	whole.QueuedQueries = append([]*pgx.QueuedQuery{{SQL: guard}}, b.QueuedQueries...)
 	results := g.poolConn.SendBatch(ctx, &whole)
 	_, _ = results.Exec() // its error is also that of what follows
 	return results
+}
+
+// begins reports whether a batch begins a transaction, with Batch.BeginTx. pgx tells it only after such a batch was sent, or
+// was not: what it queues has no arguments.
+func begins(b *pgx.Batch) bool {
+	return b.Len() > 0 && len(b.QueuedQueries[0].Arguments) == 0 && pgx.FailedBatchResults(b, nil).Tx() != nil
+}
+
+// sendBegun sends a batch that begins a transaction with one query more, behind the one that begins it.
+func (g guarded) sendBegun(ctx context.Context, b *pgx.Batch, more string) pgx.BatchResults {
+	whole := *b
+	whole.QueuedQueries = append([]*pgx.QueuedQuery{b.QueuedQueries[0], {SQL: more}}, b.QueuedQueries[1:]...)
+	return &begunBatch{BatchResults: g.poolConn.SendBatch(ctx, &whole)}
+}
+
+// begunBatch leaves out the second result.
+type begunBatch struct {
+	pgx.BatchResults
+	asked int
+}
+
+func (b *begunBatch) next() {
+	if b.asked++; b.asked == 2 {
+		_, _ = b.BatchResults.Exec() // its error is also that of what follows
+	}
+}
+
+func (b *begunBatch) Exec() (pgconn.CommandTag, error) {
+	b.next()
+	return b.BatchResults.Exec()
+}
+
+func (b *begunBatch) Query() (pgx.Rows, error) {
+	b.next()
+	return b.BatchResults.Query()
+}
+
+func (b *begunBatch) QueryRow() pgx.Row {
+	b.next()
+	return b.BatchResults.QueryRow()
 }
 
 // CopyFrom is refused by PostgreSQL, wherever it goes.

@@ -2,7 +2,6 @@ package dbsplit
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -50,26 +49,17 @@ func (db *DB) OptimizeTable(ctx context.Context, table string, opts OptimizeOpti
 	if err != nil {
 		return nil, err
 	}
-	s, err := db.connect(ctx, "optimize", maintenanceLockTimeout)
+	s, err := db.operate(ctx, "optimize")
 	if err != nil {
-		return nil, unavailable(err)
+		return nil, err
 	}
 	defer s.close()
-	if err := db.allow(ctx); err != nil { // asked again, as acquireWrite does
-		return nil, refusedOperation(err)
-	}
 	begun := time.Now()
 	if report.Before, err = tableState(ctx, s, r); err != nil {
 		return nil, unavailable(err)
 	}
 	for _, sql := range report.Done {
-		_, err := s.Exec(ctx, sql)
-		if err == nil {
-			if text := s.warning(); text != "" {
-				err = errors.New(text)
-			}
-		}
-		if err != nil {
+		if err := s.step(func() error { return s.run(ctx, sql) }); err != nil {
 			return nil, optimizeProblem(ctx, s, r, sql, err)
 		}
 	}
@@ -110,6 +100,9 @@ func (db *DB) planOptimize(ctx context.Context, table string, opts OptimizeOptio
 }
 
 func optimizeProblem(ctx context.Context, s *session, r relation, sql string, err error) error {
+	if movedAway(err) {
+		return unavailable(err)
+	}
 	if sqlState(err) == stateLockNotAvailable {
 		return admin.Conflict("%s gave up after waiting %v for a lock on %s: end the transaction that holds it, or try again later", sql, maintenanceLockTimeout, r)
 	}

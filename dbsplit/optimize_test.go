@@ -164,3 +164,18 @@ func TestOptimizePartitionedTable(t *testing.T) {
 		t.Errorf("a partition of another's was skipped in silence: %v", err)
 	}
 }
+
+// What the server warns of when a session begins is not about the work.
+func TestOptimizeTableAfterAWarningAtTheStart(t *testing.T) {
+	t.Parallel()
+	ctx := within(t, 20*time.Second)
+	c := shared.Get(t)
+	database := c.Database(t)
+	db := open(t, dbsplit.Nodes{Primary: c.Primary().URL(database)}, nil)
+	exec(t, db, "create table t (n int primary key)")
+	must(t, c.Primary().Exec(ctx, "update pg_database set datcollversion = 'of another system' where datname = '"+database+"'"))
+	r, err := db.OptimizeTable(ctx, "t", dbsplit.OptimizeOptions{Reindex: true})
+	if err != nil || r.After.Vacuums != r.Before.Vacuums+1 {
+		t.Errorf("%+v, %v", r, err)
+	}
+}

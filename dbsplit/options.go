@@ -22,9 +22,11 @@ type Options struct {
 	// Name labels this DB's metrics and its sessions (application_name). Zero means "db".
 	Name string
 
-	// FenceLock is the key of an advisory lock that each writing transaction holds, shared, until it ends. Whoever takes
-	// it exclusively, as readonly/pgwitness can, has then waited for all of them, other programs' that hold it
-	// included. It rides on BEGIN and costs no round trip. Zero means none.
+	// FenceLock is the key of an advisory lock that each transaction which is begun for writes holds, shared, until it ends: by
+	// Begin, BeginTx and InTx, by a Connector, and by a batch with BeginTx. Whoever takes it exclusively, as readonly/pgwitness
+	// can, has then waited for all of them, other programs' that hold it included. It rides on BEGIN and costs no round trip.
+	// Single statements do not hold it, nor do transactions that are begun in SQL or on a connection from Acquire or RawConn.
+	// Zero means none.
 	FenceLock int64
 
 	// MinConns is how many connections each pool keeps open. Zero means the connection string's pool_min_conns,

@@ -56,7 +56,7 @@ const countedDefaultRows = 10_000
 func (db *DB) Partitions(ctx context.Context, table string) (*PartitionReport, error) {
 	ctx, cancel := context.WithTimeout(ctx, nodeTimeout)
 	defer cancel()
-	s, err := db.connect(ctx, "partitions", maintenanceLockTimeout)
+	s, err := db.connect(ctx, db.writer.Load(), "partitions")
 	if err != nil {
 		return nil, unavailable(err)
 	}

@@ -182,12 +182,16 @@ func (r *Reader) Begin(ctx context.Context) (pgx.Tx, error) {
 	return r.BeginTx(ctx, pgx.TxOptions{})
 }
 
-// BeginTx opens a read-only transaction. A serializable one goes to the primary, since a standby has none.
+// BeginTx opens a read-only transaction, also when txOptions.BeginQuery says otherwise. A serializable one goes to the
+// primary, since a standby has none.
 func (r *Reader) BeginTx(ctx context.Context, txOptions pgx.TxOptions) (pgx.Tx, error) {
 	if txOptions.AccessMode == pgx.ReadWrite {
 		return nil, errReadWrite
 	}
 	txOptions.AccessMode = pgx.ReadOnly
+	if txOptions.BeginQuery != "" { // which says nothing of that
+		txOptions.BeginQuery += "\n;" + guard
+	}
 	if txOptions.IsoLevel == pgx.Serializable {
 		r = &Reader{db: r.db, s: r.s}
 		r.s.primary = true
@@ -201,57 +205,28 @@ func (r *Reader) BeginTx(ctx context.Context, txOptions pgx.TxOptions) (pgx.Tx, 
 		tx, err := l.conn.BeginTx(ctx, txOptions)
 		if err == nil {
 			l.node.load.answer(l.begun, r.db.now())
-			return &readTx{Tx: tx, lease: l}, nil
+			return newReadTx(tx, l), nil
 		}
 		again := a.again(ctx, &l, err)
 		l.give(err)
 		if !again {
-			return nil, err
+			return nil, l.explain(err)
 		}
 	}
 }
 
-// SendBatch sends a batch of reads. It is not repeated elsewhere when its node fails.
+// SendBatch sends a batch of reads. It is not repeated elsewhere when its node fails. A transaction that it begins is
+// read-only, whatever the options of Batch.BeginTx.
 func (r *Reader) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
 	var a attempt
 	l, err := r.lease(ctx, &a)
 	if err != nil {
 		return pgx.FailedBatchResults(b, err)
 	}
-	results := &readBatch{BatchResults: l.conn.SendBatch(ctx, b), lease: l}
-	if tx := results.BatchResults.Tx(); tx != nil {
-		results.tx = &readTx{Tx: tx, lease: l}
+	if begins(b) {
+		return newReadBatch(l.conn.sendBegun(ctx, b, guard), l)
 	}
-	return results
-}
-
-type readBatch struct {
-	pgx.BatchResults
-	lease  lease
-	tx     *readTx
-	closed bool
-	err    error
-}
-
-func (b *readBatch) Close() error {
-	if b.closed {
-		return b.err
-	}
-	b.closed = true
-	err := b.BatchResults.Close()
-	b.err = b.lease.explain(err)
-	if b.tx == nil {
-		b.lease.node.load.answer(b.lease.begun, b.lease.db.now())
-		b.lease.give(err)
-	}
-	return b.err
-}
-
-func (b *readBatch) Tx() pgx.Tx {
-	if b.tx == nil {
-		return nil
-	}
-	return b.tx
+	return newReadBatch(l.conn.SendBatch(ctx, b), l)
 }
 
 // CopyFrom is there because sqlc's interface has it. PostgreSQL refuses it with ErrWriteInRead.

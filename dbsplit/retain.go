@@ -138,8 +138,8 @@ func (r *PartitionReport) detach(ctx context.Context, s *session, p Partition) e
 		how = " finalize"
 	}
 	return untilUnlocked(ctx, func() error {
-		err := inOrder(ctx, s, sql+how)
-		if err == nil || s.IsClosed() {
+		err := s.step(func() error { return inOrder(ctx, s, sql+how) })
+		if err == nil || s.IsClosed() || movedAway(err) {
 			return err
 		}
 		// What was begun goes on from where it broke off.

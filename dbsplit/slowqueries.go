@@ -149,7 +149,7 @@ func costliest(all []SlowQuery, limit int) []SlowQuery {
 	slices.SortFunc(all, func(a, b SlowQuery) int {
 		return cmp.Or(cmp.Compare(b.TotalMS, a.TotalMS), cmp.Compare(a.ID, b.ID))
 	})
-	return append([]SlowQuery{}, all[:min(limit, len(all))]...)
+	return append([]SlowQuery{}, all[:min(max(limit, 0), len(all))]...)
 }
 
 var errNoStatements = errors.New("the extension pg_stat_statements is missing in this database: add it to shared_preload_libraries, restart, and run CREATE EXTENSION pg_stat_statements on the primary")

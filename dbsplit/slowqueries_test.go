@@ -38,6 +38,9 @@ func TestSlowQueriesOldAndReset(t *testing.T) {
 	if n, windowed := calls(); n != 1 || !windowed {
 		t.Errorf("then %d calls, windowed %v", n, windowed)
 	}
+	if r, err := db.SlowQueries(ctx, time.Hour, -1); err != nil || len(r.Merged) != 0 || len(r.Nodes[0].Queries) != 0 {
+		t.Errorf("at most -1 of them: %+v, %v", r, err)
+	}
 	exec(t, db, "select pg_stat_statements_reset()")
 	for range 7 { // more than before
 		get[int](t, ctx, db, "select 1 as counted")

@@ -137,6 +137,9 @@ func (c *sqlConn) raw(ctx context.Context) (*pgx.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := s.bare(); err != nil {
+		return nil, err
+	}
 	return s.conn.Conn(), nil
 }
 

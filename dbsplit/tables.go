@@ -134,6 +134,11 @@ func nextWord(s string) (w word, rest string, err error) {
 	}
 }
 
+// movedAway reports whether an operation was on a server that writes do not go to, or not any more.
+func movedAway(err error) bool {
+	return errors.Is(err, ErrNotPrimary) || errors.Is(err, ErrTwoPrimaries) || errors.Is(err, ErrOutcomeUnknown)
+}
+
 // unavailable is for errors that the caller of an operation cannot be told more about, except that a lock was in the way.
 func unavailable(err error) error {
 	if sqlState(err) == stateLockNotAvailable {
@@ -141,6 +146,9 @@ func unavailable(err error) error {
 	}
 	if errors.Is(err, ErrPooler) {
 		return admin.Unsupported("%v", err)
+	}
+	if movedAway(err) {
+		return admin.Unavailable(err, "%v. GET the replication status; when there is one primary, look there for what was done, and call again", err)
 	}
 	return admin.Unavailable(err, "the database does not answer as it should: see this service's log, and GET the replication status")
 }

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/scaleaware/scaleaware"
 )
@@ -26,9 +25,6 @@ func (db *DB) BeginTx(ctx context.Context, txOptions pgx.TxOptions) (pgx.Tx, err
 	}
 	if err := db.allow(ctx); err != nil {
 		return nil, refusal(err)
-	}
-	if lock := db.opts.FenceLock; lock != 0 {
-		txOptions = fenced(txOptions, lock)
 	}
 	patience := succession{db: db}
 	for {
@@ -52,15 +48,37 @@ func (db *DB) BeginTx(ctx context.Context, txOptions pgx.TxOptions) (pgx.Tx, err
 func (s statement) beginTx(ctx context.Context, txOptions pgx.TxOptions) (*writeTx, error) {
 	w := scaleaware.WatermarkFrom(ctx)
 	w.Saw(s.db.asOf())
+	if s.db.opts.FenceLock != 0 {
+		txOptions = fenced(txOptions, s.db.fence())
+	}
 	tx, err := s.conn.BeginTx(ctx, txOptions)
 	if err != nil {
+		s.abandon(ctx)
 		return nil, err
 	}
 	return &writeTx{Tx: tx, statement: s, watermark: w}, nil
 }
 
-// fenced makes a transaction hold the fence's lock, shared, from its first round trip to its end.
-func fenced(o pgx.TxOptions, lock int64) pgx.TxOptions {
+// abandon ends what was begun when the rest of the first round trip failed: a sql.Conn goes on with the connection.
+func (s statement) abandon(ctx context.Context) {
+	conn := s.conn.Conn()
+	if conn.IsClosed() || conn.PgConn().TxStatus() == 'I' {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)
+	defer cancel()
+	if _, err := conn.Exec(ctx, "rollback"); err != nil {
+		hangUp(conn)
+	}
+}
+
+// fence is the query that makes a transaction hold the fence's lock, shared, until its end.
+func (db *DB) fence() string {
+	return fmt.Sprintf("select pg_advisory_xact_lock_shared(%d)", db.opts.FenceLock)
+}
+
+// fenced makes fence part of a transaction's first round trip.
+func fenced(o pgx.TxOptions, fence string) pgx.TxOptions {
 	if o.BeginQuery == "" {
 		o.BeginQuery = "begin"
 		if o.IsoLevel != "" {
@@ -73,7 +91,7 @@ func fenced(o pgx.TxOptions, lock int64) pgx.TxOptions {
 			o.BeginQuery += " " + string(o.DeferrableMode)
 		}
 	}
-	o.BeginQuery += fmt.Sprintf("; select pg_advisory_xact_lock_shared(%d)", lock)
+	o.BeginQuery += "\n;" + fence // the newline ends a comment
 	return o
 }
 
@@ -143,11 +161,7 @@ func (tx *writeTx) Commit(ctx context.Context) error {
 	if tx.ended {
 		return pgx.ErrTxClosed
 	}
-	refused := tx.db.divided()
-	if tx.moved() {
-		refused = fmt.Errorf("%w: writes have moved away from %s", ErrNotPrimary, tx.node.name)
-	}
-	if refused != nil {
+	if refused := tx.db.stillWriter(tx.node); refused != nil {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)
 		defer cancel()
 		_ = tx.Tx.Rollback(ctx) // a failed rollback closes the connection, which rolls back as well
@@ -183,55 +197,15 @@ func (tx *writeTx) end() {
 
 // readTx is a read-only transaction on any node.
 type readTx struct {
-	pgx.Tx
+	reads
 	lease lease
 	ended bool
 }
 
-// What a statement of an open transaction has shown counts at once: the caller may read elsewhere meanwhile.
-
-func (tx *readTx) Exec(ctx context.Context, sql string, arguments ...any) (pgconn.CommandTag, error) {
-	defer tx.lease.saw()
-	tag, err := tx.Tx.Exec(ctx, sql, arguments...)
-	return tag, tx.lease.explain(err)
-}
-
-func (tx *readTx) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
-	rows, err := tx.Tx.Query(ctx, sql, args...)
-	return &readTxRows{Rows: rows, lease: &tx.lease}, tx.lease.explain(err)
-}
-
-func (tx *readTx) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
-	return readTxRow{tx.Tx.QueryRow(ctx, sql, args...), &tx.lease}
-}
-
-// readTxRows note what was seen once the first row is there, or that there is none: when the statement is sent the server may
-// not have looked yet.
-type readTxRows struct {
-	pgx.Rows
-	lease   *lease
-	started bool
-}
-
-func (r *readTxRows) Next() bool {
-	more := r.Rows.Next()
-	if !r.started {
-		r.started = true
-		r.lease.saw()
-	}
-	return more
-}
-
-func (r *readTxRows) Err() error { return r.lease.explain(r.Rows.Err()) }
-
-type readTxRow struct {
-	pgx.Row
-	lease *lease
-}
-
-func (r readTxRow) Scan(dest ...any) error {
-	defer r.lease.saw()
-	return r.lease.explain(r.Row.Scan(dest...))
+func newReadTx(tx pgx.Tx, l lease) *readTx {
+	r := &readTx{lease: l}
+	r.reads = reads{tx, &r.lease}
+	return r
 }
 
 func (tx *readTx) Commit(ctx context.Context) error {

@@ -50,17 +50,43 @@ func (db *DB) allow(ctx context.Context) error {
 	return db.opts.Gate.AllowWrite(ctx)
 }
 
-// moved reports whether writes go to another node by now.
-func (s statement) moved() bool { return s.node != nil && s.node != s.db.writer.Load() }
+// overtaken returns an error when writes do not go to n any more, which has answered one. What a server answers that was
+// replaced meanwhile is no success: its successor may lack it, and it will be lost with the old server then.
+func (db *DB) overtaken(n *node) error {
+	if n == nil || n == db.writer.Load() {
+		return nil
+	}
+	return fmt.Errorf("%w: %s has answered it, but writes have moved to another server meanwhile", ErrOutcomeUnknown, n.name)
+}
 
-// explain says what an error of the statement means. What a server answers that was replaced meanwhile is no
-// success: its successor may lack it, and it will be lost with the old server then.
+// stillWriter returns an error when what was begun on n must not be committed: writes do not go to it any more, or nobody
+// can tell where they go.
+func (db *DB) stillWriter(n *node) error {
+	if n != db.writer.Load() {
+		return fmt.Errorf("%w: writes have moved away from %s", ErrNotPrimary, n.name)
+	}
+	return db.divided()
+}
+
+// writesTo returns the node that writes go to, and why none may be sent there. As with acquireWrite, a process that has just
+// been started first looks at all nodes.
+func (db *DB) writesTo(ctx context.Context) (*node, error) {
+	if s := db.snap.Load(); s != nil && !s.settled {
+		if _, err := db.settle(ctx, s); err != nil {
+			return nil, err
+		}
+	}
+	if err := db.divided(); err != nil {
+		return nil, err
+	}
+	n := db.writer.Load()
+	return n, n.barred()
+}
+
+// explain says what an error of the statement means.
 func (s statement) explain(err error) error {
 	if err == nil {
-		if s.moved() {
-			return fmt.Errorf("%w: %s has answered it, but writes have moved to another server meanwhile", ErrOutcomeUnknown, s.node.name)
-		}
-		return nil
+		return s.db.overtaken(s.node)
 	}
 	if sqlState(err) == stateReadOnly {
 		switch {
@@ -115,13 +141,23 @@ func (db *DB) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
 	return row
 }
 
-// SendBatch sends a batch to the primary. Its statements are one transaction, unless it says otherwise.
+// SendBatch sends a batch to the primary. Its statements are one transaction, unless it says otherwise. One that begins a
+// transaction, with Batch.BeginTx, is refused while the gate refuses writes.
 func (db *DB) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
 	s, err := db.begin(ctx)
 	if err != nil {
 		return pgx.FailedBatchResults(b, err)
 	}
-	results := &writeBatch{BatchResults: s.conn.SendBatch(ctx, b), statement: s}
+	results := &writeBatch{statement: s}
+	switch special := s.refused != nil || db.opts.FenceLock != 0; {
+	case !special || !begins(b):
+		results.BatchResults = s.conn.SendBatch(ctx, b)
+	case s.refused != nil:
+		s.conn.Release()
+		return pgx.FailedBatchResults(b, refusal(s.refused))
+	default:
+		results.BatchResults = s.conn.sendBegun(ctx, b, db.fence())
+	}
 	if tx := results.BatchResults.Tx(); tx != nil {
 		results.tx = &writeTx{Tx: tx, statement: s, watermark: scaleaware.WatermarkFrom(ctx)}
 		results.node = nil // its commit tells
@@ -165,11 +201,22 @@ func (db *DB) Ping(ctx context.Context) error {
 // a read-only one.
 func (db *DB) Acquire(ctx context.Context) (*pgxpool.Conn, error) {
 	s, err := db.begin(ctx)
-	if err == nil && s.conn.each {
-		s.conn.Release()
-		return nil, fmt.Errorf("%w (a connection through a pooler in transaction mode cannot be read-only)", refusal(s.refused))
+	if err != nil {
+		return nil, err
 	}
-	return s.conn.poolConn, err
+	if err := s.bare(); err != nil {
+		s.conn.Release()
+		return nil, err
+	}
+	return s.conn.poolConn, nil
+}
+
+// bare returns an error when whoever gets the connection itself could write, although the gate refuses that.
+func (s statement) bare() error {
+	if !s.conn.each {
+		return nil
+	}
+	return fmt.Errorf("%w (a connection through a pooler in transaction mode cannot be read-only)", refusal(s.refused))
 }
 
 // AcquireFunc calls f with a connection from Acquire and releases it.
@@ -182,10 +229,26 @@ func (db *DB) AcquireFunc(ctx context.Context, f func(*pgxpool.Conn) error) erro
 	return f(conn)
 }
 
-// AcquireAllIdle returns the idle connections of the writing pool.
+// AcquireAllIdle returns the idle connections of the writing pool: none while the gate refuses writes, or nobody can tell
+// which server is the primary.
 func (db *DB) AcquireAllIdle(ctx context.Context) []*pgxpool.Conn {
-	if p := db.writer.Load().writes.Load(); p != nil {
-		return p.AcquireAllIdle(ctx)
+	if db.allow(ctx) != nil {
+		return nil
+	}
+	n, err := db.writesTo(ctx)
+	if err != nil {
+		return nil
+	}
+	p := n.writes.Load()
+	if p == nil {
+		return nil // the writer has just moved
+	}
+	conns := p.AcquireAllIdle(ctx)
+	if db.writer.Load() == n && db.allow(ctx) == nil { // asked again, as acquireWrite does
+		return conns
+	}
+	for _, c := range conns {
+		c.Release()
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package dbsplit_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"sync"
 	"testing"
@@ -107,15 +108,82 @@ func TestFenceLockIsHeldByTransactions(t *testing.T) {
 		must(t, other.QueryRow(ctx, "select pg_try_advisory_xact_lock(4711)").Scan(&free))
 		return free
 	}
-	for _, o := range []pgx.TxOptions{{}, {IsoLevel: pgx.Serializable, AccessMode: pgx.ReadWrite, DeferrableMode: pgx.NotDeferrable}, {BeginQuery: "begin"}} {
-		tx, err := db.BeginTx(ctx, o)
-		must(t, err)
-		if free() {
-			t.Errorf("%+v: the transaction does not hold the lock", o)
-		}
-		must(t, tx.Commit(ctx))
-		if !free() {
-			t.Errorf("%+v: the lock outlives the transaction", o)
+	all := openSQL(t, db.Connector())
+	for how, begin := range map[string]func(o pgx.TxOptions) (commit func() error){
+		"BeginTx": func(o pgx.TxOptions) func() error {
+			tx, err := db.BeginTx(ctx, o)
+			must(t, err)
+			return func() error { return tx.Commit(ctx) }
+		},
+		"a batch": func(o pgx.TxOptions) func() error {
+			var b pgx.Batch
+			b.BeginTx(o)
+			b.Queue("select 1")
+			results := db.SendBatch(ctx, &b)
+			_, err := results.Exec()
+			must(t, err)
+			var one int
+			if err := results.QueryRow().Scan(&one); err != nil || one != 1 {
+				t.Errorf("the batch's own query: %d, %v", one, err)
+			}
+			must(t, results.Close())
+			return func() error { return results.Tx().Commit(ctx) }
+		},
+		"a batch that only begins": func(o pgx.TxOptions) func() error {
+			var b pgx.Batch
+			b.BeginTx(o)
+			results := db.SendBatch(ctx, &b)
+			must(t, results.Close())
+			return func() error { return results.Tx().Commit(ctx) }
+		},
+		"database/sql": func(o pgx.TxOptions) func() error {
+			level := sql.LevelDefault
+			if o.IsoLevel == pgx.Serializable {
+				level = sql.LevelSerializable
+			}
+			tx, err := all.BeginTx(ctx, &sql.TxOptions{Isolation: level})
+			must(t, err)
+			return tx.Commit
+		},
+	} {
+		for _, o := range []pgx.TxOptions{
+			{}, {IsoLevel: pgx.Serializable, AccessMode: pgx.ReadWrite, DeferrableMode: pgx.NotDeferrable}, {BeginQuery: "begin"}, {BeginQuery: "begin -- by hand"},
+		} {
+			commit := begin(o)
+			if free() {
+				t.Errorf("%s with %+v: the transaction does not hold the lock", how, o)
+			}
+			must(t, commit())
+			if !free() {
+				t.Errorf("%s with %+v: the lock outlives the transaction", how, o)
+			}
 		}
 	}
+}
+
+// A transaction of a sql.Conn that does not get the fence's lock leaves the session as it was.
+func TestFenceLockThatIsNotToBeHad(t *testing.T) {
+	t.Parallel()
+	ctx := within(t, 20*time.Second)
+	c := shared.Get(t)
+	database := c.Database(t)
+	db := open(t, nodesOf(c, database), &dbsplit.Options{FenceLock: 4711})
+	other, err := c.Primary().Connect(ctx, database)
+	must(t, err)
+	defer other.Close(context.Background())
+	conn, err := openSQL(t, db.Connector()).Conn(ctx)
+	must(t, err)
+	defer conn.Close()
+	sqlExec(t, ctx, conn, "set lock_timeout = 10")
+	exec(t, other, "select pg_advisory_lock(4711)")
+	if _, err := conn.BeginTx(ctx, nil); err == nil {
+		t.Error("a transaction was begun without the lock")
+	}
+	exec(t, other, "select pg_advisory_unlock(4711)")
+	if s := sqlGet[string](t, ctx, conn, "select current_setting('lock_timeout')"); s != "10ms" {
+		t.Errorf("another session, where lock_timeout is %s", s)
+	}
+	tx, err := conn.BeginTx(ctx, nil)
+	must(t, err)
+	must(t, tx.Commit())
 }

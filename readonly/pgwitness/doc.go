@@ -11,7 +11,8 @@
 //
 // With Options.Lock the witness also waits, in each look, for every transaction that holds this advisory lock shared, as those
 // of dbsplit with Options.FenceLock do and as other programs may. That holds for transactions that have no number yet, and
-// through poolers that hide who is who.
+// through poolers that hide who is who. Single statements hold no lock: behind such a pooler, one that has lost its client and
+// has no number yet is not seen.
 //
 // # What is not
 //
