@@ -81,7 +81,7 @@ func TestOutboxOutlivesACutOffMaster(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := replica.Client().SlaveOf(t.Context(), host, port).Err(); err != nil {
+	if err := replica.Client().Do(t.Context(), "REPLICAOF", host, port).Err(); err != nil {
 		t.Fatal(err)
 	}
 	var leads atomic.Pointer[rediscluster.Node] // in the eyes of Sentinel
@@ -117,7 +117,7 @@ func TestOutboxOutlivesACutOffMaster(t *testing.T) {
 	start(t, j)
 	put(1)
 	eventually(t, 20*time.Second, "the replica confirms", func() bool { return rows(t, db) == 0 })
-	if err := replica.Client().SlaveOf(t.Context(), "NO", "ONE").Err(); err != nil { // it is promoted
+	if err := replica.Client().Do(t.Context(), "REPLICAOF", "NO", "ONE").Err(); err != nil { // it is promoted
 		t.Fatal(err)
 	}
 	eventually(t, 20*time.Second, "the master is alone", replicas(0))
