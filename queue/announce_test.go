@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
 )
 
 // A Redis that has lost its data is told of the queues again, by workers and by those who store jobs, so that asynq's tools see them.
@@ -55,4 +56,26 @@ func TestQueuesAreAnnouncedAgain(t *testing.T) {
 			t.Errorf("asynq's tools see %+v, %v", s, err)
 		}
 	}
+}
+
+// A worker that joins forgets those that died, also where nobody scales.
+func TestJoiningForgetsTheDead(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+		q := fresh("crew")
+		rdb.HSet(t.Context(), crewKey(q), "dead", "40 1000", "living", "40 9999999999999")
+		w := newWorker(t, newJobs(t, rdb, nil, Queue{Name: q}), nil)
+		Handle(w, func(context.Context, note) error { return nil })
+		start(t, w)
+		var crew map[string]string
+		eventually(t, 20*time.Second, "the worker is one of the crew", func() bool {
+			crew = rdb.HGetAll(t.Context(), crewKey(q)).Val()
+			delete(crew, "living")
+			delete(crew, "dead")
+			return len(crew) == 1
+		})
+		if crew := rdb.HGetAll(t.Context(), crewKey(q)).Val(); len(crew) != 2 || crew["living"] == "" {
+			t.Errorf("the crew is %v, want one that lived before and the new one", crew)
+		}
+	})
 }

@@ -18,10 +18,23 @@ const (
 // crewKey is a hash of the workers that live: their slots, and until when, by Redis's clock, they count.
 func crewKey(queue string) string { return ownKey(queue, "crew") }
 
-// crewScript KEYS: crew; ARGV: worker, slots, ttl in ms
+// crewScript notes that a worker lives. One that joins forgets those that have not been heard of, so that there are never many
+// more than ever lived at once, also where no autoscaler looks.
+//
+// KEYS: crew; ARGV: worker, slots, ttl in ms, 1 to join
 var crewScript = redis.NewScript(`
 local time = redis.call("TIME")
-local ends = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000) + tonumber(ARGV[3])
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+if ARGV[4] == "1" then
+	local crew = redis.call("HGETALL", KEYS[1])
+	for i = 1, #crew, 2 do
+		local ends = string.match(crew[i + 1], "^%d+ (%d+)$")
+		if not ends or tonumber(ends) <= now then
+			redis.call("HDEL", KEYS[1], crew[i])
+		end
+	end
+end
+local ends = now + tonumber(ARGV[3])
 redis.call("HSET", KEYS[1], ARGV[1], ARGV[2] .. " " .. string.format("%.0f", ends))
 redis.call("PEXPIRE", KEYS[1], 2 * ARGV[3])
 return 1`)
@@ -30,10 +43,10 @@ return 1`)
 // draining worker is no capacity any more.
 func (w *Worker) announce(ctx context.Context) {
 	id := rand.Text()
-	for {
+	for joins := true; ; joins = false {
 		for i, q := range w.queues {
 			tell, cancel := context.WithTimeout(ctx, scaleTimeout)
-			err := crewScript.Run(tell, w.jobs.rdb, []string{crewKey(q.Name)}, id, w.slots.sizeOf(i), crewTTL.Milliseconds()).Err()
+			err := crewScript.Run(tell, w.jobs.rdb, []string{crewKey(q.Name)}, id, w.slots.sizeOf(i), crewTTL.Milliseconds(), joins).Err()
 			err = errors.Join(err, w.jobs.rdb.SAdd(tell, allQueues, q.Name).Err())
 			cancel()
 			if err != nil && ctx.Err() == nil {

@@ -89,6 +89,8 @@ type Jobs struct {
 	source  scaleaware.Source
 	scalers []*scaler
 	crons   []*periodic
+	// replicas are those of a Redis that is no cluster.
+	replicas replicas
 	// announced says when asynq's tools were last told of a queue.
 	announced sync.Map
 }

@@ -52,7 +52,7 @@ func TestLateStartsAreGivenBack(t *testing.T) {
 			q := fresh("late")
 			j := newJobs(t, rdb, nil, Queue{Name: q})
 			enqueue(t, j, q, 1, MaxRetry(0))
-			w := newWorker(t, j, &WorkerOptions{Concurrency: 1, MaxConcurrency: 1})
+			w := newWorker(t, j, &WorkerOptions{Concurrency: 1, MaxConcurrency: 1, StallTimeout: 11 * time.Second})
 			var ran, done atomic.Int64
 			Handle(w, func(context.Context, note) error { ran.Add(1); return nil })
 			var once atomic.Bool
@@ -61,14 +61,15 @@ func TestLateStartsAreGivenBack(t *testing.T) {
 			}
 			stop := start(t, w)
 			if name == "another worker's by now" {
-				eventually(t, 5*time.Second, "the job was handed", func() bool { return done.Load() == 1 })
+				eventually(t, 20*time.Second, "the job was handed", func() bool { return done.Load() == 1 })
 				sleep(t.Context(), 500*time.Millisecond)
 				if s := status(t, j, q); ran.Load() != 0 || s.Active != 1 {
 					t.Errorf("another worker's job ran %d times: %+v", ran.Load(), s)
 				}
 				return
 			}
-			eventually(t, 20*time.Second, "the job is done", func() bool { s := status(t, j, q); return s.Waiting+s.Active == 0 })
+			// One that was swept comes back by its lease.
+			eventually(t, 60*time.Second, "the job is done", func() bool { s := status(t, j, q); return s.Waiting+s.Active == 0 })
 			stop()
 			if s := status(t, j, q); ran.Load() != 1 || s.Failed+s.Retrying != 0 {
 				t.Errorf("it ran %d times: %+v", ran.Load(), s)

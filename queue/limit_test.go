@@ -166,9 +166,9 @@ func TestCriticalIsNotHeldUp(t *testing.T) {
 func TestLimitSurvivesClockSteps(t *testing.T) {
 	t.Parallel()
 	rdb := client(t, single.Get(t).Addrs())
-	for name, c := range map[string]struct{ ahead, least, most time.Duration }{
-		"an hour": {time.Hour, 0, 2 * time.Second},
-		"a bit":   {700 * time.Millisecond, time.Second, 6 * time.Second},
+	for name, c := range map[string]struct{ ahead, least time.Duration }{
+		"an hour": {time.Hour, 0},
+		"a bit":   {700 * time.Millisecond, 1700 * time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -181,13 +181,16 @@ func TestLimitSurvivesClockSteps(t *testing.T) {
 			rdb.LPush(t.Context(), ownKey(q, "starts"), now.Add(c.ahead).UnixMicro())
 			enqueue(t, j, q, 1)
 			w := newWorker(t, j, nil)
-			ran := make(chan struct{})
-			Handle(w, func(context.Context, note) error { close(ran); return nil })
-			begun := time.Now()
+			ran := make(chan time.Time, 1)
+			Handle(w, func(context.Context, note) error { ran <- time.Now(); return nil })
 			start(t, w)
-			<-ran
-			if took := time.Since(begun); took < c.least || took > c.most {
-				t.Errorf("the job started after %v, want %v to %v", took, c.least, c.most)
+			select {
+			case at := <-ran:
+				if took := at.Sub(now); took < c.least {
+					t.Errorf("the job started after %v, want %v", took, c.least)
+				}
+			case <-time.After(30 * time.Second):
+				t.Error("the job did not start")
 			}
 		})
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/scaleaware/scaleaware"
@@ -149,6 +150,9 @@ func TestOutboxWaitsForClosedQueue(t *testing.T) {
 	var failures int
 	if err := db.QueryRow(t.Context(), `SELECT failures FROM scaleaware_outbox`).Scan(&failures); err != nil || failures != 0 {
 		t.Errorf("the row has failed %d times, %v", failures, err)
+	}
+	if n := testutil.ToFloat64(j.meters.enqueued.WithLabelValues(q, "failed")); n != 0 {
+		t.Errorf("%v failures are counted", n)
 	}
 	if _, err := j.Open(t.Context(), q, ""); err != nil {
 		t.Fatal(err)

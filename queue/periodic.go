@@ -16,7 +16,7 @@ type Periodic struct {
 	// Name names it for ever, in the IDs of its jobs. It is required: 1 to 64 letters, digits, dots, dashes, underscores.
 	Name string
 	// Spec is when: five fields of cron, in UTC unless it begins with CRON_TZ=Europe/Berlin, or @hourly, @every 10m. Every
-	// process of the fleet must have the same. It is required.
+	// process of the fleet must have the same. The times of @every are counted from when the fleet first had it. It is required.
 	Spec string
 	// Job is enqueued each time. It is required.
 	Job Job
@@ -102,28 +102,27 @@ func (j *Jobs) runPeriodic(ctx context.Context, p *periodic) {
 	}
 }
 
-// catchUp enqueues the last job that was due since last and not longer than Grace ago.
+// catchUp enqueues the last job that was due since last and not longer than Grace ago. What a process remembers says when it has
+// to look closer; what is stored counts then, as others may have led meanwhile.
 func (j *Jobs) catchUp(ctx context.Context, p *periodic, last, now time.Time) (time.Time, error) {
-	from := now.Add(-p.Grace)
-	if last.IsZero() {
-		unix, err := j.rdb.Get(ctx, p.lastKey()).Int64()
-		switch {
-		case isNil(err): // its first day: it begins with the next time
-			return now, j.rdb.SetNX(ctx, p.lastKey(), now.Unix(), 0).Err()
-		case err != nil:
-			return last, err
-		}
-		last = time.Unix(unix, 0)
+	if !last.IsZero() && lastDue(p.at, last, now, p.Grace).IsZero() {
+		return last, nil
 	}
-	if last.After(from) {
-		from = last
+	unix, err := j.rdb.Get(ctx, p.lastKey()).Int64()
+	switch stored := time.Unix(unix, 0); {
+	case isNil(err) && last.IsZero(): // its first day: it begins with the next time
+		return time.Unix(now.Unix(), 0), j.rdb.SetNX(ctx, p.lastKey(), now.Unix(), 0).Err()
+	case err != nil && !isNil(err):
+		return last, err
+	case err == nil && stored.After(last):
+		last = stored
 	}
-	due := lastDue(p.at, from, now)
+	due := lastDue(p.at, last, now, p.Grace)
 	if due.IsZero() {
 		return last, nil
 	}
 	id := fmt.Sprintf("periodic:%s:%d", p.Name, due.Unix())
-	_, err := j.Enqueue(ctx, p.Job, append(p.Options[:len(p.Options):len(p.Options)], ID(id), atLeast(periodicRetention))...)
+	_, err = j.Enqueue(ctx, p.Job, append(p.Options[:len(p.Options):len(p.Options)], ID(id), atLeast(periodicRetention))...)
 	if err != nil && !errors.Is(err, ErrExists) {
 		return last, err
 	}
@@ -136,8 +135,20 @@ func atLeast(d time.Duration) Option {
 	return func(s *settings) { s.Retention = max(s.Retention, d) }
 }
 
-// lastDue returns the last time of a schedule after from and not after now, or zero.
-func lastDue(at cron.Schedule, from, now time.Time) time.Time {
+// lastDue returns the last time of a schedule after last and not after now, or zero, also when that is longer than grace ago.
+func lastDue(at cron.Schedule, last, now time.Time, grace time.Duration) time.Time {
+	oldest := now.Add(-grace)
+	if every, ok := at.(cron.ConstantDelaySchedule); ok { // its times are counted from the last one, not from any
+		due := last.Add(now.Sub(last) / every.Delay * every.Delay)
+		if !due.After(last) || due.Before(oldest) {
+			return time.Time{}
+		}
+		return due
+	}
+	from := last
+	if oldest.After(from) {
+		from = oldest
+	}
 	var due time.Time
 	for range 100_000 { // one a second for a day
 		next := at.Next(from)

@@ -24,7 +24,7 @@ func TestLastDue(t *testing.T) {
 		if c.want != "" {
 			want = at(c.want)
 		}
-		if got := lastDue(hourly, at(c.from), at(c.now)); !got.Equal(want) {
+		if got := lastDue(hourly, at(c.from), at(c.now), time.Hour); !got.Equal(want) {
 			t.Errorf("from %s to %s: %v, want %v", c.from, c.now, got, want)
 		}
 	}
@@ -67,6 +67,75 @@ func TestPeriodicOnceForTheFleet(t *testing.T) {
 	}
 	if s := status(t, fleet[0], q); s.Waiting != 20 {
 		t.Errorf("%d jobs after a minute away, want one more than 19", s.Waiting)
+	}
+}
+
+// The times of @every are counted from the last one, however short the grace is.
+func TestEveryLongerThanGrace(t *testing.T) {
+	t.Parallel()
+	q := fresh("every")
+	j := newJobs(t, client(t, single.Get(t).Addrs()), nil, Queue{Name: q})
+	if err := j.Every(Periodic{Name: q, Spec: "@every 2h", Job: note{}, Options: []Option{On(q)}}); err != nil {
+		t.Fatal(err)
+	}
+	begin := time.Unix(1_800_000_000, 0)
+	var last time.Time
+	look := func(after time.Duration, jobs int) {
+		t.Helper()
+		var err error
+		if last, err = j.catchUp(t.Context(), j.crons[0], last, begin.Add(after)); err != nil {
+			t.Fatal(err)
+		}
+		if s := status(t, j, q); s.Waiting != jobs {
+			t.Errorf("%d jobs after %v, want %d", s.Waiting, after, jobs)
+		}
+	}
+	look(0, 0)
+	look(119*time.Minute, 0)
+	look(2*time.Hour, 1)
+	look(3*time.Hour, 1)
+	look(4*time.Hour+59*time.Minute, 2) // late, but within the grace
+	look(6*time.Hour, 3)
+	look(9*time.Hour+30*time.Minute, 3) // that of 8h is too late
+	look(10*time.Hour, 4)
+}
+
+// A process that leads again goes by what others did meanwhile, not by what it remembers.
+func TestPeriodicLeadsAgain(t *testing.T) {
+	t.Parallel()
+	q := fresh("leader")
+	rdb := client(t, single.Get(t).Addrs())
+	var fleet [2]*Jobs
+	for i := range fleet {
+		fleet[i] = newJobs(t, rdb, nil, Queue{Name: q})
+		if err := fleet[i].Every(Periodic{Name: q, Spec: "0 * * * *", Job: note{}, Options: []Option{On(q)}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	begin := time.Date(2027, 1, 1, 8, 30, 0, 0, time.UTC)
+	look := func(j *Jobs, last time.Time, after time.Duration) time.Time {
+		t.Helper()
+		last, err := j.catchUp(t.Context(), j.crons[0], last, begin.Add(after))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return last
+	}
+	remembered := look(fleet[0], time.Time{}, 0)
+	look(fleet[1], time.Time{}, 31*time.Minute)
+	if n, err := fleet[0].Purge(t.Context(), q, Waiting); err != nil || n != 1 { // its ID is free again
+		t.Fatalf("%d jobs of 9 o'clock, %v", n, err)
+	}
+	remembered = look(fleet[0], remembered, 50*time.Minute)
+	if s := status(t, fleet[0], q); s.Waiting != 0 {
+		t.Error("the job of 9 o'clock was enqueued twice")
+	}
+	if err := rdb.Del(t.Context(), fleet[0].crons[0].lastKey()).Err(); err != nil { // Redis has lost it
+		t.Fatal(err)
+	}
+	look(fleet[0], remembered, 91*time.Minute)
+	if s := status(t, fleet[0], q); s.Waiting != 1 {
+		t.Errorf("%d jobs of 10 o'clock", s.Waiting)
 	}
 }
 

@@ -105,7 +105,9 @@ func (j *Jobs) relay(ctx context.Context, away awayQueues) (int, error) {
 		row := &rows[i]
 		if sealed[i] != nil {
 			row.problem = infos[i].Err
-			j.meters.enqueued.WithLabelValues(row.Queue, outcome(row.problem)).Inc()
+			if !errors.Is(row.problem, ErrClosed) { // such a row was given to no queue yet
+				j.meters.enqueued.WithLabelValues(row.Queue, outcome(row.problem)).Inc()
+			}
 		} else if row.problem == nil {
 			continue // its Redis is away
 		}

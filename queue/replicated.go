@@ -5,13 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 )
 
-// replicaWait is how long the relay waits for a replica before it leaves its rows for another time.
-const replicaWait = 500 * time.Millisecond
+const (
+	// replicaWait is how long the relay waits for a replica before it leaves its rows for another time.
+	replicaWait = 500 * time.Millisecond
+	// replicaPatience is how long replicas that are gone are expected back. Sentinel takes half a minute to replace a master.
+	replicaPatience = 2 * time.Minute
+)
 
 // errNotReplicated is why rows stay in the outbox although their jobs are in Redis.
 var errNotReplicated = errors.New("queue: no replica of the master has confirmed, the rows stay in the outbox until one does")
@@ -57,7 +62,7 @@ func (j *Jobs) confirm(ctx context.Context, queue string, rows []*outboxRow) (sa
 	if err != nil {
 		return fail(err)
 	}
-	alone, err := hasNoReplica(ctx, conn, clustered)
+	alone, err := j.hasNoReplica(ctx, conn, clustered)
 	if err != nil {
 		return fail(err)
 	}
@@ -80,15 +85,46 @@ func (j *Jobs) confirm(ctx context.Context, queue string, rows []*outboxRow) (sa
 	return safe, missing, nil
 }
 
+// replicas remembers whether a server that is no part of a cluster has had one.
+type replicas struct {
+	mu sync.Mutex
+	// seen says that it has had one, since is when it was first found without.
+	seen  bool
+	since time.Time
+}
+
+// gone reports, by INFO replication, whether there is nobody to wait for. A server that has had replicas and has none may be cut
+// off from them, and replaced by Sentinel as soon as the client hears of that, or just restarted: they are waited for.
+func (r *replicas) gone(info string, now time.Time, patience time.Duration) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !strings.Contains(info, "connected_slaves:0") {
+		r.seen, r.since = true, time.Time{}
+		return false
+	}
+	r.seen = r.seen || strings.Contains(info, "repl_backlog_active:1") // which Redis keeps for its last replica
+	if !r.seen {
+		return true
+	}
+	if r.since.IsZero() {
+		r.since = now
+	}
+	return now.Sub(r.since) >= patience
+}
+
 // hasNoReplica reports whether there is nobody to wait for. A server without a connected replica may be a master
-// that was cut off and is about to be replaced, so in a cluster all its replicas must have failed in everybody's view.
-func hasNoReplica(ctx context.Context, conn *redis.Conn, clustered bool) (bool, error) {
+// that was cut off and is about to be replaced, so in a cluster all its replicas must have failed in everybody's view. The
+// patience without a cluster ends before a job that is done gives its ID back, as its row would bring it again.
+func (j *Jobs) hasNoReplica(ctx context.Context, conn *redis.Conn, clustered bool) (bool, error) {
 	info, err := conn.Info(ctx, "replication").Result()
-	if err != nil || !strings.Contains(info, "connected_slaves:0") {
+	if err != nil {
 		return false, err
 	}
 	if !clustered {
-		return true, nil
+		return j.replicas.gone(info, time.Now(), min(replicaPatience, j.opts.OutboxRetention/2)), nil
+	}
+	if !strings.Contains(info, "connected_slaves:0") {
+		return false, nil
 	}
 	nodes, err := conn.ClusterNodes(ctx).Result()
 	return err == nil && !listsReplica(nodes), err

@@ -1,7 +1,11 @@
 package queue
 
 import (
+	"context"
+	"fmt"
+	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -66,6 +70,108 @@ func TestOutboxOutlivesTheMaster(t *testing.T) {
 	eventually(t, 40*time.Second, "the outbox is empty again", func() bool { return rows(t, db) == 0 })
 	if got := status(t, j, q).Waiting; got != 6 {
 		t.Errorf("%d jobs wait on the promoted replica, want 6", got)
+	}
+}
+
+// TestOutboxOutlivesACutOffMaster has jobs only on a master that has lost its replica to Sentinel, and does not know.
+func TestOutboxOutlivesACutOffMaster(t *testing.T) {
+	t.Parallel()
+	master, replica := alone(t).Nodes()[0], alone(t).Nodes()[0]
+	host, port, err := net.SplitHostPort(master.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := replica.Client().Do(t.Context(), "REPLICAOF", host, port).Err(); err != nil {
+		t.Fatal(err)
+	}
+	var leads atomic.Pointer[rediscluster.Node] // in the eyes of Sentinel
+	leads.Store(master)
+	rdb := redis.NewClient(&redis.Options{Dialer: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "tcp", leads.Load().Addr())
+	}})
+	t.Cleanup(func() { rdb.Close() })
+	q, db := fresh("cut-off"), pool(t)
+	reg := prometheus.NewRegistry()
+	failures, err := metrics.NewCounter(reg, metrics.BackgroundErrors)
+	if err != nil {
+		t.Fatal(err)
+	}
+	j := newJobs(t, rdb, &Options{Outbox: db, OutboxInterval: 20 * time.Millisecond, Registerer: reg}, Queue{Name: q})
+	if err := j.EnsureOutbox(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	put := func(n int) {
+		for i := range n {
+			if err := j.EnqueueTx(t.Context(), db, note{N: i}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	replicas := func(n int) func() bool {
+		return func() bool {
+			info := master.Client().Info(t.Context(), "replication").Val()
+			return strings.Contains(info, fmt.Sprintf("connected_slaves:%d", n)) && strings.Count(info, "state=online") == n
+		}
+	}
+	eventually(t, 20*time.Second, "the replica replicates", replicas(1))
+	start(t, j)
+	put(1)
+	eventually(t, 20*time.Second, "the replica confirms", func() bool { return rows(t, db) == 0 })
+	if err := replica.Client().Do(t.Context(), "REPLICAOF", "NO", "ONE").Err(); err != nil { // it is promoted
+		t.Fatal(err)
+	}
+	eventually(t, 20*time.Second, "the master is alone", replicas(0))
+	put(5)
+	eventually(t, 20*time.Second, "the jobs are on the master alone", func() bool { return status(t, j, q).Waiting == 6 })
+	eventually(t, 20*time.Second, "the relay says that no replica confirms", func() bool {
+		return testutil.ToFloat64(failures.WithLabelValues("queue", "outbox")) > 0
+	})
+	if n := rows(t, db); n != 5 {
+		t.Errorf("%d rows are left while no replica has their 5 jobs", n)
+	}
+	leads.Store(replica)
+	master.Kill()
+	eventually(t, 20*time.Second, "the jobs are on the promoted replica", func() bool {
+		s, err := j.Status(t.Context(), q)
+		return err == nil && s.Waiting == 6
+	})
+	if n := rows(t, db); n != 5 {
+		t.Errorf("%d rows are left, while the promoted replica may have one any moment", n)
+	}
+	j.replicas.mu.Lock()
+	j.replicas.since = j.replicas.since.Add(-time.Hour)
+	j.replicas.mu.Unlock()
+	eventually(t, 20*time.Second, "a server that stays alone is one without replicas", func() bool { return rows(t, db) == 0 })
+}
+
+// A server counts as one without replicas when it never had one, or has had none for long.
+func TestReplicasGone(t *testing.T) {
+	t.Parallel()
+	const (
+		one    = "role:master\r\nconnected_slaves:1\r\nrepl_backlog_active:1\r\n"
+		lost   = "role:master\r\nconnected_slaves:0\r\nrepl_backlog_active:1\r\n"
+		fresh  = "role:master\r\nconnected_slaves:0\r\nrepl_backlog_active:0\r\n"
+		minute = time.Minute
+	)
+	type look struct {
+		after time.Duration
+		info  string
+		want  bool
+	}
+	for name, looks := range map[string][]look{
+		"never had one":                      {{0, fresh, true}, {minute, fresh, true}},
+		"lost it":                            {{0, one, false}, {5 * minute, lost, false}, {6 * minute, lost, false}, {8 * minute, lost, true}},
+		"lost it before this process began":  {{0, lost, false}, {minute, lost, false}, {3 * minute, lost, true}},
+		"lost it, and then its memory":       {{0, one, false}, {minute, fresh, false}, {4 * minute, fresh, true}},
+		"its replica comes back and is lost": {{0, lost, false}, {minute, one, false}, {3 * minute, lost, false}, {6 * minute, lost, true}},
+	} {
+		var r replicas
+		begin := time.Now()
+		for _, l := range looks {
+			if got := r.gone(l.info, begin.Add(l.after), 2*minute); got != l.want {
+				t.Errorf("%s: after %v: %v, want %v", name, l.after, got, l.want)
+			}
+		}
 	}
 }
 

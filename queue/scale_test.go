@@ -178,6 +178,33 @@ func TestDecideByLatency(t *testing.T) {
 	}
 }
 
+// With Min 0 an idle queue loses its last worker, too, but not while a job runs, and gets one back with the next job.
+func TestIdleQueueHasNoWorker(t *testing.T) {
+	t.Parallel()
+	rule := latencyRule()
+	rule.Min = 0
+	c := newClockwork(rule, 4, 160)
+	c.rate, c.in.Runs, c.in.Active = 0, 0, 1 // a long one
+	if d := c.last(1000); d.Workers != 1 || d.Reason != ReasonSteady {
+		t.Errorf("while a job runs: %d workers, %s, want 1; stages %+v", d.Workers, d.Reason, d.Stages)
+	}
+	c.in.Active = 0
+	if d := c.last(59); d.Workers != 1 || d.Reason != ReasonWindow {
+		t.Errorf("soon after its end: %d workers, %s, want 1; stages %+v", d.Workers, d.Reason, d.Stages)
+	}
+	if d := c.last(2); d.Workers != 0 || d.Stages.Stepped != 0 {
+		t.Errorf("after more than 5 minutes: %d workers, %s, want none; stages %+v", d.Workers, d.Reason, d.Stages)
+	}
+	c.in.Workers, c.in.Slots = 0, 0
+	if d := c.last(1000); d.Changed() || d.Workers != 0 {
+		t.Errorf("after hours: %d workers, %s, want none", d.Workers, d.Reason)
+	}
+	c.in.Due = 1
+	if d := c.tick(); d.Workers != 1 || d.Reason != ReasonLoad {
+		t.Errorf("a job has come: %d workers, %s, want 1", d.Workers, d.Reason)
+	}
+}
+
 // TestScaleMemory looks at what a state keeps of its inputs.
 func TestScaleMemory(t *testing.T) {
 	t.Parallel()

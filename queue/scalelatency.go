@@ -6,7 +6,7 @@ import "time"
 const deadBand = 0.1
 
 // byLatency is Little's law with the bounds that keep it calm: up at once, to the double at most; down to the highest
-// need of the last 5 minutes, to the half at most.
+// need of the last 5 minutes, to the half at most, and from one to none.
 func (r ScaleRule) byLatency(d *Decision, s *ScaleState, elapsed time.Duration) {
 	in, l := &d.Inputs, &d.Load
 	current := d.Previous
@@ -24,6 +24,9 @@ func (r ScaleRule) byLatency(d *Decision, s *ScaleState, elapsed time.Duration) 
 	}
 	l.Need = (l.ArrivalsPerSecond/utilisation + l.Backlog/r.Latency.Seconds()) * l.RunSeconds / l.SlotsPerWorker
 	need, want := l.Need, ceil(l.Need)
+	if in.Active > 0 {
+		want = max(want, 1) // a job may run for longer than the window looks back
+	}
 	d.Stages.Asked, d.Reason = want, ""
 	if most, ok := d.mostUseful(); ok && want > most {
 		need, want, d.Reason = min(need, float64(most)), most, ReasonLimited
@@ -111,7 +114,7 @@ func (r ScaleRule) step(d *Decision, current, want int) int {
 		n = 2 * current
 	case current == 0 && want > 1:
 		n = 1
-	case want < (current+1)/2:
+	case want < (current+1)/2 && current > 1:
 		n = (current + 1) / 2
 	}
 	n = min(max(n, r.Min), r.Max)

@@ -149,13 +149,11 @@ func (j *Jobs) opRetryFailed(ctx context.Context, call *admin.Call, s *Status) (
 	if _, err := which.validate(); err != nil {
 		return nil, admin.Invalid("", "%v", err)
 	}
-	reply := &Changed{Queue: s.Queue, Done: "retried", Count: s.Failed, DryRun: call.DryRun}
-	if body.Most > 0 {
-		reply.Count = min(reply.Count, body.Most)
-	}
+	reply := &Changed{Queue: s.Queue, Done: "retried", DryRun: call.DryRun}
 	var err error
 	switch {
 	case call.DryRun:
+		reply.Count, err = j.retryFailed(ctx, s.Queue, which, true)
 	case body.PerSecond > 0:
 		return call.Background.Start("queue.retry-failed", s.Queue, call.Actor, func(ctx context.Context, _ admin.Progress) (any, error) {
 			n, err := j.RetryFailed(ctx, s.Queue, which)

@@ -50,12 +50,11 @@ func TestWaitingWorkerAsksSeldom(t *testing.T) {
 	Handle(w, func(context.Context, note) error { ran.Add(1); return nil })
 	start(t, w)
 	eventually(t, 10*time.Second, "the limits are used up", func() bool { return ran.Load() == 2 })
-	before := asked.Load()
-	const seconds = 2
-	sleep(t.Context(), seconds*time.Second)
-	perSecond := float64(asked.Load()-before) / seconds
+	before, began := asked.Load(), time.Now()
+	sleep(t.Context(), 2*time.Second)
+	perSecond := float64(asked.Load()-before) / time.Since(began).Seconds()
 	t.Logf("%.0f scripts a second", perSecond)
-	if perSecond > 60 {
-		t.Errorf("a worker that has to wait calls %.0f scripts a second, want 60 at most", perSecond)
+	if perSecond > 100 { // 59 if it is never late, 40 of them for jobs that become due
+		t.Errorf("a worker that has to wait calls %.0f scripts a second, want 100 at most", perSecond)
 	}
 }

@@ -152,18 +152,18 @@ func TestResize(t *testing.T) {
 		return nil
 	})
 	start(t, w)
-	eventually(t, 5*time.Second, "2 run", func() bool { return w.Busy() == 2 })
+	eventually(t, 20*time.Second, "2 run", func() bool { return w.Busy() == 2 })
 	if err := w.Resize(8); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, time.Second, "8 run", func() bool { return w.Busy() == 8 })
+	eventually(t, 20*time.Second, "8 run", func() bool { return w.Busy() == 8 })
 	if err := w.Resize(1); err != nil {
 		t.Fatal(err)
 	}
 	for range 7 {
 		release <- struct{}{}
 	}
-	eventually(t, 10*time.Second, "1 runs", func() bool { return w.Busy() == 1 && status(t, j, q).Active == 1 })
+	eventually(t, 20*time.Second, "1 runs", func() bool { return w.Busy() == 1 && status(t, j, q).Active == 1 })
 	for range 50 { // and it stays so while others wait
 		if n := status(t, j, q).Active; n > 1 {
 			t.Fatalf("%d run after Resize(1)", n)

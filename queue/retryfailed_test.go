@@ -1,0 +1,129 @@
+package queue
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/scaleaware/scaleaware/admin"
+)
+
+// fail stores a job as one that has failed.
+func fail(t *testing.T, rdb redis.UniversalClient, queue, id, kind string, at time.Time) {
+	t.Helper()
+	msg := (&message{kind: kind, payload: []byte("{}"), id: id, queue: queue}).encode()
+	if err := rdb.HSet(t.Context(), taskPrefix(queue)+id, "msg", msg, "state", "archived").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := rdb.ZAdd(t.Context(), asynqKey(queue, "archived"), redis.Z{Score: float64(at.Unix()), Member: id}).Err(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// between is a client that does something after the first step of a retry.
+type between struct {
+	redis.UniversalClient
+	steps *int
+	do    func()
+}
+
+func (b between) EvalSha(ctx context.Context, sha string, keys []string, args ...any) *redis.Cmd {
+	cmd := b.UniversalClient.EvalSha(ctx, sha, keys, args...)
+	if cmd.Err() == nil && len(keys) == 2 {
+		if *b.steps++; *b.steps == 1 {
+			b.do()
+		}
+	}
+	return cmd
+}
+
+// Jobs that fail while others are retried are not taken in the place of some that are gone.
+func TestRetryFailedTakesNoLaterFailures(t *testing.T) {
+	t.Parallel()
+	rdb := client(t, single.Get(t).Addrs())
+	q := fresh("later")
+	if err := retryScript.Load(t.Context(), rdb).Err(); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	for i := range 3 {
+		fail(t, rdb, q, fmt.Sprint("old", i), "test.note", began.Add(time.Duration(i-10)*time.Second))
+	}
+	steps := 0
+	j := newJobs(t, between{rdb, &steps, func() {
+		rdb.ZRem(t.Context(), asynqKey(q, "archived"), "old1")
+		fail(t, rdb, q, "new", "test.note", began)
+	}}, nil, Queue{Name: q})
+	if n, err := j.RetryFailed(t.Context(), q, &RetryFailed{PerSecond: 19}); n != 2 || err != nil { // one in a step
+		t.Errorf("RetryFailed = %d, %v, want the 2 that are left", n, err)
+	}
+	if left := rdb.ZRange(t.Context(), asynqKey(q, "archived"), 0, -1).Val(); len(left) != 1 || left[0] != "new" {
+		t.Errorf("%q have failed now, want the new one", left)
+	}
+	if n, err := j.RetryFailed(t.Context(), q, nil); n != 1 || err != nil {
+		t.Errorf("the next RetryFailed = %d, %v", n, err)
+	}
+}
+
+// A dry run counts what a retry would take, and takes nothing.
+func TestDryRunOfRetryFailed(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+		q := fresh("dry")
+		j := newJobs(t, rdb, nil, Queue{Name: q})
+		at := time.Unix(1_800_000_000, 0)
+		for i := range step + 20 {
+			kind := "test.note"
+			if i%10 == 0 {
+				kind = "test.other"
+			}
+			fail(t, rdb, q, fmt.Sprint(i), kind, at.Add(time.Duration(i)*time.Second))
+		}
+		run := func(body RetryRequest, dry bool) *Changed {
+			t.Helper()
+			for _, op := range j.Operations() {
+				if op.ID != "queue.retry-failed" {
+					continue
+				}
+				req := httptest.NewRequest(op.Method, "/", nil)
+				req.SetPathValue("queue", q)
+				reply, err := op.Do(t.Context(), &admin.Call{Actor: "test", DryRun: dry, Request: req, Body: &body})
+				if err != nil {
+					t.Fatal(err)
+				}
+				return reply.(*Changed)
+			}
+			return nil
+		}
+		for _, c := range []struct {
+			body RetryRequest
+			want int
+		}{
+			{RetryRequest{}, step + 20},
+			{RetryRequest{PerSecond: 1}, step + 20},
+			{RetryRequest{Most: 7}, 7},
+			{RetryRequest{Kind: "nothing"}, 0},
+			{RetryRequest{After: at.Add(time.Hour)}, 0},
+			{RetryRequest{After: at.Add(10 * time.Second), Before: at.Add(29 * time.Second)}, 20},
+			{RetryRequest{Kind: "test.other", Before: at.Add(29 * time.Second)}, 3},
+			{RetryRequest{Kind: "test.other", Most: 4, PerSecond: 1}, 4},
+			{RetryRequest{Kind: "test.other"}, (step + 20) / 10},
+		} {
+			if got := run(c.body, true); got.Count != c.want || got.Changed != (c.want > 0) || !got.DryRun {
+				body, _ := json.Marshal(c.body)
+				t.Errorf("dry run of %s: %+v, want %d", body, got, c.want)
+			}
+		}
+		if s := status(t, j, q); s.Failed != step+20 || s.Waiting != 0 {
+			t.Errorf("after dry runs %d have failed and %d wait", s.Failed, s.Waiting)
+		}
+		if got := run(RetryRequest{Kind: "test.other"}, false); got.Count != (step+20)/10 {
+			t.Errorf("%+v", got)
+		}
+	})
+}
