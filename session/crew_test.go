@@ -195,3 +195,77 @@ func TestPanicHoldsNobodyUp(t *testing.T) {
 		t.Error("a crew is left behind")
 	}
 }
+
+// Changes that others of their crew were to store follow a renewal, and wait at the new place. One that gives up there is
+// gone, and is not handed the lead.
+func TestCrewAfterARenewal(t *testing.T) {
+	rdb := client(t, single)
+	entered, release := make(chan struct{}), make(chan struct{})
+	a := serve(t, manager(t, rdb, Options{}))
+	renewing(a)
+	b := newBrowser(t)
+	b.want(a, "login?as=ada", "welcome")
+	s, _, was := stored(t, a, b)
+	b.want(a, "renew", "renewed")
+	_, _, now := stored(t, a, b)
+	hook := &slowScripts{hold: func(ctx context.Context) error {
+		entered <- struct{}{}
+		<-release
+		return nil
+	}}
+	rdb.AddHook(hook)
+	at := func(base loaded) *change {
+		return &change{base: base, mine: []byte(base.value), expiry: time.Now().Add(time.Hour)}
+	}
+	waits := func(at place, n int) {
+		t.Helper()
+		eventually(t, "it to wait", func() bool {
+			s.crews.mu.Lock()
+			defer s.crews.mu.Unlock()
+			return s.crews.by[at] != nil && len(s.crews.by[at].waiting) == n
+		})
+	}
+	var all sync.WaitGroup
+	join := func(ctx context.Context, c *change, want error) (ended chan struct{}) {
+		ended = make(chan struct{})
+		all.Go(func() {
+			defer close(ended)
+			if err := s.join(ctx, c); !errors.Is(err, want) {
+				t.Errorf("%v, want %v", err, want)
+			}
+		})
+		return ended
+	}
+	// Two at the old place wait for the first one, and one of them is to store the other.
+	first := join(t.Context(), at(was), errRenewed)
+	<-entered
+	second := join(t.Context(), at(was), errRenewed)
+	waits(was.at, 1)
+	third := at(was)
+	taken := join(t.Context(), third, errRenewed)
+	waits(was.at, 2)
+	release <- struct{}{}
+	<-first
+	<-entered
+	release <- struct{}{}
+	<-second
+	<-taken
+	// At the new place, somebody is storing.
+	join(t.Context(), at(now), nil)
+	<-entered
+	follows, err := s.follow(t.Context(), third)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, giveUp := context.WithCancel(t.Context())
+	gone := join(ctx, follows, ErrUnavailable)
+	waits(now.at, 1)
+	giveUp()
+	<-gone
+	waits(now.at, 0)
+	release <- struct{}{}
+	all.Wait()
+	if len(s.crews.by) > 0 {
+		t.Error("a crew is left behind, and the session can never be stored again")
+	}
+}

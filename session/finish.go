@@ -46,12 +46,11 @@ func (q *request) finish(w http.ResponseWriter) error {
 	switch q.status {
 	case scs.Modified:
 		if err := q.commit(w); err != nil {
-			q.decide("")
+			_ = q.decide("")
 			return q.uncommitted(w, asked, err)
 		}
-		q.decide(m.scs.Token(q))
 	case scs.Destroyed:
-		q.decide("")
+		_ = q.decide("")
 		m.scs.WriteSessionCookie(q, w, "", time.Time{})
 	}
 	return nil
@@ -74,6 +73,11 @@ func (q *request) commit(w http.ResponseWriter) error {
 	token, expiry, err := m.scs.Commit(q)
 	if err != nil {
 		return err
+	}
+	if token != q.loaded.token {
+		if err := q.decide(token); err != nil {
+			return err
+		}
 	}
 	if q.renewal.follows.Load() {
 		return nil // the client has another token, or is about to

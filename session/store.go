@@ -158,24 +158,43 @@ func (s *Store) get(ctx context.Context, key string) (string, error) {
 }
 
 // DeleteCtx implements scs.CtxStore. It cannot know whether scs renews the token or destroys the session, so the tombstone
-// of a request that Middleware will finish stays open until then.
+// of a request that Middleware will finish stays open until then. Such a request gets ErrRevoked if its session was ended, or
+// renewed, since it was loaded.
 func (s *Store) DeleteCtx(ctx context.Context, token string) error {
 	ctx, cancel := detached(ctx, s.opts.StoreTimeout)
 	defer cancel()
 	places, n := s.locator.places(token)
-	gone := renewalOf(ctx, token).deleted()
+	renewal := renewalOf(ctx, token)
+	gone := renewal.deleted()
+	if gone == pending {
+		at := loadedOf(ctx, token).at
+		if err := s.delete(ctx, renewScript, at, gone); err != nil {
+			if errors.Is(err, ErrRevoked) {
+				renewal.open.Store(false) // if it is open then another request's
+			}
+			return err
+		}
+		if places[0] == at {
+			places[0] = places[1]
+		}
+		n--
+	}
 	for _, at := range places[:n] {
-		if err := s.delete(ctx, at, gone); err != nil {
+		if err := s.delete(ctx, deleteScript, at, gone); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (s *Store) delete(ctx context.Context, at place, gone string) error {
-	err := deleteScript.Run(ctx, s.rdb, s.keys(at), tombstone.Milliseconds(), s.channel(), sessionNews(at.id()), gone).Err()
+func (s *Store) delete(ctx context.Context, script *redis.Script, at place, gone string) error {
+	done, err := script.Run(ctx, s.rdb, s.keys(at), tombstone.Milliseconds(), s.channel(), sessionNews(at.id()), gone).Int()
 	if err != nil {
 		return s.failed("delete", err)
+	}
+	if done == 0 {
+		s.count("delete", "revoked")
+		return ErrRevoked
 	}
 	s.count("delete", "ok")
 	return nil
