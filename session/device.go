@@ -70,7 +70,11 @@ func (m *Manager) LogoutDevice(ctx context.Context, principal, id string) error 
 	if m.principals == nil {
 		return errOtherStore
 	}
-	return m.principals.logout(ctx, principal, id)
+	err := m.principals.logout(ctx, principal, id)
+	if err == nil {
+		m.count("revoke", "ok")
+	}
+	return err
 }
 
 // LogoutEverywhere ends all sessions of a principal, on every instance: those that are being used, those that are being
@@ -213,6 +217,7 @@ func (p *principals) revoke(ctx context.Context, principal string) (string, int,
 	}
 	p.store.count("revoke", "ok")
 	p.cache.forget(hash(principal))
+	p.store.recent.forget("") // whose they are it does not know
 	generation, _ := reply[0].(string)
 	pairs, _ := reply[1].([]any)
 	raw := map[string]string{}

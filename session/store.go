@@ -29,7 +29,7 @@ type Store struct {
 	commands *prometheus.CounterVec
 	idle     any // milliseconds of IdleTimeout, in the form of an argument
 	shelf
-	crews crews
+	crews *crews
 }
 
 var (
@@ -62,7 +62,7 @@ func NewStore(rdb redis.UniversalClient, opts *Options) (*Store, error) {
 	for _, warning := range redisclient.Check(rdb) {
 		o.Logger.Warn("session: the Redis client will hurt when Redis fails", "problem", warning)
 	}
-	return &Store{rdb: rdb, opts: o, commands: commands, idle: o.IdleTimeout.Milliseconds(), shelf: shelf}, nil
+	return &Store{rdb: rdb, opts: o, commands: commands, idle: o.IdleTimeout.Milliseconds(), shelf: shelf, crews: new(crews)}, nil
 }
 
 // FindCtx implements scs.CtxStore. With an IdleTimeout it also refreshes the session, in the same command.
@@ -189,6 +189,7 @@ func (s *Store) DeleteCtx(ctx context.Context, token string) error {
 
 func (s *Store) delete(ctx context.Context, script *redis.Script, at place, gone string) error {
 	done, err := script.Run(ctx, s.rdb, s.keys(at), tombstone.Milliseconds(), s.channel(), sessionNews(at.id()), gone).Int()
+	s.recent.forget(at.id()) // even on an error: it may have been done
 	if err != nil {
 		return s.failed("delete", err)
 	}
