@@ -7,6 +7,30 @@ import (
 	"github.com/alexedwards/scs/v2"
 )
 
+// codecOf is the codec of a manager's scs, which may be changed until the first request, without what tolerant adds.
+type codecOf struct{ sm *scs.SessionManager }
+
+func (c codecOf) now() scs.Codec {
+	if t, ok := c.sm.Codec.(tolerant); ok {
+		return t.Codec
+	}
+	return c.sm.Codec
+}
+
+func (c codecOf) Encode(deadline time.Time, values map[string]any) ([]byte, error) {
+	return c.now().Encode(deadline, values)
+}
+
+func (c codecOf) Decode(b []byte) (time.Time, map[string]any, error) { return c.now().Decode(b) }
+
+// careful makes any codec tolerant.
+func careful(c scs.Codec) scs.Codec {
+	if _, ok := c.(tolerant); ok {
+		return c
+	}
+	return tolerant{c}
+}
+
 // tolerant is scs's codec with what scs does not check: a deadline that has passed, and values that are absent.
 type tolerant struct{ scs.Codec }
 

@@ -38,15 +38,16 @@ func (s *Store) CommitCtx(ctx context.Context, token string, b []byte, expiry ti
 		_, err := s.commitAll(call, []*change{c}, loaded{})
 		return err
 	}
-	err := s.join(call, c)
-	if !errors.Is(err, errRenewed) {
-		return err
+	for {
+		err := s.join(call, c)
+		if !errors.Is(err, errRenewed) {
+			return err
+		}
+		if c, err = s.follow(call, c); err != nil {
+			return err
+		}
+		renewalOf(ctx, token).follow()
 	}
-	if c, err = s.follow(call, c); err != nil {
-		return err
-	}
-	renewalOf(ctx, token).follow()
-	return s.join(call, c)
 }
 
 // commitAll stores changes of one session in one command, merged with what is stored, and returns that. known is what was

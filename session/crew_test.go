@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"sync"
 	"testing"
@@ -87,41 +88,36 @@ func TestWriterWithoutTimeHoldsNobodyUp(t *testing.T) {
 	a := serve(t, manager(t, rdb, Options{}))
 	b := newBrowser(t)
 	b.want(a, "login?as=ada", "welcome")
-	s, token, was := stored(t, a, b)
+	s, _, was := stored(t, a, b)
 	deadline, values, err := s.codec.Decode([]byte(was.value))
 	if err != nil {
 		t.Fatal(err)
 	}
 	rdb.AddHook(scripts)
-	write := func(key string, time time.Duration) error {
+	var all sync.WaitGroup
+	write := func(ctx context.Context, key string, want error) (ended chan struct{}) {
 		own := map[string]any{key: "v"}
-		for k, v := range values {
-			own[k] = v
-		}
+		maps.Copy(own, values)
 		mine, err := s.codec.Encode(deadline, own)
 		if err != nil {
-			return err
+			t.Fatal(err)
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), time)
-		defer cancel()
-		base := was
-		return s.CommitCtx(withLoaded(ctx, &base), token, mine, deadline)
-	}
-	var all sync.WaitGroup
-	inTime := func(key string, limit time.Duration) (ended chan struct{}) {
 		ended = make(chan struct{})
 		all.Go(func() {
 			defer close(ended)
-			begun := time.Now()
-			if err := write(key, limit); !errors.Is(err, ErrUnavailable) || time.Since(begun) > limit+2*time.Second {
-				t.Errorf("%s: %v after %v", key, err, time.Since(begun))
+			if err := s.join(ctx, &change{base: was, mine: mine, expiry: deadline}); !errors.Is(err, want) {
+				t.Errorf("%s: %v, want %v", key, err, want)
 			}
 		})
 		return ended
 	}
-	inTime("first", 500*time.Millisecond) // it stores, and hangs
-	<-held
+	hurried := func(key string) (timeOver func(), ended chan struct{}) {
+		ctx, cancel := context.WithCancel(t.Context())
+		t.Cleanup(cancel)
+		return cancel, write(ctx, key, ErrUnavailable)
+	}
 	queued := func(n int) {
+		t.Helper()
 		eventually(t, "the writers to wait", func() bool {
 			s.crews.mu.Lock()
 			defer s.crews.mu.Unlock()
@@ -129,19 +125,25 @@ func TestWriterWithoutTimeHoldsNobodyUp(t *testing.T) {
 			return there != nil && len(there.waiting) == n
 		})
 	}
-	inTime("leads", 800*time.Millisecond) // it is to store the others, and hangs, too
+	over, _ := hurried("first") // it stores, and hangs
+	<-held
+	leadOver, _ := hurried("leads") // it is to store the others, and hangs, too
 	queued(1)
-	inTime("waits", 50*time.Millisecond)
-	for _, key := range []string{"patient", "another"} {
-		all.Go(func() {
-			if err := write(key, 20*time.Second); err != nil {
-				t.Errorf("%s: %v", key, err)
-			}
-		})
-	}
-	<-held // the second, when the first has given up
-	<-held // one of the patient, when the second has
-	<-inTime("hasty", 50*time.Millisecond)
+	waitOver, waited := hurried("waits")
+	queued(2)
+	write(t.Context(), "patient", nil)
+	write(t.Context(), "another", nil)
+	queued(4)
+	waitOver()
+	<-waited
+	over()
+	<-held // the second
+	leadOver()
+	<-held // one of the patient
+	hastyOver, hasty := hurried("hasty")
+	queued(1)
+	hastyOver()
+	<-hasty
 	close(release)
 	all.Wait()
 	for key, want := range map[string]string{"patient": "v", "another": "v", "waits": "", "hasty": ""} {
@@ -193,5 +195,79 @@ func TestPanicHoldsNobodyUp(t *testing.T) {
 	all.Wait()
 	if len(s.crews.by) > 0 {
 		t.Error("a crew is left behind")
+	}
+}
+
+// Changes that others of their crew were to store follow a renewal, and wait at the new place. One that gives up there is
+// gone, and is not handed the lead.
+func TestCrewAfterARenewal(t *testing.T) {
+	rdb := client(t, single)
+	entered, release := make(chan struct{}), make(chan struct{})
+	a := serve(t, manager(t, rdb, Options{}))
+	renewing(a)
+	b := newBrowser(t)
+	b.want(a, "login?as=ada", "welcome")
+	s, _, was := stored(t, a, b)
+	b.want(a, "renew", "renewed")
+	_, _, now := stored(t, a, b)
+	hook := &slowScripts{hold: func(ctx context.Context) error {
+		entered <- struct{}{}
+		<-release
+		return nil
+	}}
+	rdb.AddHook(hook)
+	at := func(base loaded) *change {
+		return &change{base: base, mine: []byte(base.value), expiry: time.Now().Add(time.Hour)}
+	}
+	waits := func(at place, n int) {
+		t.Helper()
+		eventually(t, "it to wait", func() bool {
+			s.crews.mu.Lock()
+			defer s.crews.mu.Unlock()
+			return s.crews.by[at] != nil && len(s.crews.by[at].waiting) == n
+		})
+	}
+	var all sync.WaitGroup
+	join := func(ctx context.Context, c *change, want error) (ended chan struct{}) {
+		ended = make(chan struct{})
+		all.Go(func() {
+			defer close(ended)
+			if err := s.join(ctx, c); !errors.Is(err, want) {
+				t.Errorf("%v, want %v", err, want)
+			}
+		})
+		return ended
+	}
+	// Two at the old place wait for the first one, and one of them is to store the other.
+	first := join(t.Context(), at(was), errRenewed)
+	<-entered
+	second := join(t.Context(), at(was), errRenewed)
+	waits(was.at, 1)
+	third := at(was)
+	taken := join(t.Context(), third, errRenewed)
+	waits(was.at, 2)
+	release <- struct{}{}
+	<-first
+	<-entered
+	release <- struct{}{}
+	<-second
+	<-taken
+	// At the new place, somebody is storing.
+	join(t.Context(), at(now), nil)
+	<-entered
+	follows, err := s.follow(t.Context(), third)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, giveUp := context.WithCancel(t.Context())
+	gone := join(ctx, follows, ErrUnavailable)
+	waits(now.at, 1)
+	giveUp()
+	<-gone
+	waits(now.at, 0)
+	release <- struct{}{}
+	all.Wait()
+	if len(s.crews.by) > 0 {
+		t.Error("a crew is left behind, and the session can never be stored again")
 	}
 }

@@ -70,7 +70,11 @@ func (m *Manager) LogoutDevice(ctx context.Context, principal, id string) error 
 	if m.principals == nil {
 		return errOtherStore
 	}
-	return m.principals.logout(ctx, principal, id)
+	err := m.principals.logout(ctx, principal, id)
+	if err == nil {
+		m.count("revoke", "ok")
+	}
+	return err
 }
 
 // LogoutEverywhere ends all sessions of a principal, on every instance: those that are being used, those that are being
@@ -102,9 +106,14 @@ func (p *principals) devices(ctx context.Context, principal string) ([]Device, e
 	if err != nil {
 		return nil, p.store.failed("devices", err)
 	}
-	all, gone := parseDevices(raw)
+	all, bad := parseDevices(raw)
+	gone := map[string]string{}
+	for _, id := range bad {
+		gone[id] = raw[id]
+	}
 	if len(all) == 0 {
-		return nil, p.drop(ctx, keys[1], gone)
+		_, err = p.drop(ctx, keys[1], gone)
+		return nil, err
 	}
 	exist := make([]*redis.IntCmd, len(all))
 	_, err = p.store.rdb.Pipelined(ctx, func(pipe redis.Pipeliner) error {
@@ -120,27 +129,34 @@ func (p *principals) devices(ctx context.Context, principal string) ([]Device, e
 	for i, d := range all {
 		switch {
 		case len(live)+unborn >= maxDevices:
-			gone = append(gone, d.ID)
+			gone[d.ID] = raw[d.ID]
 		case exist[i].Val() > 0:
 			live = append(live, d)
 		case time.Since(d.Since) > settled:
-			gone = append(gone, d.ID)
+			gone[d.ID] = raw[d.ID]
 		default:
 			unborn++
 		}
 	}
 	p.store.count("devices", "ok")
-	return live, p.drop(ctx, keys[1], gone)
+	_, err = p.drop(ctx, keys[1], gone)
+	return live, err
 }
 
-func (p *principals) drop(ctx context.Context, key string, ids []string) error {
-	if len(ids) == 0 {
-		return nil
+// drop takes out of a list what is still as it was read, and reports whether everything was, or was gone.
+func (p *principals) drop(ctx context.Context, key string, entries map[string]string) (same bool, err error) {
+	if len(entries) == 0 {
+		return true, nil
 	}
-	if err := p.store.rdb.HDel(ctx, key, ids...).Err(); err != nil {
-		return p.store.failed("devices", err)
+	args := make([]any, 0, 2*len(entries))
+	for id, text := range entries {
+		args = append(args, id, text)
 	}
-	return nil
+	others, err := dropScript.Run(ctx, p.store.rdb, []string{key}, args...).Int()
+	if err != nil {
+		return false, p.store.failed("devices", err)
+	}
+	return others == 0, nil
 }
 
 // parseDevices returns the latest first, and the ids of what is no device.
@@ -165,20 +181,29 @@ func (p *principals) logout(ctx context.Context, principal, id string) error {
 	ctx, cancel := detached(ctx, p.store.opts.StoreTimeout)
 	defer cancel()
 	key := p.keys(principal)[1]
-	text, err := p.store.rdb.HGet(ctx, key, id).Result()
-	if errors.Is(err, redis.Nil) {
-		return ErrNoDevice
-	}
-	if err != nil {
-		return p.store.failed("devices", err)
-	}
-	all, _ := parseDevices(map[string]string{id: text})
-	for _, d := range all {
-		if err := p.store.delete(ctx, d.at, ended); err != nil {
+	for was := ""; ; {
+		text, err := p.store.rdb.HGet(ctx, key, id).Result()
+		switch {
+		case errors.Is(err, redis.Nil) && was == "":
+			return ErrNoDevice
+		case errors.Is(err, redis.Nil):
+			return nil
+		case err != nil:
+			return p.store.failed("devices", err)
+		}
+		was = text
+		entries := map[string]string{id: text}
+		all, _ := parseDevices(entries)
+		for _, d := range all {
+			if err := p.store.delete(ctx, deleteScript, d.at, ended); err != nil {
+				return err
+			}
+		}
+		// A renewal that has got past the tombstone has entered its new place before.
+		if same, err := p.drop(ctx, key, entries); same || err != nil {
 			return err
 		}
 	}
-	return p.drop(ctx, key, []string{id})
 }
 
 // revoke begins another generation and returns it, with the number of devices that were listed.
@@ -192,6 +217,7 @@ func (p *principals) revoke(ctx context.Context, principal string) (string, int,
 	}
 	p.store.count("revoke", "ok")
 	p.cache.forget(hash(principal))
+	p.store.recent.forget("") // whose they are it does not know
 	generation, _ := reply[0].(string)
 	pairs, _ := reply[1].([]any)
 	raw := map[string]string{}
@@ -205,7 +231,7 @@ func (p *principals) revoke(ctx context.Context, principal string) (string, int,
 	// They are nobody's already. Without their data an instance that has missed the news lets nobody in either.
 	all, _ := parseDevices(raw)
 	for _, d := range all {
-		if err := p.store.delete(ctx, d.at, ended); err != nil {
+		if err := p.store.delete(ctx, deleteScript, d.at, ended); err != nil {
 			p.store.opts.Logger.WarnContext(ctx, "session: the data of sessions that were ended stay until they expire", "error", err)
 			break
 		}

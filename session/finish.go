@@ -21,7 +21,9 @@ func (q *request) finish(w http.ResponseWriter) error {
 	q.mu.Lock()
 	if q.err != nil && q.Context.Err() != nil && q.changes != q.before {
 		// It failed because the client has hung up. Its next request must find what this one wrote.
+		// What the handler put into the session that seemed empty is lost, as it is in any outage.
 		q.err, q.fetched, q.degraded, q.refused = nil, false, false, false
+		q.loaded, q.view, q.held, q.data = loaded{}, view{}, nil, nil
 	}
 	used, degraded, refused := q.data != nil, q.degraded, q.refused
 	// Learning a position that the session knows as unknown is no change of the watermark, and yet news to the session.
@@ -46,12 +48,11 @@ func (q *request) finish(w http.ResponseWriter) error {
 	switch q.status {
 	case scs.Modified:
 		if err := q.commit(w); err != nil {
-			q.decide("")
+			_ = q.decide("")
 			return q.uncommitted(w, asked, err)
 		}
-		q.decide(m.scs.Token(q))
 	case scs.Destroyed:
-		q.decide("")
+		_ = q.decide("")
 		m.scs.WriteSessionCookie(q, w, "", time.Time{})
 	}
 	return nil
@@ -74,6 +75,11 @@ func (q *request) commit(w http.ResponseWriter) error {
 	token, expiry, err := m.scs.Commit(q)
 	if err != nil {
 		return err
+	}
+	if token != q.loaded.token {
+		if err := q.decide(token); err != nil {
+			return err
+		}
 	}
 	if q.renewal.follows.Load() {
 		return nil // the client has another token, or is about to

@@ -24,9 +24,10 @@ func (q *request) load(ctx context.Context) {
 		q.down(err)
 		return
 	case !found.found:
+		m.recent.drop(q.token)
 		return
 	}
-	v, err := viewOf(m.scs.Codec, found.value)
+	v, err := viewOf(careful(m.scs.Codec), found.value)
 	switch {
 	case errors.Is(err, errDeadline):
 		m.count("load", "expired")
@@ -45,6 +46,7 @@ func (q *request) load(ctx context.Context) {
 		}
 		if !valid {
 			m.count("load", "revoked")
+			m.recent.drop(q.token)
 			q.bury(ctx)
 			return
 		}
@@ -90,7 +92,7 @@ func (q *request) down(err error) {
 	q.refused = q.policy == Refuse
 	if q.policy == Degrade {
 		if l, ok := m.recent.get(q.token); ok {
-			if v, err := viewOf(m.scs.Codec, l.value); err == nil {
+			if v, err := viewOf(careful(m.scs.Codec), l.value); err == nil {
 				q.loaded, q.view = l, v
 				q.held, _ = scaleaware.ParseTokens(v.text(tokensKey))
 			}

@@ -21,7 +21,7 @@ type backend interface {
 	look(ctx context.Context, token string) (loaded, error)
 	limit(ctx context.Context, at place, deadline time.Time, idle time.Duration)
 	counter() *prometheus.CounterVec
-	encoding() scs.Codec
+	common() *shelf
 }
 
 // Manager serves sessions. Its methods are safe for concurrent use.
@@ -33,7 +33,7 @@ type Manager struct {
 	commands   *prometheus.CounterVec
 	principals *principals // nil for other stores
 	watch      *watch      // nil for other stores
-	recent     recent
+	recent     *recent
 	running    atomic.Bool
 	since      time.Time
 }
@@ -84,14 +84,20 @@ func NewWithStore(store scs.Store, opts *Options) (*Manager, error) {
 func newManager(store backend, opts *Options) *Manager {
 	o := opts.withDefaults()
 	sm := scs.New()
-	sm.Store = store
-	sm.Codec = tolerant{store.encoding()}
-	sm.Lifetime = o.Lifetime
+	sm.Codec = tolerant{store.common().codec}
+	if own, ok := store.(*Store); ok { // others may use it with another codec
+		view := *own
+		store = &view
+	}
+	store.common().codec = codecOf{sm}
+	sm.Store, sm.Lifetime = store, o.Lifetime
 	sm.Cookie = scs.SessionCookie{
 		Name: o.CookieName, Path: "/", HttpOnly: true, Secure: !o.Insecure, SameSite: http.SameSiteLaxMode, Persist: true,
 	}
-	m := &Manager{scs: sm, scsKey: scsKey(sm), store: store, opts: o, commands: store.counter(), since: time.Now()}
-	m.recent.wanted.Store(o.OnStoreDown == Degrade)
+	m := &Manager{scs: sm, scsKey: scsKey(sm), store: store, opts: o, commands: store.counter(), recent: store.common().recent, since: time.Now()}
+	if o.OnStoreDown == Degrade {
+		m.recent.wanted.Store(true)
+	}
 	if own, ok := store.(*Store); ok {
 		m.principals = &principals{store: own}
 		m.watch = &watch{store: own, principals: m.principals, by: map[string]map[*watcher]struct{}{}}

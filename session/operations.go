@@ -41,11 +41,11 @@ var eventKinds = []struct {
 }{
 	{Event{ID: "logins", Title: "Log-ins"}, [][2]string{{"enrol", "ok"}}},
 	{Event{ID: "deleted", Title: "Sessions deleted, by a log-out or for the new one of a log-in"}, [][2]string{{"delete", "ok"}}},
-	{Event{ID: "revoked", Title: "Devices and whole accounts logged out"}, [][2]string{{"revoke", "ok"}, {"generation", "ok"}}},
+	{Event{ID: "revoked", Title: "Devices and whole accounts logged out"}, [][2]string{{"revoke", "ok"}}},
 	{Event{ID: "active", Title: "Requests with an active session"}, [][2]string{{"find", "hit"}}},
 	{Event{ID: "unknown", Title: "Requests whose session is unknown"}, [][2]string{{"find", "miss"}}},
 	{Event{ID: "expired", Title: "Requests whose session has expired"}, [][2]string{{"load", "expired"}, {"commit", "expired"}}},
-	{Event{ID: "ended", Title: "Requests and log-ins that met a revocation"}, [][2]string{{"load", "revoked"}, {"commit", "revoked"}, {"login", "revoked"}, {"enrol", "revoked"}}},
+	{Event{ID: "ended", Title: "Requests and log-ins that met a revocation"}, [][2]string{{"load", "revoked"}, {"commit", "revoked"}, {"login", "revoked"}, {"enrol", "revoked"}, {"delete", "revoked"}, {"renew", "revoked"}}},
 	{Event{ID: "merged", Title: "Merge conflicts, resolved"}, [][2]string{{"commit", "conflict"}}},
 	{Event{ID: "contended", Title: "Merge conflicts, given up", Trouble: true}, [][2]string{{"commit", "contended"}}},
 	{Event{ID: "late", Title: "Changes made too late, lost", Trouble: true}, [][2]string{{"put", "late"}, {"token", "late"}}},

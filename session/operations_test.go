@@ -51,3 +51,28 @@ func TestActivity(t *testing.T) {
 		}
 	})
 }
+
+// Only who logs out a device, or everybody, is counted as that.
+func TestRevokedIsCounted(t *testing.T) {
+	a := everywhere(serve(t, manager(t, client(t, single), Options{Strict: true})))
+	revoked := func(want int64) {
+		t.Helper()
+		for _, e := range a.Activity().Events {
+			if e.ID == "revoked" && e.Count != want {
+				t.Errorf("%s: %d, want %d", e.Title, e.Count, want)
+			}
+		}
+	}
+	b := newBrowser(t)
+	b.want(a, "login?as=ada", "welcome")
+	for range 10 {
+		b.want(a, "who", "ada")
+	}
+	revoked(0)
+	if err := a.LogoutDevice(t.Context(), "ada", devices(t, a, "ada")[0].ID); err != nil {
+		t.Fatal(err)
+	}
+	revoked(1)
+	b.want(a, "everywhere?who=ada", "0 <nil>")
+	revoked(2)
+}

@@ -138,7 +138,9 @@ func (p *plain) remove(ctx context.Context, name string) error {
 func (p *plain) DeleteCtx(ctx context.Context, token string) error {
 	places, n := p.locator.places(token)
 	for _, at := range places[:n] {
-		if err := p.remove(ctx, at.name); err != nil {
+		err := p.remove(ctx, at.name)
+		p.recent.forget(at.id())
+		if err != nil {
 			return p.failed("delete", err)
 		}
 		p.count("delete", "ok")

@@ -16,7 +16,7 @@ import (
 // Each route decides for itself what it does while the store does not answer.
 func TestPolicyPerRoute(t *testing.T) {
 	node := single.Get(t).Nodes()[0]
-	a := serve(t, manager(t, client(t, single), Options{StoreTimeout: storeTimeout}))
+	a := serve(t, manager(t, client(t, single), Options{StoreTimeout: patience}))
 	begun := make(chan struct{}, 10)
 	who := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		begun <- struct{}{}
@@ -37,6 +37,7 @@ func TestPolicyPerRoute(t *testing.T) {
 	thaw := sync.OnceFunc(node.Thaw)
 	defer thaw()
 	node.Freeze()
+	a.bound(storeTimeout)
 	for verb, want := range map[string]string{"usual": "503", "refuse": "503", "anonymous": "user ", "degrade": "user ada", "unused": "served"} {
 		timed(t, func() {
 			resp, body := user.response(a, verb)
@@ -58,6 +59,7 @@ func TestPolicyPerRoute(t *testing.T) {
 		}
 	})
 	thaw()
+	a.bound(patience)
 	eventually(t, "Redis to answer again", func() bool { return a.Ready(t.Context()) == nil })
 	user.want(a, "usual", "user ada")
 	if rec := httptest.NewRecorder(); true {

@@ -51,6 +51,20 @@ redis.call('DEL', KEYS[2])
 redis.pcall('PUBLISH', ARGV[3], ARGV[4])
 return {g, was}`)
 
+// dropScript takes devices out of a list. KEYS: devices. ARGV: ids, each with what it is to have. It returns how many have
+// something else.
+var dropScript = redis.NewScript(`
+local others = 0
+for i = 1, #ARGV, 2 do
+	local now = redis.call('HGET', KEYS[1], ARGV[i])
+	if now == ARGV[i + 1] then
+		redis.call('HDEL', KEYS[1], ARGV[i])
+	elseif now then
+		others = others + 1
+	end
+end
+return others`)
+
 // principals keeps what is known of who is logged in where.
 type principals struct {
 	store *Store
@@ -94,7 +108,10 @@ func (p *principals) enrol(ctx context.Context, e enrolment) (string, error) {
 	// The request began this long before the answer came, so even longer before the script looked at its clock.
 	if e.generation == "" && !microseconds(reply[2], reply[3]).Add(-time.Since(e.began)).After(revokedAt(generation)) {
 		p.store.count("enrol", "revoked")
-		return "", errors.Join(ErrRevoked, p.drop(ctx, p.keys(e.principal)[1], []string{e.device}))
+		if err := p.store.rdb.HDel(ctx, p.keys(e.principal)[1], e.device).Err(); err != nil {
+			return "", errors.Join(ErrRevoked, p.store.failed("devices", err))
+		}
+		return "", ErrRevoked
 	}
 	p.store.count("enrol", "ok")
 	p.cache.put(hash(e.principal), generation, asked)

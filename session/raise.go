@@ -22,8 +22,9 @@ func (s *Store) raise(ctx context.Context, token string, base, tokens scaleaware
 	if err != nil {
 		return err
 	}
-	stored := tokensOf(values)
+	stored, idle := tokensOf(values), idleOf(values, s.opts.IdleTimeout)
 	if stored.Includes(tokens) {
+		s.limit(ctx, found.at, deadline, idle)
 		return nil
 	}
 	values[tokensKey] = advance(stored, base, tokens).String()
@@ -31,7 +32,6 @@ func (s *Store) raise(ctx context.Context, token string, base, tokens scaleaware
 	if err != nil {
 		return err
 	}
-	idle := idleOf(values, s.opts.IdleTimeout)
 	ctx = context.WithValue(withLoaded(ctx, &found), idleKeyOf{}, &idle)
 	return s.CommitCtx(ctx, token, mine, deadline)
 }

@@ -52,6 +52,9 @@ func (r *recent) get(token string) (loaded, bool) {
 
 // forget drops one session, or all for the empty id.
 func (r *recent) forget(id string) {
+	if !r.wanted.Load() {
+		return
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if id == "" {
@@ -60,4 +63,11 @@ func (r *recent) forget(id string) {
 	}
 	delete(r.young, id)
 	delete(r.old, id)
+}
+
+// drop is forget for a token.
+func (r *recent) drop(token string) {
+	if r.wanted.Load() {
+		r.forget(hash(token))
+	}
 }

@@ -36,7 +36,7 @@ var (
 // renewal is what becomes of the token with which a request came.
 type renewal struct {
 	final   atomic.Bool // it ends: nothing follows
-	open    atomic.Bool // its tombstone waits for the end of the request
+	open    atomic.Bool // its tombstone may wait for the end of the request
 	follows atomic.Bool // this request's change was stored under a later token
 }
 
@@ -66,11 +66,13 @@ func (r *renewal) follow() {
 	}
 }
 
-// decide closes the tombstone that a request has left open. token is what the session has now, empty if it has ended.
-func (q *request) decide(token string) {
+// decide closes the tombstone that a request has left open. token is what the session has now, empty if it has ended. It
+// returns ErrRevoked if somebody has ended the session since its token was renewed: it was no longer there to be found, so
+// what is stored under the new token goes now. The same holds when nobody can tell.
+func (q *request) decide(token string) error {
 	own, ok := q.manager.store.(*Store)
-	if !ok || !q.renewal.open.Load() {
-		return
+	if !ok || !q.renewal.open.Swap(false) {
+		return nil
 	}
 	to := ended
 	if places, n := own.locator.places(token); n > 0 && !q.login {
@@ -82,30 +84,45 @@ func (q *request) decide(token string) {
 	ctx, cancel := detached(q.Context, own.opts.StoreTimeout)
 	defer cancel()
 	places, n := own.locator.places(q.loaded.token)
+	var lost error
 	for _, at := range places[:n] {
-		if err := decideScript.Run(ctx, own.rdb, own.keys(at)[1:], to, pending).Err(); err != nil {
-			q.manager.opts.Logger.WarnContext(ctx, "session: requests in flight lose their changes of a session that was renewed",
-				"error", own.failed("renew", err))
-			return
+		done, err := decideScript.Run(ctx, own.rdb, own.keys(at)[1:], to, pending).Int()
+		switch {
+		case err != nil:
+			lost = own.failed("renew", err)
+		case done == 0:
+			lost = ErrRevoked
+		}
+		if lost != nil {
+			to = ended
 		}
 	}
-	own.count("renew", "ok")
+	switch {
+	case token == "" || q.login: // it goes nowhere
+		return nil
+	case lost == nil:
+		own.count("renew", "ok")
+		return nil
+	case lost == ErrRevoked:
+		own.count("renew", "revoked")
+	}
+	if err := own.DeleteCtx(ctx, token); err != nil {
+		q.manager.opts.Logger.WarnContext(ctx, "session: the data of a session that was ended stay until they expire, nobody has its token", "error", err)
+	}
+	return lost
 }
 
 // follow makes c a change of the session under its later token. It returns ErrRevoked when that is somebody else's session, or
 // of another log-in.
 func (s *Store) follow(ctx context.Context, c *change) (*change, error) {
-	to, err := s.successor(ctx, c.base.at)
-	if err != nil {
-		return nil, err
-	}
-	text, err := s.rdb.Do(ctx, "getex", s.key(to)).Text() // as get does
-	if errors.Is(err, redis.Nil) {
-		s.count("commit", "revoked")
-		return nil, ErrRevoked
-	}
-	if err != nil {
-		return nil, s.failed("commit", err)
+	to, text := c.base.at, ""
+	for err := error(redis.Nil); errors.Is(err, redis.Nil); { // until it was not renewed once more
+		if to, err = s.successor(ctx, to); err != nil {
+			return nil, err
+		}
+		if text, err = s.rdb.Do(ctx, "getex", s.key(to)).Text(); err != nil && !errors.Is(err, redis.Nil) { // as get does
+			return nil, s.failed("commit", err)
+		}
 	}
 	theirs, err := s.vault.open(to, text)
 	if err != nil {
@@ -116,8 +133,8 @@ func (s *Store) follow(ctx context.Context, c *change) (*change, error) {
 		s.count("commit", "revoked")
 		return nil, ErrRevoked
 	}
-	out := *c
-	out.base = loaded{at: to, stored: text, value: theirs, found: true}
+	// It has no place in a crew yet.
+	out := change{base: loaded{at: to, stored: text, value: theirs, found: true}, idle: c.idle}
 	if out.mine, out.expiry, err = merge(s.codec, []byte(c.base.value), c.mine, []byte(theirs), c.expiry); err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"context"
 	"net/http"
 	"sync"
 	"testing"
@@ -154,4 +155,73 @@ func TestOldTokenDoesNotReplaceTheRenewedOne(t *testing.T) {
 			gone.want(a, "get?key=k", "v")
 		}
 	})
+}
+
+// The token is renewed twice while a change is in flight, or once more just when it has found the first new place.
+func TestChangesFollowSeveralRenewals(t *testing.T) {
+	rdb := client(t, single)
+	hook := &beforeEach{}
+	rdb.AddHook(hook)
+	for _, when := range []string{"before", "between"} {
+		a := serve(t, manager(t, rdb, Options{}))
+		slow, _ := renewing(a)
+		b := newBrowser(t)
+		b.want(a, "login?as=ada", "welcome")
+		other := b.with(a, b.cookie(a))
+		var inFlight sync.WaitGroup
+		inFlight.Go(func() {
+			if resp, body := other.response(a, "slow"); resp.StatusCode != http.StatusOK || body != "done" {
+				t.Errorf("%s: the request in flight got %d %q", when, resp.StatusCode, body)
+			}
+		})
+		<-slow.entered
+		b.want(a, "renew", "renewed")
+		if when == "before" {
+			b.want(a, "renew", "renewed")
+		} else {
+			first := a.keyOf(b.cookie(a))
+			hook.set(func(cmd redis.Cmder) {
+				if args := cmd.Args(); cmd.Name() == "evalsha" && len(args) > 3 && args[3] == first && args[1] == commitScript.Hash() {
+					hook.set(nil)
+					b.want(a, "renew", "renewed")
+				}
+			})
+		}
+		close(slow.release)
+		inFlight.Wait()
+		hook.set(nil)
+		b.want(a, "get?key=late", "v")
+		b.want(a, "get?key=early", "v")
+		b.want(a, "who", "ada")
+	}
+}
+
+// beforeEach does something before each command.
+type beforeEach struct {
+	mu sync.Mutex
+	do func(cmd redis.Cmder)
+}
+
+func (h *beforeEach) set(do func(cmd redis.Cmder)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.do = do
+}
+
+func (h *beforeEach) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (h *beforeEach) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		h.mu.Lock()
+		do := h.do
+		h.mu.Unlock()
+		if do != nil {
+			do(cmd)
+		}
+		return next(ctx, cmd)
+	}
+}
+
+func (h *beforeEach) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
 }

@@ -25,10 +25,21 @@ redis.call('SET', KEYS[2], ARGV[4], 'PX', ARGV[1])
 redis.pcall('PUBLISH', ARGV[2], ARGV[3])
 return 1`)
 
-// decideScript closes a tombstone that is open, unless the session has been ended meanwhile. KEYS: tombstone. ARGV: what it
-// holds from now on, and what it does while it is open.
+// renewScript is deleteScript for a session that is to go on under another token, with the same KEYS and ARGV. It returns 0
+// and changes nothing when the session is gone, or renewed, already: who has ended it has the last word.
+var renewScript = redis.NewScript(`
+if redis.call('EXISTS', KEYS[2]) == 1 or redis.call('DEL', KEYS[1]) == 0 then return 0 end
+redis.call('SET', KEYS[2], ARGV[4], 'PX', ARGV[1])
+redis.pcall('PUBLISH', ARGV[2], ARGV[3])
+return 1`)
+
+// decideScript closes a tombstone that is open. KEYS: tombstone. ARGV: what it holds from now on, and what it does while it is
+// open. It returns 0 and changes nothing when the session has been ended meanwhile.
 var decideScript = redis.NewScript(`
-if redis.call('GET', KEYS[1]) == ARGV[2] then redis.call('SET', KEYS[1], ARGV[1], 'KEEPTTL') end
+local now = redis.call('GET', KEYS[1])
+if now == ARGV[1] then return 1 end
+if now ~= ARGV[2] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'KEEPTTL')
 return 1`)
 
 // moveScript takes a session from its raw key to its hashed one. KEYS: hashed, its tombstone, raw. ARGV: the value to

@@ -29,7 +29,7 @@ type Store struct {
 	commands *prometheus.CounterVec
 	idle     any // milliseconds of IdleTimeout, in the form of an argument
 	shelf
-	crews crews
+	crews *crews
 }
 
 var (
@@ -62,7 +62,7 @@ func NewStore(rdb redis.UniversalClient, opts *Options) (*Store, error) {
 	for _, warning := range redisclient.Check(rdb) {
 		o.Logger.Warn("session: the Redis client will hurt when Redis fails", "problem", warning)
 	}
-	return &Store{rdb: rdb, opts: o, commands: commands, idle: o.IdleTimeout.Milliseconds(), shelf: shelf}, nil
+	return &Store{rdb: rdb, opts: o, commands: commands, idle: o.IdleTimeout.Milliseconds(), shelf: shelf, crews: new(crews)}, nil
 }
 
 // FindCtx implements scs.CtxStore. With an IdleTimeout it also refreshes the session, in the same command.
@@ -158,24 +158,44 @@ func (s *Store) get(ctx context.Context, key string) (string, error) {
 }
 
 // DeleteCtx implements scs.CtxStore. It cannot know whether scs renews the token or destroys the session, so the tombstone
-// of a request that Middleware will finish stays open until then.
+// of a request that Middleware will finish stays open until then. Such a request gets ErrRevoked if its session was ended, or
+// renewed, since it was loaded.
 func (s *Store) DeleteCtx(ctx context.Context, token string) error {
 	ctx, cancel := detached(ctx, s.opts.StoreTimeout)
 	defer cancel()
 	places, n := s.locator.places(token)
-	gone := renewalOf(ctx, token).deleted()
+	renewal := renewalOf(ctx, token)
+	gone := renewal.deleted()
+	if gone == pending {
+		at := loadedOf(ctx, token).at
+		if err := s.delete(ctx, renewScript, at, gone); err != nil {
+			if errors.Is(err, ErrRevoked) {
+				renewal.open.Store(false) // if it is open then another request's
+			}
+			return err
+		}
+		if places[0] == at {
+			places[0] = places[1]
+		}
+		n--
+	}
 	for _, at := range places[:n] {
-		if err := s.delete(ctx, at, gone); err != nil {
+		if err := s.delete(ctx, deleteScript, at, gone); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (s *Store) delete(ctx context.Context, at place, gone string) error {
-	err := deleteScript.Run(ctx, s.rdb, s.keys(at), tombstone.Milliseconds(), s.channel(), sessionNews(at.id()), gone).Err()
+func (s *Store) delete(ctx context.Context, script *redis.Script, at place, gone string) error {
+	done, err := script.Run(ctx, s.rdb, s.keys(at), tombstone.Milliseconds(), s.channel(), sessionNews(at.id()), gone).Int()
+	s.recent.forget(at.id()) // even on an error: it may have been done
 	if err != nil {
 		return s.failed("delete", err)
+	}
+	if done == 0 {
+		s.count("delete", "revoked")
+		return ErrRevoked
 	}
 	s.count("delete", "ok")
 	return nil

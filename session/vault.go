@@ -130,11 +130,12 @@ type shelf struct {
 	locator locator
 	vault   *vault
 	codec   scs.Codec
+	recent  *recent
 }
 
 func newShelf(o *Options) (shelf, error) {
 	v, err := newVault(o)
-	return shelf{locator: newLocator(o.TokenForm), vault: v, codec: newWire()}, err
+	return shelf{locator: newLocator(o.TokenForm), vault: v, codec: newWire(), recent: new(recent)}, err
 }
 
-func (s *shelf) encoding() scs.Codec { return s.codec }
+func (s *shelf) common() *shelf { return s }

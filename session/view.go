@@ -19,6 +19,9 @@ type view struct {
 func viewOf(codec scs.Codec, b string) (v view, err error) {
 	v.codec, v.raw = codec, b
 	if t, ok := codec.(tolerant); ok {
+		if c, ok := t.Codec.(codecOf); ok {
+			t.Codec = c.now()
+		}
 		if w, ok := t.Codec.(*wire); ok {
 			if v.lazy, ok = w.open(b); ok {
 				if !v.deadline.After(time.Now()) {

@@ -2,7 +2,9 @@ package session
 
 import (
 	"context"
+	"errors"
 	"maps"
+	"net"
 	"slices"
 	"sync"
 	"time"
@@ -30,8 +32,20 @@ func principalNews(principal string) string { return "p" + hash(principal) }
 type watcher struct {
 	at                    place
 	principal, generation string
+	login                 *request  // whose log-in gets its generation when it is stored
 	absent                time.Time // before it, absence does not count
 	end                   context.CancelCauseFunc
+}
+
+// revoked reports whether the principal was logged out everywhere. current is the principal's generation.
+func (w *watcher) revoked(current string) bool {
+	generation := w.generation
+	if w.login != nil {
+		if generation = w.login.text(generationKey); generation == "" {
+			return false // it is not stored yet
+		}
+	}
+	return !counts(current, generation)
 }
 
 // watch is all watchers of this process, by the news that concern them.
@@ -60,6 +74,11 @@ func (m *Manager) Watch(ctx context.Context) (context.Context, context.CancelFun
 	if token == "" {
 		return context.WithCancel(ctx)
 	}
+	q.mu.Lock()
+	if q.login && w.generation == "" {
+		w.login = q
+	}
+	q.mu.Unlock()
 	ctx, stop := context.WithDeadlineCause(ctx, deadline, ErrRevoked)
 	if m.watch == nil {
 		return ctx, stop
@@ -121,22 +140,30 @@ func (h *watch) concerned(news string) []*watcher {
 	return slices.Collect(maps.Keys(all))
 }
 
-// check looks whether the sessions that news concern still are, and ends the watchers of those that are not.
+// check looks whether the sessions that news concern still are, and ends the watchers of those that are not. It gives up when
+// Redis takes too long, but not when one of its masters is down.
 func (h *watch) check(ctx context.Context, news string) error {
+	var all error
+	var slow net.Error
 	for some := range slices.Chunk(h.concerned(news), watchBatch) {
 		if err := h.look(ctx, some); err != nil {
-			return err
+			all = err
+		}
+		if ctx.Err() != nil || errors.As(all, &slow) && slow.Timeout() {
+			break
 		}
 	}
-	return nil
+	return all
 }
 
+// look ends nobody for whom there was no answer. go-redis returns the first error in the order of the commands, which may be
+// that a key is not there, so each command is asked for its own.
 func (h *watch) look(ctx context.Context, some []*watcher) error {
 	ctx, cancel := context.WithTimeout(ctx, h.store.opts.StoreTimeout)
 	defer cancel()
 	exist := make([]*redis.IntCmd, len(some))
 	generations := map[string]*redis.Cmd{}
-	_, err := h.store.rdb.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+	cmds, err := h.store.rdb.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 		for i, w := range some {
 			exist[i] = pipe.Exists(ctx, h.store.key(w.at))
 			if w.principal != "" && generations[w.principal] == nil {
@@ -145,20 +172,27 @@ func (h *watch) look(ctx context.Context, some []*watcher) error {
 		}
 		return nil
 	})
-	if err != nil && err != redis.Nil {
-		return h.store.failed("watch", err)
+	answered := func(err error) bool { return err == nil || errors.Is(err, redis.Nil) }
+	silent := slices.IndexFunc(cmds, func(cmd redis.Cmder) bool { return !answered(cmd.Err()) })
+	switch {
+	case silent >= 0:
+		err = h.store.failed("watch", cmds[silent].Err())
+	case !answered(err):
+		return h.store.failed("watch", err) // nothing was sent
+	default:
+		err = nil
 	}
 	now := time.Now()
 	for i, w := range some {
-		gone := exist[i].Val() == 0 && now.After(w.absent)
-		if g := generations[w.principal]; g != nil && !gone {
+		gone := exist[i].Err() == nil && exist[i].Val() == 0 && now.After(w.absent)
+		if g := generations[w.principal]; g != nil && !gone && answered(g.Err()) {
 			current, _ := g.Text()
-			gone = !counts(current, w.generation)
+			gone = w.revoked(current)
 		}
 		if gone {
 			h.store.count("watch", "ended")
 			w.end(ErrRevoked)
 		}
 	}
-	return nil
+	return err
 }

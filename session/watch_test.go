@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"sync/atomic"
 	"testing"
@@ -133,5 +134,109 @@ func TestWatchOfNobodyAndAtTheDeadline(t *testing.T) {
 		t.Error("without a session it has ended")
 	} else {
 		stop()
+	}
+}
+
+// A log-in gets its generation when its response begins. A stream in the same request is not ended for that, however the
+// principal's present generation began, and is ended by what comes later.
+func TestWatchInTheRequestOfALogin(t *testing.T) {
+	rdb := client(t, single)
+	for _, when := range []string{"never", "before", "in the request"} {
+		a := everywhere(serve(t, manager(t, rdb, Options{})))
+		if when == "before" {
+			newBrowser(t).call(a, "everywhere?who=ada")
+		}
+		a.on("enter", func(w http.ResponseWriter, r *http.Request) string {
+			if when == "in the request" {
+				if _, err := a.LogoutEverywhere(r.Context(), "ada"); err != nil {
+					t.Error(err)
+				}
+			}
+			if err := a.Login(r.Context(), "ada"); err != nil {
+				t.Error(err)
+			}
+			ctx, stop := a.Watch(r.Context())
+			defer stop()
+			look := func(moment string, want error) {
+				t.Helper()
+				if err := a.watch.check(r.Context(), ""); err != nil {
+					t.Error(err)
+				}
+				if got := context.Cause(ctx); got != want {
+					t.Errorf("revoked %s, %s: %v, want %v", when, moment, got, want)
+				}
+			}
+			look("before it is stored", nil)
+			_ = http.NewResponseController(w).Flush()
+			look("when it is stored", nil)
+			newBrowser(t).call(a, "everywhere?who=ada")
+			look("after a log-out everywhere", ErrRevoked)
+			return "done"
+		})
+		newBrowser(t).want(a, "enter", "done")
+	}
+}
+
+// partly is a cluster some of whose masters do not answer. What go-redis returns of a pipeline is the first error there is, in
+// the order of the commands, which may be that a key is not there.
+type partly struct {
+	commands
+	down func(i int) bool
+}
+
+func (p *partly) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+
+func (p *partly) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		_ = next(ctx, cmds)
+		for i, cmd := range cmds {
+			if p.down(i) {
+				cmd.SetErr(errors.New("dial tcp: connection refused"))
+			}
+		}
+		for _, cmd := range cmds {
+			if err := cmd.Err(); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// A stream whose master does not answer goes on; those of the others are looked at.
+func TestWatchWhenOneMasterIsDown(t *testing.T) {
+	for name, down := range map[string]func(i int) bool{
+		"those behind one without a generation": func(i int) bool { return i >= 2 },
+		"the sessions'":                         func(i int) bool { return i == 0 || i == 2 },
+		"none":                                  func(int) bool { return false },
+		"all":                                   func(int) bool { return true },
+	} {
+		rdb := client(t, single)
+		a := serve(t, manager(t, rdb, Options{}))
+		b := newBrowser(t)
+		b.want(a, "login?as=ada", "welcome")
+		s, _, was := stored(t, a, b)
+		v, err := viewOf(tolerant{s.codec}, was.value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rdb.AddHook(&partly{down: down})
+		gone, endGone := context.WithCancelCause(t.Context())
+		lives, endLives := context.WithCancelCause(t.Context())
+		defer endGone(nil)
+		defer endLives(nil)
+		err = a.watch.look(t.Context(), []*watcher{
+			{at: was.at, principal: "nobody has a generation", generation: "x", end: endGone},
+			{at: was.at, principal: "ada", generation: v.text(generationKey), end: endLives},
+		})
+		if (err == nil) != (name == "none") || err != nil && !errors.Is(err, ErrUnavailable) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if cause := context.Cause(lives); cause != nil {
+			t.Errorf("%s: a session that lives: %v", name, cause)
+		}
+		if cause := context.Cause(gone); name != "all" && cause != ErrRevoked {
+			t.Errorf("%s: a session that was revoked: %v", name, cause)
+		}
 	}
 }
