@@ -30,9 +30,9 @@ func (r *Reader) decide(ctx context.Context, not uint64, out *decision) error {
 	db := r.db
 	out.watermark, out.retry = scaleaware.WatermarkFrom(ctx), not != 0
 	s := db.snap.Load()
-	if s != nil && !s.settled && (r.s.current || r.s.strict || out.watermark.Changes() > 0) {
+	if s != nil && !s.settled {
 		var err error
-		if s, err = db.settle(ctx, s); err != nil {
+		if s, err = r.begin(ctx, s, out.watermark); err != nil {
 			return err
 		}
 	}

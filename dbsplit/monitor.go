@@ -163,7 +163,7 @@ func (db *DB) publish() {
 		}
 		s.members++
 		s.views[i] = m.view(db, n, i == s.writer)
-		s.settled = s.settled && (s.views[i].probed || len(places) == 1)
+		s.settled = s.settled && s.views[i].probed
 	}
 	s.weigh()
 	for i := range s.views {
