@@ -119,9 +119,9 @@ func (db *DB) moveWriter(from, to *node) error {
 // sampleWriter adds the writer's latest probe to the ring.
 func (db *DB) sampleWriter() {
 	m := &db.monitor
-	w := db.writer.Load()
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	w := db.writer.Load()
 	s := m.nodes[w.index]
 	if !s.up || s.recovering {
 		return
