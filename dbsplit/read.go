@@ -67,7 +67,7 @@ func (r *Reader) lease(ctx context.Context, a *attempt) (lease, error) {
 		}
 		if err == nil {
 			r.db.served(&d)
-			r.report(ctx, &d)
+			r.report(ctx, &d, conn)
 			// Connecting says nothing about the node, and waiting is in inflight.
 			return lease{conn: conn, db: r.db, node: d.node, watermark: d.watermark, begun: conn.since, onReplica: d.onReplica}, nil
 		}

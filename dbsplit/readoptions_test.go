@@ -3,6 +3,7 @@ package dbsplit_test
 import (
 	"context"
 	"errors"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -229,4 +230,46 @@ func TestRemoteApply(t *testing.T) {
 		t.Errorf("a commit that waits for a paused standby longer than its context: %v", err)
 	}
 	must(t, c.Replica(0).ResumeReplay(ctx))
+}
+
+// The order of a handle's options does not matter.
+func TestPreferPrimaryWithABound(t *testing.T) {
+	ctx := within(t, 20*time.Second)
+	db, _, _ := settled(t, nil)
+	bound, primary := dbsplit.MaxStaleness(5*time.Second), dbsplit.PreferPrimary()
+	for name, r := range map[string]*dbsplit.Reader{
+		"the bound first": db.Read(bound, primary), "the bound last": db.Read(primary, bound),
+		"no staleness": db.Read(dbsplit.MaxStaleness(0)), "as in another handle": db.Read(bound, dbsplit.MaxStaleness(-1)),
+	} {
+		if at := served(t, ctx, r); at != "primary" {
+			t.Errorf("%s: served by the %s", name, at)
+		}
+	}
+	if at := served(t, ctx, db.Read(dbsplit.MaxStaleness(0), bound)); at != "replica" {
+		t.Errorf("the later bound does not count: served by the %s", at)
+	}
+}
+
+// Who is told of a read panics, or ends its goroutine, before the read is sent: nothing is held afterwards.
+func TestPanicInOnRoute(t *testing.T) {
+	ctx := within(t, 30*time.Second)
+	c := shared.Get(t)
+	db := open(t, nodesOf(c, c.Database(t)), &dbsplit.Options{PrimaryReadConns: 1})
+	for name, f := range map[string]func(dbsplit.Provenance){
+		"panic": func(dbsplit.Provenance) { panic("a caller's") }, "Goexit": func(dbsplit.Provenance) { runtime.Goexit() },
+	} {
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			defer func() { _ = recover() }()
+			_ = db.Read(dbsplit.OnRoute(f)).QueryRow(ctx, "select 1").Scan(new(int))
+		}()
+		<-ended
+		if n := db.Nodes()[0].Inflight; n != 0 {
+			t.Fatalf("after %s %d reads are under way", name, n) // and Close waits for ever
+		}
+		if at := served(t, ctx, db.Read()); at != "primary" {
+			t.Errorf("after %s served by %q", name, at)
+		}
+	}
 }
