@@ -44,7 +44,7 @@ func (r *Reader) begin(ctx context.Context, s *snapshot, w *scaleaware.Watermark
 // reaches returns an error when, without the monitor, the primary has not reached the timeline of what the caller of a
 // read has written: then a server that was promoted later has it.
 func (db *DB) reaches(ctx context.Context, w *scaleaware.Watermark) error {
-	written, err := w.Written(ctx)
+	written, err := db.written(ctx, w)
 	if err != nil || len(written) == 0 {
 		return nil // the source of the position is this DB's primary itself
 	}
