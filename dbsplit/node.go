@@ -126,6 +126,10 @@ func (db *DB) acquireReadSince(ctx context.Context, n *node, begun time.Duration
 		p := n.reads.Load()
 		c, at, err := p.take(ctx, n, begun)
 		if err == nil {
+			if err := n.barred(); err != nil { // found while this waited
+				c.Release()
+				return guarded{}, err
+			}
 			return guarded{poolConn: c, each: n.pooler.byTransaction(), since: at}, nil
 		}
 		if db.closed.Load() {

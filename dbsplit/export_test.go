@@ -1,0 +1,16 @@
+package dbsplit
+
+import "time"
+
+// Bar makes it known of a node that its pooler breaks what is sent to it, as the monitor does; nil lets it in again.
+func (db *DB) Bar(node int, err error) { db.members()[node].finding.Store(&finding{bar: err}) }
+
+// LookAgain makes the monitor look for the pooler before a node now, if it is to do that again at all.
+func (db *DB) LookAgain(node int) {
+	n := db.members()[node]
+	if f := *n.finding.Load(); !f.again.IsZero() {
+		f.again = time.Now()
+		n.finding.Store(&f)
+		db.wake(n)
+	}
+}
