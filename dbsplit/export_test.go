@@ -14,3 +14,10 @@ func (db *DB) LookAgain(node int) {
 		db.wake(n)
 	}
 }
+
+// Look makes the monitor look at all nodes now.
+func (db *DB) Look() {
+	for _, n := range db.members() {
+		db.wake(n)
+	}
+}

@@ -60,8 +60,12 @@ func (db *DB) observe(n *node, sent time.Time, p position, err error) {
 	}
 	db.sampleWriter()
 	db.publish()
-	if err == nil {
-		n.load.suspect.Store(n.barred() != nil) // not before: a replica that was away may have come back at an older position
+	switch { // not before: a replica that was away may have come back at an older position
+	case err != nil:
+	case n.barred() != nil:
+		n.load.doubt(db.now())
+	default:
+		n.load.trust(sent.Sub(db.opened))
 	}
 	if since, silent := n.silence(sent, err, db.opts.ProbeTimeout); silent && !slow {
 		if before.up {

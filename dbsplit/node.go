@@ -105,9 +105,10 @@ func (db *DB) wake(n *node) {
 	}
 }
 
-// fail notes that a read lost its connection to n, so that the next reads avoid it until a probe succeeds.
+// fail notes that a read lost its connection to n, so that the next reads avoid it until a probe that is sent
+// from now on succeeds.
 func (db *DB) fail(n *node) {
-	n.load.suspect.Store(true)
+	n.load.doubt(db.now())
 	if n.barred() == nil { // or else a probe changes nothing
 		db.wake(n)
 	}
