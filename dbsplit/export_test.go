@@ -21,3 +21,6 @@ func (db *DB) Look() {
 		db.wake(n)
 	}
 }
+
+// Answered is when the probe was sent that told what is known of a node.
+func (db *DB) Answered(node int) time.Time { return db.snap.Load().views[node].sent }
