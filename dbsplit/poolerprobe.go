@@ -48,8 +48,8 @@ func (db *DB) lookAgain(ctx context.Context, n *node, conn *pgx.Conn) {
 	}
 }
 
-// lookForPooler finds out, once for each connection of the monitor and when lookAgain says so, what stands before n. It costs a direct connection
-// one round trip.
+// lookForPooler finds out, once for each connection of the monitor and when lookAgain says so, what stands before n. It costs
+// a direct connection one round trip.
 func (db *DB) lookForPooler(ctx context.Context, n *node, conn *pgx.Conn) error {
 	known := n.finding.Load()
 	f, err := findPooler(ctx, n, conn)

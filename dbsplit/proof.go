@@ -1,11 +1,9 @@
 package dbsplit
 
-import (
-	"context"
-)
+import "context"
 
 // holds reports whether what the node was chosen for still holds, after the wait for a connection: the position, and a bound
-// that was asked for. If not, the monitor knows better by now.
+// that was asked for. If not, the monitor knows better by now. Only who has a watermark or a bound relies on a position.
 func (r *Reader) holds(ctx context.Context, conn guarded, d *decision) (bool, error) {
 	if !d.onReplica || d.snapshot == nil || !r.s.strict && d.watermark == nil {
 		return true, nil
@@ -29,9 +27,9 @@ func (db *DB) stands(ctx context.Context, conn guarded, d *decision, latest *vie
 	if st == nil || st.opened < chosen.sent.Sub(db.opened) || d.node.pooled() {
 		return true, nil
 	}
-	if !d.demand.seen { // which no position stands for yet
+	if !d.demand.seen { // for what was seen no position stands yet: the monitor looks for one
 		at := latest.at
-		if st.opened >= latest.sent.Sub(db.opened) {
+		if !latest.up || st.opened >= latest.sent.Sub(db.opened) {
 			if st.at.IsZero() || ahead(chosen.at, st.at) {
 				p, err := probe(ctx, conn)
 				if err != nil {
