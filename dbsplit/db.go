@@ -68,9 +68,8 @@ func Open(ctx context.Context, nodes Nodes, opts *Options) (*DB, error) {
 	for i, e := range endpoints {
 		o.configure(e.config)
 		places[i] = db.newNode(e, i)
-		db.monitor.enter(i, standing{})
+		db.occupy(places, i, standing{})
 	}
-	db.places.Store(&places)
 	primary := places[0]
 	db.writer.Store(primary)
 	db.maxConns.Store(primary.config.MaxConns)

@@ -30,9 +30,9 @@ func (r *Reader) decide(ctx context.Context, not uint64, out *decision) error {
 	db := r.db
 	out.watermark, out.retry = scaleaware.WatermarkFrom(ctx), not != 0
 	s := db.snap.Load()
-	if s != nil && !s.settled && (r.s.current || r.s.strict || out.watermark.Changes() > 0) {
+	if s != nil && !s.settled {
 		var err error
-		if s, err = db.settle(ctx, s); err != nil {
+		if s, err = r.begin(ctx, s, out.watermark); err != nil {
 			return err
 		}
 	}
@@ -98,7 +98,7 @@ func (r *Reader) demand(out *decision, need need, not uint64) error {
 	s := out.snapshot
 	d := &out.demand
 	*d = demand{
-		token: need.token, bound: r.s.bound, strict: r.s.strict, primary: r.s.primary, wait: r.s.wait > 0,
+		token: need.token, bound: r.s.bound, strict: r.s.strict, primary: r.s.primary || r.s.strict && r.s.bound <= 0, wait: r.s.wait > 0,
 		noPrimary: !r.s.fallback.primary() && s.members > 1, noStale: !r.s.fallback.stale(),
 		not: not, retry: not != 0, now: r.db.now(), random: rand.Uint64(),
 	}

@@ -44,7 +44,9 @@
 // success.
 //
 // Reads. A replica that is down, too stale, of another cluster, or not in recovery gets none; [DB.Nodes], the log and the
-// metrics say why, and it comes back by itself: slowly, and not more often than every five seconds. A read whose node fails
+// metrics say why, and it comes back by itself: slowly, and not more often than every five seconds. It may restart between two
+// looks of the monitor, at an older position: over a connection that was opened after the last look, a read that has a
+// watermark or a bound first asks the replica where it stands, once for each such connection. A read whose node fails
 // before the first row is sent to one other node, once; so is one that a replica cancels because it conflicts with recovery.
 // When no replica qualifies, [Options.Fallback] decides: by default the primary answers, over a pool of its own so that
 // readers cannot starve the writers, and when that is used up or the primary is down, a staler replica. The callers' own writes and
@@ -69,7 +71,7 @@
 // # Poolers
 //
 // A connection string says what stands before its server: node_pooler=session or node_pooler=transaction, after
-// PgBouncer's pool_mode. Then all promises hold there, too. In transaction mode nothing is kept from one transaction
+// PgBouncer's pool_mode. Then all promises hold there, too, but for a restart that is described below. In transaction mode nothing is kept from one transaction
 // to the next, so each statement of a read is a read-only transaction by itself, in one round trip as before; a
 // tracer sees it as a batch of two. pgx's default mode of execution fails there, so cache_describe takes its place,
 // unless the connection string chooses another safe one. With node_pooler=transaction-prepared (PgBouncer 1.21 or
@@ -82,7 +84,8 @@
 // statements would fail or settings would reach other clients, nothing is sent to that node, and [ErrPooler] says
 // why. Reads through a pooler that was not declared fail with it: their sessions would not be read-only.
 //
-// What a pooler says of its server's role is old, so it counts for nothing; the monitor asks the server. A node whose
+// What a pooler says of its server's role is old, so it counts for nothing; the monitor asks the server. Nor does it show that
+// its server has restarted: one that comes up at an older position may answer until the monitor's next look. A node whose
 // probes wait in a pooler's queue gets no reads, but nothing that runs there is ended, also when its server hangs:
 // give calls a deadline.
 //

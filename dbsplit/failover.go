@@ -97,6 +97,10 @@ func (w *succession) acquireWrite(ctx context.Context) (*pgxpool.Conn, *node, er
 				c.Release()
 				continue
 			}
+			if err := n.barred(); err != nil { // found while this waited
+				c.Release()
+				return nil, nil, err
+			}
 			// Asked once more now that Writing counts the connection: whoever closes the gate and then reads 0 has
 			// missed nobody.
 			if err := db.allow(ctx); err != nil {

@@ -20,7 +20,7 @@ func TestSaturation(t *testing.T) {
 	c := shared.Get(t)
 	database := c.Database(t)
 	reg := prometheus.NewRegistry()
-	db := run(t, nodesOf(c, database), &dbsplit.Options{MaxConns: 2, Registerer: reg})
+	db := run(t, nodesOf(c, database), &dbsplit.Options{MaxConns: 2, ProbeTimeout: 20 * time.Second, Registerer: reg})
 	direct := open(t, dbsplit.Nodes{Primary: c.Primary().URL(database)}, nil)
 	await(t, db, "fresh replicas", func() bool { return fresh(db) == 2 })
 	exec(t, direct, "create table t (n int)")

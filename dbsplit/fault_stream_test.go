@@ -21,7 +21,8 @@ import (
 func TestBlockedTableIsNoDeadNode(t *testing.T) {
 	var log syncBuffer
 	reg := prometheus.NewRegistry()
-	db, c, _ := settled(t, &dbsplit.Options{Logger: slog.New(slog.NewTextHandler(&log, nil)), Registerer: reg})
+	const patience = 3 * time.Second // with a node, more than a busy machine needs to answer
+	db, c, _ := settled(t, &dbsplit.Options{ProbeTimeout: patience, Logger: slog.New(slog.NewTextHandler(&log, nil)), Registerer: reg})
 	ctx := within(t, 60*time.Second)
 	exec(t, db, "create table blocked (n int); create table other (n int); insert into other values (1)")
 	tx, err := db.Begin(ctx)
@@ -38,7 +39,7 @@ func TestBlockedTableIsNoDeadNode(t *testing.T) {
 	var ended atomic.Int64
 	for range blocked {
 		wg.Go(func() {
-			limited, cancel := context.WithTimeout(ctx, 1500*time.Millisecond) // longer than the monitor's patience with a node
+			limited, cancel := context.WithTimeout(ctx, patience+500*time.Millisecond)
 			defer cancel()
 			err := db.Read().QueryRow(limited, "select count(*)::int from blocked").Scan(new(int))
 			if !errors.Is(err, context.DeadlineExceeded) {

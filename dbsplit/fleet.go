@@ -62,8 +62,8 @@ func (db *DB) sampleBudget(ctx context.Context, n *node, own int) {
 	}
 	b.instances = max(1, b.instances)
 	b.fleet = b.instances * own
-	db.in.fleet.WithLabelValues(db.opts.Name, n.name).Set(float64(b.fleet))
-	db.in.capacity.WithLabelValues(db.opts.Name, n.name).Set(float64(b.most))
+	db.show(db.in.fleet, n, float64(b.fleet))
+	db.show(db.in.capacity, n, float64(b.most))
 	if old := n.budget.Swap(&b); b.advice() != "" && old.advice() == "" {
 		db.opts.Logger.Warn("dbsplit: too many connections are allowed", "db", db.opts.Name, "node", n.name, "advice", b.advice())
 	}

@@ -102,10 +102,18 @@ func (db *DB) learnHistory(ctx context.Context, n *node, at scaleaware.Token) {
 		}
 		return
 	}
+	db.learned(n, h, &timelines{system: at.System, current: at.Timeline, ends: ends})
+}
+
+// learned takes in the history that n told, which knows all that was seen before, exactly. What was seen meanwhile it does
+// not know, and n may have been replaced: then the next one is read.
+func (db *DB) learned(n *node, before, now *timelines) {
 	m := &db.monitor
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	db.history.Store(&timelines{system: at.System, current: at.Timeline, ends: ends}) // it knows all that was seen, exactly
+	if db.writer.Load() == n {
+		db.history.CompareAndSwap(before, now)
+	}
 }
 
 func (db *DB) readHistory(ctx context.Context, n *node, timeline uint32) (map[uint32]fork, error) {

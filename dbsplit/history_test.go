@@ -225,3 +225,29 @@ func TestUsage(t *testing.T) {
 		t.Errorf("after a correction %v", got)
 	}
 }
+
+// A history that was asked for comes late: its server has been replaced, or another promotion was seen.
+func TestALateHistory(t *testing.T) {
+	db, err := Open(t.Context(), Nodes{Primary: "postgres://127.0.0.1:1/x", Replicas: []string{"postgres://127.0.0.1:2/x"}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	nodes := db.members()
+	told := &timelines{system: system, current: 2, ends: map[uint32]fork{1: {50, 50}}}
+	before := db.history.Load()
+	db.sawFork(position{recovering: true, at: at(2, 60)}, position{at: at(3, 61)})
+	seen := db.history.Load()
+	db.learned(nodes[0], before, told)
+	if db.history.Load() != seen {
+		t.Error("what was seen is forgotten for what came late")
+	}
+	db.learned(nodes[1], seen, told)
+	if db.history.Load() != seen {
+		t.Error("a server that is not the primary was believed")
+	}
+	db.learned(nodes[0], seen, told)
+	if db.history.Load() != told {
+		t.Error("the primary was not believed")
+	}
+}

@@ -10,7 +10,7 @@ type load struct {
 	inflight atomic.Int64
 	latency  atomic.Int64 // moving average in ns; 0 before the first answer
 	answered atomic.Int64 // ns since the DB was opened
-	suspect  atomic.Bool  // a read lost its connection since the last successful probe
+	suspect  atomic.Int64 // when a read last lost its connection, in ns since the DB was opened; 0 once a later probe has succeeded
 }
 
 // minLatency is where averages begin, and below which nodes are alike.
@@ -19,6 +19,16 @@ const minLatency = int64(500 * time.Microsecond)
 func (l *load) begin() { l.inflight.Add(1) }
 
 func (l *load) end() { l.inflight.Add(-1) }
+
+// doubt notes that a read lost its connection at now.
+func (l *load) doubt(now time.Duration) { l.suspect.Store(max(1, int64(now))) }
+
+// trust notes that a probe has succeeded which was sent at sent. It says nothing about what was lost after that.
+func (l *load) trust(sent time.Duration) {
+	if failed := l.suspect.Load(); failed != 0 && failed < int64(sent) {
+		l.suspect.CompareAndSwap(failed, 0)
+	}
+}
 
 // answer notes an answer to what was sent at begun. Both times count from when the DB was opened.
 func (l *load) answer(begun, now time.Duration) {

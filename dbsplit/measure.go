@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 const (
@@ -103,12 +105,21 @@ func (db *DB) sampleWaits(before map[*pool]time.Duration) {
 }
 
 func (db *DB) sampleStaleness() {
-	for _, n := range db.Nodes() {
-		if n.Staleness >= 0 {
-			db.in.stale.WithLabelValues(db.opts.Name, n.Name).Set(n.Staleness.Seconds())
+	s := db.snap.Load()
+	for _, n := range db.members() {
+		if st := db.status(n, s); st.Staleness >= 0 {
+			db.show(db.in.stale, n, st.Staleness.Seconds())
 		} else {
-			db.in.stale.DeleteLabelValues(db.opts.Name, n.Name)
+			db.in.stale.DeleteLabelValues(db.opts.Name, n.name)
 		}
+	}
+}
+
+// show sets a gauge of n. Whoever removes n forgets its series, but not one that is made after that.
+func (db *DB) show(gauge *prometheus.GaugeVec, n *node, value float64) {
+	gauge.WithLabelValues(db.opts.Name, n.name).Set(value)
+	if db.lookUp(n.name) != n {
+		gauge.DeleteLabelValues(db.opts.Name, n.name)
 	}
 }
 

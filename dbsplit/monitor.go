@@ -60,8 +60,12 @@ func (db *DB) observe(n *node, sent time.Time, p position, err error) {
 	}
 	db.sampleWriter()
 	db.publish()
-	if err == nil {
-		n.load.suspect.Store(n.barred() != nil) // not before: a replica that was away may have come back at an older position
+	switch { // not before: a replica that was away may have come back at an older position
+	case err != nil:
+	case n.barred() != nil:
+		n.load.doubt(db.now())
+	default:
+		n.load.trust(sent.Sub(db.opened))
 	}
 	if since, silent := n.silence(sent, err, db.opts.ProbeTimeout); silent && !slow {
 		if before.up {
@@ -119,9 +123,9 @@ func (db *DB) moveWriter(from, to *node) error {
 // sampleWriter adds the writer's latest probe to the ring.
 func (db *DB) sampleWriter() {
 	m := &db.monitor
-	w := db.writer.Load()
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	w := db.writer.Load()
 	s := m.nodes[w.index]
 	if !s.up || s.recovering {
 		return
@@ -163,7 +167,7 @@ func (db *DB) publish() {
 		}
 		s.members++
 		s.views[i] = m.view(db, n, i == s.writer)
-		s.settled = s.settled && (s.views[i].probed || len(places) == 1)
+		s.settled = s.settled && s.views[i].probed
 	}
 	s.weigh()
 	for i := range s.views {

@@ -3,6 +3,7 @@ package dbsplit
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/scaleaware/scaleaware"
 )
@@ -25,6 +26,7 @@ func (db *DB) needed(ctx context.Context, s *snapshot, w *scaleaware.Watermark) 
 		return db.settled(ctx, s, w)
 	}
 	known, open := w.Known()
+	open = db.concerning(open)
 	if len(open) != 1 {
 		return db.settled(ctx, s, w)
 	}
@@ -38,9 +40,41 @@ func (db *DB) needed(ctx context.Context, s *snapshot, w *scaleaware.Watermark) 
 	return out, err
 }
 
+// written is w.Written, as far as this DB goes: another database that is down says nothing about this one, and is not
+// waited for.
+func (db *DB) written(ctx context.Context, w *scaleaware.Watermark) (scaleaware.Tokens, error) {
+	known, open := w.Known()
+	if len(db.concerning(open)) == 0 {
+		return known, nil
+	}
+	written, err := w.Written(ctx)
+	if err != nil {
+		if known, open = w.Known(); len(db.concerning(open)) == 0 {
+			return known, nil
+		}
+	}
+	return written, err
+}
+
+// concerning leaves of the sources those whose positions may be this DB's.
+func (db *DB) concerning(open []scaleaware.Source) []scaleaware.Source {
+	if len(open) == 0 {
+		return nil
+	}
+	own := db.System()
+	return slices.DeleteFunc(open, func(src scaleaware.Source) bool {
+		named, ok := src.(scaleaware.SystemSource)
+		if !ok || own == 0 {
+			return false
+		}
+		system := named.System()
+		return system != 0 && system != own
+	})
+}
+
 // settled is needed when all of it has to be known as a position. It asks for what is not.
 func (db *DB) settled(ctx context.Context, s *snapshot, w *scaleaware.Watermark) (need, error) {
-	written, err := w.Written(ctx)
+	written, err := db.written(ctx, w)
 	if err != nil {
 		db.in.token(tokenUnknown)
 		return need{because: becauseUnknown}, nil

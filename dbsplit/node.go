@@ -105,9 +105,10 @@ func (db *DB) wake(n *node) {
 	}
 }
 
-// fail notes that a read lost its connection to n, so that the next reads avoid it until a probe succeeds.
+// fail notes that a read lost its connection to n, so that the next reads avoid it until a probe that is sent
+// from now on succeeds.
 func (db *DB) fail(n *node) {
-	n.load.suspect.Store(true)
+	n.load.doubt(db.now())
 	if n.barred() == nil { // or else a probe changes nothing
 		db.wake(n)
 	}
@@ -126,6 +127,10 @@ func (db *DB) acquireReadSince(ctx context.Context, n *node, begun time.Duration
 		p := n.reads.Load()
 		c, at, err := p.take(ctx, n, begun)
 		if err == nil {
+			if err := n.barred(); err != nil { // found while this waited
+				c.Release()
+				return guarded{}, err
+			}
 			return guarded{poolConn: c, each: n.pooler.byTransaction(), since: at}, nil
 		}
 		if db.closed.Load() {

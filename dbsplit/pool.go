@@ -67,7 +67,7 @@ func (db *DB) newPool(n *node, role string, maxConns int32) (*pool, error) {
 	}
 	c.ConnConfig.DialFunc = n.lines.dialer(c.ConnConfig.DialFunc, db.opened)
 	c.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
-		newConnState(conn)
+		newConnState(conn, db.now())
 		if db.opts.AfterConnect != nil {
 			return db.opts.AfterConnect(ctx, conn)
 		}

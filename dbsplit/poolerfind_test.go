@@ -369,3 +369,47 @@ func TestPoolerAndMaintenance(t *testing.T) {
 		}
 	})
 }
+
+// A pooler is corrected, as the advice says, and keeps its clients: the node is let in again.
+func TestPoolerIsCorrected(t *testing.T) {
+	ctx := within(t, 30*time.Second)
+	c := shared.Get(t)
+	database := c.Database(t)
+	p := pooler(t, c.Primary(), pgbouncer.Options{Mode: pgbouncer.Transaction})
+	db := run(t, dbsplit.Nodes{Primary: p.URL(database) + "&node_pooler=session"}, nil)
+	advised(t, db, "it is in transaction mode")
+	if _, err := db.Exec(ctx, "select 1"); !errors.Is(err, dbsplit.ErrPooler) {
+		t.Errorf("in transaction mode: %v", err)
+	}
+	_, err := p.Console(ctx, "set pool_mode = 'session'")
+	must(t, err)
+	db.LookAgain(0)
+	await(t, db, "the node to be let in", func() bool { return db.Nodes()[0].Advice == "" })
+	exec(t, db, "select 1")
+	if s := served(t, ctx, db.Read()); s != "primary" {
+		t.Errorf("a read was served by the %s", s)
+	}
+}
+
+// A node is barred while a caller waits for a connection to it: nothing is sent, and the connection goes back.
+func TestNodeIsBarredDuringTheWait(t *testing.T) {
+	ctx := within(t, 30*time.Second)
+	c := shared.Get(t)
+	var db *dbsplit.DB
+	db = open(t, nodesOf(c, c.Database(t)), &dbsplit.Options{MaxConns: 1, PrimaryReadConns: 1, AfterConnect: func(context.Context, *pgx.Conn) error {
+		db.Bar(0, dbsplit.ErrPooler)
+		return nil
+	}})
+	for name, send := range map[string]func() error{
+		"a write": func() error { _, err := db.Exec(ctx, "select 1"); return err },
+		"a read":  func() error { return db.Read().QueryRow(ctx, "select 1").Scan(new(int)) },
+	} {
+		if err := send(); !errors.Is(err, dbsplit.ErrPooler) {
+			t.Errorf("%s was sent: %v", name, err)
+		}
+		db.Bar(0, nil)
+		if err := send(); err != nil {
+			t.Errorf("%s later: %v", name, err)
+		}
+	}
+}

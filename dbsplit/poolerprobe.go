@@ -34,22 +34,22 @@ const (
 
 const (
 	poolerRounds = 3
-	// poolerRetry is when a pooler whose mode could not be proven is looked at again.
+	// poolerRetry is when a pooler is looked at again whose mode could not be proven, or bars its node.
 	poolerRetry = 10 * time.Second
 )
 
 // errTurnedAway is a pooler's way to refuse a connection: it lets it in, and ends it at the first statement.
 var errTurnedAway = errors.New("dbsplit: the node takes no new connections at the moment")
 
-// lookAgain repeats, from time to time, a search that has proven nothing.
+// lookAgain repeats, from time to time, a search that has proven nothing, or that bars the node.
 func (db *DB) lookAgain(ctx context.Context, n *node, conn *pgx.Conn) {
 	if f := n.finding.Load(); f != nil && !f.again.IsZero() && time.Now().After(f.again) {
 		_ = db.lookForPooler(ctx, n, conn) // the probe that follows fails too, and tells
 	}
 }
 
-// lookForPooler finds out, once for each connection of the monitor, what stands before n. It costs a direct connection
-// one round trip.
+// lookForPooler finds out, once for each connection of the monitor and when lookAgain says so, what stands before n. It costs
+// a direct connection one round trip.
 func (db *DB) lookForPooler(ctx context.Context, n *node, conn *pgx.Conn) error {
 	known := n.finding.Load()
 	f, err := findPooler(ctx, n, conn)
@@ -66,6 +66,9 @@ func (db *DB) lookForPooler(ctx context.Context, n *node, conn *pgx.Conn) error 
 		}
 	}
 	n.weigh(&f)
+	if f.bar != nil { // the pooler may be corrected, and keep the monitor's connection
+		f.again = time.Now().Add(poolerRetry)
+	}
 	n.finding.Store(&f)
 	if f.advice != "" && (known == nil || known.advice != f.advice) {
 		db.opts.Logger.Warn("dbsplit: a connection string does not fit what stands before the node", "db", db.opts.Name,

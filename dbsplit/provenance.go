@@ -32,12 +32,19 @@ type ReadTracer interface {
 	TraceRead(ctx context.Context, p Provenance)
 }
 
-// report tells those who want to know about a read.
-func (r *Reader) report(ctx context.Context, d *decision) {
+// report tells those who want to know about a read. Should they panic, the connection goes back: their callers may recover.
+func (r *Reader) report(ctx context.Context, d *decision, conn guarded) {
 	tracer, _ := r.db.opts.Tracer.(ReadTracer)
 	if tracer == nil && r.s.report == nil {
 		return
 	}
+	told := false
+	defer func() {
+		if !told {
+			conn.Release()
+			d.node.load.end()
+		}
+	}()
 	p := Provenance{Node: d.node.name, Role: rolePrimary.String(), Reason: d.because.String(), Bounded: true, Token: d.token, Retry: d.retry}
 	if d.onReplica {
 		p.Role = roleReplica.String()
@@ -50,4 +57,5 @@ func (r *Reader) report(ctx context.Context, d *decision) {
 	if r.s.report != nil {
 		r.s.report(p)
 	}
+	told = true
 }

@@ -26,13 +26,25 @@ func (db *DB) settle(ctx context.Context, s *snapshot) (*snapshot, error) {
 	return s, nil
 }
 
+// begin waits for the first probes where a read needs what they tell. While they have told nothing at all it is not known
+// whose positions the caller's are.
+func (r *Reader) begin(ctx context.Context, s *snapshot, w *scaleaware.Watermark) (*snapshot, error) {
+	known, open := w.Known()
+	asks := len(known)+len(open) > 0
+	if !asks && !r.s.current && !r.s.strict {
+		return s, nil
+	}
+	s, err := r.db.settle(ctx, s)
+	if err == nil && asks && s != nil && !s.settled && r.db.System() == 0 {
+		err = fmt.Errorf("%w: no server has answered yet, so it cannot be told whether one has what this caller wrote", ErrNoNode)
+	}
+	return s, err
+}
+
 // reaches returns an error when, without the monitor, the primary has not reached the timeline of what the caller of a
 // read has written: then a server that was promoted later has it.
 func (db *DB) reaches(ctx context.Context, w *scaleaware.Watermark) error {
-	if w.Changes() == 0 {
-		return nil
-	}
-	written, err := w.Written(ctx)
+	written, err := db.written(ctx, w)
 	if err != nil || len(written) == 0 {
 		return nil // the source of the position is this DB's primary itself
 	}

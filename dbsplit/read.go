@@ -60,14 +60,19 @@ func (r *Reader) lease(ctx context.Context, a *attempt) (lease, error) {
 			return lease{}, a.after(err)
 		}
 		conn, err := r.acquire(ctx, &d)
-		if err == nil && !r.holds(&d) {
-			conn.Release()
-			d.node.load.end()
-			continue
+		if err == nil {
+			var held bool
+			if held, err = r.holds(ctx, conn, &d); !held {
+				conn.Release()
+				d.node.load.end()
+				if err == nil {
+					continue
+				}
+			}
 		}
 		if err == nil {
 			r.db.served(&d)
-			r.report(ctx, &d)
+			r.report(ctx, &d, conn)
 			// Connecting says nothing about the node, and waiting is in inflight.
 			return lease{conn: conn, db: r.db, node: d.node, watermark: d.watermark, begun: conn.since, onReplica: d.onReplica}, nil
 		}
@@ -80,19 +85,6 @@ func (r *Reader) lease(ctx context.Context, a *attempt) (lease, error) {
 		}
 		a.failed = err
 	}
-}
-
-// holds reports whether a bound that was asked for still holds, after the wait for a connection.
-func (r *Reader) holds(d *decision) bool {
-	if !r.s.strict || !d.onReplica || d.snapshot == nil {
-		return true
-	}
-	s := d.snapshot
-	if newer := r.db.snap.Load(); newer != nil && newer.has(d.node) {
-		s = newer
-	}
-	v := &s.views[d.node.index]
-	return v.bounded && r.db.now()-v.fresh <= r.s.bound
 }
 
 // after joins why the first node failed to why there is no second one.

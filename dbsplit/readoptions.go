@@ -40,7 +40,7 @@ type ReadOption func(*readSettings)
 // MaxStaleness makes d a promise: no node that may be staler answers, and when none is left the read fails with
 // ErrNoNode. Zero and less ask for the primary.
 func MaxStaleness(d time.Duration) ReadOption {
-	return func(s *readSettings) { s.bound, s.strict, s.primary = d, true, d <= 0 }
+	return func(s *readSettings) { s.bound, s.strict = d, true }
 }
 
 // RequireFresh makes the read see everything that was committed before it, by anybody. It costs a round trip to the

@@ -3,6 +3,7 @@ package dbsplit_test
 import (
 	"context"
 	"errors"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -63,7 +64,7 @@ func TestCanary(t *testing.T) {
 
 func TestFallback(t *testing.T) {
 	var told []dbsplit.Provenance
-	db, c, _ := settled(t, &dbsplit.Options{MaxStaleness: 300 * time.Millisecond})
+	db, c, _ := settled(t, &dbsplit.Options{MaxStaleness: 300 * time.Millisecond, PrimaryReadWait: 20 * time.Second, ProbeTimeout: 20 * time.Second})
 	notes(t, db)
 	pause(t, c)
 	await(t, db, "stale replicas", func() bool { // the log must move on for a replica to become stale
@@ -89,7 +90,7 @@ func TestFallback(t *testing.T) {
 	} {
 		told = nil
 		r := db.Read(append(test.opts, dbsplit.FallBack(test.fallback), dbsplit.OnRoute(func(p dbsplit.Provenance) { told = append(told, p) }))...)
-		ctx := within(t, 10*time.Second)
+		ctx := within(t, 20*time.Second)
 		if test.want == "" {
 			if err := r.QueryRow(ctx, "select 1").Scan(nil); !errors.Is(err, dbsplit.ErrNoNode) {
 				t.Errorf("%s: %v", name, err)
@@ -109,7 +110,7 @@ func TestFallback(t *testing.T) {
 func TestPrimaryIsShielded(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	db, c, _ := settled(t, &dbsplit.Options{
-		MaxStaleness: 300 * time.Millisecond, PrimaryReadConns: 1, PrimaryReadWait: 50 * time.Millisecond, Registerer: reg,
+		MaxStaleness: 300 * time.Millisecond, PrimaryReadConns: 1, PrimaryReadWait: 50 * time.Millisecond, ProbeTimeout: 20 * time.Second, Registerer: reg,
 	})
 	notes(t, db)
 	pause(t, c)
@@ -119,7 +120,8 @@ func TestPrimaryIsShielded(t *testing.T) {
 		return n[1].Staleness > 400*time.Millisecond && n[2].Staleness > 400*time.Millisecond
 	})
 	ctx := within(t, 20*time.Second)
-	tx, err := db.Read().Begin(ctx) // holds the only connection
+	// It holds the only connection, for which it waits longer: the gauges take it from time to time.
+	tx, err := db.Read(dbsplit.FallBack(dbsplit.FallbackPrimary)).Begin(ctx)
 	must(t, err)
 	if s := served(t, ctx, tx); s != "primary" {
 		t.Fatalf("the first read was served by the %s", s)
@@ -136,9 +138,7 @@ func TestPrimaryIsShielded(t *testing.T) {
 		t.Errorf("a read that may go to the primary only: %v", err)
 	}
 	must(t, tx.Rollback(ctx))
-	if s := served(t, ctx, db.Read()); s != "primary" {
-		t.Errorf("with the share free again served by the %s", s)
-	}
+	await(t, db, "the share to be free again", func() bool { return served(t, ctx, db.Read()) == "primary" })
 	for _, n := range db.Nodes() {
 		if n.Inflight != 0 {
 			t.Errorf("%s counts %d reads under way", n.Name, n.Inflight)
@@ -229,4 +229,46 @@ func TestRemoteApply(t *testing.T) {
 		t.Errorf("a commit that waits for a paused standby longer than its context: %v", err)
 	}
 	must(t, c.Replica(0).ResumeReplay(ctx))
+}
+
+// The order of a handle's options does not matter.
+func TestPreferPrimaryWithABound(t *testing.T) {
+	ctx := within(t, 20*time.Second)
+	db, _, _ := settled(t, nil)
+	bound, primary := dbsplit.MaxStaleness(5*time.Second), dbsplit.PreferPrimary()
+	for name, r := range map[string]*dbsplit.Reader{
+		"the bound first": db.Read(bound, primary), "the bound last": db.Read(primary, bound),
+		"no staleness": db.Read(dbsplit.MaxStaleness(0)), "as in another handle": db.Read(bound, dbsplit.MaxStaleness(-1)),
+	} {
+		if at := served(t, ctx, r); at != "primary" {
+			t.Errorf("%s: served by the %s", name, at)
+		}
+	}
+	if at := served(t, ctx, db.Read(dbsplit.MaxStaleness(0), bound)); at != "replica" {
+		t.Errorf("the later bound does not count: served by the %s", at)
+	}
+}
+
+// Who is told of a read panics, or ends its goroutine, before the read is sent: nothing is held afterwards.
+func TestPanicInOnRoute(t *testing.T) {
+	ctx := within(t, 30*time.Second)
+	c := shared.Get(t)
+	db := open(t, nodesOf(c, c.Database(t)), &dbsplit.Options{PrimaryReadConns: 1})
+	for name, f := range map[string]func(dbsplit.Provenance){
+		"panic": func(dbsplit.Provenance) { panic("a caller's") }, "Goexit": func(dbsplit.Provenance) { runtime.Goexit() },
+	} {
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			defer func() { _ = recover() }()
+			_ = db.Read(dbsplit.OnRoute(f)).QueryRow(ctx, "select 1").Scan(new(int))
+		}()
+		<-ended
+		if n := db.Nodes()[0].Inflight; n != 0 {
+			t.Fatalf("after %s %d reads are under way", name, n) // and Close waits for ever
+		}
+		if at := served(t, ctx, db.Read()); at != "primary" {
+			t.Errorf("after %s served by %q", name, at)
+		}
+	}
 }

@@ -135,7 +135,7 @@ func route(s *snapshot, d *demand) choice {
 		i := bits.TrailingZeros64(rest)
 		v := &s.views[i]
 		bit := uint64(1) << i
-		if v.load.suspect.Load() {
+		if v.load.suspect.Load() != 0 {
 			if anything && !d.seen && !d.strict && !d.noStale {
 				doubtful |= bit
 			}

@@ -29,7 +29,7 @@ func with(v view, change func(*view)) view {
 func TestRoute(t *testing.T) {
 	down := func(v *view) { v.up = false }
 	unbounded := func(v *view) { v.bounded = false }
-	suspect := func(v *view) { v.load.suspect.Store(true) }
+	suspect := func(v *view) { v.load.doubt(1) }
 	stranger := func(v *view) { v.role = roleStranger }
 	rival := func(v *view) { v.role = roleRival }
 	older := func(v *view) { v.at.Timeline = 1 }

@@ -61,8 +61,7 @@ func (db *DB) add(e endpoint, discovered bool) error {
 	alone := len(db.members()) == 1
 	places[place] = n
 	// It counts as probed: writes and elections do not wait for a newcomer.
-	db.monitor.enter(place, standing{probed: true, err: errNewcomer})
-	db.places.Store(&places)
+	db.occupy(places, place, standing{probed: true, err: errNewcomer})
 	if alone {
 		err = db.replaceReads(db.writer.Load(), true) // it now keeps a share of the primary only
 	}
@@ -90,8 +89,7 @@ func (db *DB) RemoveReplica(name string) error {
 	}
 	places := slices.Clone(*db.places.Load())
 	places[n.index] = nil
-	db.places.Store(&places)
-	db.monitor.enter(n.index, standing{probed: true})
+	db.occupy(places, n.index, standing{probed: true})
 	close(n.gone)
 	db.retire(n.reads.Load())
 	db.in.forget(n.name)
@@ -105,10 +103,12 @@ func (db *DB) RemoveReplica(name string) error {
 	return nil
 }
 
-// enter sets what is known of the node at a place.
-func (m *monitor) enter(place int, s standing) {
+// occupy sets who is at a place and what is known of it, in one step: the monitor must not elect a node that has gone.
+func (db *DB) occupy(places []*node, place int, s standing) {
+	m := &db.monitor
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	db.places.Store(&places)
 	for len(m.nodes) <= place {
 		m.nodes = append(m.nodes, standing{})
 		m.told = append(m.told, verdict{})

@@ -28,18 +28,19 @@ const connStateKey = "dbsplit"
 
 // connState belongs to one connection, which serves one caller at a time.
 type connState struct {
-	acquired  time.Duration // times are since the DB was opened
+	opened    time.Duration // times are since the DB was opened
+	acquired  time.Duration
 	begun     time.Duration
 	ended     time.Duration // 0 while a statement runs, and after one that is not observed
 	operation prometheus.Observer
 	holder    *scaleaware.Watermark // of the context that acquired the connection
 	doomed    bool                  // must not be used again
+	at        scaleaware.Token      // what the server had replayed when it was asked over this connection, if it was
 }
 
-func newConnState(conn *pgx.Conn) *connState {
-	st := new(connState)
+func newConnState(conn *pgx.Conn, opened time.Duration) {
+	st := &connState{opened: opened}
 	conn.PgConn().CustomData()[connStateKey] = st
-	return st
 }
 
 func stateOf(conn *pgx.Conn) *connState {

@@ -2,6 +2,7 @@ package dbsplit_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -163,4 +164,51 @@ func unknownPosition(t *testing.T, silence func(*pgcluster.Server), heal func(co
 		}
 		return code == http.StatusOK
 	})
+}
+
+// absent is a database that does not answer.
+type absent struct {
+	system uint64
+	asked  int
+}
+
+func (a *absent) Position(context.Context) (scaleaware.Token, error) {
+	a.asked++
+	return scaleaware.Token{}, errors.New("it is down")
+}
+
+func (a *absent) System() uint64 { return a.system }
+
+// Another database of the same unit of work is down: the reads of this one go where they would, and do not wait for it.
+func TestAnotherDatabaseIsDown(t *testing.T) {
+	for _, opts := range []*dbsplit.Options{{}, {MonotonicReads: true}} {
+		db, _, _ := settled(t, opts)
+		ctx, w := scaleaware.WithWatermark(within(t, 30*time.Second))
+		exec(t, db, "create table notes (n int)")
+		exec(t, watched{db, ctx}, "insert into notes values (1)")
+		other := &absent{system: db.System() + 1}
+		w.RaiseFrom(other)
+		read := func(opts ...dbsplit.ReadOption) {
+			t.Helper()
+			var at string
+			opts = append(opts, dbsplit.WaitForReplica(10*time.Second), dbsplit.OnRoute(func(p dbsplit.Provenance) { at = p.Role }))
+			if n := get[int](t, ctx, db.Read(opts...), "select count(*)::int from notes"); n != 1 || at != "replica" {
+				t.Errorf("%+v: %d rows on the %s", opts, n, at)
+			}
+		}
+		read()
+		asked := other.asked
+		read(dbsplit.FallBack(dbsplit.FallbackStale))
+		read()
+		if other.asked != asked {
+			t.Errorf("it was asked %d times for reads of a database whose position is known", other.asked-asked)
+		}
+		if _, err := w.Written(ctx); err == nil {
+			t.Error("its position is taken for known")
+		}
+		w.RaiseFrom(&absent{}) // which may be of this cluster
+		if at := served(t, ctx, db.Read()); at != "primary" {
+			t.Errorf("after a write that may be this cluster's, at an unknown position, served by the %s", at)
+		}
+	}
 }

@@ -1,0 +1,26 @@
+package dbsplit
+
+import "time"
+
+// Bar makes it known of a node that its pooler breaks what is sent to it, as the monitor does; nil lets it in again.
+func (db *DB) Bar(node int, err error) { db.members()[node].finding.Store(&finding{bar: err}) }
+
+// LookAgain makes the monitor look for the pooler before a node now, if it is to do that again at all.
+func (db *DB) LookAgain(node int) {
+	n := db.members()[node]
+	if f := *n.finding.Load(); !f.again.IsZero() {
+		f.again = time.Now()
+		n.finding.Store(&f)
+		db.wake(n)
+	}
+}
+
+// Look makes the monitor look at all nodes now.
+func (db *DB) Look() {
+	for _, n := range db.members() {
+		db.wake(n)
+	}
+}
+
+// Answered is when the probe was sent that told what is known of a node.
+func (db *DB) Answered(node int) time.Time { return db.snap.Load().views[node].sent }
