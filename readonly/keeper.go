@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -198,7 +199,7 @@ func (k *Keeper) act(ctx context.Context, c cause) error {
 // clip keeps a cause short enough to be shown to whoever is refused.
 func clip(text string) string {
 	if len(text) > 200 {
-		return text[:200] + "…"
+		return strings.ToValidUTF8(text[:200], "") + "…" // without half a character at its end
 	}
 	return text
 }

@@ -68,6 +68,19 @@ type State struct {
 // Equal reports whether both are the same, field by field.
 func (s State) Equal(other State) bool { return reflect.DeepEqual(s, other) }
 
+// kept is s as a store gives it back. JSON tells no empty list from none, and has no text that is not UTF-8: compared with what
+// is stored, such a state would for ever be another one.
+func (s State) kept() (kept State, err error) {
+	blob, err := json.Marshal(s)
+	if err == nil {
+		err = json.Unmarshal(blob, &kept)
+	}
+	if err != nil {
+		return State{}, fmt.Errorf("readonly: nothing was changed, the state cannot be stored: %w", err)
+	}
+	return kept, nil
+}
+
 // refuses says whether writes are refused at now. Every instance compares with its own clock.
 func (s State) refuses(now time.Time) bool {
 	return s.Enabled && (s.Until.IsZero() || now.Before(s.Until)) && (s.Lease.IsZero() || now.Before(s.Lease))
