@@ -39,7 +39,7 @@ type State struct {
 	// Epoch goes up by one with every change. 0 means that nothing was ever set.
 	Epoch uint64 `json:"epoch"`
 	// ID tells two changes apart that were given the same epoch, because the store had lost the first one. It stays when
-	// a lease is renewed or an incident's steps go on: these change nobody's obedience.
+	// a lease is renewed in time or an incident's steps go on: these change nobody's obedience.
 	ID string `json:"id,omitempty"`
 	// Enabled says that writes are refused.
 	Enabled bool `json:"enabled"`

@@ -122,11 +122,11 @@ func (s *Switch) enter(ctx context.Context) (*atomic.Int64, error) {
 		if err := s.decide(ctx, closed); err != nil {
 			return nil, err
 		}
-		if s.closed.Load() != closed {
+		if s.barrier() != closed {
 			continue // it has just ended
 		}
 		n = s.allowed.enter()
-		if s.closed.Load() == closed {
+		if s.barrier() == closed {
 			return n, nil
 		}
 		n.Add(-1)
@@ -153,8 +153,7 @@ func (s *Switch) decide(ctx context.Context, closed *State) error {
 	case closed == s.unknown:
 		return &RefusedError{}
 	case !closed.refuses(time.Now()):
-		s.closed.CompareAndSwap(closed, nil)
-		return nil
+		return nil // the next poll opens the fast way, and tells whoever waits for a change
 	case closed.Tier == Staff && s.options.Staff != nil && s.options.Staff(ctx):
 		return nil
 	case len(closed.Tenants) > 0 && s.options.Tenant != nil:

@@ -152,6 +152,7 @@ func (s *Switch) refresh(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, s.silence()/2)
 	defer cancel()
 	began := time.Since(s.made)
+	mine, _ := s.State() // before what is stored: a change between the two is no loss
 	var stored State
 	err := s.introduce(ctx)
 	if err == nil {
@@ -159,7 +160,7 @@ func (s *Switch) refresh(ctx context.Context) {
 	}
 	if err == nil {
 		s.adopt(stored)
-		if mine, _ := s.State(); mine.Epoch > stored.Epoch {
+		if mine.Epoch > stored.Epoch {
 			s.options.Logger.Warn("the store has lost the read-only state, writing it back", "epoch", mine.Epoch, "stored", stored.Epoch)
 			_, err = s.store.Save(ctx, mine)
 		}
@@ -207,12 +208,15 @@ func (s *Switch) acknowledge(ctx context.Context) error {
 func (s *Switch) ack() (Ack, bool) {
 	state, known := s.State()
 	ack := Ack{Epoch: state.Epoch, ID: state.ID}
-	if state.refuses(time.Now()) {
+	switch {
+	case state.refuses(time.Now()):
 		ack.InFlight = s.writes.sum()
 		if state.total() {
 			ack.InFlight += s.allowed.sum()
 			ack.Jobs, ack.Connections = s.counts.read()
 		}
+	case state.Enabled:
+		ack.ID = "" // it is over here
 	}
 	if mark := s.marked.Load(); mark != nil && mark.change == state.ID {
 		ack.Server, ack.Mark = mark.server, mark.mark
