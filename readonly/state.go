@@ -97,6 +97,9 @@ type Relief struct {
 	Next int `json:"next,omitempty"`
 	// Before is what each step found before it did anything, for its undo.
 	Before []json.RawMessage `json:"before,omitempty"`
+	// Skipped are the steps, counted from 0, that could not see what they would change, and so were not begun.
+	// A next call of Begin tries them again.
+	Skipped []int `json:"skipped,omitempty"`
 	// Failed names the steps that failed in this phase.
 	Failed []string `json:"failed,omitempty"`
 	// Owner is the instance that runs the steps, until Lease has passed.
