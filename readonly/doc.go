@@ -33,4 +33,5 @@
 // and queue ask before they write: it holds for whatever path a write takes. [Switch.CountConnections] and
 // [Switch.CountJobs] tell the fence what to wait for, and Options.Witness proves the rest. Tier [Staff] and
 // Change.Tenants close the service to some only; nothing can be proven then. [Switch.Changed] tells long-lived connections.
+// [Switch.Run] is the last to end: without it nothing is written.
 package readonly

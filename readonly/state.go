@@ -109,13 +109,14 @@ type Relief struct {
 
 // RefusedError is the error of a refused write. It is ErrReadOnly.
 type RefusedError struct {
-	// State is what the instance obeyed. Its epoch is 0 when the instance does not know the state yet.
+	// State is what the instance obeyed. Its epoch is 0 when the instance does not know the state yet, or no
+	// longer.
 	State State
 }
 
 func (e *RefusedError) Error() string {
 	if e.State.Epoch == 0 {
-		return "readonly: writes are refused until this instance has reached the store of the read-only state, try again shortly"
+		return "readonly: writes are refused while this instance is not in step with the store of the read-only state, try again shortly"
 	}
 	text := fmt.Sprintf("readonly: writes are refused since %s", e.State.Since.UTC().Format(time.RFC3339))
 	switch {

@@ -26,6 +26,7 @@ type Switch struct {
 	writes   counter               // those that began while nothing refused them
 	allowed  counter               // those that the state refuses to others, as of staff
 	adopting sync.Mutex
+	left     atomic.Bool   // Run has ended: closed is unknown for good; adopting guards its changes
 	changed  chan struct{} // is closed with the next change; adopting guards it
 	counts   counts
 	said     atomic.Pointer[Ack] // what the others were told last
@@ -203,6 +204,9 @@ func (s *Switch) obey(state State) (was *State, now State) {
 	var closed *State
 	if state.refuses(time.Now()) {
 		closed = &state
+	}
+	if s.left.Load() {
+		closed = s.unknown
 	}
 	if was == nil || !was.Equal(state) || (s.closed.Load() == nil) != (closed == nil) {
 		s.adopted.Store(int64(time.Since(s.made)))
