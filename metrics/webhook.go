@@ -22,9 +22,9 @@ import (
 // Alertmanager's notifications takes ours. Give it to [CapacityOptions]; without a Prometheus it is all that is needed.
 //
 // Alerts are grouped, a group is told again when it changes or after RepeatInterval, and alerts that end are told once
-// more as resolved, for up to a day after their end if nothing arrives before. A warning is not told while the critical alert of the same metric and scope fires. Of instances that
-// share a store one sends: the one that has evaluated longest and whose last notifications arrived. All of them know
-// what it has sent, so that another goes on where it stopped.
+// more as resolved, for up to a day after their end if nothing arrives before. A warning is not told while the critical
+// alert of the same metric and scope fires. Of instances that share a store one sends: the one that has evaluated longest
+// and whose last notifications arrived. All of them know what it has sent, so that another goes on where it stopped.
 //
 // A message that cannot be delivered is tried again, at longer and longer intervals, with what is true by then: at most
 // one message a group waits. A receiver must bear to be told twice.

@@ -94,7 +94,7 @@ func (i *Incident) Begin(ctx context.Context, c Change) (IncidentReport, error) 
 	return i.report(ctx)
 }
 
-// End undoes the steps in reverse and then allows writes again. When a step could not be undone the mode stays as
+// End undoes the steps that were begun, in reverse, and then allows writes again. When a step could not be undone the mode stays as
 // it is, still marked as an incident, so that the call can be repeated; Run repeats it too. Without an incident it changes
 // nothing.
 func (i *Incident) End(ctx context.Context, actor string) (IncidentReport, error) {

@@ -186,7 +186,7 @@ func (s *Switch) refresh(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, s.silence()/2)
 	defer cancel()
 	began := time.Since(s.made)
-	mine, _ := s.State() // before what is stored: a change between the two is no loss
+	mine, known := s.State() // before what is stored: a change between the two is no loss
 	var stored State
 	err := s.introduce(ctx)
 	if err == nil {
@@ -204,6 +204,9 @@ func (s *Switch) refresh(ctx context.Context) {
 	}
 	if context.Cause(ctx) == context.Canceled {
 		return
+	}
+	if err != nil && known {
+		s.adopt(mine) // whose time may be over
 	}
 	if err == nil {
 		s.heard.Store(int64(began))

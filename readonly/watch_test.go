@@ -44,14 +44,21 @@ func TestFailingWatchIsLoggedOnce(t *testing.T) {
 	})
 }
 
-// That the mode has ended at its time is told also where a write is the first to see it.
+// That the mode has ended at its time is told also where a write is the first to see it, and without the store.
 func TestTheEndIsToldUnderTraffic(t *testing.T) {
+	t.Run("with the store", func(t *testing.T) { toldOfTheEnd(t, false) })
+	t.Run("without", func(t *testing.T) { toldOfTheEnd(t, true) })
+}
+
+func toldOfTheEnd(t *testing.T, dead bool) {
 	synctest.Test(t, func(t *testing.T) {
-		s := running(t, nil, nil)
+		store := &mortal{Store: readonly.NewMemory()}
+		s := running(t, store, nil)
 		if _, err := s.Enable(t.Context(), readonly.Change{Until: time.Now().Add(time.Minute + time.Millisecond)}); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
+		store.dead.Store(dead)
 		changed := s.Changed()
 		time.Sleep(time.Minute + time.Millisecond) // between two polls
 		if err := s.AllowWrite(t.Context()); err != nil {
