@@ -30,7 +30,7 @@ type Record struct {
 	Duration time.Duration
 	// Remote is the peer's address.
 	Remote string
-	// Error is what the client was told, or "".
+	// Error is what the client was told, or that the answer was broken off, or "".
 	Error string
 	// Detail says more of what was done, as the cause of an automatic change, or "".
 	Detail string

@@ -193,3 +193,25 @@ func TestZeroBackgroundRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// bomb cannot be written as JSON, nor can anything be said about why.
+type bomb struct{}
+
+func (bomb) MarshalJSON() ([]byte, error) { panic("boom") }
+
+func TestBackgroundResultThatPanics(t *testing.T) {
+	h := starting(t, map[string]work{
+		"result": func(context.Context, admin.Progress) (any, error) { return bomb{}, nil },
+		"progress": func(_ context.Context, progress admin.Progress) (any, error) {
+			var elsewhere sync.WaitGroup
+			elsewhere.Go(func() { progress(bomb{}) })
+			elsewhere.Wait()
+			return nil, nil
+		},
+	})
+	running(t, h)
+	for key, state := range map[string]string{"result": "failed", "progress": "done"} {
+		s := start(t, h, key)
+		eventually(t, key+" has ended", func() bool { return ask(t, h, s).State == state })
+	}
+}

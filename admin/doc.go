@@ -5,8 +5,9 @@
 //
 //   - Nobody changes anything without a token. With no token configured, reads are served to loopback peers only and
 //     writes are refused, unless Options.AllowInsecureLoopback says otherwise.
-//   - Loopback is trusted only for a request that no proxy forwarded and whose Host header is a loopback name, so neither
-//     a proxy on the same machine nor a page that rebinds its DNS name borrows that trust.
+//   - Loopback is trusted only for a request that no header says was forwarded and whose Host header is a loopback name, so
+//     neither a proxy on the same machine that says what it does nor a page that rebinds its DNS name borrows that trust. A
+//     proxy that adds no header and names its target as the host does: set a token.
 //   - Every write passes http.CrossOriginProtection, knows dry_run, and leaves an audit record, refused ones included.
 //   - Input is checked before an operation sees it: unknown query parameters, unknown or repeated body fields, wrong
 //     types and anything that is not JSON are refused with the name of what is wrong, and nothing is changed.

@@ -107,11 +107,17 @@ func (j *job) status() operationStatus {
 	return s
 }
 
-func encodeState(v any) (json.RawMessage, error) {
+// encodeState returns a panic of v's own marshalling as an error: nobody else recovers on the goroutines of background work.
+func encodeState(v any) (data json.RawMessage, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			data, err = nil, &panicError{value: p, stack: debug.Stack()}
+		}
+	}()
 	if v == nil {
 		return nil, nil
 	}
-	data, err := encode(v)
+	data, err = encode(v)
 	if err == nil && len(data) > maxState {
 		err = fmt.Errorf("admin: a state of %d bytes: report at most %d", len(data), maxState)
 	}

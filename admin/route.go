@@ -46,6 +46,9 @@ func (rt *route) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		return
 	}
+	if err == errBrokenOff {
+		panic(http.ErrAbortHandler)
+	}
 	if sw.status != 0 { // a Handler broke off in the middle of its answer
 		rt.handler.report(r, rt.ID, err, nil)
 		panic(http.ErrAbortHandler)
@@ -53,11 +56,15 @@ func (rt *route) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	rt.handler.fail(sw, r, rt.ID, err)
 }
 
+// errBrokenOff is that a Handler asked the server to break the connection.
+var errBrokenOff error = problem(http.StatusInternalServerError, "the answer was broken off")
+
 func (rt *route) attempt(w *statusWriter, r *http.Request, v *visit) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			if p == http.ErrAbortHandler {
-				panic(p)
+				err = errBrokenOff
+				return
 			}
 			err = &panicError{value: p, stack: debug.Stack()}
 		}
@@ -144,7 +151,11 @@ func (rt *route) record(r *http.Request, v *visit, status int, began time.Time, 
 		record.Status = http.StatusOK
 	}
 	if err != nil {
-		record.Error = asProblem(err).Detail
+		p := asProblem(err)
+		record.Error = p.Detail
+		if status == 0 {
+			record.Status = p.Status
+		}
 	}
 	return record
 }

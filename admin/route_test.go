@@ -47,6 +47,35 @@ func TestPanicsAndDeadlines(t *testing.T) {
 	}
 }
 
+// A write that breaks off, as httputil.ReverseProxy does when its target goes away, has perhaps changed something.
+func TestBrokenOffWritesAreAudited(t *testing.T) {
+	for name, write := range map[string]struct {
+		said   string
+		status int
+	}{"silent": {"", 500}, "half": {"half an answer", 200}} {
+		var records []admin.Record
+		h := mount(t, &admin.Options{AllowInsecureLoopback: true, Audit: func(r admin.Record) { records = append(records, r) }}, admin.Operation{
+			Method: "POST", Path: "/relay", ID: "relay", Role: admin.Operator, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				if write.said != "" {
+					io.WriteString(w, write.said)
+				}
+				panic(http.ErrAbortHandler)
+			}),
+		})
+		func() {
+			defer func() {
+				if p := recover(); p != http.ErrAbortHandler {
+					t.Errorf("%s: the server sees %v", name, p)
+				}
+			}()
+			serve(h, request("POST", "/relay", ""))
+		}()
+		if len(records) != 1 || records[0].Operation != "relay" || records[0].Status != write.status || !strings.Contains(records[0].Error, "broken off") {
+			t.Errorf("%s: audited %+v", name, records)
+		}
+	}
+}
+
 // A handler that breaks off in its answer breaks the connection: a half answer must not look whole.
 func TestPanicInTheMiddleOfAnAnswer(t *testing.T) {
 	h := mount(t, nil, admin.Operation{Method: "GET", Path: "/raw", ID: "raw", Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -128,26 +157,35 @@ func TestServe(t *testing.T) {
 	}
 }
 
+// hurried notes the deadlines of a body.
+type hurried struct {
+	*httptest.ResponseRecorder
+	deadlines []time.Time
+}
+
+func (h *hurried) SetReadDeadline(at time.Time) error {
+	h.deadlines = append(h.deadlines, at)
+	return nil
+}
+
 // A client that dawdles with its body is refused; an operation may take longer than a body.
 func TestBodiesHaveADeadline(t *testing.T) {
+	w := &hurried{ResponseRecorder: httptest.NewRecorder()}
 	h := mount(t, &admin.Options{AllowInsecureLoopback: true}, admin.Operation{
-		Method: "POST", Path: "/slow", ID: "slow", Role: admin.Operator, Body: pauseBody{}, Do: func(ctx context.Context, _ *admin.Call) (any, error) {
-			select {
-			case <-ctx.Done():
-				return nil, ctx.Err()
-			case <-time.After(500 * time.Millisecond):
-				return nil, nil
+		Method: "POST", Path: "/slow", ID: "slow", Role: admin.Operator, Body: pauseBody{}, Do: func(context.Context, *admin.Call) (any, error) {
+			if n := len(w.deadlines); n != 2 || w.deadlines[0].IsZero() || !w.deadlines[1].IsZero() {
+				t.Errorf("while the operation runs, the deadlines were %v: want one, and its end", w.deadlines)
 			}
+			return nil, nil
 		},
 	})
+	h.ServeHTTP(w, request("POST", "/slow", `{"reason":"load"}`))
+	if w.Code != 200 {
+		t.Fatalf("%d %s", w.Code, w.Body)
+	}
 	h.ShortenBodies(200 * time.Millisecond)
 	server := httptest.NewServer(h)
 	defer server.Close()
-	response, err := server.Client().Post(server.URL+"/slow", "application/json", strings.NewReader(`{"reason":"load"}`))
-	if err != nil || response.StatusCode != 200 {
-		t.Fatalf("%v %v", response, err)
-	}
-	response.Body.Close()
 	for path, status := range map[string]int{"/slow": 400, "/none": 404, "/livez": 405} {
 		conn, err := net.Dial("tcp", server.Listener.Addr().String())
 		if err != nil {

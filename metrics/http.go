@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -15,7 +14,6 @@ type HTTP struct {
 	routes *routeTable
 	trace  func(context.Context) string
 	active prometheus.Gauge
-	pool   sync.Pool
 }
 
 // HTTPOptions are NewHTTP's options.
@@ -53,13 +51,11 @@ func NewHTTP(reg prometheus.Registerer, opts *HTTPOptions) (*HTTP, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	h := &HTTP{
+	return &HTTP{
 		routes: newRouteTable(o.MaxRoutes, durations, overflow.WithLabelValues()),
 		trace:  o.Trace,
 		active: active.WithLabelValues(),
-	}
-	h.pool.New = func() any { return newExchange(h.active) }
-	return h, nil
+	}, nil
 }
 
 // Middleware measures what next serves. The route label is the pattern that the http.ServeMux matched, without its
@@ -76,16 +72,13 @@ func NewHTTP(reg prometheus.Registerer, opts *HTTPOptions) (*HTTP, error) {
 func (h *HTTP) Middleware(next http.Handler) http.Handler {
 	mux, direct := next.(*http.ServeMux)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		e := h.pool.Get().(*exchange)
-		wrapped := e.begin(w, r)
+		e := newExchange(h.active, w, r)
 		h.active.Inc()
 		if !direct {
-			// Its own allocation: goroutines that next leaves behind may hold the context for longer than we hold e.
-			e.place = new(place)
-			r = r.WithContext(context.WithValue(r.Context(), placeKey{}, e.place))
+			r = r.WithContext(context.WithValue(r.Context(), placeKey{}, &e.place))
 		}
 		defer h.finish(e, r, mux)
-		next.ServeHTTP(wrapped, r)
+		next.ServeHTTP(e.writer(), r)
 		e.returned = true
 	})
 }
@@ -109,9 +102,5 @@ func (h *HTTP) finish(e *exchange, r *http.Request, mux *http.ServeMux) {
 	route.observe(r.Method, e.class(thrown, r), took, trace)
 	if thrown != nil {
 		panic(thrown)
-	}
-	if e.returned && !e.hijacked {
-		e.reset()
-		h.pool.Put(e)
 	}
 }

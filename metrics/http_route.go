@@ -51,19 +51,13 @@ func (p *place) get() (route, path string) {
 	return p.route, p.path
 }
 
-func (p *place) set(route, path string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.route, p.path = route, path
-}
-
 func findPlace(w http.ResponseWriter, r *http.Request) *place {
 	if p, ok := r.Context().Value(placeKey{}).(*place); ok {
 		return p
 	}
 	for {
 		if m, ok := w.(interface{ measured() *exchange }); ok {
-			return m.measured().place
+			return &m.measured().place
 		}
 		u, ok := w.(interface{ Unwrap() http.ResponseWriter })
 		if !ok {

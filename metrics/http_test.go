@@ -384,3 +384,26 @@ func BenchmarkHTTP(b *testing.B) {
 		})
 	}
 }
+
+// A handler that leaves its writer to somebody reaches nobody else's client with it, whatever it serves afterwards.
+func TestHTTPWriterReachesNoOtherClient(t *testing.T) {
+	h, _ := newHTTP(t, nil)
+	var kept http.ResponseWriter
+	mux := http.NewServeMux()
+	mux.HandleFunc("/first", func(w http.ResponseWriter, _ *http.Request) { kept = w })
+	mux.HandleFunc("/second", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(kept, "the first one's secret")
+		_, _ = io.WriteString(w, "second")
+	})
+	for name, handler := range map[string]http.Handler{"mux": h.Middleware(mux), "behind middleware": h.Middleware(copying(metrics.Routes(mux)))} {
+		t.Run(name, func(t *testing.T) {
+			for range 200 {
+				first := get(handler, "GET", "/first")
+				second := get(handler, "GET", "/second")
+				if second.Body.String() != "second" || first.Body.String() != "the first one's secret" {
+					t.Fatalf("the first client got %q, the second %q", first.Body, second.Body)
+				}
+			}
+		})
+	}
+}

@@ -12,7 +12,8 @@ import (
 )
 
 // exchange is one request being served. It is the response writer that the handler gets, in one of four forms, so
-// that a type assertion to http.Flusher or http.Hijacker answers as it would without us.
+// that a type assertion to http.Flusher or http.Hijacker answers as it would without us. It serves no second request:
+// whoever holds it longer than it should would reach the next client with it.
 type exchange struct {
 	http.ResponseWriter
 	active   prometheus.Gauge
@@ -20,8 +21,7 @@ type exchange struct {
 	took     time.Duration // until hijacked
 	entry    string        // the pattern of a mux around us
 	path     string
-	place    *place
-	own      place
+	place    place
 	code     int
 	hijacked bool
 	returned bool
@@ -30,24 +30,21 @@ type exchange struct {
 	full     full
 }
 
-func newExchange(active prometheus.Gauge) *exchange {
-	e := &exchange{active: active}
+func newExchange(active prometheus.Gauge, w http.ResponseWriter, r *http.Request) *exchange {
+	e := &exchange{active: active, ResponseWriter: w, entry: r.Pattern, path: r.URL.Path, start: time.Now()}
 	e.flushing.exchange = e
 	e.hijacker.exchange = e
 	e.full.exchange = e
 	return e
 }
 
-func (e *exchange) begin(w http.ResponseWriter, r *http.Request) http.ResponseWriter {
-	e.ResponseWriter = w
-	e.entry, e.path = r.Pattern, r.URL.Path
-	e.place = &e.own
-	e.start = time.Now()
-	if _, ok := w.(http.Flusher); !ok {
+// writer is the form of it that offers what the original does.
+func (e *exchange) writer() http.ResponseWriter {
+	if _, ok := e.ResponseWriter.(http.Flusher); !ok {
 		return e
 	}
-	_, hijacks := w.(http.Hijacker)
-	_, reads := w.(io.ReaderFrom)
+	_, hijacks := e.ResponseWriter.(http.Hijacker)
+	_, reads := e.ResponseWriter.(io.ReaderFrom)
 	switch {
 	case hijacks && reads:
 		return &e.full
@@ -55,16 +52,6 @@ func (e *exchange) begin(w http.ResponseWriter, r *http.Request) http.ResponseWr
 		return &e.hijacker
 	}
 	return &e.flushing
-}
-
-// reset also makes a writer that is used after its request panic, as the standard library's does, instead of
-// reaching the next client.
-func (e *exchange) reset() {
-	e.ResponseWriter = nil
-	e.place = nil
-	e.own.set("", "")
-	e.entry, e.path, e.code, e.took = "", "", 0, 0
-	e.hijacked, e.returned = false, false
 }
 
 func (e *exchange) elapsed() time.Duration {

@@ -22,9 +22,9 @@ import (
 // Alertmanager's notifications takes ours. Give it to [CapacityOptions]; without a Prometheus it is all that is needed.
 //
 // Alerts are grouped, a group is told again when it changes or after RepeatInterval, and alerts that end are told once
-// more as resolved. A warning is not told while the critical alert of the same metric and scope fires. Of instances that
-// share a store one sends: the one that has evaluated longest and whose last notifications arrived. All of them know
-// what it has sent, so that another goes on where it stopped.
+// more as resolved, for up to a day after their end if nothing arrives before. A warning is not told while the critical
+// alert of the same metric and scope fires. Of instances that share a store one sends: the one that has evaluated longest
+// and whose last notifications arrived. All of them know what it has sent, so that another goes on where it stopped.
 //
 // A message that cannot be delivered is tried again, at longer and longer intervals, with what is true by then: at most
 // one message a group waits. A receiver must bear to be told twice.
@@ -77,6 +77,8 @@ const (
 	// failingAfter is how long nothing may arrive before another instance sends, failingFor how long that is remembered.
 	failingAfter = time.Minute
 	failingFor   = 5 * time.Minute
+	// owedFor is how long after its end an alert is told as resolved.
+	owedFor = 24 * time.Hour
 )
 
 // NewWebhook makes a Webhook that posts to address. Whatever is secret in address stays out of errors and logs.
@@ -141,7 +143,7 @@ func (w *Webhook) run(ctx context.Context) {
 // publish takes the alerts of a tick. It never waits.
 func (w *Webhook) publish(now time.Time, leading bool, alerts []Alert) {
 	w.mu.Lock()
-	w.now, w.leading, w.alerts = now, leading, alerts
+	w.now, w.leading, w.alerts = now, leading, append(alerts, w.forgotten(alerts)...)
 	w.mu.Unlock()
 	select {
 	case w.wake <- struct{}{}:

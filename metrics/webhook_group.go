@@ -29,6 +29,27 @@ type outgoing struct {
 	ended   map[string]bool
 }
 
+// forgotten are the alerts that the evaluator no longer remembers, and whose end is still to be told.
+func (w *Webhook) forgotten(now []Alert) (list []Alert) {
+	if len(w.alerts) == 0 {
+		return nil
+	}
+	known := map[string]bool{}
+	for _, a := range now {
+		known[fingerprint(a.Labels)] = true
+	}
+	for _, a := range w.alerts {
+		id, g := fingerprint(a.Labels), w.groups[groupKey(w.groupLabels(a))]
+		if a.ResolvedAt != nil && !known[id] && g != nil && g.owes(id) && w.now.Sub(*a.ResolvedAt) <= owedFor {
+			list = append(list, a)
+		}
+	}
+	return list
+}
+
+// owes says that the end of an alert is to be told, because its beginning was, or may have been.
+func (g *sentGroup) owes(id string) bool { return !g.resolved[id] && (g.firing[id] || g.owed) }
+
 // due makes the messages that are to be sent now.
 func (w *Webhook) due() []outgoing {
 	w.mu.Lock()
@@ -39,7 +60,8 @@ func (w *Webhook) due() []outgoing {
 		byKey[key] = append(byKey[key], a)
 	}
 	maps.DeleteFunc(w.groups, func(key string, g *sentGroup) bool {
-		return len(byKey[key]) == 0 && (len(g.firing) == 0 || w.now.Sub(g.sent) > w.opts.RepeatInterval)
+		// For a while, so that the others come to know what it has been told.
+		return len(byKey[key]) == 0 && (len(g.firing) == 0 && w.now.Sub(g.sent) > failingFor || w.now.Sub(g.sent) > w.opts.RepeatInterval)
 	})
 	var list []outgoing
 	for _, key := range slices.Sorted(maps.Keys(byKey)) {
@@ -71,7 +93,7 @@ func (w *Webhook) message(key string, g *sentGroup, alerts []Alert) *outgoing {
 		case a.State == inactive.String():
 			if g.resolved[id] {
 				m.ended[id] = true // told already
-			} else if g.firing[id] || g.owed {
+			} else if g.owes(id) {
 				m.ended[id] = true
 				told, news = append(told, a), true
 			}

@@ -334,3 +334,42 @@ func TestWebhookNeverHoldsUpEvaluation(t *testing.T) {
 		synctest.Wait()
 	})
 }
+
+// That an alert has ended is told however long nobody could be told, or nobody was to be.
+func TestWebhookOwesTheEnd(t *testing.T) {
+	for name, test := range map[string]struct {
+		interval time.Duration
+		answer   int
+	}{
+		"the receiver is away":      {0, http.StatusServiceUnavailable},
+		"the receiver knows us not": {0, http.StatusNotFound},
+		"the interval is long":      {30 * time.Minute, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDesk(t, WebhookOptions{GroupInterval: test.interval})
+			d.pass(30, 1200)
+			d.want("it fires", "firing: warning firing")
+			d.set(test.answer)
+			d.pass(10, 1200)
+			d.pass(25*60, 0)
+			d.set(0)
+			d.pass(60*60, 0)
+			d.want("when it can be told", "resolved: warning resolved")
+			if len(d.groups) != 0 || len(d.Webhook.alerts) != 0 {
+				t.Errorf("%d groups and %d alerts are kept", len(d.groups), len(d.Webhook.alerts))
+			}
+		})
+	}
+}
+
+// An alert that comes back before its end was told has not ended.
+func TestWebhookOwesNoEndOfWhatFiresAgain(t *testing.T) {
+	d := newDesk(t, WebhookOptions{GroupInterval: time.Hour})
+	d.pass(30, 1200)
+	d.want("it fires", "firing: warning firing")
+	d.pass(20*60, 0)
+	d.pass(2*60*60, 1200)
+	d.want("it fires again")
+	d.pass(2*60*60, 0)
+	d.want("it is over", "resolved: warning resolved")
+}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"time"
+	"unicode/utf8"
 )
 
 // Change says how to enable the mode.
@@ -44,8 +45,8 @@ func (s *Switch) validate(c Change) error {
 	if len(c.Tenants) > 0 && s.options.Tenant == nil {
 		bad("tenants need Options.Tenant, which says whose a write is: leave them out")
 	}
-	if len(c.Tenants) > maxTenants || slices.ContainsFunc(c.Tenants, func(t string) bool { return t == "" || len(t) > maxTenant }) {
-		bad("tenants are at most %d names of 1 to %d bytes", maxTenants, maxTenant)
+	if len(c.Tenants) > maxTenants || slices.ContainsFunc(c.Tenants, func(t string) bool { return t == "" || len(t) > maxTenant || !utf8.ValidString(t) }) {
+		bad("tenants are at most %d names of 1 to %d bytes of UTF-8", maxTenants, maxTenant)
 	}
 	if len(c.Reason) > maxReason {
 		bad("the reason is longer than %d bytes: shorten it", maxReason)
@@ -89,6 +90,10 @@ func (s *Switch) Disable(ctx context.Context, actor string) (Report, error) {
 }
 
 func (s *Switch) change(ctx context.Context, next State) (Report, error) {
+	next, err := next.kept()
+	if err != nil {
+		return Report{}, err
+	}
 	incident := next.Incident
 	select {
 	case s.changing <- struct{}{}:
@@ -158,6 +163,9 @@ func (s *Switch) current(ctx context.Context) (State, error) {
 // put stores next as the successor of mine, unless somebody was faster.
 func (s *Switch) put(ctx context.Context, mine, next State) (won bool, err error) {
 	next.Epoch = mine.Epoch + 1
+	if next, err = next.kept(); err != nil {
+		return false, err
+	}
 	stored, err := s.store.Save(ctx, next)
 	if err != nil {
 		return false, fmt.Errorf("readonly: whether the change was stored is unknown, read the mode and repeat: %w", err)

@@ -2,6 +2,7 @@ package readonly_test
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -108,4 +109,41 @@ func (quiet) Mark(context.Context) (string, uint64, error) { return "one", 10, n
 
 func (quiet) Look(context.Context) (readonly.Sight, error) {
 	return readonly.Sight{Server: "one", Next: 10}, nil
+}
+
+// early is a store as an instance sees it whose clock is ahead.
+type early struct {
+	readonly.Store
+	by time.Duration
+}
+
+func (e *early) Load(ctx context.Context) (readonly.State, error) {
+	s, err := e.Store.Load(ctx)
+	if !s.Until.IsZero() {
+		s.Until = s.Until.Add(-e.by)
+	}
+	return s, err
+}
+
+// For whom the mode is over by its own clock writes, and so no longer says that it obeys.
+func TestHeldEndsWithTheFirstClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := readonly.NewMemory()
+		a := running(t, store, &readonly.Options{Instance: "a", Witness: quiet{}})
+		b := running(t, &early{store, 2 * time.Second}, &readonly.Options{Instance: "b"})
+		if report, err := a.Enable(t.Context(), readonly.Change{Until: time.Now().Add(time.Minute)}); err != nil || !report.Held {
+			t.Fatalf("Enable = %+v, %v", report, err)
+		}
+		time.Sleep(59 * time.Second)
+		synctest.Wait()
+		report, err := a.Report(t.Context())
+		if err != nil || report.Held || !slices.Equal(report.Missing, []string{"b"}) || b.AllowWrite(t.Context()) != nil {
+			t.Errorf("held %v, missing %v, %v", report.Held, report.Missing, err)
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if report, err := a.Report(t.Context()); err != nil || report.Phase != readonly.PhaseOff || len(report.Missing) > 0 {
+			t.Errorf("when it is over for all: %q, missing %v, %v", report.Phase, report.Missing, err)
+		}
+	})
 }

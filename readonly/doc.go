@@ -23,9 +23,9 @@
 // Options.AssumeWritable says otherwise. A store that forgot the state and has nobody to tell it lets a new instance write
 // until then: readonly/pairstore keeps a second witness. A lost push costs at most one poll interval. [Switch.Ready]
 // reports a store that does not answer; it says nothing about the mode, so a read-only instance stays in rotation. Clocks
-// end Until and leases: each instance looks at its own. The store's may be set: an instance that seems to have been silent for
-// more than a minute is waited for during three polls, in which it would be heard if it lived. So for a day after an instance died
-// without saying goodbye a change takes these three polls.
+// end Until and leases: each instance looks at its own, and says with its next poll that it writes. The store's may be
+// set: an instance that seems to have been silent for more than a minute is waited for during three polls, in which it
+// would be heard if it lived. So for a day after an instance died without saying goodbye a change takes these three polls.
 //
 // # Use
 //
@@ -33,4 +33,5 @@
 // and queue ask before they write: it holds for whatever path a write takes. [Switch.CountConnections] and
 // [Switch.CountJobs] tell the fence what to wait for, and Options.Witness proves the rest. Tier [Staff] and
 // Change.Tenants close the service to some only; nothing can be proven then. [Switch.Changed] tells long-lived connections.
+// [Switch.Run] is the last to end: without it nothing is written.
 package readonly

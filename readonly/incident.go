@@ -15,7 +15,8 @@ type Step struct {
 	// Name names the step in answers.
 	Name string
 	// Before returns what the step finds, for its Undo, before Do is called for the first time: a queue that was paused
-	// already is not to be resumed. It is kept as JSON with the state. Zero means that there is nothing to find.
+	// already is not to be resumed. It is kept as JSON with the state. A step whose Before fails is not begun, and so not
+	// undone. Zero means that there is nothing to find.
 	Before func(ctx context.Context) (any, error)
 	// Do takes the measure and returns what it did.
 	Do func(ctx context.Context) (any, error)
@@ -79,7 +80,8 @@ type StepReport struct {
 }
 
 // Begin enables the mode, then runs every step, going on after a failed one: half the relief is better than none,
-// and the report says which half. It fails only when the mode itself could not be changed. At c.Until, if it is given, writes
+// and the report says which half. It fails only when the mode itself could not be changed, or when the store or ctx ends in
+// between: Run goes on with the rest. At c.Until, if it is given, writes
 // are allowed again and the steps are undone by any instance whose Run runs. When this one dies before the last step
 // another goes on.
 func (i *Incident) Begin(ctx context.Context, c Change) (IncidentReport, error) {
@@ -92,7 +94,7 @@ func (i *Incident) Begin(ctx context.Context, c Change) (IncidentReport, error) 
 	return i.report(ctx)
 }
 
-// End undoes the steps in reverse and then allows writes again. When a step could not be undone the mode stays as
+// End undoes the steps that were begun, in reverse, and then allows writes again. When a step could not be undone the mode stays as
 // it is, still marked as an incident, so that the call can be repeated; Run repeats it too. Without an incident it changes
 // nothing.
 func (i *Incident) End(ctx context.Context, actor string) (IncidentReport, error) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -16,7 +17,7 @@ type Trip struct {
 	// Name names the cause in reasons and logs.
 	Name string
 	// Check returns why nothing should be written, or nil. Its context ends after KeeperOptions.Timeout, which by itself is
-	// no cause. dbsplit.DB.Writable is one.
+	// no cause: that context's own error counts as nil, unless it is wrapped in one that says more. dbsplit.DB.Writable is one.
 	Check func(ctx context.Context) error
 	// After is how long the cause has to last before it trips. Zero means 3 s.
 	After time.Duration
@@ -121,7 +122,7 @@ func (k *Keeper) look(ctx context.Context, seen []time.Time) cause {
 	_ = group.Wait()
 	var found cause
 	for i, err := range errs {
-		if err == nil || errors.Is(err, context.Canceled) {
+		if err == nil || err == ctx.Err() || errors.Is(err, context.Canceled) {
 			seen[i] = time.Time{}
 			continue
 		}
@@ -183,6 +184,9 @@ func (k *Keeper) act(ctx context.Context, c cause) error {
 		return nil
 	case keepRenew:
 		next.Lease = lease
+		if !state.refuses(now) { // whoever has not heard of it writes: what was acknowledged and proven before counts no longer
+			next.ID, next.Since = rand.Text(), now
+		}
 	case keepTrip:
 		next = State{ID: rand.Text(), Enabled: true, Tier: Full, Reason: c.text, Actor: k.mode.options.Instance, Source: Automatic, Since: now, Lease: lease}
 	case keepEnd:
@@ -198,7 +202,7 @@ func (k *Keeper) act(ctx context.Context, c cause) error {
 // clip keeps a cause short enough to be shown to whoever is refused.
 func clip(text string) string {
 	if len(text) > 200 {
-		return text[:200] + "…"
+		return strings.ToValidUTF8(text[:200], "") + "…" // without half a character at its end
 	}
 	return text
 }

@@ -3,6 +3,7 @@ package readonly_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -173,4 +174,69 @@ func TestKeeperNamesMistakes(t *testing.T) {
 			t.Errorf("%s is not named: %v", what, err)
 		}
 	}
+}
+
+// A check that comes to the end of its time has seen nothing, unless it says what.
+func TestKeeperTakesNoTimeoutForACause(t *testing.T) {
+	for name, test := range map[string]struct {
+		check func(context.Context) error
+		trips bool
+	}{
+		"bare":    {func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }, false},
+		"wrapped": {func(ctx context.Context) error { <-ctx.Done(); return fmt.Errorf("no answer: %w", ctx.Err()) }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				mode := running(t, nil, nil)
+				k, err := readonly.NewKeeper(mode, []readonly.Trip{{Name: "slow", Check: test.check}}, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				go k.Run(t.Context())
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				if tripped := !writes(t, mode); tripped != test.trips {
+					t.Errorf("tripped: %v", tripped)
+				}
+			})
+		})
+	}
+}
+
+// After a lease has lapsed, those who have not heard of its renewal write: what they said before, and what was proven before, counts
+// no longer.
+func TestALapsedLeaseIsAnotherChange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := readonly.NewMemory()
+		var p patient
+		p.ill.Store(true)
+		m := &mortal{Store: store}
+		near := running(t, m, &readonly.Options{Instance: "near", Witness: quiet{}})
+		time.Sleep(100 * time.Millisecond) // so that they poll at other moments
+		far := running(t, newsless{&settable{Store: store, behind: map[string]time.Duration{}}}, &readonly.Options{Instance: "far"})
+		keep(t, near, &p, nil)
+		time.Sleep(10 * time.Second)
+		before, _ := far.State()
+		if writes(t, far) || writes(t, near) {
+			t.Fatal("not tripped")
+		}
+		m.dead.Store(true) // the one Keeper cannot reach the store for longer than the lease
+		time.Sleep(20 * time.Second)
+		if !writes(t, far) {
+			t.Fatal("not lapsed")
+		}
+		m.dead.Store(false)
+		held := false
+		for range 3500 {
+			time.Sleep(time.Millisecond)
+			report, err := near.Report(t.Context())
+			if err == nil && report.Held && writes(t, far) {
+				t.Fatalf("held, %d of %d obey, and one writes", report.Acknowledged, report.Instances)
+			}
+			held = held || report.Held
+		}
+		if after, _ := far.State(); !held || after.ID == before.ID {
+			t.Errorf("held %v, change %q after %q", held, after.ID, before.ID)
+		}
+	})
 }

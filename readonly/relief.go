@@ -40,7 +40,7 @@ func (i *Incident) ending(ctx context.Context, actor string) error {
 // turned is a new phase. Whoever runs a step of the old one keeps the claim until that has ended: no step is done and undone
 // at once.
 func (r Relief) turned(phase string, next int) Relief {
-	return Relief{Phase: phase, Next: next, Before: r.Before, Owner: r.Owner, Lease: r.Lease}
+	return Relief{Phase: phase, Next: next, Before: r.Before, Skipped: r.Skipped, Owner: r.Owner, Lease: r.Lease}
 }
 
 // claimed reports whether an instance is at it.
@@ -72,6 +72,10 @@ func (i *Incident) work(ctx context.Context, patience time.Duration) (steps []St
 			i.mode.idle(ctx, changed, time.Until(end))
 			continue
 		}
+		for r.Phase == "ending" && r.Next > 0 && !r.begun(i.due(r)) {
+			r.Next-- // nothing was done that could be undone
+		}
+		state.Relief.Next = r.Next
 		if r.Phase == "beginning" && r.Next >= len(i.steps) || r.Phase == "ending" && r.Next == 0 {
 			if _, err := i.mode.put(ctx, state, i.finished(state)); err != nil {
 				return steps, err
@@ -81,47 +85,80 @@ func (i *Incident) work(ctx context.Context, patience time.Duration) (steps []St
 			}
 			continue
 		}
-		claimed, err := i.claim(ctx, state)
+		found, blind := i.look(ctx, r)
+		if ctx.Err() != nil {
+			break // it may see another time
+		}
+		claimed, err := i.claim(ctx, state, found, blind != nil)
 		if err != nil || claimed == nil {
 			if err != nil {
 				return steps, err
 			}
 			continue // somebody was faster
 		}
-		step, err := i.step(ctx, claimed.Relief)
-		steps = append(steps, step)
-		if err == nil {
-			err = i.done(ctx, claimed.Relief, step)
+		step := StepReport{Name: i.steps[i.due(r)].Name}
+		if err = blind; err == nil {
+			step.Result, err = i.step(ctx, claimed.Relief)
 		}
 		if err != nil {
+			step.Error = err.Error()
+		}
+		steps = append(steps, step)
+		if err := i.done(ctx, claimed.Relief, step); err != nil {
 			return steps, err
 		}
 	}
 	return steps, context.Cause(ctx)
 }
 
+// look finds what the step that is due is about to change, if that is still to be found.
+func (i *Incident) look(ctx context.Context, r Relief) (found json.RawMessage, err error) {
+	if r.Phase != "beginning" || r.begun(r.Next) || i.steps[r.Next].Before == nil {
+		return json.RawMessage("null"), nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+	defer cancel()
+	value, err := i.steps[r.Next].Before(ctx)
+	if err == nil {
+		found, err = json.Marshal(value)
+	}
+	if err == nil && len(found) > maxBefore {
+		err = fmt.Errorf("readonly: it found %d bytes, which are more than %d", len(found), maxBefore)
+	}
+	if err != nil {
+		return json.RawMessage("null"), fmt.Errorf("readonly: it cannot see what it would change, so it was not begun: %w", err)
+	}
+	return found, nil
+}
+
+// due is the step that is to be done or undone next.
+func (i *Incident) due(r Relief) int {
+	if r.Phase == "beginning" {
+		return r.Next
+	}
+	return min(r.Next, len(i.steps)) - 1
+}
+
+// begun reports whether a step was begun, so that there is something to undo.
+func (r Relief) begun(step int) bool {
+	return step >= 0 && step < len(r.Before) && !slices.Contains(r.Skipped, step)
+}
+
 // claim makes the step that is due this instance's, together with what is found before it.
-func (i *Incident) claim(ctx context.Context, state State) (*State, error) {
+func (i *Incident) claim(ctx context.Context, state State, found json.RawMessage, blind bool) (*State, error) {
 	next := state
-	next.Relief.keep(i.mode.options.Instance, stepLease)
-	n := state.Relief.Next
-	if look := i.steps[min(n, len(i.steps)-1)].Before; next.Relief.Phase == "beginning" && len(next.Relief.Before) <= n {
-		found := json.RawMessage("null")
-		if look != nil {
-			ctx, cancel := context.WithTimeout(ctx, stepTimeout)
-			defer cancel()
-			value, err := look(ctx)
-			if err == nil {
-				found, err = json.Marshal(value)
-			}
-			if err == nil && len(found) > maxBefore {
-				err = fmt.Errorf("readonly: it found %d bytes, which are more than %d", len(found), maxBefore)
-			}
-			if err != nil {
-				return nil, fmt.Errorf("readonly: step %s of the incident cannot see what it would change, so it was not begun: %w", i.steps[n].Name, err)
-			}
+	r, n := &next.Relief, state.Relief.Next
+	r.keep(i.mode.options.Instance, stepLease)
+	if r.Phase == "beginning" && !r.begun(n) {
+		r.Before = slices.Clone(r.Before)
+		if n == len(r.Before) {
+			r.Before = append(r.Before, nil)
 		}
-		next.Relief.Before = append(slices.Clone(next.Relief.Before), found)
+		r.Before[n] = found
+		r.Skipped = slices.DeleteFunc(slices.Clone(r.Skipped), func(step int) bool { return step == n })
+		if blind {
+			r.Skipped = append(r.Skipped, n)
+		}
 	}
 	won, err := i.mode.put(ctx, state, next)
 	if !won {
@@ -131,28 +168,18 @@ func (i *Incident) claim(ctx context.Context, state State) (*State, error) {
 }
 
 // step does or undoes the one that is due, for no longer than its claim lasts.
-func (i *Incident) step(ctx context.Context, r Relief) (StepReport, error) {
+func (i *Incident) step(ctx context.Context, r Relief) (result any, err error) {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
-	var result any
-	var err error
-	var step Step
+	n := i.due(r)
 	if r.Phase == "beginning" {
-		step = i.steps[r.Next]
-		result, err = step.Do(ctx)
-	} else {
-		step = i.steps[min(r.Next, len(i.steps))-1]
-		var before json.RawMessage
-		if n := r.Next - 1; n < len(r.Before) && string(r.Before[n]) != "null" {
-			before = r.Before[n]
-		}
-		result, err = step.Undo(ctx, before)
+		return i.steps[n].Do(ctx)
 	}
-	report := StepReport{Name: step.Name, Result: result}
-	if err != nil {
-		report.Error = err.Error()
+	before := r.Before[n]
+	if string(before) == "null" {
+		before = nil
 	}
-	return report, nil
+	return i.steps[n].Undo(ctx, before)
 }
 
 // done stores that the step was taken. When the claim is another's meanwhile, that one repeats it.

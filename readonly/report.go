@@ -126,9 +126,13 @@ func (s *Switch) Report(ctx context.Context) (Report, error) {
 	}
 	report := Report{State: state, Phase: PhaseOff, By: []InstanceReport{}}
 	refuses := state.refuses(time.Now())
+	obeyed := state
+	if state.Enabled && !refuses {
+		obeyed.ID = "" // as those say for whom it is over, too
+	}
 	for instance, ack := range acks {
 		if old := ack.Age.Abs() > forgotten; !old || refuses && s.doubtful() {
-			report.add(instance, ack, s.silence())
+			report.add(instance, ack, obeyed, s.silence())
 		}
 	}
 	slices.Sort(report.Missing)
@@ -167,8 +171,8 @@ func (s *Switch) Report(ctx context.Context) (Report, error) {
 	return report, nil
 }
 
-func (r *Report) add(instance string, ack Ack, silence time.Duration) {
-	obeys := ack.obeys(r.State) && ack.Age.Abs() <= silence // it is negative when the store's clock was set back
+func (r *Report) add(instance string, ack Ack, state State, silence time.Duration) {
+	obeys := ack.obeys(state) && ack.Age.Abs() <= silence // it is negative when the store's clock was set back
 	r.Instances++
 	r.By = append(r.By, InstanceReport{
 		Instance: instance, Obeys: obeys, Epoch: ack.Epoch, AgeSeconds: ack.Age.Seconds(),

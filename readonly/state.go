@@ -39,7 +39,7 @@ type State struct {
 	// Epoch goes up by one with every change. 0 means that nothing was ever set.
 	Epoch uint64 `json:"epoch"`
 	// ID tells two changes apart that were given the same epoch, because the store had lost the first one. It stays when
-	// a lease is renewed or an incident's steps go on: these change nobody's obedience.
+	// a lease is renewed in time or an incident's steps go on: these change nobody's obedience.
 	ID string `json:"id,omitempty"`
 	// Enabled says that writes are refused.
 	Enabled bool `json:"enabled"`
@@ -68,6 +68,19 @@ type State struct {
 // Equal reports whether both are the same, field by field.
 func (s State) Equal(other State) bool { return reflect.DeepEqual(s, other) }
 
+// kept is s as a store gives it back. JSON tells no empty list from none, and has no text that is not UTF-8: compared with what
+// is stored, such a state would for ever be another one.
+func (s State) kept() (kept State, err error) {
+	blob, err := json.Marshal(s)
+	if err == nil {
+		err = json.Unmarshal(blob, &kept)
+	}
+	if err != nil {
+		return State{}, fmt.Errorf("readonly: nothing was changed, the state cannot be stored: %w", err)
+	}
+	return kept, nil
+}
+
 // refuses says whether writes are refused at now. Every instance compares with its own clock.
 func (s State) refuses(now time.Time) bool {
 	return s.Enabled && (s.Until.IsZero() || now.Before(s.Until)) && (s.Lease.IsZero() || now.Before(s.Lease))
@@ -84,6 +97,9 @@ type Relief struct {
 	Next int `json:"next,omitempty"`
 	// Before is what each step found before it did anything, for its undo.
 	Before []json.RawMessage `json:"before,omitempty"`
+	// Skipped are the steps, counted from 0, that could not see what they would change, and so were not begun.
+	// A next call of Begin tries them again.
+	Skipped []int `json:"skipped,omitempty"`
 	// Failed names the steps that failed in this phase.
 	Failed []string `json:"failed,omitempty"`
 	// Owner is the instance that runs the steps, until Lease has passed.
@@ -93,13 +109,14 @@ type Relief struct {
 
 // RefusedError is the error of a refused write. It is ErrReadOnly.
 type RefusedError struct {
-	// State is what the instance obeyed. Its epoch is 0 when the instance does not know the state yet.
+	// State is what the instance obeyed. Its epoch is 0 when the instance does not know the state yet, or no
+	// longer.
 	State State
 }
 
 func (e *RefusedError) Error() string {
 	if e.State.Epoch == 0 {
-		return "readonly: writes are refused until this instance has reached the store of the read-only state, try again shortly"
+		return "readonly: writes are refused while this instance is not in step with the store of the read-only state, try again shortly"
 	}
 	text := fmt.Sprintf("readonly: writes are refused since %s", e.State.Since.UTC().Format(time.RFC3339))
 	switch {

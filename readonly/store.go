@@ -23,7 +23,7 @@ type Store interface {
 
 // Ack is an instance's word that it obeys a state.
 type Ack struct {
-	// Epoch and ID are those of the state obeyed.
+	// Epoch and ID are those of the state obeyed. Where that has ended by the instance's clock there is no ID: it writes.
 	Epoch uint64 `json:"epoch"`
 	ID    string `json:"id,omitempty"`
 	// InFlight is the number of writing requests that began before and have not ended, Jobs and Connections what

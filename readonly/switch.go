@@ -26,6 +26,7 @@ type Switch struct {
 	writes   counter               // those that began while nothing refused them
 	allowed  counter               // those that the state refuses to others, as of staff
 	adopting sync.Mutex
+	left     atomic.Bool   // Run has ended: closed is unknown for good; adopting guards its changes
 	changed  chan struct{} // is closed with the next change; adopting guards it
 	counts   counts
 	said     atomic.Pointer[Ack] // what the others were told last
@@ -122,11 +123,11 @@ func (s *Switch) enter(ctx context.Context) (*atomic.Int64, error) {
 		if err := s.decide(ctx, closed); err != nil {
 			return nil, err
 		}
-		if s.closed.Load() != closed {
+		if s.barrier() != closed {
 			continue // it has just ended
 		}
 		n = s.allowed.enter()
-		if s.closed.Load() == closed {
+		if s.barrier() == closed {
 			return n, nil
 		}
 		n.Add(-1)
@@ -153,8 +154,7 @@ func (s *Switch) decide(ctx context.Context, closed *State) error {
 	case closed == s.unknown:
 		return &RefusedError{}
 	case !closed.refuses(time.Now()):
-		s.closed.CompareAndSwap(closed, nil)
-		return nil
+		return nil // the next poll opens the fast way, and tells whoever waits for a change
 	case closed.Tier == Staff && s.options.Staff != nil && s.options.Staff(ctx):
 		return nil
 	case len(closed.Tenants) > 0 && s.options.Tenant != nil:
@@ -204,6 +204,9 @@ func (s *Switch) obey(state State) (was *State, now State) {
 	var closed *State
 	if state.refuses(time.Now()) {
 		closed = &state
+	}
+	if s.left.Load() {
+		closed = s.unknown
 	}
 	if was == nil || !was.Equal(state) || (s.closed.Load() == nil) != (closed == nil) {
 		s.adopted.Store(int64(time.Since(s.made)))

@@ -243,3 +243,36 @@ func TestChangesWaitNoLongerThanTheirCallers(t *testing.T) {
 		}
 	})
 }
+
+// asked is a context that fails the test when it is asked again and again.
+type asked struct {
+	context.Context
+	t *testing.T
+	n int
+}
+
+func (a *asked) Value(key any) any {
+	if a.n++; a.n > 100 {
+		a.t.Fatal("it goes round in circles")
+	}
+	return a.Context.Value(key)
+}
+
+// A Store's own write begins also while this instance is cut off.
+func TestOwnWriteBeginsWhileIsolated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, err := readonly.New(nil, &readonly.Options{AssumeWritable: true, Isolated: 3 * time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if s.AllowWrite(t.Context()) == nil {
+			t.Fatal("not isolated")
+		}
+		done, err := s.Begin(&asked{Context: readonly.OwnWrite(t.Context()), t: t})
+		if err != nil {
+			t.Fatal(err)
+		}
+		done()
+	})
+}

@@ -40,15 +40,40 @@ type reach struct {
 	err error
 }
 
-// Run keeps this instance in step with the store until ctx ends: a push at once, a poll whatever happens.
+// Run keeps this instance in step with the store until ctx ends: a push at once, a poll whatever happens. Then it waits for the
+// writes that are under way, for no longer than a silent instance is believed, refuses all that come, and says goodbye. So ctx
+// has to outlive whatever writes: the HTTP server and the workers are shut down before it ends.
 func (s *Switch) Run(ctx context.Context) error {
+	s.join()
 	wake := make(chan struct{}, 1)
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return s.watch(ctx, wake) })
-	group.Go(func() error { return s.poll(ctx, wake) })
+	working, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	var group errgroup.Group
+	group.Go(func() error { return s.watch(working, wake) })
+	group.Go(func() error { return s.poll(working, wake) })
+	<-ctx.Done()
+	for end := time.Now().Add(s.silence()); s.busy() && time.Now().Before(end); {
+		time.Sleep(drainTick)
+	}
+	stop()
 	err := group.Wait()
-	s.leave(ctx)
+	s.leave(working)
 	return err
+}
+
+// join makes an instance that has left one that is new.
+func (s *Switch) join() {
+	s.adopting.Lock()
+	defer s.adopting.Unlock()
+	if s.left.Swap(false) {
+		s.known.Store(nil)
+	}
+}
+
+// busy reports whether anything of this instance may be writing.
+func (s *Switch) busy() bool {
+	jobs, connections := s.counts.read()
+	return s.writes.sum()+s.allowed.sum()+jobs+connections > 0
 }
 
 // idle waits for a change, but not longer than a poll or than most.
@@ -62,8 +87,17 @@ func (s *Switch) idle(ctx context.Context, changed <-chan struct{}, most time.Du
 	}
 }
 
-// leave says goodbye, so that nobody waits for this instance.
+// leave says goodbye, so that nobody waits for this instance, which hears of no change any more and so writes nothing. When
+// something still does, it falls silent instead, and is missed.
 func (s *Switch) leave(ctx context.Context) {
+	s.adopting.Lock()
+	s.left.Store(true)
+	s.closed.Store(s.unknown)
+	s.adopting.Unlock()
+	if s.busy() {
+		s.options.Logger.Warn("Run of read-only mode has ended before the writes of this instance: others miss it for a while", "instance", s.options.Instance)
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
 	if err := s.store.Acknowledge(ctx, s.options.Instance, Ack{}, 0); err != nil {
@@ -152,6 +186,7 @@ func (s *Switch) refresh(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, s.silence()/2)
 	defer cancel()
 	began := time.Since(s.made)
+	mine, known := s.State() // before what is stored: a change between the two is no loss
 	var stored State
 	err := s.introduce(ctx)
 	if err == nil {
@@ -159,7 +194,7 @@ func (s *Switch) refresh(ctx context.Context) {
 	}
 	if err == nil {
 		s.adopt(stored)
-		if mine, _ := s.State(); mine.Epoch > stored.Epoch {
+		if mine.Epoch > stored.Epoch {
 			s.options.Logger.Warn("the store has lost the read-only state, writing it back", "epoch", mine.Epoch, "stored", stored.Epoch)
 			_, err = s.store.Save(ctx, mine)
 		}
@@ -169,6 +204,9 @@ func (s *Switch) refresh(ctx context.Context) {
 	}
 	if context.Cause(ctx) == context.Canceled {
 		return
+	}
+	if err != nil && known {
+		s.adopt(mine) // whose time may be over
 	}
 	if err == nil {
 		s.heard.Store(int64(began))
@@ -193,7 +231,7 @@ func (s *Switch) introduce(ctx context.Context) error {
 // acknowledge tells the others what this instance obeys and what it still does.
 func (s *Switch) acknowledge(ctx context.Context) error {
 	ack, known := s.ack()
-	if !known {
+	if !known || s.left.Load() {
 		return nil
 	}
 	err := s.store.Acknowledge(ctx, s.options.Instance, ack, remembered)
@@ -207,12 +245,15 @@ func (s *Switch) acknowledge(ctx context.Context) error {
 func (s *Switch) ack() (Ack, bool) {
 	state, known := s.State()
 	ack := Ack{Epoch: state.Epoch, ID: state.ID}
-	if state.refuses(time.Now()) {
+	switch {
+	case state.refuses(time.Now()):
 		ack.InFlight = s.writes.sum()
 		if state.total() {
 			ack.InFlight += s.allowed.sum()
 			ack.Jobs, ack.Connections = s.counts.read()
 		}
+	case state.Enabled:
+		ack.ID = "" // it is over here
 	}
 	if mark := s.marked.Load(); mark != nil && mark.change == state.ID {
 		ack.Server, ack.Mark = mark.server, mark.mark

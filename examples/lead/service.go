@@ -149,13 +149,21 @@ func (s *Service) Close() {
 	}
 }
 
-// Run owns the background work of every package until ctx ends.
+// Run owns the background work of every package until ctx ends. The read-only switch is the last to end: whatever writes is in
+// step with it until then.
 func (s *Service) Run(ctx context.Context) error {
+	switching, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	switched := make(chan error, 1)
+	go func() { switched <- s.mode.Run(switching) }()
+
 	group, ctx := errgroup.WithContext(ctx)
-	for _, run := range []func(context.Context) error{s.mode.Run, s.keeper.Run, s.incident.Run, s.db.Run, s.store.Run, s.Jobs.Run, s.sessions.Run, s.capacity.Run} {
+	for _, run := range []func(context.Context) error{s.keeper.Run, s.incident.Run, s.db.Run, s.store.Run, s.Jobs.Run, s.sessions.Run, s.capacity.Run} {
 		group.Go(func() error { return run(ctx) })
 	}
-	return group.Wait()
+	err := group.Wait()
+	stop()
+	return errors.Join(err, <-switched)
 }
 
 // Handler is the API behind every middleware, outermost first.

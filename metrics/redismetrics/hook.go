@@ -45,6 +45,7 @@ func Attach(client redis.UniversalClient, opts *Options) error {
 	var onNode func(func(*redis.Client))
 	switch c := client.(type) {
 	case *redis.Client:
+		p.only = c
 		p.add(c)
 	case *redis.ClusterClient:
 		onNode = c.OnNewNode

@@ -1,7 +1,9 @@
 package redismetrics
 
 import (
+	"maps"
 	"sync"
+	"weak"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
@@ -13,8 +15,10 @@ import (
 type pools struct {
 	used, most, waiters, waited, timeouts *prometheus.Desc
 
+	only *redis.Client // where there are no nodes
+
 	mu    sync.Mutex
-	nodes map[string]*redis.Client // by address
+	nodes map[string]weak.Pointer[redis.Client] // by address; the client lets go those that have left
 }
 
 func newPools(name string) *pools {
@@ -22,14 +26,14 @@ func newPools(name string) *pools {
 	return &pools{
 		used: metrics.RedisPoolUsed.Desc(client), most: metrics.RedisPoolMax.Desc(client), waiters: metrics.RedisPoolWaiters.Desc(client),
 		waited: metrics.RedisPoolWait.Desc(client), timeouts: metrics.RedisPoolTimeouts.Desc(client),
-		nodes: map[string]*redis.Client{},
+		nodes: map[string]weak.Pointer[redis.Client]{},
 	}
 }
 
 func (p *pools) add(node *redis.Client) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.nodes[node.Options().Addr] = node
+	p.nodes[node.Options().Addr] = weak.Make(node)
 }
 
 // Describe implements prometheus.Collector.
@@ -43,7 +47,12 @@ func (p *pools) Describe(to chan<- *prometheus.Desc) {
 func (p *pools) Collect(to chan<- prometheus.Metric) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for server, node := range p.nodes {
+	maps.DeleteFunc(p.nodes, func(_ string, node weak.Pointer[redis.Client]) bool { return node.Value() == nil })
+	for server, known := range p.nodes {
+		node := known.Value()
+		if node == nil {
+			continue
+		}
 		s, o := node.PoolStats(), node.Options()
 		if len(p.nodes) > 1 && s.TotalConns == 0 && s.PendingRequests == 0 {
 			continue // a node that has left the cluster, or is not used

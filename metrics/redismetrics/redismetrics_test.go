@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+	"weak"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
@@ -218,5 +220,37 @@ func BenchmarkHook(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		_ = process(ctx, cmd)
+	}
+}
+
+// Nodes come and go, each with an address of its own: those that the client has let go are let go here, too.
+func TestNodesThatLeaveAreForgotten(t *testing.T) {
+	ring := redis.NewRing(&redis.RingOptions{})
+	defer ring.Close()
+	registry := prometheus.NewRegistry()
+	if err := redismetrics.Attach(ring, &redismetrics.Options{Registerer: registry}); err != nil {
+		t.Fatal(err)
+	}
+	var left []weak.Pointer[redis.Client]
+	ring.OnNewNode(func(node *redis.Client) { left = append(left, weak.Make(node)) })
+	for n := range 10 {
+		ring.SetAddrs(map[string]string{"one": fmt.Sprintf("127.0.0.1:%d", n+1)})
+	}
+	if len(left) != 10 {
+		t.Fatalf("%d nodes", len(left))
+	}
+	left = left[:9]
+	for deadline := time.Now().Add(20 * time.Second); ; runtime.Gosched() {
+		runtime.GC()
+		left = slices.DeleteFunc(left, func(p weak.Pointer[redis.Client]) bool { return p.Value() == nil })
+		if len(left) == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d nodes that have left are kept", len(left))
+		}
+	}
+	if n, err := testutil.GatherAndCount(registry, metrics.RedisPoolMax.Name); err != nil || n != 1 {
+		t.Errorf("%d pools are told, %v; want that of the one node", n, err)
 	}
 }

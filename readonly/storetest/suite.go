@@ -31,7 +31,7 @@ func epochs(t *testing.T, handle func() readonly.Store) {
 	ten := readonly.State{Epoch: 10, Enabled: true, Reason: "maintenance", Since: time.UnixMilli(1700000000000).UTC(), Until: time.UnixMilli(1700000001000).UTC(), Actor: "ops", ID: "x",
 		Tier: readonly.Staff, Tenants: []string{"a", "b"}, Source: readonly.Automatic, Lease: time.UnixMilli(1700000002000).UTC(), Incident: true,
 		Relief: readonly.Relief{Phase: "ending", Next: 2, Before: []json.RawMessage{json.RawMessage(`null`), json.RawMessage(`{"paused":true}`)},
-			Failed: []string{"it"}, Owner: "one", Lease: time.UnixMilli(1700000003000).UTC()}}
+			Skipped: []int{0}, Failed: []string{"it"}, Owner: "one", Lease: time.UnixMilli(1700000003000).UTC()}}
 	save(t, a, ten, ten)
 	save(t, b, readonly.State{Epoch: 9}, ten)
 	save(t, b, readonly.State{Epoch: 10}, ten)
