@@ -130,9 +130,12 @@ func (j *Jobs) storeBatch(ctx context.Context, queue string, sealed []*envelope,
 	for try := 1; ; try++ {
 		replies, err := j.storeOnce(ctx, queue, keys, args, replicas)
 		switch {
-		case err == nil && len(replies) == len(batch):
+		case len(replies) == len(batch): // what is stored stays so, and may be done by now: it is not stored again
 			for n, i := range batch {
 				infos[i].Err = settled(replies[n], encoded[i].id, queue)
+				if err != nil && !errors.Is(infos[i].Err, ErrClosed) {
+					infos[i].Err = &UnconfirmedError{Queue: queue, ID: encoded[i].id, Err: err}
+				}
 			}
 			return
 		case err == nil:
@@ -167,7 +170,8 @@ func settled(reply int64, id, queue string) error {
 	}
 }
 
-// storeOnce calls the script, and where replicas are asked for, waits until so many have what it wrote.
+// storeOnce calls the script, and where replicas are asked for, waits until so many have what it wrote. Replies beside an error
+// are certain: it is about the replicas.
 func (j *Jobs) storeOnce(ctx context.Context, queue string, keys []string, args []any, replicas int) ([]int64, error) {
 	if err := j.announce(ctx, queue); err != nil {
 		return nil, err
@@ -190,21 +194,16 @@ func (j *Jobs) storeOnce(ctx context.Context, queue string, keys []string, args 
 	}
 	// A later write of this connection stands for all before it, also when the script found its jobs stored already.
 	if err := conn.Set(ctx, ownKey(queue, "relayed"), 1, time.Minute).Err(); err != nil {
-		return nil, lost(err)
+		return replies, err
 	}
 	n, err := conn.Wait(ctx, replicas, replicaWait).Result()
 	if err != nil {
-		return nil, lost(err)
+		return replies, err
 	}
 	if int(n) < replicas {
-		return nil, fmt.Errorf("queue: %d replicas have confirmed, %d were asked for", n, replicas)
+		return replies, fmt.Errorf("queue: %d replicas have confirmed, %d were asked for", n, replicas)
 	}
 	return replies, nil
-}
-
-// lost makes a refusal after the jobs were stored not look like one of the jobs.
-func lost(err error) error {
-	return fmt.Errorf("queue: not known whether replicas have the jobs: %v", err)
 }
 
 // reannounce is how often a process that stores jobs makes their queues known again, for a Redis that has lost its data.
