@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"errors"
 	"net"
 	"strings"
 	"sync/atomic"
@@ -157,6 +158,46 @@ func TestLostAnswersAddNothingTwice(t *testing.T) {
 	if doubt, ok := asUnconfirmed(err); !ok || doubt.ID != "doubtful" || doubt.Queue != q {
 		t.Fatalf("Enqueue = %v, want ErrUnconfirmed", err)
 	}
+}
+
+// deaf loses the answers of chosen scripts, and says so when it has.
+type deaf struct {
+	redis.UniversalClient
+	lose func(keys []string, args []any) bool
+	then func()
+}
+
+func (d deaf) EvalSha(ctx context.Context, sha string, keys []string, args ...any) *redis.Cmd {
+	cmd := d.UniversalClient.EvalSha(ctx, sha, keys, args...)
+	if cmd.Err() != nil || !d.lose(keys, args) {
+		return cmd
+	}
+	if d.then != nil {
+		d.then()
+	}
+	return failed(ctx, errors.New("i/o timeout"))
+}
+
+// A job that is retained is found when the answer to its enqueue was lost, even if it is done by then.
+func TestLostAnswerOfARetainedJob(t *testing.T) {
+	t.Parallel()
+	rdb := client(t, single.Get(t).Addrs())
+	q := fresh("retained")
+	plain := newJobs(t, rdb, nil, Queue{Name: q})
+	w := newWorker(t, plain, nil)
+	var done ledger
+	Handle(w, func(_ context.Context, job note) error { done.add(job.N); return nil })
+	start(t, w)
+	enqueue(t, plain, q, 1) // Redis knows the scripts
+	var lost atomic.Int64
+	j := newJobs(t, deaf{rdb, func(keys []string, _ []any) bool { return len(keys) == 3 && lost.Add(1) == 1 }, func() {
+		eventually(t, 20*time.Second, "it is done", func() bool { s := status(t, plain, q); return done.n.Load() == 2 && s.Waiting+s.Active == 0 })
+	}}, nil, Queue{Name: q})
+	if _, err := j.Enqueue(t.Context(), note{N: 1}, Retention(time.Minute)); err != nil || lost.Load() != 2 {
+		t.Errorf("Enqueue = %v after %d tries, want none after 2", err, lost.Load())
+	}
+	eventually(t, 20*time.Second, "all is done", func() bool { s := status(t, plain, q); return s.Waiting+s.Active == 0 })
+	done.check(t, 2, true)
 }
 
 // TestBlipsDoNotRunJobsTwice resets connections while jobs are fetched and finished.

@@ -25,6 +25,7 @@ const (
 
 // storeScript stores jobs, under one rule: what is there already stays as it is. A job that this very call has stored
 // before, whose answer was lost, is told by its attempt, which its message has in it; that is its ID, if nobody else can have it.
+// One that is done and was not retained meanwhile is stored again: a mark that outlives it would cost each job one more command.
 //
 // KEYS: pending, scheduled, closed; ARGV: task key prefix, now in ns, then by job: id, message, attempt, unique lock or "",
 // its seconds, due in s or ""
