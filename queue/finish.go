@@ -122,20 +122,18 @@ func (f *fetcher) finish(ctx context.Context, keys []string, args []any, call fu
 	if x.stray() {
 		return recorded(ctx)
 	}
-	t := f.ending(x.id)
+	t, seen := f.ending(x.id)
 	defer f.forget(x.id, t)
 	if !known { // of an asynq of another time: its own script, if it will have it
 		return f.insist(ctx, func() (string, error) { return "OK", call().Err() })
 	}
-	if t != nil {
-		x.owner = t.owner
-		switch {
-		case x.verb != "retry" && x.verb != "archive":
-		case t.back != nil:
-			x = ending{verb: "back", id: x.id, owner: x.owner, score: due(t.back.delay)}
-		case x.verb == "retry" && !t.again.IsZero():
-			x.score = neverEarly(t.again)
-		}
+	x.owner = seen.owner
+	switch {
+	case x.verb != "retry" && x.verb != "archive":
+	case seen.back != nil:
+		x = ending{verb: "back", id: x.id, owner: x.owner, score: due(seen.back.delay)}
+	case x.verb == "retry" && !seen.again.IsZero():
+		x.score = neverEarly(seen.again)
 	}
 	cmd := f.insist(ctx, func() (string, error) { return f.ender.end(ctx, x) })
 	if cmd.Err() == nil && x.verb == "archive" {
@@ -144,15 +142,14 @@ func (f *fetcher) finish(ctx context.Context, keys []string, args []any, call fu
 	return cmd
 }
 
-// ending returns the ticket of a job that is about to be ended.
-func (f *fetcher) ending(id string) *ticket {
+// ending returns the ticket of a job that is about to be ended, if there is one, and what it says now: its handler may run on.
+func (f *fetcher) ending(id string) (t *ticket, seen ticket) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	t := f.tickets[id]
-	if t != nil {
-		t.ending = true
+	if t = f.tickets[id]; t != nil {
+		t.ending, seen = true, *t
 	}
-	return t
+	return t, seen
 }
 
 // insist repeats a recording until Redis has answered, or ctx ends, which is the job's lease.

@@ -3,6 +3,8 @@ package queue
 import (
 	"context"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -64,4 +66,53 @@ func (l *lines) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.text.String()
+}
+
+// failing are the keys and arguments of asynq's script for a failed attempt.
+func failing(q, id, reason string) (keys []string, args []any) {
+	keys = []string{taskPrefix(q) + id}
+	for _, name := range []string{"active", "lease", "retry", "processed:2026-01-01", "failed:2026-01-01", "processed", "failed"} {
+		keys = append(keys, asynqKey(q, name))
+	}
+	m := message{kind: note{}.Kind(), id: id, queue: q, err: reason}
+	return keys, []any{id, m.encode(), time.Now().Unix(), int64(1 << 40), true, int64(1 << 60)}
+}
+
+// fetching are the keys and arguments of asynq's script that fetches.
+func fetching(q string) (keys []string, args []any) {
+	for _, name := range []string{"pending", "paused", "active", "lease"} {
+		keys = append(keys, asynqKey(q, name))
+	}
+	return keys, []any{time.Now().Add(30 * time.Second).Unix(), taskPrefix(q)}
+}
+
+// A shutdown makes the coming end of a job a return while its time runs out: they meet without a race.
+func TestReturnsMeetEnds(t *testing.T) {
+	t.Parallel()
+	q := fresh("meet")
+	j := newJobs(t, client(t, single.Get(t).Addrs()), nil, Queue{Name: q})
+	const n = 50
+	enqueue(t, j, q, n)
+	f := newFetcher(j, j.queues[0], 0, newSlots(n, j.queues), n, time.Millisecond, nil)
+	keys, args := fetching(q)
+	for range n {
+		if err := f.fetch(t.Context(), keys, args).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var group sync.WaitGroup
+	for _, id := range slices.Collect(maps.Keys(f.tickets)) {
+		run, _ := f.begin(id)
+		group.Go(func() {
+			keys, args := failing(q, id, "no time left")
+			if err := f.EvalSha(t.Context(), "", keys, args...).Err(); err != nil {
+				t.Error(err)
+			}
+		})
+		group.Go(func() { f.returnJob(run, 0) })
+	}
+	group.Wait()
+	if s := status(t, j, q); s.Waiting+s.Retrying != n || s.Active != 0 {
+		t.Errorf("of %d jobs none is running and all come back: %+v", n, s)
+	}
 }
