@@ -125,7 +125,8 @@ func (f *fetcher) finish(ctx context.Context, keys []string, args []any, call fu
 	t, seen := f.ending(x.id)
 	defer f.forget(x.id, t)
 	if !known { // of an asynq of another time: its own script, if it will have it
-		return f.insist(ctx, func() (string, error) { return "OK", call().Err() })
+		_, err := f.insist(ctx, func() (string, error) { return "OK", call().Err() })
+		return recording(ctx, err)
 	}
 	x.owner = seen.owner
 	switch {
@@ -135,11 +136,11 @@ func (f *fetcher) finish(ctx context.Context, keys []string, args []any, call fu
 	case x.verb == "retry" && !seen.again.IsZero():
 		x.score = neverEarly(seen.again)
 	}
-	cmd := f.insist(ctx, func() (string, error) { return f.ender.end(ctx, x) })
-	if cmd.Err() == nil && x.verb == "archive" {
+	reply, err := f.insist(ctx, func() (string, error) { return f.ender.end(ctx, x) })
+	if x.verb == "archive" && (reply == "OK" || reply == inDoubt && f.archived(ctx, x.id)) {
 		f.died(x.id)
 	}
-	return cmd
+	return recording(ctx, err)
 }
 
 // ending returns the ticket of a job that is about to be ended, if there is one, and what it says now: its handler may run on.
@@ -152,28 +153,47 @@ func (f *fetcher) ending(id string) (t *ticket, seen ticket) {
 	return t, seen
 }
 
-// insist repeats a recording until Redis has answered, or ctx ends, which is the job's lease.
-func (f *fetcher) insist(ctx context.Context, record func() (string, error)) *redis.Cmd {
+// inDoubt is what a recording comes to that was lost and whose repetition finds no such job running: Redis had heard it, as a
+// rule, or the job was taken meanwhile.
+const inDoubt = "IN DOUBT"
+
+// insist repeats a recording until Redis has answered, or ctx ends, which is the job's lease. It returns "OK", "NOT FOUND" or inDoubt.
+func (f *fetcher) insist(ctx context.Context, record func() (string, error)) (reply string, err error) {
 	doubtful := false
 	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second) {
-		reply, err := record()
-		switch {
-		case notFound(err):
+		if reply, err = record(); notFound(err) {
 			reply, err = "NOT FOUND", nil
-			fallthrough
+		}
+		switch {
+		case err == nil && reply == "NOT FOUND" && doubtful:
+			return inDoubt, nil
 		case err == nil:
-			if reply == "NOT FOUND" && !doubtful { // else the lost answer was a success
+			if reply == "NOT FOUND" {
 				f.jobs.background("late end", errLateEnd, "queue", f.queue.Name)
 			}
-			return recorded(ctx)
+			return reply, nil
 		case answered(err) && !passing(err):
-			return failed(ctx, err)
+			return "", err
 		}
 		doubtful = doubtful || !answered(err)
 		if !sleep(ctx, pause) {
-			return failed(ctx, err)
+			return "", err
 		}
 	}
+}
+
+// archived reports whether a job is among the failed ones.
+func (f *fetcher) archived(ctx context.Context, id string) bool {
+	state, err := f.jobs.rdb.HGet(ctx, taskPrefix(f.queue.Name)+id, "state").Result()
+	return err == nil && state == "archived"
+}
+
+// recording is how asynq hears of a recording, which need not concern it further.
+func recording(ctx context.Context, err error) *redis.Cmd {
+	if err != nil {
+		return failed(ctx, err)
+	}
+	return recorded(ctx)
 }
 
 // recorded is what asynq's scripts answer.

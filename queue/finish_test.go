@@ -2,13 +2,17 @@ package queue
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/scaleaware/scaleaware/internal/faultconn"
 )
@@ -114,5 +118,57 @@ func TestReturnsMeetEnds(t *testing.T) {
 	group.Wait()
 	if s := status(t, j, q); s.Waiting+s.Retrying != n || s.Active != 0 {
 		t.Errorf("of %d jobs none is running and all come back: %+v", n, s)
+	}
+}
+
+// OnDead and queue_dead_total are told of jobs that have failed for good, also when the answer to that is lost, and of no others: not
+// of one that was taken from its worker, nor of one that lives again when the worker hears what has become of it.
+func TestOnlyTheDeadAreTold(t *testing.T) {
+	t.Parallel()
+	rdb := client(t, single.Get(t).Addrs())
+	if err := endScript.Load(t.Context(), rdb).Err(); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		taken, lost, revived bool
+		told                 int64
+	}{"dead": {told: 1}, "taken": {taken: true}, "answer lost": {lost: true, told: 1}, "answer lost and revived": {lost: true, revived: true}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			q := fresh("told")
+			plain := newJobs(t, rdb, nil, Queue{Name: q})
+			enqueue(t, plain, q, 1, MaxRetry(0))
+			var once atomic.Bool
+			j := newJobs(t, deaf{rdb, func(keys []string, _ []any) bool { return c.lost && len(keys) == 10 && !once.Swap(true) }, func() {
+				if !c.revived {
+					return
+				}
+				if n, err := plain.RetryFailed(t.Context(), q, nil); n != 1 || err != nil {
+					t.Errorf("RetryFailed = %d, %v", n, err)
+				}
+			}}, nil, Queue{Name: q})
+			f := newFetcher(j, j.queues[0], 0, newSlots(1, j.queues), 1, time.Millisecond, nil)
+			var told atomic.Int64
+			f.onDead = func(context.Context, DeadJob) { told.Add(1) }
+			keys, args := fetching(q)
+			if err := f.fetch(t.Context(), keys, args).Err(); err != nil {
+				t.Fatal(err)
+			}
+			id := rdb.LIndex(t.Context(), asynqKey(q, "active"), 0).Val()
+			if c.taken {
+				if err := newReaper(f, time.Second).reap(t.Context(), id, fmt.Sprint(args[0])); err != nil {
+					t.Fatal(err)
+				}
+			}
+			f.begin(id)
+			keys, args = failing(q, id, "no use")
+			keys[3] = asynqKey(q, "archived")
+			if err := f.EvalSha(t.Context(), "", append(keys, taskPrefix(q)), append(args, 0)...).Err(); err != nil {
+				t.Fatal(err)
+			}
+			if n := told.Load(); n != c.told || n != int64(testutil.ToFloat64(j.meters.dead.WithLabelValues(q))) {
+				t.Errorf("OnDead was told of %d jobs, want %d: %+v", n, c.told, status(t, plain, q))
+			}
+		})
 	}
 }
