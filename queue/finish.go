@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 )
 
@@ -19,12 +20,17 @@ var errLateStart = errors.New("queue: a job's handler was about to start so long
 // errStray is what asynq is told of a start that has no ticket: the job's end is not this one's to record.
 var errStray = errors.New("queue: a job's handler was about to start after its slot was given up, so it does not run here")
 
-// stray reports whether an end is one of those.
-func (x ending) stray() (is bool) {
+// reason is what a failed attempt is said to have failed of.
+func (x ending) reason() (reason string) {
 	if x.verb == "retry" || x.verb == "archive" {
-		fields(x.msg, func(field uint64, text string) bool { is = is || field == 7 && text == errStray.Error(); return true })
+		fields(x.msg, func(field uint64, text string) bool {
+			if field == 7 {
+				reason = text
+			}
+			return true
+		})
 	}
-	return is
+	return reason
 }
 
 // begin notes that the handler of a fetched job starts. It must not when there is no ticket, or when it is late.
@@ -119,8 +125,11 @@ func (f *fetcher) returnJob(t *ticket, delay time.Duration) {
 // (since v0.25), so the job would run again; here the recording is repeated until the job's lease is over.
 func (f *fetcher) finish(ctx context.Context, keys []string, args []any, call func() *redis.Cmd) *redis.Cmd {
 	x, known := endingOf(f.queue.Name, keys, args)
-	if x.stray() {
+	switch x.reason() {
+	case errStray.Error():
 		return recorded(ctx)
+	case asynq.ErrLeaseExpired.Error():
+		return recording(ctx, f.recover(ctx, x.id))
 	}
 	t, seen := f.ending(x.id)
 	defer f.forget(x.id, t)
@@ -141,6 +150,22 @@ func (f *fetcher) finish(ctx context.Context, keys []string, args []any, call fu
 		f.died(x.id)
 	}
 	return recording(ctx, err)
+}
+
+// recover is what asynq's recoverer does in place of counting an attempt: a job whose lease is over goes back like one of a dead
+// worker. So it is where this process holds the job and asynq has dropped it, as heartbeats were lost, or where Redis did not answer
+// the reaper.
+func (f *fetcher) recover(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, popTimeout)
+	defer cancel()
+	score, err := f.jobs.rdb.ZScore(ctx, asynqKey(f.queue.Name, "lease"), id).Result()
+	switch {
+	case isNil(err), err == nil && score > float64(time.Now().Unix()): // it has ended meanwhile, or lives
+		return nil
+	case err != nil:
+		return err
+	}
+	return f.reap(ctx, id, formatScore(redis.Z{Score: score}))
 }
 
 // ending returns the ticket of a job that is about to be ended, if there is one, and what it says now: its handler may run on.

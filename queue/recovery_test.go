@@ -104,6 +104,49 @@ func TestOrphansComeBack(t *testing.T) {
 	}
 }
 
+// What asynq's recoverer finds goes back like the job of a dead worker, with no attempt counted: also when this process has a ticket
+// of it, as when heartbeats were lost for so long that asynq has dropped its run without a word.
+func TestRecovererCountsNoAttempt(t *testing.T) {
+	t.Parallel()
+	rdb := client(t, single.Get(t).Addrs())
+	for name, held := range map[string]bool{"missed by the reaper": false, "dropped by asynq": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			q := fresh("recoverer")
+			j := newJobs(t, rdb, nil, Queue{Name: q})
+			enqueue(t, j, q, 1, MaxRetry(0))
+			w := newWorker(t, j, nil)
+			w.expose = func(f *fetcher) redis.UniversalClient { // after the reaper's first look and before that of asynq's recoverer
+				id := rdb.RPopLPush(t.Context(), asynqKey(q, "pending"), asynqKey(q, "active")).Val()
+				rdb.ZAdd(t.Context(), asynqKey(q, "lease"), redis.Z{Score: float64(time.Now().Add(-40 * time.Second).Unix()), Member: id})
+				rdb.HSet(t.Context(), taskPrefix(q)+id, "state", "active", "owner", "its run")
+				if held {
+					f.slots.take(f.index, 1)
+					f.handed.Add(1)
+					f.mu.Lock()
+					f.tickets[id] = &ticket{owner: "its run", running: true, returned: true, since: time.Now().Add(-10 * time.Second)}
+					f.mu.Unlock()
+				}
+				return f
+			}
+			ran := make(chan string, 1)
+			Handle(w, func(ctx context.Context, _ note) error {
+				ran <- rdb.HGet(ctx, taskPrefix(q)+AttemptFrom(ctx).ID, "stalls").Val()
+				return nil
+			})
+			start(t, w)
+			eventually(t, 20*time.Second, "it has ended", func() bool { s := status(t, j, q); return s.Waiting+s.Active+s.Retrying == 0 })
+			if s := status(t, j, q); s.Failed > 0 {
+				t.Fatalf("it never ran and has failed: %+v", s)
+			}
+			if stalls := <-ran; stalls != "1" {
+				t.Errorf("%q stalls are counted, want 1", stalls)
+			}
+			eventually(t, 20*time.Second, "no slot is taken", func() bool { return w.Busy() == 0 })
+		})
+	}
+}
+
 // proxied is a client whose connections go through a proxy that the test can break.
 func proxied(t *testing.T, readTimeout time.Duration) (*faultconn.Proxy, redis.UniversalClient) {
 	t.Helper()
