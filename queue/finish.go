@@ -34,14 +34,14 @@ func (x ending) reason() (reason string) {
 }
 
 // begin notes that the handler of a fetched job starts. It must not when there is no ticket, or when it is late.
-func (f *fetcher) begin(id string) (t *ticket, late bool) {
+func (f *fetcher) begin(id string, until time.Time) (t *ticket, late bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	t = f.tickets[id]
 	if t == nil || t.running {
 		return nil, false
 	}
-	t.running = true
+	t.running, t.until = true, until
 	if late = time.Since(t.since) > promptly; late {
 		t.back = &giveBack{}
 	}
@@ -77,14 +77,25 @@ func (f *fetcher) forget(id string, t *ticket) {
 }
 
 // sweep drops the tickets of jobs that asynq will not end any more: it does nothing with one whose lease was over by the time
-// when it was to start or had returned. Such a job comes back by its lease, as that is not extended any more.
+// when it was to start, had returned, or had no time left. Such a job comes back by its lease, as that is not extended any more.
 func (f *fetcher) sweep(now time.Time) {
 	const patience = time.Minute
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for id, t := range f.tickets {
-		if now.Sub(t.since) > patience && !t.ending && (!t.running || t.returned) {
+		switch {
+		case t.ending:
+		case t.running && !t.returned:
+			if now.Sub(t.until) > patience {
+				f.remove(id, t) // its slot is free when its handler returns
+			}
+		case now.Sub(t.since) > patience:
 			f.drop(id, t)
+		}
+	}
+	for id, at := range f.left {
+		if now.Sub(at) > leaving {
+			delete(f.left, id)
 		}
 	}
 }
@@ -127,6 +138,7 @@ func (f *fetcher) finish(ctx context.Context, keys []string, args []any, call fu
 	x, known := endingOf(f.queue.Name, keys, args)
 	switch x.reason() {
 	case errStray.Error():
+		f.leave(x.id)
 		return recorded(ctx)
 	case asynq.ErrLeaseExpired.Error():
 		return recording(ctx, f.recover(ctx, x.id))
@@ -135,6 +147,7 @@ func (f *fetcher) finish(ctx context.Context, keys []string, args []any, call fu
 	defer f.forget(x.id, t)
 	if !known { // of an asynq of another time: its own script, if it will have it
 		_, err := f.insist(ctx, func() (string, error) { return "OK", call().Err() })
+		f.leave(x.id)
 		return recording(ctx, err)
 	}
 	x.owner = seen.owner
@@ -146,6 +159,9 @@ func (f *fetcher) finish(ctx context.Context, keys []string, args []any, call fu
 		x.score = neverEarly(seen.again)
 	}
 	reply, err := f.insist(ctx, func() (string, error) { return f.ender.end(ctx, x) })
+	if reply != "OK" || x.verb != "done" && x.verb != "complete" {
+		f.leave(x.id)
+	}
 	if x.verb == "archive" && (reply == "OK" || reply == inDoubt && f.archived(ctx, x.id)) {
 		f.died(x.id)
 	}

@@ -106,7 +106,7 @@ func TestReturnsMeetEnds(t *testing.T) {
 	}
 	var group sync.WaitGroup
 	for _, id := range slices.Collect(maps.Keys(f.tickets)) {
-		run, _ := f.begin(id)
+		run, _ := f.begin(id, time.Now().Add(time.Minute))
 		group.Go(func() {
 			keys, args := failing(q, id, "no time left")
 			if err := f.EvalSha(t.Context(), "", keys, args...).Err(); err != nil {
@@ -160,7 +160,7 @@ func TestOnlyTheDeadAreTold(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			f.begin(id)
+			f.begin(id, time.Now().Add(time.Minute))
 			keys, args = failing(q, id, "no use")
 			keys[3] = asynqKey(q, "archived")
 			if err := f.EvalSha(t.Context(), "", append(keys, taskPrefix(q)), append(args, 0)...).Err(); err != nil {

@@ -49,12 +49,14 @@ type fetcher struct {
 	ended   chan struct{} // one of them was ended
 	mu      sync.Mutex
 	tickets map[string]*ticket
+	left    map[string]time.Time // whose run asynq has just left, and which may come back
 }
 
 // ticket is a slot from the fetch of a job until its handler has returned, which may be later than asynq's own
 // slot: asynq frees that when the job's time is up, while the handler still runs.
 type ticket struct {
 	since    time.Time // of its fetch, then of its hand, then of its handler's return
+	until    time.Time // when its time is up
 	owner    string    // the nonce of its pop
 	running  bool
 	returned bool
@@ -73,7 +75,7 @@ func newFetcher(j *Jobs, q Queue, index int, s *slots, most int, poll time.Durat
 	return &fetcher{
 		UniversalClient: j.rdb, jobs: j, queue: q, index: index, slots: s, most: most, pollTo: poll, id: uuid.NewString(),
 		closed: make(chan struct{}), fail: fail, ender: &ender{jobs: j, queue: q.Name},
-		tickets: make(map[string]*ticket), ended: make(chan struct{}, 1),
+		tickets: make(map[string]*ticket), left: make(map[string]time.Time), ended: make(chan struct{}, 1),
 	}
 }
 
@@ -198,8 +200,9 @@ func (f *fetcher) refill(ctx context.Context, keys []string, args []any) (wait t
 	if len(reply.jobs) > 0 {
 		f.empty = 0
 		f.pops++
-		f.note(reply)
-		f.ready = f.putAside(ctx, reply.jobs)
+		fresh, again := f.note(reply)
+		f.putOff(ctx, again)
+		f.ready = f.putAside(ctx, fresh)
 		return 0, nil
 	}
 	switch {
@@ -217,21 +220,32 @@ func (f *fetcher) refill(ctx context.Context, keys []string, args []any) (wait t
 	}
 }
 
-// note makes the tickets of jobs that were popped.
-func (f *fetcher) note(reply popReply) {
+// note makes the tickets of jobs that were popped. It returns those jobs, and apart from them those that run here already.
+func (f *fetcher) note(reply popReply) (fresh []popped, again []putOff) {
 	owner, now := f.nonce(f.pops-1), time.Now()
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	fresh = reply.jobs[:0]
 	for _, job := range reply.jobs {
-		if stale := f.tickets[job.id]; stale != nil {
+		stale := f.tickets[job.id]
+		if delay := f.here(stale, job.id, now); delay > 0 {
+			f.slots.give(f.index, 1)
+			if stale == nil || stale.owner != owner { // else its ID was there twice
+				again = append(again, putOff{job.id, owner, delay})
+			}
+			continue
+		}
+		if stale != nil {
 			f.drop(job.id, stale)
 		}
 		f.tickets[job.id] = &ticket{since: now, owner: owner}
 		f.handed.Add(1)
+		fresh = append(fresh, job)
 		if f.onStart != nil && reply.stamp > 0 {
 			f.onStart(f.queue.Name, job.id, reply.stamp)
 		}
 	}
+	return fresh, again
 }
 
 // hand gives asynq the first job that is ready. If this process stood still meanwhile, the job may be another worker's
