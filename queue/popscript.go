@@ -6,6 +6,9 @@ import "github.com/redis/go-redis/v9"
 // throttled, empty or at a limit. A pop whose answer was lost is undone by the next one, starts and all: none of its jobs has started,
 // and all that was looked at for it may have changed. A call that comes after a later one is nobody's any more and does nothing.
 //
+// A job whose worker has died comes alone: should it be what kills them, it takes no others along that were fetched with it and
+// have not started.
+//
 // The rate's limiter is a list of the last max start times, newest first. One more start is allowed when the max-th last
 // is older than the window, so no window of that length, wherever it begins, holds more than max. Smoothing is GCRA: "tat"
 // is when the next start would be due if all came evenly; one may be early by so much.
@@ -108,7 +111,12 @@ for _ = 1, n + 100 do
 		break
 	end
 	local key = ARGV[2] .. id
-	local msg = redis.call("HGET", key, "msg")
+	local job = redis.call("HMGET", key, "msg", "stalls")
+	local msg, stalled = job[1], job[2]
+	if stalled and #got > 2 then
+		redis.call("LMOVE", KEYS[3], KEYS[1], "LEFT", "RIGHT")
+		break
+	end
 	if msg then
 		redis.call("HSET", key, "state", "active", "owner", owner)
 		redis.call("HDEL", key, "pending_since")
@@ -122,6 +130,9 @@ for _ = 1, n + 100 do
 		end
 		got[#got + 1] = id
 		got[#got + 1] = msg
+		if stalled then
+			break
+		end
 	else
 		redis.call("LREM", KEYS[3], "1", id)
 	end

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -102,6 +103,50 @@ func TestOrphansComeBack(t *testing.T) {
 	if stalls := rdb.HGet(ctx, taskPrefix(q)+id, "stalls").Val(); stalls != "" {
 		t.Errorf("fresh attempts begin with %s stalls", stalls)
 	}
+}
+
+// Jobs that were fetched beside one that takes its workers down, and have not started, do not fail with it.
+func TestPoisonTakesNoneAlong(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+		q := fresh("poison")
+		j := newJobs(t, rdb, nil, Queue{Name: q})
+		enqueue(t, j, q, 10)
+		order := pendingIDs(t, rdb, q)
+		keys, args := fetching(q)
+		for death := range maxStalls + 1 { // a worker fetches what it has slots for and starts the first one, which takes it down at once
+			f := newFetcher(j, j.queues[0], 0, newSlots(10, j.queues), 10, time.Millisecond, nil)
+			if err := f.fetch(t.Context(), keys, args).Err(); err != nil {
+				t.Fatal(err)
+			}
+			if want := 9; death == 0 && len(f.ready) != want || death > 0 && len(f.ready) != 0 {
+				t.Fatalf("%d jobs beside the first after %d deaths", len(f.ready), death)
+			}
+			r := newReaper(f, time.Second)
+			running, err := r.running(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range order { // from the last on, so that their order stays
+				if score, ok := running[order[i]]; ok {
+					if err := r.reap(t.Context(), order[i], score); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+		}
+		if s := status(t, j, q); s.Failed != 1 || s.Waiting != 9 {
+			t.Errorf("one job has taken %d workers down: %+v", maxStalls+1, s)
+		}
+		// Those that have never stalled do come together, up to one that has.
+		rdb.HDel(t.Context(), taskPrefix(q)+order[8], "stalls")
+		rdb.HDel(t.Context(), taskPrefix(q)+order[7], "stalls")
+		f := newFetcher(j, j.queues[0], 0, newSlots(10, j.queues), 10, time.Millisecond, nil)
+		f.refill(t.Context(), keys, args)
+		if len(f.ready) != 2 || f.ready[0].id != order[8] || f.ready[1].id != order[7] || !slices.Equal(pendingIDs(t, rdb, q), order[:7]) {
+			t.Errorf("%d jobs came, and left %v of %v", len(f.ready), pendingIDs(t, rdb, q), order)
+		}
+	})
 }
 
 // What asynq's recoverer finds goes back like the job of a dead worker, with no attempt counted: also when this process has a ticket
