@@ -46,7 +46,7 @@ func TestSecondRunWaitsForTheFirst(t *testing.T) {
 	<-began
 	taken(t, j, q)
 	eventually(t, 20*time.Second, "it came and was put off", func() bool { return runs.Load() > 1 || status(t, j, q).Retrying == 1 })
-	if w.Writing() != 1 || w.Busy() != 1 || runs.Load() != 1 {
+	if w.Writing() == 0 || w.Busy() == 0 || runs.Load() != 1 { // more while a fetch is under way
 		t.Errorf("Writing is %d and Busy %d while the first of %d runs goes on", w.Writing(), w.Busy(), runs.Load())
 	}
 	close(first)
