@@ -20,13 +20,14 @@ func (f *fetcher) putAside(ctx context.Context, jobs []popped) []popped {
 			good = append(good, job)
 			continue
 		}
-		now, t := time.Now(), f.ending(job.id)
+		now := time.Now()
+		t, seen := f.ending(job.id)
 		if t == nil {
 			continue // its ID was there twice, and it is among the failed ones
 		}
 		err := fmt.Errorf("%w: %s", errUnreadable, why)
 		m := message{kind: kindUnreadable, payload: []byte(job.msg), id: job.id, queue: f.queue.Name, err: err.Error(), lastFailed: now}
-		x := ending{verb: "archive", id: job.id, owner: t.owner, msg: string(m.encode()), score: fmt.Sprint(now.Unix())}
+		x := ending{verb: "archive", id: job.id, owner: seen.owner, msg: string(m.encode()), score: fmt.Sprint(now.Unix())}
 		reply, failed := f.ender.end(ctx, x)
 		f.forget(job.id, t)
 		if failed != nil {

@@ -106,3 +106,21 @@ func TestConfirmedJobsOutliveTheirMasters(t *testing.T) {
 		t.Errorf("%d confirmed jobs never ran: %v", len(lost), lost)
 	}
 }
+
+// A job of which no replica says in time that it has it is stored once, however soon it is done, and its caller is told at once.
+func TestUnconfirmedJobRunsOnce(t *testing.T) {
+	t.Parallel()
+	rdb := client(t, single.Get(t).Addrs()) // it has no replica, which is as good as one that lags
+	q := fresh("unconfirmed")
+	j := newJobs(t, rdb, nil, Queue{Name: q})
+	var done ledger
+	w := newWorker(t, j, nil)
+	Handle(w, func(_ context.Context, job note) error { done.add(job.N); return nil })
+	start(t, w)
+	_, err := j.Enqueue(t.Context(), note{}, Confirm(1))
+	if _, ok := asUnconfirmed(err); !ok {
+		t.Errorf("Enqueue = %v, want ErrUnconfirmed", err)
+	}
+	eventually(t, 20*time.Second, "all is done", func() bool { s := status(t, j, q); return done.n.Load() > 0 && s.Waiting+s.Active == 0 })
+	done.check(t, 1, true)
+}

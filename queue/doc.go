@@ -8,10 +8,11 @@
 //     fleet's, in Redis: SetLimits changes them for all at once.
 //   - A queue with a backlog does not hold up another: each has a fetcher of its own and keeps half of its share, by
 //     weight, of a worker's slots.
-//   - A confirmed job runs at least once. It may run twice, when its worker dies or is cut off: handlers must bear
-//     that. The job of a dead worker is back at the head of its queue within about 20 seconds, with no attempt counted, and
-//     that worker, should it live after all, cannot end it any more. One that takes its workers down for the fourth time
-//     has failed.
+//   - A confirmed job runs at least once. It may run twice, when its worker dies or is cut off, or when the answer to its
+//     Enqueue is lost and it is done before that asks again: handlers must bear that. The job of a dead worker is back at the
+//     head of its queue within about 20 seconds, with no attempt counted, and that worker, should it live after all, cannot end
+//     it any more. One whose workers have died under it for the fourth time has failed, for it may be what kills them; jobs
+//     that had not started beside it do not fail with it.
 //   - A delayed job, or one that is tried again, never starts before its time by Redis's clock. A periodic one is enqueued once for the fleet.
 //   - Failed jobs are kept until somebody takes them away. So is what asynq cannot read: it has failed at once.
 //   - EnqueueTx's job exists if and only if the transaction commits, and its handler's reads see what that wrote.
@@ -22,7 +23,8 @@
 //
 // # Failure behaviour
 //
-// Enqueue repeats a call whose answer was lost under the same ID, and reports ErrUnconfirmed when it stays in doubt.
+// Enqueue repeats a call whose answer was lost under the same ID, and reports ErrUnconfirmed when it stays in doubt. What is
+// stored is found to be there, and so is what is done, during its Retention: a minute of that keeps a job from being stored twice.
 // Redis replication is asynchronous: a master that dies can take jobs with it that it had confirmed in its last
 // moments, and a failover can forget limiter state, which allows at most Rate.Max extra starts once. A Redis that may
 // evict jobs is refused with ErrEvicting. While writes are off, Options.Gate's refusal is what Enqueue returns, and

@@ -11,8 +11,9 @@ var (
 	ErrUnknownQueue = errors.New("queue: unknown queue, declare it in New or check the spelling")
 	// ErrExists means that a job with the given ID, or one covered by the same Unique lock, is already stored.
 	ErrExists = errors.New("queue: a job with this ID or unique lock exists already, nothing was added")
-	// ErrUnconfirmed means that Redis did not say whether the job was stored. Enqueue again with the same ID, which
-	// the UnconfirmedError carries, to be sure without adding it twice.
+	// ErrUnconfirmed means that Redis did not say whether the job was stored, or that its replicas did not. Enqueue again
+	// with the same ID, which the UnconfirmedError carries, to be sure without adding it twice: a job that is there is
+	// ErrExists. One that is done by then is there only for its Retention, and is added again without.
 	ErrUnconfirmed = errors.New("queue: not known whether the job was stored, enqueue it again with the same ID")
 	// ErrClosed means that the queue takes no jobs for now: see Jobs.Close.
 	ErrClosed = errors.New("queue: takes no new jobs for now, try again later")

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 )
 
@@ -19,23 +20,28 @@ var errLateStart = errors.New("queue: a job's handler was about to start so long
 // errStray is what asynq is told of a start that has no ticket: the job's end is not this one's to record.
 var errStray = errors.New("queue: a job's handler was about to start after its slot was given up, so it does not run here")
 
-// stray reports whether an end is one of those.
-func (x ending) stray() (is bool) {
+// reason is what a failed attempt is said to have failed of.
+func (x ending) reason() (reason string) {
 	if x.verb == "retry" || x.verb == "archive" {
-		fields(x.msg, func(field uint64, text string) bool { is = is || field == 7 && text == errStray.Error(); return true })
+		fields(x.msg, func(field uint64, text string) bool {
+			if field == 7 {
+				reason = text
+			}
+			return true
+		})
 	}
-	return is
+	return reason
 }
 
 // begin notes that the handler of a fetched job starts. It must not when there is no ticket, or when it is late.
-func (f *fetcher) begin(id string) (t *ticket, late bool) {
+func (f *fetcher) begin(id string, until time.Time) (t *ticket, late bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	t = f.tickets[id]
 	if t == nil || t.running {
 		return nil, false
 	}
-	t.running = true
+	t.running, t.until = true, until
 	if late = time.Since(t.since) > promptly; late {
 		t.back = &giveBack{}
 	}
@@ -71,14 +77,25 @@ func (f *fetcher) forget(id string, t *ticket) {
 }
 
 // sweep drops the tickets of jobs that asynq will not end any more: it does nothing with one whose lease was over by the time
-// when it was to start or had returned. Such a job comes back by its lease, as that is not extended any more.
+// when it was to start, had returned, or had no time left. Such a job comes back by its lease, as that is not extended any more.
 func (f *fetcher) sweep(now time.Time) {
 	const patience = time.Minute
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for id, t := range f.tickets {
-		if now.Sub(t.since) > patience && !t.ending && (!t.running || t.returned) {
+		switch {
+		case t.ending:
+		case t.running && !t.returned:
+			if now.Sub(t.until) > patience {
+				f.remove(id, t) // its slot is free when its handler returns
+			}
+		case now.Sub(t.since) > patience:
 			f.drop(id, t)
+		}
+	}
+	for id, at := range f.left {
+		if now.Sub(at) > leaving {
+			delete(f.left, id)
 		}
 	}
 }
@@ -119,64 +136,105 @@ func (f *fetcher) returnJob(t *ticket, delay time.Duration) {
 // (since v0.25), so the job would run again; here the recording is repeated until the job's lease is over.
 func (f *fetcher) finish(ctx context.Context, keys []string, args []any, call func() *redis.Cmd) *redis.Cmd {
 	x, known := endingOf(f.queue.Name, keys, args)
-	if x.stray() {
+	switch x.reason() {
+	case errStray.Error():
+		f.leave(x.id)
 		return recorded(ctx)
+	case asynq.ErrLeaseExpired.Error():
+		return recording(ctx, f.recover(ctx, x.id))
 	}
-	t := f.ending(x.id)
+	t, seen := f.ending(x.id)
 	defer f.forget(x.id, t)
 	if !known { // of an asynq of another time: its own script, if it will have it
-		return f.insist(ctx, func() (string, error) { return "OK", call().Err() })
+		_, err := f.insist(ctx, func() (string, error) { return "OK", call().Err() })
+		f.leave(x.id)
+		return recording(ctx, err)
 	}
-	if t != nil {
-		x.owner = t.owner
-		switch {
-		case x.verb != "retry" && x.verb != "archive":
-		case t.back != nil:
-			x = ending{verb: "back", id: x.id, owner: x.owner, score: due(t.back.delay)}
-		case x.verb == "retry" && !t.again.IsZero():
-			x.score = neverEarly(t.again)
-		}
+	x.owner = seen.owner
+	switch {
+	case x.verb != "retry" && x.verb != "archive":
+	case seen.back != nil:
+		x = ending{verb: "back", id: x.id, owner: x.owner, score: due(seen.back.delay)}
+	case x.verb == "retry" && !seen.again.IsZero():
+		x.score = neverEarly(seen.again)
 	}
-	cmd := f.insist(ctx, func() (string, error) { return f.ender.end(ctx, x) })
-	if cmd.Err() == nil && x.verb == "archive" {
+	reply, err := f.insist(ctx, func() (string, error) { return f.ender.end(ctx, x) })
+	if reply != "OK" || x.verb != "done" && x.verb != "complete" {
+		f.leave(x.id)
+	}
+	if x.verb == "archive" && (reply == "OK" || reply == inDoubt && f.archived(ctx, x.id)) {
 		f.died(x.id)
 	}
-	return cmd
+	return recording(ctx, err)
 }
 
-// ending returns the ticket of a job that is about to be ended.
-func (f *fetcher) ending(id string) *ticket {
+// recover is what asynq's recoverer does in place of counting an attempt: a job whose lease is over goes back like one of a dead
+// worker. So it is where this process holds the job and asynq has dropped it, as heartbeats were lost, or where Redis did not answer
+// the reaper.
+func (f *fetcher) recover(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, popTimeout)
+	defer cancel()
+	score, err := f.jobs.rdb.ZScore(ctx, asynqKey(f.queue.Name, "lease"), id).Result()
+	switch {
+	case isNil(err), err == nil && score > float64(time.Now().Unix()): // it has ended meanwhile, or lives
+		return nil
+	case err != nil:
+		return err
+	}
+	return f.reap(ctx, id, formatScore(redis.Z{Score: score}))
+}
+
+// ending returns the ticket of a job that is about to be ended, if there is one, and what it says now: its handler may run on.
+func (f *fetcher) ending(id string) (t *ticket, seen ticket) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	t := f.tickets[id]
-	if t != nil {
-		t.ending = true
+	if t = f.tickets[id]; t != nil {
+		t.ending, seen = true, *t
 	}
-	return t
+	return t, seen
 }
 
-// insist repeats a recording until Redis has answered, or ctx ends, which is the job's lease.
-func (f *fetcher) insist(ctx context.Context, record func() (string, error)) *redis.Cmd {
+// inDoubt is what a recording comes to that was lost and whose repetition finds no such job running: Redis had heard it, as a
+// rule, or the job was taken meanwhile.
+const inDoubt = "IN DOUBT"
+
+// insist repeats a recording until Redis has answered, or ctx ends, which is the job's lease. It returns "OK", "NOT FOUND" or inDoubt.
+func (f *fetcher) insist(ctx context.Context, record func() (string, error)) (reply string, err error) {
 	doubtful := false
 	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second) {
-		reply, err := record()
-		switch {
-		case notFound(err):
+		if reply, err = record(); notFound(err) {
 			reply, err = "NOT FOUND", nil
-			fallthrough
+		}
+		switch {
+		case err == nil && reply == "NOT FOUND" && doubtful:
+			return inDoubt, nil
 		case err == nil:
-			if reply == "NOT FOUND" && !doubtful { // else the lost answer was a success
+			if reply == "NOT FOUND" {
 				f.jobs.background("late end", errLateEnd, "queue", f.queue.Name)
 			}
-			return recorded(ctx)
+			return reply, nil
 		case answered(err) && !passing(err):
-			return failed(ctx, err)
+			return "", err
 		}
 		doubtful = doubtful || !answered(err)
 		if !sleep(ctx, pause) {
-			return failed(ctx, err)
+			return "", err
 		}
 	}
+}
+
+// archived reports whether a job is among the failed ones.
+func (f *fetcher) archived(ctx context.Context, id string) bool {
+	state, err := f.jobs.rdb.HGet(ctx, taskPrefix(f.queue.Name)+id, "state").Result()
+	return err == nil && state == "archived"
+}
+
+// recording is how asynq hears of a recording, which need not concern it further.
+func recording(ctx context.Context, err error) *redis.Cmd {
+	if err != nil {
+		return failed(ctx, err)
+	}
+	return recorded(ctx)
 }
 
 // recorded is what asynq's scripts answer.

@@ -2,11 +2,17 @@ package queue
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/scaleaware/scaleaware/internal/faultconn"
 )
@@ -64,4 +70,105 @@ func (l *lines) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.text.String()
+}
+
+// failing are the keys and arguments of asynq's script for a failed attempt.
+func failing(q, id, reason string) (keys []string, args []any) {
+	keys = []string{taskPrefix(q) + id}
+	for _, name := range []string{"active", "lease", "retry", "processed:2026-01-01", "failed:2026-01-01", "processed", "failed"} {
+		keys = append(keys, asynqKey(q, name))
+	}
+	m := message{kind: note{}.Kind(), id: id, queue: q, err: reason}
+	return keys, []any{id, m.encode(), time.Now().Unix(), int64(1 << 40), true, int64(1 << 60)}
+}
+
+// fetching are the keys and arguments of asynq's script that fetches.
+func fetching(q string) (keys []string, args []any) {
+	for _, name := range []string{"pending", "paused", "active", "lease"} {
+		keys = append(keys, asynqKey(q, name))
+	}
+	return keys, []any{time.Now().Add(30 * time.Second).Unix(), taskPrefix(q)}
+}
+
+// A shutdown makes the coming end of a job a return while its time runs out: they meet without a race.
+func TestReturnsMeetEnds(t *testing.T) {
+	t.Parallel()
+	q := fresh("meet")
+	j := newJobs(t, client(t, single.Get(t).Addrs()), nil, Queue{Name: q})
+	const n = 50
+	enqueue(t, j, q, n)
+	f := newFetcher(j, j.queues[0], 0, newSlots(n, j.queues), n, time.Millisecond, nil)
+	keys, args := fetching(q)
+	for range n {
+		if err := f.fetch(t.Context(), keys, args).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var group sync.WaitGroup
+	for _, id := range slices.Collect(maps.Keys(f.tickets)) {
+		run, _ := f.begin(id, time.Now().Add(time.Minute))
+		group.Go(func() {
+			keys, args := failing(q, id, "no time left")
+			if err := f.EvalSha(t.Context(), "", keys, args...).Err(); err != nil {
+				t.Error(err)
+			}
+		})
+		group.Go(func() { f.returnJob(run, 0) })
+	}
+	group.Wait()
+	if s := status(t, j, q); s.Waiting+s.Retrying != n || s.Active != 0 {
+		t.Errorf("of %d jobs none is running and all come back: %+v", n, s)
+	}
+}
+
+// OnDead and queue_dead_total are told of jobs that have failed for good, also when the answer to that is lost, and of no others: not
+// of one that was taken from its worker, nor of one that lives again when the worker hears what has become of it.
+func TestOnlyTheDeadAreTold(t *testing.T) {
+	t.Parallel()
+	rdb := client(t, single.Get(t).Addrs())
+	if err := endScript.Load(t.Context(), rdb).Err(); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		taken, lost, revived bool
+		told                 int64
+	}{"dead": {told: 1}, "taken": {taken: true}, "answer lost": {lost: true, told: 1}, "answer lost and revived": {lost: true, revived: true}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			q := fresh("told")
+			plain := newJobs(t, rdb, nil, Queue{Name: q})
+			enqueue(t, plain, q, 1, MaxRetry(0))
+			var once atomic.Bool
+			j := newJobs(t, deaf{rdb, func(keys []string, _ []any) bool { return c.lost && len(keys) == 10 && !once.Swap(true) }, func() {
+				if !c.revived {
+					return
+				}
+				if n, err := plain.RetryFailed(t.Context(), q, nil); n != 1 || err != nil {
+					t.Errorf("RetryFailed = %d, %v", n, err)
+				}
+			}}, nil, Queue{Name: q})
+			f := newFetcher(j, j.queues[0], 0, newSlots(1, j.queues), 1, time.Millisecond, nil)
+			var told atomic.Int64
+			f.onDead = func(context.Context, DeadJob) { told.Add(1) }
+			keys, args := fetching(q)
+			if err := f.fetch(t.Context(), keys, args).Err(); err != nil {
+				t.Fatal(err)
+			}
+			id := rdb.LIndex(t.Context(), asynqKey(q, "active"), 0).Val()
+			if c.taken {
+				if err := newReaper(f, time.Second).reap(t.Context(), id, fmt.Sprint(args[0])); err != nil {
+					t.Fatal(err)
+				}
+			}
+			f.begin(id, time.Now().Add(time.Minute))
+			keys, args = failing(q, id, "no use")
+			keys[3] = asynqKey(q, "archived")
+			if err := f.EvalSha(t.Context(), "", append(keys, taskPrefix(q)), append(args, 0)...).Err(); err != nil {
+				t.Fatal(err)
+			}
+			if n := told.Load(); n != c.told || n != int64(testutil.ToFloat64(j.meters.dead.WithLabelValues(q))) {
+				t.Errorf("OnDead was told of %d jobs, want %d: %+v", n, c.told, status(t, plain, q))
+			}
+		})
+	}
 }

@@ -33,6 +33,9 @@ type fetcher struct {
 	pollTo time.Duration
 	id     string
 	closed chan struct{}
+	// freshFor is how old a job may be when it is handed; tests change it.
+	freshFor time.Duration
+
 	fail   func(error)
 	ender  *ender
 	onDead func(ctx context.Context, job DeadJob)
@@ -40,7 +43,8 @@ type fetcher struct {
 	onStart func(queue, id string, stamp int64)
 
 	seen  atomic.Bool
-	pops  uint64 // this, empty, away and ready belong to asynq's one fetching goroutine
+	pops  uint64 // the number of the last pop; these, empty, away and ready belong to asynq's one fetching goroutine
+	known uint64 // the number of the last one whose jobs have arrived
 	empty time.Duration
 	away  time.Duration
 	ready []popped
@@ -49,12 +53,14 @@ type fetcher struct {
 	ended   chan struct{} // one of them was ended
 	mu      sync.Mutex
 	tickets map[string]*ticket
+	left    map[string]time.Time // whose run asynq has just left, and which may come back
 }
 
 // ticket is a slot from the fetch of a job until its handler has returned, which may be later than asynq's own
 // slot: asynq frees that when the job's time is up, while the handler still runs.
 type ticket struct {
 	since    time.Time // of its fetch, then of its hand, then of its handler's return
+	until    time.Time // when its time is up
 	owner    string    // the nonce of its pop
 	running  bool
 	returned bool
@@ -72,8 +78,8 @@ type giveBack struct {
 func newFetcher(j *Jobs, q Queue, index int, s *slots, most int, poll time.Duration, fail func(error)) *fetcher {
 	return &fetcher{
 		UniversalClient: j.rdb, jobs: j, queue: q, index: index, slots: s, most: most, pollTo: poll, id: uuid.NewString(),
-		closed: make(chan struct{}), fail: fail, ender: &ender{jobs: j, queue: q.Name},
-		tickets: make(map[string]*ticket), ended: make(chan struct{}, 1),
+		closed: make(chan struct{}), freshFor: 5 * time.Second, fail: fail, ender: &ender{jobs: j, queue: q.Name},
+		tickets: make(map[string]*ticket), left: make(map[string]time.Time), ended: make(chan struct{}, 1),
 	}
 }
 
@@ -187,6 +193,8 @@ func (f *fetcher) refill(ctx context.Context, keys []string, args []any) (wait t
 		f.slots.give(f.index, n)
 		return maxWait, nil
 	}
+	began := time.Now() // the jobs are this worker's from then on, and it may stand still before it has the answer
+	f.pops++
 	reply, err := f.pop(ctx, keys, args, n)
 	f.slots.give(f.index, n-len(reply.jobs))
 	if err != nil { // a lost connection is there again at once, a lost server is not to be stormed
@@ -197,9 +205,10 @@ func (f *fetcher) refill(ctx context.Context, keys []string, args []any) (wait t
 	f.away = 0
 	if len(reply.jobs) > 0 {
 		f.empty = 0
-		f.pops++
-		f.note(reply)
-		f.ready = f.putAside(ctx, reply.jobs)
+		f.known = f.pops
+		fresh, again := f.note(reply, began)
+		f.putOff(ctx, again)
+		f.ready = f.putAside(ctx, fresh)
 		return 0, nil
 	}
 	switch {
@@ -217,29 +226,39 @@ func (f *fetcher) refill(ctx context.Context, keys []string, args []any) (wait t
 	}
 }
 
-// note makes the tickets of jobs that were popped.
-func (f *fetcher) note(reply popReply) {
-	owner, now := f.nonce(f.pops-1), time.Now()
+// note makes the tickets of jobs that were popped. It returns those jobs, and apart from them those that run here already.
+func (f *fetcher) note(reply popReply, began time.Time) (fresh []popped, again []putOff) {
+	owner, now := f.nonce(), time.Now()
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	fresh = reply.jobs[:0]
 	for _, job := range reply.jobs {
-		if stale := f.tickets[job.id]; stale != nil {
+		stale := f.tickets[job.id]
+		if delay := f.here(stale, job.id, now); delay > 0 {
+			f.slots.give(f.index, 1)
+			if stale == nil || stale.owner != owner { // else its ID was there twice
+				again = append(again, putOff{job.id, owner, delay})
+			}
+			continue
+		}
+		if stale != nil {
 			f.drop(job.id, stale)
 		}
-		f.tickets[job.id] = &ticket{since: now, owner: owner}
+		f.tickets[job.id] = &ticket{since: began, owner: owner}
 		f.handed.Add(1)
+		fresh = append(fresh, job)
 		if f.onStart != nil && reply.stamp > 0 {
 			f.onStart(f.queue.Name, job.id, reply.stamp)
 		}
 	}
+	return fresh, again
 }
 
 // hand gives asynq the first job that is ready. If this process stood still meanwhile, the job may be another worker's
 // by now, so it is given back.
 func (f *fetcher) hand(ctx context.Context) *redis.Cmd {
-	const freshFor = 5 * time.Second
 	job := f.ready[0]
-	if !f.handing(job.id, freshFor) {
+	if !f.handing(job.id, f.freshFor) {
 		f.unready()
 		return failed(ctx, redis.Nil)
 	}
@@ -298,17 +317,17 @@ type popReply struct {
 	wait  time.Duration
 }
 
-func (f *fetcher) nonce(pop uint64) string { return f.id + ":" + strconv.FormatUint(pop, 10) }
+// nonce is the owner of what the last pop has brought.
+func (f *fetcher) nonce() string { return f.id + ":" + strconv.FormatUint(f.pops, 10) }
 
-// pop runs the pop script for up to n jobs. Its nonce changes only after an answer with jobs: a call whose answer was
-// lost is repeated by the next one, which then gets the very jobs that were popped.
+// pop runs the pop script for up to n jobs. The script undoes what it did for a call whose answer was lost.
 func (f *fetcher) pop(ctx context.Context, keys []string, args []any, n int) (popReply, error) {
 	ctx, cancel := context.WithTimeout(ctx, popTimeout)
 	defer cancel()
 	name := f.queue.Name
 	res, err := popScript.Run(ctx, f.jobs.rdb,
 		append(keys[:4:4], ownKey(name, "starts"), ownKey(name, "pop:"+f.id), ownKey(name, "limits"), ownKey(name, "throttle"), ownKey(name, "tat")),
-		append([]any{args[0], args[1], f.nonce(f.pops), n}, f.queue.limits().args()...)...,
+		slices.Concat([]any{args[0], args[1], f.id, n}, f.queue.limits().args(), []any{f.pops, f.known})...,
 	).StringSlice()
 	if err != nil {
 		return popReply{}, err

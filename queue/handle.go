@@ -64,7 +64,8 @@ func (w *Worker) process(f *fetcher) asynq.HandlerFunc {
 			<-ctx.Done() // asynq shuts down and puts it back, with no attempt counted
 			return context.Cause(ctx)
 		}
-		t, late := f.begin(id)
+		until, _ := ctx.Deadline()
+		t, late := f.begin(id, until)
 		if t == nil {
 			w.jobs.background("late start", errStray, "queue", f.queue.Name)
 			return errStray

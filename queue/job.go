@@ -52,7 +52,8 @@ func MaxRetry(n int) Option { return func(s *settings) { s.MaxRetry = &n } }
 // Timeout bounds one attempt. The default is asynq's, 30 minutes.
 func Timeout(d time.Duration) Option { return func(s *settings) { s.Timeout = d } }
 
-// Retention keeps the finished job, and so its ID, for a while. The default is not at all.
+// Retention keeps the finished job, and so its ID, for a while. The default is not at all: a job whose Enqueue has lost its
+// answer may then run twice, if it is done before that asks again.
 func Retention(d time.Duration) Option { return func(s *settings) { s.Retention = d } }
 
 // Unique refuses, with ErrExists, a job of the same kind and payload in the same queue until this one is done, or

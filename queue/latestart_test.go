@@ -69,7 +69,7 @@ func TestLateStartsAreGivenBack(t *testing.T) {
 				return
 			}
 			// One that was swept comes back by its lease.
-			eventually(t, 60*time.Second, "the job is done", func() bool { s := status(t, j, q); return s.Waiting+s.Active == 0 })
+			eventually(t, 60*time.Second, "the job is done", func() bool { s := status(t, j, q); return s.Waiting+s.Active+s.Retrying == 0 })
 			stop()
 			if s := status(t, j, q); ran.Load() != 1 || s.Failed+s.Retrying != 0 {
 				t.Errorf("it ran %d times: %+v", ran.Load(), s)

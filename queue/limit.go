@@ -49,7 +49,8 @@ type Limits struct {
 	// Smooth spreads the starts over the window, too: no more than a twentieth of Rate.Max come at once. Zero means that
 	// all of a window's starts may come at its beginning.
 	Smooth bool
-	// Concurrency bounds how many jobs run at once in the fleet. Zero means no bound but the workers' slots.
+	// Concurrency bounds how many jobs run at once in the fleet, of those whose time is not up: see Queue.Concurrency. Zero
+	// means no bound but the workers' slots.
 	Concurrency int
 }
 

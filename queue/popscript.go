@@ -2,33 +2,51 @@ package queue
 
 import "github.com/redis/go-redis/v9"
 
-// popScript is asynq's dequeue for several jobs at once, with limits and with an answer that can be asked for again.
-// Nothing moves and no token is spent for a queue that is paused, throttled, empty or at a limit.
+// popScript is asynq's dequeue for several jobs at once, with limits. Nothing moves and no token is spent for a queue that is paused,
+// throttled, empty or at a limit. A pop whose answer was lost is undone by the next one, starts and all: none of its jobs has started,
+// and all that was looked at for it may have changed. A call that comes after a later one is nobody's any more and does nothing.
+//
+// A job whose worker has died comes alone: should it be what kills them, it takes no others along that were fetched with it and
+// have not started.
 //
 // The rate's limiter is a list of the last max start times, newest first. One more start is allowed when the max-th last
 // is older than the window, so no window of that length, wherever it begins, holds more than max. Smoothing is GCRA: "tat"
 // is when the next start would be due if all came evenly; one may be early by so much.
 //
 // KEYS: pending, paused, active, lease, starts, last (this server's last pop), limits, throttle, tat
-// ARGV: lease expiry, task key prefix, nonce of this pop, most jobs, then the declared limits, as Limits.args
+// ARGV: lease expiry, task key prefix, this server, most jobs, the declared limits, as Limits.args, the number of this call, and that
+// of the last one whose jobs have arrived
 // Constants are given to commands as text, which Redis would else make of a number each time.
 // Returns {"paused"}, {"empty"}, {"full"}, {"limited", wait in µs}, or {"job", start in µs, 0 without a rate, id, message, id, message, …}.
 var popScript = redis.NewScript(`
-local nonce = ARGV[3]
+local owner = ARGV[3] .. ":" .. ARGV[10]
 local last = redis.call("GET", KEYS[6])
-if last and string.sub(last, 1, #nonce + 1) == nonce .. " " then
-	local again = {"job", "0"}
-	for id in string.gmatch(string.sub(last, #nonce + 2), "%S+") do
+local call = last and tonumber(string.match(last, "^%d+")) or 0
+if call >= tonumber(ARGV[10]) then
+	return {"empty"}
+end
+if call > tonumber(ARGV[11]) then
+	local lost, stamp = string.match(last, "^(%d+) (%d+)")
+	local ids = {}
+	for id in string.gmatch(string.sub(last, #lost + #stamp + 3), "%S+") do
+		table.insert(ids, 1, id)
+	end
+	lost = ARGV[3] .. ":" .. lost
+	local time = redis.call("TIME")
+	local since = string.format("%d%06d000", time[1], time[2])
+	for _, id in ipairs(ids) do
 		local key = ARGV[2] .. id
-		if redis.call("HGET", key, "owner") == nonce and redis.call("ZSCORE", KEYS[4], id) then
-			redis.call("ZADD", KEYS[4], ARGV[1], id)
-			again[#again + 1] = id
-			again[#again + 1] = redis.call("HGET", key, "msg")
+		if redis.call("HGET", key, "owner") == lost and redis.call("LREM", KEYS[3], "1", id) == 1 then
+			redis.call("ZREM", KEYS[4], id)
+			redis.call("HDEL", key, "owner")
+			redis.call("HSET", key, "state", "pending", "pending_since", since)
+			redis.call("RPUSH", KEYS[1], id)
 		end
 	end
-	if #again > 2 then
-		return again
+	if stamp ~= "0" then
+		redis.call("LREM", KEYS[5], #ids, stamp)
 	end
+	redis.call("DEL", KEYS[6])
 end
 if redis.call("EXISTS", KEYS[2]) == 1 then
 	return {"paused"}
@@ -93,9 +111,14 @@ for _ = 1, n + 100 do
 		break
 	end
 	local key = ARGV[2] .. id
-	local msg = redis.call("HGET", key, "msg")
+	local job = redis.call("HMGET", key, "msg", "stalls")
+	local msg, stalled = job[1], job[2]
+	if stalled and #got > 2 then
+		redis.call("LMOVE", KEYS[3], KEYS[1], "LEFT", "RIGHT")
+		break
+	end
 	if msg then
-		redis.call("HSET", key, "state", "active", "owner", nonce)
+		redis.call("HSET", key, "state", "active", "owner", owner)
 		redis.call("HDEL", key, "pending_since")
 		redis.call("ZADD", KEYS[4], ARGV[1], id)
 		if max > 0 then
@@ -107,6 +130,9 @@ for _ = 1, n + 100 do
 		end
 		got[#got + 1] = id
 		got[#got + 1] = msg
+		if stalled then
+			break
+		end
 	else
 		redis.call("LREM", KEYS[3], "1", id)
 	end
@@ -124,7 +150,7 @@ if max > 0 then
 		redis.call("SET", KEYS[9], string.format("%.0f", tat), "PX", keep)
 	end
 end
-local ids = {nonce}
+local ids = {ARGV[10], stamp}
 for i = 3, #got, 2 do
 	ids[#ids + 1] = got[i]
 end

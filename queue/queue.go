@@ -14,7 +14,8 @@ type Queue struct {
 	// Smooth spreads the starts that Rate allows over its window: no more than a twentieth of Rate.Max come at once. Zero
 	// means that all of a window's starts may come at its beginning.
 	Smooth bool
-	// Concurrency is how many jobs of the queue run at once in the whole fleet. Zero means as many as the workers' slots.
+	// Concurrency is how many jobs of the queue run at once in the whole fleet. A job whose time is up, or whose worker was
+	// taken for dead, counts no more, also while its handler runs on. Zero means as many as the workers' slots.
 	Concurrency int
 	// Isolated gives the queue so many slots of its own in each worker, beside those that WorkerOptions.Concurrency
 	// shares out, and no others: it neither takes from other queues nor waits for them. Zero means that it shares.

@@ -115,23 +115,31 @@ func (r *reaper) reapExpired(ctx context.Context) {
 }
 
 func (r *reaper) reap(ctx context.Context, id, score string) error {
-	name := r.f.queue.Name
+	err := r.f.reap(ctx, id, score)
+	if err == nil {
+		delete(r.seen, id)
+	}
+	return err
+}
+
+// reap gives a job to living workers if its lease is still the one that was observed.
+func (f *fetcher) reap(ctx context.Context, id, score string) error {
+	name := f.queue.Name
 	now := time.Now()
-	n, err := reapScript.Run(ctx, r.f.jobs.rdb,
+	n, err := reapScript.Run(ctx, f.jobs.rdb,
 		[]string{asynqKey(name, "active"), asynqKey(name, "lease"), asynqKey(name, "pending"), taskPrefix(name) + id, asynqKey(name, "archived")},
 		id, score, now.UnixNano(), maxStalls, now.Unix(), failedWith(now, "queue: the job's worker died or hung while it ran, more often than is tried again")).Int()
 	if err != nil {
 		return err
 	}
-	delete(r.seen, id)
 	switch n {
 	case 1:
-		r.f.jobs.meters.stalled.WithLabelValues(name).Inc()
-		r.f.jobs.log.Warn("queue: a job's worker is gone, the job is back at the head of its queue", "queue", name, "id", id)
+		f.jobs.meters.stalled.WithLabelValues(name).Inc()
+		f.jobs.log.Warn("queue: a job's worker is gone, the job is back at the head of its queue", "queue", name, "id", id)
 	case 2:
-		r.f.jobs.meters.stalled.WithLabelValues(name).Inc()
-		r.f.jobs.log.Error("queue: a job's worker is gone once more, the job has failed", "queue", name, "id", id)
-		r.f.died(id)
+		f.jobs.meters.stalled.WithLabelValues(name).Inc()
+		f.jobs.log.Error("queue: a job's worker is gone once more, the job has failed", "queue", name, "id", id)
+		f.died(id)
 	}
 	return nil
 }

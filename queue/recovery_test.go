@@ -2,7 +2,9 @@ package queue
 
 import (
 	"context"
+	"errors"
 	"net"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -104,6 +106,93 @@ func TestOrphansComeBack(t *testing.T) {
 	}
 }
 
+// Jobs that were fetched beside one that takes its workers down, and have not started, do not fail with it.
+func TestPoisonTakesNoneAlong(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+		q := fresh("poison")
+		j := newJobs(t, rdb, nil, Queue{Name: q})
+		enqueue(t, j, q, 10)
+		order := pendingIDs(t, rdb, q)
+		keys, args := fetching(q)
+		for death := range maxStalls + 1 { // a worker fetches what it has slots for and starts the first one, which takes it down at once
+			f := newFetcher(j, j.queues[0], 0, newSlots(10, j.queues), 10, time.Millisecond, nil)
+			if err := f.fetch(t.Context(), keys, args).Err(); err != nil {
+				t.Fatal(err)
+			}
+			if want := 9; death == 0 && len(f.ready) != want || death > 0 && len(f.ready) != 0 {
+				t.Fatalf("%d jobs beside the first after %d deaths", len(f.ready), death)
+			}
+			r := newReaper(f, time.Second)
+			running, err := r.running(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range order { // from the last on, so that their order stays
+				if score, ok := running[order[i]]; ok {
+					if err := r.reap(t.Context(), order[i], score); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+		}
+		if s := status(t, j, q); s.Failed != 1 || s.Waiting != 9 {
+			t.Errorf("one job has taken %d workers down: %+v", maxStalls+1, s)
+		}
+		// Those that have never stalled do come together, up to one that has.
+		rdb.HDel(t.Context(), taskPrefix(q)+order[8], "stalls")
+		rdb.HDel(t.Context(), taskPrefix(q)+order[7], "stalls")
+		f := newFetcher(j, j.queues[0], 0, newSlots(10, j.queues), 10, time.Millisecond, nil)
+		f.refill(t.Context(), keys, args)
+		if len(f.ready) != 2 || f.ready[0].id != order[8] || f.ready[1].id != order[7] || !slices.Equal(pendingIDs(t, rdb, q), order[:7]) {
+			t.Errorf("%d jobs came, and left %v of %v", len(f.ready), pendingIDs(t, rdb, q), order)
+		}
+	})
+}
+
+// What asynq's recoverer finds goes back like the job of a dead worker, with no attempt counted: also when this process has a ticket
+// of it, as when heartbeats were lost for so long that asynq has dropped its run without a word.
+func TestRecovererCountsNoAttempt(t *testing.T) {
+	t.Parallel()
+	rdb := client(t, single.Get(t).Addrs())
+	for name, held := range map[string]bool{"missed by the reaper": false, "dropped by asynq": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			q := fresh("recoverer")
+			j := newJobs(t, rdb, nil, Queue{Name: q})
+			enqueue(t, j, q, 1, MaxRetry(0))
+			w := newWorker(t, j, nil)
+			w.expose = func(f *fetcher) redis.UniversalClient { // after the reaper's first look and before that of asynq's recoverer
+				id := rdb.RPopLPush(t.Context(), asynqKey(q, "pending"), asynqKey(q, "active")).Val()
+				rdb.ZAdd(t.Context(), asynqKey(q, "lease"), redis.Z{Score: float64(time.Now().Add(-40 * time.Second).Unix()), Member: id})
+				rdb.HSet(t.Context(), taskPrefix(q)+id, "state", "active", "owner", "its run")
+				if held {
+					f.slots.take(f.index, 1)
+					f.handed.Add(1)
+					f.mu.Lock()
+					f.tickets[id] = &ticket{owner: "its run", running: true, returned: true, since: time.Now().Add(-10 * time.Second)}
+					f.mu.Unlock()
+				}
+				return f
+			}
+			ran := make(chan string, 1)
+			Handle(w, func(ctx context.Context, _ note) error {
+				ran <- rdb.HGet(ctx, taskPrefix(q)+AttemptFrom(ctx).ID, "stalls").Val()
+				return nil
+			})
+			start(t, w)
+			eventually(t, 20*time.Second, "it has ended", func() bool { s := status(t, j, q); return s.Waiting+s.Active+s.Retrying == 0 })
+			if s := status(t, j, q); s.Failed > 0 {
+				t.Fatalf("it never ran and has failed: %+v", s)
+			}
+			if stalls := <-ran; stalls != "1" {
+				t.Errorf("%q stalls are counted, want 1", stalls)
+			}
+			eventually(t, 20*time.Second, "no slot is taken", func() bool { return w.Busy() == 0 })
+		})
+	}
+}
+
 // proxied is a client whose connections go through a proxy that the test can break.
 func proxied(t *testing.T, readTimeout time.Duration) (*faultconn.Proxy, redis.UniversalClient) {
 	t.Helper()
@@ -161,6 +250,46 @@ func TestLostAnswersAddNothingTwice(t *testing.T) {
 	if doubt, ok := asUnconfirmed(err); !ok || doubt.ID != "doubtful" || doubt.Queue != q {
 		t.Fatalf("Enqueue = %v, want ErrUnconfirmed", err)
 	}
+}
+
+// deaf loses the answers of chosen scripts, and says so when it has.
+type deaf struct {
+	redis.UniversalClient
+	lose func(keys []string, args []any) bool
+	then func()
+}
+
+func (d deaf) EvalSha(ctx context.Context, sha string, keys []string, args ...any) *redis.Cmd {
+	cmd := d.UniversalClient.EvalSha(ctx, sha, keys, args...)
+	if cmd.Err() != nil || !d.lose(keys, args) {
+		return cmd
+	}
+	if d.then != nil {
+		d.then()
+	}
+	return failed(ctx, errors.New("i/o timeout"))
+}
+
+// A job that is retained is found when the answer to its enqueue was lost, even if it is done by then.
+func TestLostAnswerOfARetainedJob(t *testing.T) {
+	t.Parallel()
+	rdb := client(t, single.Get(t).Addrs())
+	q := fresh("retained")
+	plain := newJobs(t, rdb, nil, Queue{Name: q})
+	w := newWorker(t, plain, nil)
+	var done ledger
+	Handle(w, func(_ context.Context, job note) error { done.add(job.N); return nil })
+	start(t, w)
+	enqueue(t, plain, q, 1) // Redis knows the scripts
+	var lost atomic.Int64
+	j := newJobs(t, deaf{rdb, func(keys []string, _ []any) bool { return len(keys) == 3 && lost.Add(1) == 1 }, func() {
+		eventually(t, 20*time.Second, "it is done", func() bool { s := status(t, plain, q); return done.n.Load() == 2 && s.Waiting+s.Active == 0 })
+	}}, nil, Queue{Name: q})
+	if _, err := j.Enqueue(t.Context(), note{N: 1}, Retention(time.Minute)); err != nil || lost.Load() != 2 {
+		t.Errorf("Enqueue = %v after %d tries, want none after 2", err, lost.Load())
+	}
+	eventually(t, 20*time.Second, "all is done", func() bool { s := status(t, plain, q); return s.Waiting+s.Active == 0 })
+	done.check(t, 2, true)
 }
 
 // TestBlipsDoNotRunJobsTwice resets connections while jobs are fetched and finished.

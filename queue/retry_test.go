@@ -9,8 +9,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/hibiken/asynq"
 )
 
 // A retry comes no sooner than after its delay, and not much later, although asynq stores the second only: after an error, after
@@ -88,19 +86,5 @@ func TestRetriesAreNeverEarly(t *testing.T) {
 	}
 	if asked != n+5 {
 		t.Errorf("RetryDelay was asked %d times for %d failures", asked, n+5)
-	}
-}
-
-// What asynq's recoverer tries again, for a worker that is gone, comes no sooner than after the delay either.
-func TestRecoveredDelayIsNeverEarly(t *testing.T) {
-	t.Parallel()
-	for range 1000 {
-		want := time.Duration(rand.IntN(3000)) * time.Millisecond
-		delay := recoveredDelay(func(int, error, *asynq.Task) time.Duration { return want })
-		now := time.Now()
-		d := delay(0, asynq.ErrLeaseExpired, nil)
-		if at := time.Unix(time.Now().Add(d).Unix(), 0); at.Before(now.Add(want)) {
-			t.Fatalf("%v after %v comes %v early", want, now, now.Add(want).Sub(at))
-		}
 	}
 }

@@ -36,7 +36,7 @@ func (w *Worker) newServer(f *fetcher) *asynq.Server {
 	if own := w.opts.RetryDelay; own != nil {
 		delay = func(n int, err error, _ *asynq.Task) time.Duration { return own(n, err) }
 	}
-	cfg.RetryDelayFunc = recoveredDelay(delay)
+	cfg.RetryDelayFunc = func(int, error, *asynq.Task) time.Duration { return 0 } // noteRetry has asked, and once is enough
 	cfg.ErrorHandler = asynq.ErrorHandlerFunc(func(ctx context.Context, task *asynq.Task, err error) { f.noteRetry(ctx, task, err, delay) })
 	return asynq.NewServerFromRedisClient(w.expose(f), cfg)
 }
@@ -60,18 +60,6 @@ func (f *fetcher) noteRetry(ctx context.Context, task *asynq.Task, err error, de
 	f.mu.Lock()
 	t.again = again
 	f.mu.Unlock()
-}
-
-// recoveredDelay is what asynq is told of a delay. Only that of its recoverer counts, for a job that no worker has: for the others
-// noteRetry has asked already, and it is not asked twice.
-func recoveredDelay(delay asynq.RetryDelayFunc) asynq.RetryDelayFunc {
-	return func(n int, err error, task *asynq.Task) time.Duration {
-		if !errors.Is(err, asynq.ErrLeaseExpired) {
-			return 0
-		}
-		at := time.Now().Add(delay(n, err, task))
-		return time.Until(at.Truncate(time.Second).Add(time.Second)) // asynq leaves out the fraction
-	}
 }
 
 // drain ends the servers without losing a job.

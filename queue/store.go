@@ -25,6 +25,7 @@ const (
 
 // storeScript stores jobs, under one rule: what is there already stays as it is. A job that this very call has stored
 // before, whose answer was lost, is told by its attempt, which its message has in it; that is its ID, if nobody else can have it.
+// One that is done and was not retained meanwhile is stored again: a mark that outlives it would cost each job one more command.
 //
 // KEYS: pending, scheduled, closed; ARGV: task key prefix, now in ns, then by job: id, message, attempt, unique lock or "",
 // its seconds, due in s or ""
@@ -130,9 +131,12 @@ func (j *Jobs) storeBatch(ctx context.Context, queue string, sealed []*envelope,
 	for try := 1; ; try++ {
 		replies, err := j.storeOnce(ctx, queue, keys, args, replicas)
 		switch {
-		case err == nil && len(replies) == len(batch):
+		case len(replies) == len(batch): // what is stored stays so, and may be done by now: it is not stored again
 			for n, i := range batch {
 				infos[i].Err = settled(replies[n], encoded[i].id, queue)
+				if err != nil && !errors.Is(infos[i].Err, ErrClosed) {
+					infos[i].Err = &UnconfirmedError{Queue: queue, ID: encoded[i].id, Err: err}
+				}
 			}
 			return
 		case err == nil:
@@ -167,7 +171,8 @@ func settled(reply int64, id, queue string) error {
 	}
 }
 
-// storeOnce calls the script, and where replicas are asked for, waits until so many have what it wrote.
+// storeOnce calls the script, and where replicas are asked for, waits until so many have what it wrote. Replies beside an error
+// are certain: it is about the replicas.
 func (j *Jobs) storeOnce(ctx context.Context, queue string, keys []string, args []any, replicas int) ([]int64, error) {
 	if err := j.announce(ctx, queue); err != nil {
 		return nil, err
@@ -190,21 +195,16 @@ func (j *Jobs) storeOnce(ctx context.Context, queue string, keys []string, args 
 	}
 	// A later write of this connection stands for all before it, also when the script found its jobs stored already.
 	if err := conn.Set(ctx, ownKey(queue, "relayed"), 1, time.Minute).Err(); err != nil {
-		return nil, lost(err)
+		return replies, err
 	}
 	n, err := conn.Wait(ctx, replicas, replicaWait).Result()
 	if err != nil {
-		return nil, lost(err)
+		return replies, err
 	}
 	if int(n) < replicas {
-		return nil, fmt.Errorf("queue: %d replicas have confirmed, %d were asked for", n, replicas)
+		return replies, fmt.Errorf("queue: %d replicas have confirmed, %d were asked for", n, replicas)
 	}
 	return replies, nil
-}
-
-// lost makes a refusal after the jobs were stored not look like one of the jobs.
-func lost(err error) error {
-	return fmt.Errorf("queue: not known whether replicas have the jobs: %v", err)
 }
 
 // reannounce is how often a process that stores jobs makes their queues known again, for a Redis that has lost its data.
