@@ -40,6 +40,16 @@ func (s *Store) callMany(ctx context.Context, script *redis.Script, calls []keyC
 	}
 }
 
+// failedAll returns the error of one call when none was done.
+func failedAll(calls []keyCall) error {
+	for i := range calls {
+		if calls[i].err == nil {
+			return nil
+		}
+	}
+	return calls[0].err
+}
+
 // silence returns the error of a call that a master did not answer, if there is one.
 func silence(calls []keyCall, g *guard) error {
 	for i := range calls {

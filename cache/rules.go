@@ -67,12 +67,13 @@ func (r *rules) bars(e epoch, view, id string) bool {
 func (s *Store) bar(ctx context.Context, pattern string) (epoch, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout) // the sweep must not wait for a server that hangs
 	defer cancel()
-	defer s.changing(ctx, s.rulesKey(), s.clockKey())()
+	changed := s.changing(ctx, s.rulesKey(), s.clockKey())
 	e, err := s.tick(ctx)
 	if err == nil {
 		err = ruleScript.Run(ctx, s.rdb, []string{s.rulesKey()}, uint64(e), pattern).Err()
 	}
 	s.ruling.fence.Add(1) // until the rules are read again, nothing that is kept in the process is used
+	err = changed(err)
 	if err == nil {
 		err = s.followRules(ctx)
 	}
@@ -84,10 +85,10 @@ func (s *Store) bar(ctx context.Context, pattern string) (epoch, error) {
 func (s *Store) unbar(ctx context.Context, e epoch) error {
 	ctx, cancel := context.WithTimeout(ctx, s.stepTimeout())
 	defer cancel()
-	defer s.changing(ctx, s.rulesKey())()
+	changed := s.changing(ctx, s.rulesKey())
 	err := s.rdb.HDel(ctx, s.rulesKey(), strconv.FormatUint(uint64(e), 10)).Err()
 	s.ruling.fence.Add(1)
-	if err != nil {
+	if err = changed(err); err != nil {
 		return err
 	}
 	return s.followRules(ctx)

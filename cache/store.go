@@ -34,8 +34,7 @@ type Store struct {
 	remoteOff atomic.Bool
 
 	coverage  coverage
-	markAsked atomic.Int64
-	marked    atomic.Bool // somebody wants changes published
+	marked    atomic.Pointer[marking] // whether somebody wants changes published
 	lanes     lanes
 	untracked atomic.Bool // a server refuses to tell what changes
 	ahead     atomic.Int64
