@@ -38,8 +38,8 @@ func (s *Store) changesName() string { return s.opts.Prefix + metaMark + "change
 type listening int
 
 const (
-	nobody   listening = iota
-	perhaps            // the mark could not be asked for
+	nobody  listening = iota
+	perhaps           // the mark could not be asked for
 	somebody
 )
 

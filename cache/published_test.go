@@ -260,9 +260,8 @@ func TestSlowLookAtTheMark(t *testing.T) {
 	s.rdb = rdb
 	held, goOn := make(chan struct{}), make(chan struct{})
 	var first atomic.Bool
-	first.Store(true)
 	h.after = func(name string) {
-		if name == "exists" && first.CompareAndSwap(true, false) {
+		if name == "exists" && first.CompareAndSwap(false, true) {
 			close(held)
 			<-goOn
 		}

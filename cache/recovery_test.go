@@ -6,8 +6,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/scaleaware/scaleaware"
 	"github.com/scaleaware/scaleaware/internal/rediscluster"
 )
 
@@ -112,5 +114,48 @@ func TestDebtsAreBounded(t *testing.T) {
 	}
 	if len(many.patterns) != 1 || many.patterns[0] != "*" {
 		t.Errorf("patterns %q", many.patterns)
+	}
+}
+
+// Of two deletes of a key that could not be done, the one that asks for more is made good for, whichever came last.
+func TestDebtsKeepTheHigherFloor(t *testing.T) {
+	s := newStore(t, lazy(), nil)
+	defer s.rdb.Close()
+	var d debts
+	d.owe(s, "k", scaleaware.Tokens{at(9), unknownAt(1)})
+	first := d.keys["k"]
+	d.owe(s, "k", scaleaware.Tokens{at(5), {System: 8, Timeline: 1, LSN: 3}})
+	owed := d.keys["k"]
+	if diff := cmp.Diff(scaleaware.Tokens{unknownAt(1), at(9), {System: 8, Timeline: 1, LSN: 3}}, owed.asOf); diff != "" {
+		t.Error(diff)
+	}
+	if owed.gen == first.gen {
+		t.Error("it cannot be told from what is being paid")
+	}
+}
+
+// Calls over many keys, and those that change some, leave a broken master alone, too.
+func TestBreakerIsForAllCalls(t *testing.T) {
+	ctx := testContext(t)
+	leads := Of[lead](newStore(t, client(t, one.Get(t)), nil), "lead")
+	s := leads.store
+	s.coverage.claimed("a:1", claim{cover: newCover("a:1", s.now())})
+	for name, call := range map[string]func() error{
+		"get":      func() error { _, err := leads.Get(ctx, "1"); return err },
+		"get many": func() error { _, err := leads.GetMany(ctx, []string{"1", "2"}); return err },
+		"delete":   func() error { return leads.Delete(ctx, "1", "2") },
+		"set":      func() error { return leads.Set(ctx, "1", lead{}) },
+	} {
+		eventually(t, name+" is refused", func() bool { // unless it comes late, as one of the trials
+			s.coverage.guard(0).breaker.Open()
+			return errors.Is(call(), errBroken)
+		})
+		s.coverage.guard(0).breaker.HalfOpen()
+		if err := call(); err != nil && !errors.Is(err, ErrMiss) {
+			t.Errorf("%s, as a trial: %v", name, err)
+		}
+		if !s.coverage.guard(0).breaker.IsClosed() {
+			t.Errorf("%s was answered, and the master is left alone still", name)
+		}
 	}
 }

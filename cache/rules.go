@@ -35,7 +35,7 @@ type ruleState struct {
 
 const countField = "count"
 
-// maxRules is how many rules there may be before they become one for everything.
+// maxRules is how many rules there may be before they bar as one for everything does.
 const maxRules = 64
 
 // ruleScript adds a rule. KEYS: rules. ARGV: epoch, pattern.
@@ -54,6 +54,9 @@ func (r *rules) current(s *Store, now time.Duration) bool {
 func (r *rules) bars(e epoch, view, id string) bool {
 	if r == nil {
 		return false
+	}
+	if n := len(r.list); n > maxRules {
+		return e < r.list[n-1].epoch
 	}
 	for _, rule := range r.list {
 		if e < rule.epoch && globMatch(rule.pattern, view+":"+id) {
@@ -126,9 +129,6 @@ func (s *Store) followRules(ctx context.Context) error {
 		}
 	}
 	slices.SortFunc(next.list, func(a, b rule) int { return int(int64(a.epoch) - int64(b.epoch)) })
-	if len(next.list) > maxRules {
-		next.list = []rule{{next.list[len(next.list)-1].epoch, "*"}}
-	}
 	was := s.rules.Load()
 	// What is read from now on is judged by these rules; what is kept is used again when it was gone through by them. Else
 	// what is read in between would be judged by the old ones and kept under the new.

@@ -29,7 +29,7 @@ type Store struct {
 	sets   map[string]*warmSet
 
 	byName    atomic.Pointer[map[string]*viewState]
-	extension atomic.Pointer[Extension] // in force now; nil for none
+	extension atomic.Pointer[extending]
 	localOff  atomic.Bool
 	remoteOff atomic.Bool
 
