@@ -92,11 +92,13 @@ func TestMissedRulesDropAll(t *testing.T) {
 			t.Fatal("no rule was counted")
 		}
 	}
+	settled(t, ctx, leads, "1", loads(lead{Score: 1}))
+	here.ruling.reading <- struct{}{} // the store follows them by itself, too
 	was := *here.rules.Load()
 	was.count = 0
 	here.rules.Store(&was)
 	here.ruling.applied = nil
-	settled(t, ctx, leads, "1", loads(lead{Score: 1}))
+	<-here.ruling.reading
 	if err := here.followRules(ctx); err != nil {
 		t.Fatal(err)
 	}
