@@ -43,8 +43,8 @@
 // finished by another process when its own dies. A cache whose Redis is down at start works as one that misses, Ready says
 // so, and it heals by itself.
 //
-// Where a server refuses CLIENT TRACKING, processes publish what they change; then what foreign programs change is not heard
-// of before its TTL ends.
+// Where a server refuses CLIENT TRACKING, processes publish what they change, and return an error when they cannot; then what
+// foreign programs change is not heard of before its TTL ends.
 //
 // # Use
 //
