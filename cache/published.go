@@ -232,7 +232,7 @@ func (s *Store) unpublished() time.Duration { return markKnown + s.stepTimeout()
 func (s *Store) mark(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout)
 	defer cancel()
-	return s.rdb.Set(ctx, s.markKey(), "1", markLife).Err()
+	return s.rdb.Set(ctx, s.markKey(), "1", s.unpublished()+markLife).Err() // it is left once before that wait
 }
 
 // ask compares what has come with what was given out.
