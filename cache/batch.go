@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -37,9 +38,35 @@ var errLost = errors.New("cache: sent with others, and not answered")
 
 // lanes are the ways to the masters that the coverage does not know.
 type lanes struct {
-	byNode sync.Map    // of *redis.Client to *lane
-	single lane        // where the master is not known, or is the only one
-	known  atomic.Bool // the client knows the masters, so nobody waits for it to learn them
+	byAddr atomic.Pointer[map[string]*lane] // not changed once it is there
+	single lane                             // where the master is not known, or is the only one
+	known  atomic.Bool                      // the client knows the masters, so nobody waits for it to learn them
+}
+
+// maxLanes is more than a cluster has masters. They are forgotten at so many: most are no masters any more.
+const maxLanes = 2000
+
+func (ls *lanes) to(addr string) *lane {
+	for {
+		have := ls.byAddr.Load()
+		var next map[string]*lane
+		if have != nil {
+			if l := (*have)[addr]; l != nil {
+				return l
+			}
+			if len(*have) < maxLanes {
+				next = maps.Clone(*have)
+			}
+		}
+		if next == nil {
+			next = make(map[string]*lane)
+		}
+		l := new(lane)
+		next[addr] = l
+		if ls.byAddr.CompareAndSwap(have, &next) {
+			return l
+		}
+	}
 }
 
 // lane is the way to one master.
@@ -93,11 +120,7 @@ func (s *Store) lane(ctx context.Context, key string) *lane {
 		return &s.lanes.single
 	}
 	s.lanes.known.Store(true)
-	if l, ok := s.lanes.byNode.Load(node); ok {
-		return l.(*lane)
-	}
-	l, _ := s.lanes.byNode.LoadOrStore(node, new(lane))
-	return l.(*lane)
+	return s.lanes.to(node.Options().Addr)
 }
 
 // process sends a command to the master that has a key, alone or with others, and waits RedisTimeout for its answer. When
@@ -287,4 +310,4 @@ func (l *lane) send(ctx context.Context, end time.Time, rdb redis.UniversalClien
 }
 
 // answered says that an error is Redis's answer.
-func answered(err error) bool { return errors.As(err, new(redis.Error)) }
+func answered(err error) bool { return err == redis.Nil || errors.As(err, new(redis.Error)) }

@@ -85,7 +85,11 @@ func waiting(s *Store) (n int) {
 
 func everyLane(s *Store, visit func(*lane)) {
 	visit(&s.lanes.single)
-	s.lanes.byNode.Range(func(_, l any) bool { visit(l.(*lane)); return true })
+	if lanes := s.lanes.byAddr.Load(); lanes != nil {
+		for _, l := range *lanes {
+			visit(l)
+		}
+	}
 	s.coverage.mu.Lock()
 	defer s.coverage.mu.Unlock()
 	for _, g := range s.coverage.byAddr {

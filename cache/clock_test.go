@@ -54,3 +54,20 @@ func TestSlowReaderLeavesTheClockCurrent(t *testing.T) {
 		t.Error("the clock counts as not current, so each fill asks for it")
 	}
 }
+
+// A store that does not run, and so does not follow the clock, replaces what one that does has stored.
+func TestIdleStoreReplacesWhatARunningOneStored(t *testing.T) {
+	ctx := testContext(t)
+	busy := running(t, newStore(t, client(t, one.Get(t)), nil))
+	if _, err := busy.Invalidate(ctx, "nothing:*"); err != nil { // once, long ago
+		t.Fatal(err)
+	}
+	idle := sibling(t, busy)
+	l, err := Of[lead](busy, "lead").Load(ctx, "1", loads(lead{Score: 1}, at(5)))
+	wantScore(t, l, err, 1)
+	leads := Of[lead](idle, "lead")
+	l, err = leads.Load(wrote(ctx, at(6)), "1", loads(lead{Score: 2}, at(6)))
+	wantScore(t, l, err, 2)
+	l, err = leads.Get(ctx, "1")
+	wantScore(t, l, err, 2)
+}

@@ -23,7 +23,7 @@ func (s *Store) runCoherence(ctx context.Context) error {
 	wg.Go(func() { s.followNews(ctx) })
 	wg.Go(func() { s.runSuspects(ctx) })
 	wg.Go(func() { s.runPublished(ctx) })
-	watched := map[string]context.CancelFunc{}
+	watched := watches{}
 	ticker := time.NewTicker(followEvery)
 	defer ticker.Stop()
 	for {
@@ -39,25 +39,11 @@ func (s *Store) runCoherence(ctx context.Context) error {
 			s.in.failed(ctx, "watch", err)
 		}
 		if err == nil {
-			for addr, stop := range watched {
-				if masters[addr] == nil {
-					stop()
-					delete(watched, addr)
-				}
-			}
-			for addr, node := range masters {
-				if watched[addr] == nil {
-					wctx, stop := context.WithCancel(ctx)
-					watched[addr] = stop
-					wg.Go(func() { s.watchNode(wctx, node) })
-				}
-			}
+			watched.follow(ctx, masters, s.watchNode)
 		}
 		select {
 		case <-ctx.Done():
-			for _, stop := range watched {
-				stop()
-			}
+			watched.end()
 			return nil
 		case <-ticker.C:
 		case <-s.kicked:
@@ -68,6 +54,50 @@ func (s *Store) runCoherence(ctx context.Context) error {
 				cluster.ReloadState(ctx)
 			}
 		}
+	}
+}
+
+// watches are those on masters, by address.
+type watches map[string]watching
+
+type watching struct {
+	stop  context.CancelFunc
+	ended chan struct{}
+}
+
+// follow begins to watch masters that are new, and ends it for what is none any more. One that comes back is watched again
+// when the watch before has ended, which would take the other's place.
+func (ws watches) follow(ctx context.Context, masters map[string]*redis.Client, watch func(context.Context, *redis.Client)) {
+	for addr, w := range ws {
+		if masters[addr] == nil {
+			w.stop()
+		}
+		select {
+		case <-w.ended:
+			delete(ws, addr)
+		default:
+		}
+	}
+	for addr, node := range masters {
+		if _, watched := ws[addr]; watched {
+			continue
+		}
+		wctx, stop := context.WithCancel(ctx)
+		w := watching{stop, make(chan struct{})}
+		ws[addr] = w
+		go func() {
+			defer close(w.ended)
+			watch(wctx, node)
+		}()
+	}
+}
+
+func (ws watches) end() {
+	for _, w := range ws {
+		w.stop()
+	}
+	for _, w := range ws {
+		<-w.ended
 	}
 }
 

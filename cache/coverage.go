@@ -53,7 +53,7 @@ type coverage struct {
 
 	mu     sync.Mutex
 	claims map[string]claim  // by address
-	byAddr map[string]*guard // of all that ever had a claim
+	byAddr map[string]*guard // of all that have a claim, or a slot of which nobody else has said that it has it
 }
 
 func (c *coverage) guard(slot uint16) *guard { return c.guards[slot].Load() }
@@ -115,6 +115,7 @@ func (c *coverage) lay() {
 			c.byAddr[addr] = c.newGuard(addr)
 		}
 	}
+	defer c.dismiss()
 	var table [clusterSlots]*cover
 	var epochs [clusterSlots]uint64
 	var away [clusterSlots]bool
@@ -150,6 +151,23 @@ func (c *coverage) lay() {
 			begun[on] = &cover{on.addr, on.line}
 		}
 		c.slots[slot].Store(begun[on])
+	}
+}
+
+// dismiss drops the guards of servers that are no masters any more. c.mu is held.
+func (c *coverage) dismiss() {
+	inUse := make(map[*guard]bool, len(c.byAddr))
+	var last *guard
+	for slot := range c.guards {
+		if g := c.guards[slot].Load(); g != last {
+			last, inUse[g] = g, true
+		}
+	}
+	for addr, g := range c.byAddr {
+		if _, claims := c.claims[addr]; !claims && !inUse[g] {
+			delete(c.byAddr, addr)
+			g.dismiss()
+		}
 	}
 }
 

@@ -1,8 +1,12 @@
 package cache
 
 import (
+	"context"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/redis/go-redis/v9"
 )
 
 func newCoverage() *coverage {
@@ -59,4 +63,26 @@ func TestSlotThatCameBackIsUnderAnotherCover(t *testing.T) {
 	if s.coverage.holds(ticket.cover, slot, s.now()) {
 		t.Error("it is covered again, without a gap")
 	}
+}
+
+// A breaker that has opened says nothing of a server that is no master any more.
+func TestGuardsOfOldMastersGo(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		s := newStore(t, rdb, nil)
+		has := func(addr string) claim { return claim{cover: newCover(addr, 0), slots: "0-16383"} }
+		s.coverage.claimed("old:1", has("old:1"))
+		old := s.coverage.guard(0)
+		for range breakAfter {
+			old.leave(t.Context(), context.DeadlineExceeded)
+		}
+		s.coverage.claimed("old:1", claim{})
+		if s.coverage.guard(0) != old || testutil.CollectAndCount(s.in.broken) != 1 {
+			t.Error("who had the slots last is not guarded until another has them")
+		}
+		s.coverage.claimed("new:1", has("new:1"))
+		old.breaker.HalfOpen() // by a call that was under way
+		if n := testutil.CollectAndCount(s.in.broken); n != 0 || len(s.coverage.byAddr) != 1 {
+			t.Errorf("%d series, guards %v", n, s.coverage.byAddr)
+		}
+	})
 }

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -8,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/scaleaware/scaleaware"
 	"github.com/scaleaware/scaleaware/redisclient"
 )
 
@@ -22,28 +24,46 @@ const (
 )
 
 // debts are invalidations that Redis could not be told. Callers got an error; a store that runs makes good for it when
-// Redis is back, so that what they changed is not served till its TTL ends. The newest of one key stands for all.
+// Redis is back, so that what they changed is not served till its TTL ends. One of a key stands for all.
 type debts struct {
 	mu       sync.Mutex
-	keys     map[string][]byte // the lease to leave
+	keys     map[string]header // the lease to leave
 	patterns []string
 	asked    uint64 // counts what was added to patterns
 }
 
-func (d *debts) owe(s *Store, key string, lease []byte) {
+func (d *debts) owe(s *Store, key string, floor scaleaware.Tokens) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.keys == nil {
-		d.keys = make(map[string][]byte)
+		d.keys = make(map[string]header)
 	}
-	if _, known := d.keys[key]; !known && len(d.keys) >= maxDebts {
+	was, known := d.keys[key]
+	if !known && len(d.keys) >= maxDebts {
 		clear(d.keys)
 		d.patterns = []string{"*"}
 		d.asked++
 		s.opts.Logger.Warn("cache: too many deletes failed to remember each, all entries will be invalidated when Redis is back", "prefix", s.opts.Prefix)
 		return
 	}
-	d.keys[key] = lease
+	d.keys[key] = newLease(higher(was.asOf, floor))
+}
+
+// higher is the least that a load must have seen for two deletes, which may have unknown positions beside known ones.
+func higher(a, b scaleaware.Tokens) scaleaware.Tokens {
+	split := func(ts scaleaware.Tokens) (unknown, known scaleaware.Tokens) {
+		for _, t := range ts {
+			if t.Unknown() {
+				unknown = append(unknown, t)
+			} else {
+				known = append(known, t)
+			}
+		}
+		return unknown, known
+	}
+	unknownA, knownA := split(a)
+	unknownB, knownB := split(b)
+	return append(unknownA.Merge(unknownB), knownA.Merge(knownB)...)
 }
 
 func (d *debts) owePattern(pattern string) {
@@ -69,7 +89,7 @@ func (s *Store) payDebts(ctx context.Context) error {
 	}
 	for _, pattern := range patterns {
 		report := Report{Pattern: pattern}
-		if err := s.sweep(ctx, &report, 0, s.unlinking()); err != nil {
+		if err := s.sweep(ctx, &report, 0, s.telling(s.unlinking())); err != nil {
 			errs = append(errs, err)
 			continue
 		}
@@ -82,22 +102,23 @@ func (s *Store) payDebts(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-func (s *Store) payKeys(ctx context.Context, batch []string, leases map[string][]byte) error {
-	ctx, cancel := context.WithTimeout(ctx, s.stepTimeout())
-	defer cancel()
-	defer s.changing(ctx, batch...)()
+func (s *Store) payKeys(ctx context.Context, batch []string, leases map[string]header) error {
+	calls := make([]keyCall, len(batch))
+	for i, key := range batch {
+		calls[i] = s.deletion(key, leases[key])
+	}
+	changed := s.changing(ctx, batch...)
+	s.callMany(ctx, deleteScript, calls, s.stepTimeout())
+	untold := changed(failedAll(calls))
 	var errs []error
-	ttl := s.leaseTTL().Milliseconds()
-	for _, key := range batch {
-		if err := deleteScript.Run(ctx, s.rdb, []string{key}, leases[key], ttl).Err(); err != nil {
+	s.debts.mu.Lock()
+	defer s.debts.mu.Unlock()
+	for _, c := range calls {
+		if err := cmp.Or(c.err, untold); err != nil {
 			errs = append(errs, err)
-			continue
+		} else if s.debts.keys[c.key].gen == leases[c.key].gen { // else it is owed anew
+			delete(s.debts.keys, c.key)
 		}
-		s.debts.mu.Lock()
-		if now := s.debts.keys[key]; string(now) == string(leases[key]) {
-			delete(s.debts.keys, key)
-		}
-		s.debts.mu.Unlock()
 	}
 	return firstOf(errs)
 }

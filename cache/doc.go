@@ -31,8 +31,9 @@
 // # Failure
 //
 // When Redis is slow, hung or gone, a look-up ends after Options.RedisTimeout and Load goes to the origin, within the
-// cap; calls beyond the cap wait up to Options.LoadWait and then get ErrShed, or a stale value. A master that fails five times
-// in a row is left alone but for four trials a second. Nothing is stored by a load that could not leave its lease.
+// cap; calls beyond the cap wait up to Options.LoadWait and then get ErrShed, or a stale value. A store that runs leaves a
+// master alone that failed five times in a row, but for four trials a second; tags and invalidations of many keys ask it
+// all the same. Nothing is stored by a load that could not leave its lease.
 // The client must honour contexts for that (redis.Options.ContextTimeoutEnabled); the redisclient package sets it.
 // A value that cannot be decoded, of another version or of another schema is a miss and is overwritten.
 //
@@ -42,8 +43,8 @@
 // finished by another process when its own dies. A cache whose Redis is down at start works as one that misses, Ready says
 // so, and it heals by itself.
 //
-// Where a server refuses CLIENT TRACKING, processes publish what they change; then what foreign programs change is not heard
-// of before its TTL ends.
+// Where a server refuses CLIENT TRACKING, processes publish what they change, and return an error when they cannot; then what
+// foreign programs change is not heard of before its TTL ends.
 //
 // # Use
 //

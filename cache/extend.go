@@ -70,9 +70,20 @@ func (x Extension) stretch(own time.Duration) time.Duration {
 	return time.Duration(math.Min(x.Factor*float64(own), math.MaxInt64/2)) + x.By
 }
 
+// extending is what is known of the extension in force. None is no nil, but where nothing is known yet, so that one state is
+// told from another.
+type extending struct{ extension *Extension }
+
+func (e *extending) of() *Extension {
+	if e == nil {
+		return nil
+	}
+	return e.extension
+}
+
 // extensionOf returns the extension in force for an entry, or nil.
 func (s *Store) extensionOf(view, id string) *Extension {
-	if x := s.extension.Load(); x != nil && globMatch(x.Pattern, view+":"+id) {
+	if x := s.extension.Load().of(); x != nil && globMatch(x.Pattern, view+":"+id) {
 		return x
 	}
 	return nil
@@ -114,7 +125,7 @@ func (s *Store) restore(ctx context.Context, dryRun bool) (Report, error) {
 		if err := s.rdb.Unlink(rctx, s.extensionKey()).Err(); err != nil {
 			return report, fmt.Errorf("%w: the extension could not be taken back, call again: %w", ErrIncomplete, err)
 		}
-		s.extension.Store(nil)
+		s.extension.Store(&extending{})
 		defer s.moveTTLs(ctx)()
 	}
 	err := s.sweep(ctx, &report, 0, s.scripted(ctx, restoreScript, restoreGrace.Milliseconds(), flag(dryRun)))
@@ -135,7 +146,7 @@ func (s *Store) announce(ctx context.Context, x Extension) error {
 	if err := s.rdb.Set(ctx, s.extensionKey(), text, extensionLife).Err(); err != nil {
 		return fmt.Errorf("%w, nothing was done: %w", ErrIncomplete, err)
 	}
-	s.extension.Store(&x)
+	s.extension.Store(&extending{&x})
 	return nil
 }
 
@@ -143,23 +154,32 @@ func (s *Store) announce(ctx context.Context, x Extension) error {
 func (s *Store) follow(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout)
 	defer cancel()
+	for {
+		was := s.extension.Load()
+		x, err := s.readExtension(ctx)
+		if err != nil {
+			return err
+		}
+		if s.extension.CompareAndSwap(was, &extending{x}) { // else it was made or taken back here meanwhile
+			return nil
+		}
+	}
+}
+
+// readExtension returns nil for none.
+func (s *Store) readExtension(ctx context.Context) (*Extension, error) {
 	text, err := s.rdb.Get(ctx, s.extensionKey()).Bytes()
 	if errors.Is(err, redis.Nil) {
-		s.extension.Store(nil)
-		return nil
+		return nil, nil
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var x Extension
 	if err := json.Unmarshal(text, &x); err != nil {
-		return fmt.Errorf("cache: TTL extension of another version, ignored: %w", err)
+		return nil, fmt.Errorf("cache: TTL extension of another version, ignored: %w", err)
 	}
-	if err := x.validate(s.opts.Prefix); err != nil {
-		return err
-	}
-	s.extension.Store(&x)
-	return nil
+	return &x, x.validate(s.opts.Prefix)
 }
 
 // preload saves the first batch of each node from being refused; a failure costs only that.

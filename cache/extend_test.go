@@ -3,6 +3,7 @@ package cache
 import (
 	"errors"
 	"math"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -87,7 +88,7 @@ func TestExtendAndRestore(t *testing.T) {
 		near("restored", rdb.PTTL(ctx, leads.prefix+"0").Val(), time.Hour)
 		near("new, restored", rdb.PTTL(ctx, leads.prefix+"new").Val(), time.Hour)
 		untouched()
-		if err := there.follow(ctx); err != nil || there.extension.Load() != nil {
+		if err := there.follow(ctx); err != nil || there.extension.Load().of() != nil {
 			t.Errorf("the other process keeps extending: %v", err)
 		}
 	})
@@ -122,5 +123,33 @@ func TestExtensionRefused(t *testing.T) {
 	}
 	if _, err := s.ExtendTTLs(t.Context(), Extension{Pattern: "scs:*"}); !errors.Is(err, ErrPattern) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// Who reads the extension slowly does not put it back in force when it was taken back meanwhile.
+func TestSlowFollowerOfExtensions(t *testing.T) {
+	ctx := testContext(t)
+	rdb, h := hindered(t, client(t, one.Get(t)))
+	s := newStore(t, rdb, nil)
+	if _, err := s.ExtendTTLs(ctx, Extension{Factor: 100}); err != nil {
+		t.Fatal(err)
+	}
+	held, goOn := make(chan struct{}), make(chan struct{})
+	var first atomic.Bool
+	h.after = func(name string) {
+		if name == "get" && first.CompareAndSwap(false, true) {
+			close(held)
+			<-goOn
+		}
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- s.follow(ctx) }()
+	<-held
+	if _, err := s.RestoreTTLs(ctx); err != nil {
+		t.Fatal(err)
+	}
+	close(goOn)
+	if err := <-ended; err != nil || s.extension.Load().of() != nil {
+		t.Errorf("%+v, %v", s.extension.Load().of(), err)
 	}
 }

@@ -133,6 +133,7 @@ func (s *Store) began(f *fill, reply any) (how begun, raw []byte, wait time.Dura
 		return changed, []byte(text), 0, nil
 	}
 	f.leased, f.gen, f.start = true, h.gen, uint64(start)
+	f.epoch = max(f.epoch, h.epoch) // the clock was there before the value, which else would be the newer one for ever
 	if how == elsewhere {
 		if serves := h.kind == kindLease && h.seen.Covers(f.need); serves || len(f.need) == 0 {
 			return elsewhere, nil, time.Duration(h.claim-start/1000) * time.Millisecond, nil

@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/failsafe-go/failsafe-go/circuitbreaker"
@@ -23,15 +24,31 @@ var errBroken = errors.New("cache: the master has failed lately and is not asked
 type guard struct {
 	breaker circuitbreaker.CircuitBreaker[any]
 	lane    lane
+	off     atomic.Bool // the server is no master any more
+	forget  func()      // drops its series
 }
 
 func newGuard(addr string, in *instruments) *guard {
-	return &guard{breaker: circuitbreaker.NewBuilder[any]().
+	g := &guard{forget: func() { in.broken.DeleteLabelValues(addr) }}
+	g.breaker = circuitbreaker.NewBuilder[any]().
 		WithFailureThreshold(breakAfter).
 		WithSuccessThreshold(1).
 		WithDelay(probeEvery).
-		OnStateChanged(func(e circuitbreaker.StateChangedEvent) { in.breaker(addr, e.NewState) }).
-		Build()}
+		OnStateChanged(func(e circuitbreaker.StateChangedEvent) {
+			in.breaker(addr, e.NewState)
+			if g.off.Load() { // a call that was under way
+				g.forget()
+			}
+		}).
+		Build()
+	return g
+}
+
+func (g *guard) dismiss() {
+	if g != nil {
+		g.off.Store(true)
+		g.forget()
+	}
 }
 
 // enter asks whether a master may be called. A nil guard lets everything through.
@@ -73,6 +90,42 @@ func (s *Store) called(ctx context.Context, g *guard, err error) {
 	g.leave(ctx, err)
 	if err != nil && !errors.Is(err, redis.Nil) && ctx.Err() == nil {
 		s.kicked.ring()
+	}
+}
+
+// passes are the masters that a call over many keys asks.
+type passes []pass
+
+type pass struct {
+	guard   *guard
+	refused error // the master is not to be asked
+	silent  error // it has not answered
+}
+
+// enter returns the place of a guard, which was asked once.
+func (p *passes) enter(g *guard) int {
+	for i := range *p {
+		if (*p)[i].guard == g {
+			return i
+		}
+	}
+	*p = append(*p, pass{guard: g, refused: g.enter()})
+	return len(*p) - 1
+}
+
+// note takes in how a command ended.
+func (p passes) note(i int, err error) {
+	if err != nil && p[i].silent == nil && !answered(err) {
+		p[i].silent = err
+	}
+}
+
+// leave notes how a call over many keys went.
+func (s *Store) leave(ctx context.Context, p passes) {
+	for i := range p {
+		if p[i].refused == nil {
+			s.called(ctx, p[i].guard, p[i].silent)
+		}
 	}
 }
 

@@ -47,7 +47,11 @@ func (s *Store) invalidate(ctx context.Context, pattern string, dryRun bool) (Re
 	if barred == nil {
 		_ = sleep(ctx, ruleAhead)
 	}
-	err := s.sweep(ctx, &report, 0, s.unlinking())
+	sweeping := s.unlinking()
+	if barred != nil {
+		sweeping = s.telling(sweeping)
+	}
+	err := s.sweep(ctx, &report, 0, sweeping)
 	switch {
 	case barred != nil:
 		s.in.failed(ctx, "bar", barred)
@@ -82,6 +86,15 @@ func (s *Store) unlinking() change {
 			}
 		}
 		return removed, 0, nil
+	}}
+}
+
+// telling is a change of keys that no rule bars, so who listens must hear of each.
+func (s *Store) telling(c change) change {
+	return change{atOnce: c.atOnce, do: func(ctx context.Context, node *redis.Client, keys []string) (changed, skipped int64, err error) {
+		told := s.changing(ctx, keys...)
+		changed, skipped, err = c.do(ctx, node, keys)
+		return changed, skipped, told(err)
 	}}
 }
 

@@ -11,7 +11,7 @@ import (
 type keyCall struct {
 	key   string
 	args  []any
-	guard *guard
+	pass  int // of the master, among those that the call asks
 	reply any
 	err   error
 }
@@ -21,33 +21,31 @@ func (s *Store) callMany(ctx context.Context, script *redis.Script, calls []keyC
 	if len(calls) == 0 {
 		return
 	}
-	entered := map[*guard]error{}
+	asked := make(passes, 0, 4)
 	for i := range calls {
 		c := &calls[i]
-		c.guard = s.coverage.guard(s.coverage.slot(c.key))
-		if _, asked := entered[c.guard]; !asked {
-			entered[c.guard] = c.guard.enter()
-		}
-		c.err = entered[c.guard]
+		c.pass = asked.enter(s.coverage.guard(s.coverage.slot(c.key)))
+		c.err = asked[c.pass].refused
 	}
 	rctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	s.evaluate(rctx, script, calls)
-	for g, refused := range entered {
-		if refused == nil {
-			s.called(ctx, g, silence(calls, g))
+	for i := range calls {
+		if c := &calls[i]; asked[c.pass].refused == nil {
+			asked.note(c.pass, c.err)
 		}
 	}
+	s.leave(ctx, asked)
 }
 
-// silence returns the error of a call that a master did not answer, if there is one.
-func silence(calls []keyCall, g *guard) error {
+// failedAll returns the error of one call when none was done.
+func failedAll(calls []keyCall) error {
 	for i := range calls {
-		if c := &calls[i]; c.guard == g && c.err != nil && !answered(c.err) {
-			return c.err
+		if calls[i].err == nil {
+			return nil
 		}
 	}
-	return nil
+	return calls[0].err
 }
 
 // evaluate makes the calls that have no error yet, and those once more whose master did not know the script.

@@ -133,3 +133,18 @@ func TestCrowdHasItsAnswers(t *testing.T) {
 		}
 	})
 }
+
+// Masters come and go; the ways to them do not become more and more.
+func TestLanesOfOldMastersAreForgotten(t *testing.T) {
+	var ls lanes
+	first := ls.to("0")
+	for i := range maxLanes {
+		if l := ls.to(strconv.Itoa(i)); i == 0 && l != first {
+			t.Error("another way to the same master")
+		}
+	}
+	ls.to("another")
+	if n := len(*ls.byAddr.Load()); n != 1 {
+		t.Errorf("%d ways", n)
+	}
+}

@@ -145,7 +145,11 @@ func TestReadDuringChangeIsNotKept(t *testing.T) {
 		}
 	}
 	ticket := leads.near.ticket(leads.store, leads.prefix+"1", "1", leads.store.now())
-	leads.keyChanged("2-other")
+	other := "2"
+	for leads.near.ticket(leads.store, leads.prefix+other, other, leads.store.now()).shard == ticket.shard {
+		other += "2" // which shares its fence with few
+	}
+	leads.keyChanged(other)
 	leads.keep("1", ticket, lead{Score: 1}, entry{header: header{kind: kindValue}, left: time.Minute})
 	if inProcess(leads, "1") == nil {
 		t.Error("nothing is kept at all")

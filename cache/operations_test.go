@@ -75,7 +75,7 @@ func TestRunbookCalls(t *testing.T) {
 			t.Errorf("hit rate: %d %v", status, reply)
 		}
 		status, reply = call("POST", path+"extend-ttls?dry_run=true", "")
-		if status != 200 || reply["changed"] != 20.0 || s.extension.Load() != nil {
+		if status != 200 || reply["changed"] != 20.0 || s.extension.Load().of() != nil {
 			t.Errorf("dry extend: %d %v", status, reply)
 		}
 		status, reply = call("POST", path+"extend-ttls", "")
@@ -136,7 +136,7 @@ func TestBadCallsNameTheFieldAndChangeNothing(t *testing.T) {
 			t.Errorf("%s %s: %d %v", c.path, c.body, status, reply)
 		}
 	}
-	if found, err := leads.GetMany(ctx, []string{"0", "1", "2", "3", "4"}); len(found) != 5 || err != nil || s.extension.Load() != nil {
+	if found, err := leads.GetMany(ctx, []string{"0", "1", "2", "3", "4"}); len(found) != 5 || err != nil || s.extension.Load().of() != nil {
 		t.Errorf("%d left, %v", len(found), err)
 	}
 }

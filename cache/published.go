@@ -14,7 +14,7 @@ import (
 // Where a server refuses CLIENT TRACKING, processes tell each other what they change. Each change takes a number first,
 // and is published with it afterwards. Who listens asks every so often for the last number: what is missing was lost, or
 // its sender has died, and then nothing that was kept before is used. Such a listener leaves a mark, for which the others
-// publish: where all servers tell by themselves it costs nothing.
+// publish: where all servers tell by themselves, a process asks for it once a second while it changes keys, and no more.
 
 const (
 	markLife  = 10 * time.Second
@@ -22,6 +22,8 @@ const (
 	// markKnown is how long a process may not know that there is a mark.
 	markKnown = time.Second
 	askEvery  = 100 * time.Millisecond
+	// publishTries is how often a change is published until a server takes it.
+	publishTries = 3
 	// lateAfter is when a number that has not come counts as lost.
 	lateAfter = 500 * time.Millisecond
 	// publishedAddr is what the cover of published changes is called.
@@ -32,42 +34,107 @@ func (s *Store) markKey() string     { return s.opts.Prefix + metaMark + "listen
 func (s *Store) numberKey() string   { return s.opts.Prefix + metaMark + "number" }
 func (s *Store) changesName() string { return s.opts.Prefix + metaMark + "changes" }
 
-// publishes reports whether somebody wants changes published.
-func (s *Store) publishes(ctx context.Context) bool {
-	now := s.now()
-	if at := s.markAsked.Load(); at != 0 && now-time.Duration(at) < markKnown {
-		return s.marked.Load()
-	}
-	n, err := s.rdb.Exists(ctx, s.markKey()).Result()
-	if err != nil {
-		return s.marked.Load()
-	}
-	s.marked.Store(n > 0)
-	s.markAsked.Store(int64(now))
-	return n > 0
+// listening says whether somebody wants changes published.
+type listening int
+
+const (
+	nobody  listening = iota
+	perhaps           // the mark could not be asked for
+	somebody
+)
+
+// marking is what a process knows of the mark.
+type marking struct {
+	at  time.Duration // when it was asked for
+	who listening
 }
 
-// changing is called before keys are changed, and what it returns afterwards.
-func (s *Store) changing(ctx context.Context, keys ...string) (changed func()) {
-	if s.rdb == nil || !s.publishes(ctx) {
-		return func() {}
+// listening asks for the mark, unless it did so lately.
+func (s *Store) listening(ctx context.Context) listening {
+	next := &marking{at: s.now()}
+	was := s.marked.Load()
+	if was != nil && next.at-was.at < markKnown {
+		return was.who
 	}
-	n, err := s.rdb.Incr(ctx, s.numberKey()).Result()
+	var n int64
+	err := s.aside(ctx, s.markKey(), func(ctx context.Context) (err error) {
+		n, err = s.rdb.Exists(ctx, s.markKey()).Result()
+		return err
+	})
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return perhaps // the caller has gone, which says nothing of the server
+	case err != nil:
+		next = &marking{s.now(), perhaps}
+	case n > 0:
+		next.who = somebody
+	}
+	for ; was == nil || was.at < next.at; was = s.marked.Load() { // a slower one takes nothing from a faster one
+		if s.marked.CompareAndSwap(was, next) {
+			break
+		}
+	}
+	return next.who
+}
+
+// aside makes a call about a change, before it. The key's master may hang and that of the change not, which is left most of
+// the time.
+func (s *Store) aside(ctx context.Context, key string, do func(ctx context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout/4)
+	defer cancel()
+	return s.call(ctx, key, do)
+}
+
+// changing is called before keys are changed, and what it returns afterwards, with the error of the change. That returns the
+// error, or another when others may go on using what they keep.
+func (s *Store) changing(ctx context.Context, keys ...string) (changed func(error) error) {
+	if s.rdb == nil {
+		return told
+	}
+	who := s.listening(ctx)
+	if who == nobody {
+		return told
+	}
+	var n int64 // 0 is heard, too, but nobody misses it
+	err := s.aside(ctx, s.numberKey(), func(ctx context.Context) (err error) {
+		n, err = s.rdb.Incr(ctx, s.numberKey()).Result()
+		return err
+	})
 	if err != nil {
-		s.in.failed(ctx, "publish", err) // who listens cannot ask for the number either, and so uses nothing
-		return func() {}
+		s.in.failed(ctx, "publish", err)
 	}
-	return func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.opts.RedisTimeout)
-		defer cancel()
-		text := strconv.AppendInt(nil, n, 10)
-		for _, key := range keys { // which may have any bytes
-			text = strconv.AppendQuote(append(text, '\n'), key)
+	return func(err error) error {
+		if err != nil && who == perhaps {
+			return err // and a number taken in vain makes others drop what they keep
 		}
-		if err := s.rdb.Publish(ctx, s.changesName(), text).Err(); err != nil {
-			s.in.failed(ctx, "publish", err)
+		if failed := s.publish(ctx, n, keys); failed != nil {
+			s.in.failed(ctx, "publish", failed)
+			if err == nil && n == 0 {
+				return fmt.Errorf("cache: other processes were not told of a change: %w", failed)
+			}
+		}
+		return err
+	}
+}
+
+func told(err error) error { return err }
+
+// publish tells who listens. A cluster client sends it to one master after another.
+func (s *Store) publish(ctx context.Context, n int64, keys []string) (err error) {
+	text := strconv.AppendInt(nil, n, 10)
+	for _, key := range keys { // which may have any bytes
+		text = strconv.AppendQuote(append(text, '\n'), key)
+	}
+	ctx = context.WithoutCancel(ctx)
+	for range publishTries {
+		tctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout/publishTries)
+		err = s.rdb.Publish(tctx, s.changesName(), text).Err()
+		cancel()
+		if err == nil {
+			return nil
 		}
 	}
+	return err
 }
 
 // runPublished listens for published changes while a server does not tell them by itself.
@@ -124,7 +191,7 @@ func (s *Store) listenPublished(ctx context.Context) error {
 	if err := s.mark(ctx); err != nil {
 		return err
 	}
-	if err := sleep(ctx, 2*markKnown); err != nil { // until all publish
+	if err := sleep(ctx, s.unpublished()); err != nil {
 		return err
 	}
 	l := &hearing{store: s}
@@ -159,10 +226,13 @@ func (s *Store) listenPublished(ctx context.Context) error {
 	return nil
 }
 
+// unpublished is for how long after the mark was left there may still be changes of processes that do not know of it.
+func (s *Store) unpublished() time.Duration { return markKnown + s.stepTimeout() }
+
 func (s *Store) mark(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout)
 	defer cancel()
-	return s.rdb.Set(ctx, s.markKey(), "1", markLife).Err()
+	return s.rdb.Set(ctx, s.markKey(), "1", s.unpublished()+markLife).Err() // it is left once before that wait
 }
 
 // ask compares what has come with what was given out.

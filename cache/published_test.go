@@ -1,7 +1,11 @@
 package cache
 
 import (
+	"context"
 	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -45,7 +49,7 @@ func TestChangesArePublishedWhereServersDoNotTell(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			ctx := testContext(t)
 			rdb := untracked(t, clustered)
-			here := running(t, newStore(t, rdb, nil))
+			here := running(t, newStore(t, rdb, func(o *Options) { o.RedisTimeout = 2 * time.Second })) // who listens waits for so long
 			there := running(t, sibling(t, here))
 			idle := sibling(t, here)
 			option, tagged := InProcess(Local{}), Tags(byCustomer)
@@ -99,5 +103,197 @@ func TestNumbersOutOfOrder(t *testing.T) {
 	}
 	if l.upTo != 13 || len(l.ahead) != 0 {
 		t.Errorf("up to %d, ahead %v", l.upTo, l.ahead)
+	}
+}
+
+// hindrance makes commands fail, or wait for their callers' end, as it is told.
+type hindrance struct {
+	redis.Hook
+	how   atomic.Pointer[func(ctx context.Context, name string) error]
+	after func(name string)
+	mu    sync.Mutex
+	asked map[string]int
+}
+
+func (h *hindrance) set(how func(ctx context.Context, name string) error) { h.how.Store(&how) }
+
+func (h *hindrance) meet(ctx context.Context, cmd redis.Cmder) error {
+	h.mu.Lock()
+	h.asked[cmd.Name()]++
+	h.mu.Unlock()
+	if how := h.how.Load(); how != nil {
+		return (*how)(ctx, cmd.Name())
+	}
+	return nil
+}
+
+func (h *hindrance) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (h *hindrance) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		if err := h.meet(ctx, cmd); err != nil {
+			cmd.SetErr(err)
+			return err
+		}
+		err := next(ctx, cmd)
+		if h.after != nil {
+			h.after(cmd.Name())
+		}
+		return err
+	}
+}
+
+func (h *hindrance) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		for _, cmd := range cmds {
+			if err := h.meet(ctx, cmd); err != nil {
+				for _, cmd := range cmds {
+					cmd.SetErr(err)
+				}
+				return err
+			}
+		}
+		return next(ctx, cmds)
+	}
+}
+
+// hindered is another client of the same server.
+func hindered(t *testing.T, rdb redis.UniversalClient) (redis.UniversalClient, *hindrance) {
+	t.Helper()
+	o := *rdb.(*redis.Client).Options()
+	other, h := redis.NewClient(&o), &hindrance{asked: map[string]int{}}
+	other.AddHook(h)
+	t.Cleanup(func() { other.Close() })
+	return other, h
+}
+
+// refusing are servers that refuse commands, as those do whose memory is full.
+func refusing(names ...string) func(context.Context, string) error {
+	return func(_ context.Context, name string) error {
+		if slices.Contains(names, name) {
+			return movedError("OOM command not allowed when used memory > 'maxmemory'")
+		}
+		return nil
+	}
+}
+
+// A change that gets no number is published all the same, and when that is refused, too, its caller is told.
+func TestChangesWithoutNumbersAreHeardOf(t *testing.T) {
+	ctx := testContext(t)
+	rdb := untracked(t, false)
+	there := running(t, newStore(t, rdb, func(o *Options) { o.RedisTimeout = 2 * time.Second }))
+	mine, h := hindered(t, rdb)
+	here := newStore(t, mine, func(o *Options) { *o = there.opts })
+	option, tagged := InProcess(Local{}), Tags(byCustomer)
+	view := func(s *Store) *View[lead] { return Of[lead](s, "lead", option, tagged, TTL(time.Hour)) }
+	for _, c := range []struct {
+		what    string
+		refused []string
+		change  func() error
+		told    bool
+	}{
+		{"delete", []string{"incr"}, func() error { return view(here).Delete(ctx, "1") }, true},
+		{"set", []string{"incr"}, func() error { return view(here).Set(ctx, "1", lead{Score: 2}) }, true},
+		{"pattern", []string{"incr"}, func() error { _, err := here.Invalidate(ctx, "lead:?"); return err }, true},
+		{"pattern without rule", []string{"incr", "evalsha", "eval"}, func() error { _, err := here.Invalidate(ctx, "lead:?"); return err }, true},
+		{"tag", []string{"incr"}, func() error { return here.InvalidateTags(ctx, "customer:1") }, true},
+		{"delete", []string{"incr", "publish"}, func() error { return view(here).Delete(ctx, "1") }, false},
+		{"set", []string{"incr", "publish"}, func() error { return view(here).Set(ctx, "1", lead{Score: 2}) }, false},
+		{"pattern", []string{"incr", "publish"}, func() error { _, err := here.Invalidate(ctx, "lead:?"); return err }, false},
+		{"tag", []string{"incr", "publish"}, func() error { return here.InvalidateTags(ctx, "customer:1") }, false},
+	} {
+		settled(t, ctx, view(there), "1", loads(lead{Score: 1}))
+		h.set(refusing(c.refused...))
+		if err := c.change(); (err == nil) != c.told {
+			t.Errorf("%s, %q refused: %v", c.what, c.refused, err)
+		}
+		h.set(refusing())
+		if c.told {
+			eventually(t, c.what+" is heard of", func() bool {
+				l, err := view(there).Get(ctx, "1")
+				return l.Score == 2 || errors.Is(err, ErrMiss)
+			})
+		}
+		if err := view(here).Delete(ctx, "1"); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "gone", func() bool { _, err := view(there).Get(ctx, "1"); return errors.Is(err, ErrMiss) })
+	}
+	here.debts.mu.Lock()
+	defer here.debts.mu.Unlock()
+	if len(here.debts.keys) != 1 || len(here.debts.patterns) != 1 {
+		t.Errorf("owed: %d keys, patterns %q; want those that nobody was told of", len(here.debts.keys), here.debts.patterns)
+	}
+}
+
+// The master of a bookkeeping key that hangs costs a change of others' keys a part of its time, once in a while; who does not
+// know whether somebody listens publishes.
+func TestChangesDoNotWaitForTheMark(t *testing.T) {
+	ctx := testContext(t)
+	rdb, h := hindered(t, client(t, one.Get(t)))
+	leads := Of[lead](newStore(t, rdb, func(o *Options) { o.RedisTimeout = 2 * time.Second }), "lead")
+	h.set(func(ctx context.Context, name string) error {
+		if name != "exists" {
+			return nil
+		}
+		<-ctx.Done()
+		return ctx.Err()
+	})
+	for range 3 {
+		if err := leads.Set(ctx, "1", lead{Score: 1}); err != nil {
+			t.Error(err)
+		}
+		if err := leads.Delete(ctx, "1"); err != nil {
+			t.Error(err)
+		}
+	}
+	if asked, numbered := h.asked["exists"], h.asked["incr"]; asked > 3 || numbered != 6 || h.asked["publish"] != 6 {
+		t.Errorf("asked %d times in six changes, %d numbers were taken, %d published", asked, numbered, h.asked["publish"])
+	}
+}
+
+// What a slow question has found changes nothing of what a later one has.
+func TestSlowLookAtTheMark(t *testing.T) {
+	ctx := testContext(t)
+	s := newStore(t, client(t, one.Get(t)), nil)
+	rdb, h := hindered(t, s.rdb)
+	s.rdb = rdb
+	held, goOn := make(chan struct{}), make(chan struct{})
+	var first atomic.Bool
+	h.after = func(name string) {
+		if name == "exists" && first.CompareAndSwap(false, true) {
+			close(held)
+			<-goOn
+		}
+	}
+	slow := make(chan listening)
+	go func() { slow <- s.listening(ctx) }()
+	<-held
+	if err := s.mark(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if who := s.listening(ctx); who != somebody {
+		t.Errorf("found %d beside the mark", who)
+	}
+	close(goOn)
+	<-slow
+	if who := s.listening(ctx); who != somebody {
+		t.Errorf("the slow one has found nobody, and so says the next: %d", who)
+	}
+}
+
+func TestListenersWaitForThoseWhoDoNotPublishYet(t *testing.T) {
+	for _, timeout := range []time.Duration{time.Second, patience} {
+		s := newStore(t, client(t, one.Get(t)), func(o *Options) { o.RedisTimeout = timeout })
+		wait := s.unpublished()
+		if wait < markKnown+timeout {
+			t.Errorf("RedisTimeout %v: %v", timeout, wait)
+		}
+		if err := s.mark(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if left := s.rdb.PTTL(t.Context(), s.markKey()).Val(); left <= wait+markEvery {
+			t.Errorf("RedisTimeout %v: the mark ends in %v, and is left anew after %v", timeout, left, wait+markEvery)
+		}
 	}
 }

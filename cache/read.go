@@ -322,8 +322,10 @@ func (v *View[V]) each(ctx context.Context, ids []string, need scaleaware.Tokens
 	type asked struct {
 		id     string
 		get    *redis.StringCmd
+		pass   int
 		ticket ticket
 	}
+	masters := make(passes, 0, 4)
 	gets, once, known := make([]asked, 0, len(ids)), make(map[string]struct{}, len(ids)), 0
 	rctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout)
 	defer cancel()
@@ -357,12 +359,22 @@ func (v *View[V]) each(ctx context.Context, ids []string, need scaleaware.Tokens
 			got(id, *new(V), &entry{down: true})
 			continue
 		}
-		a.get = pipe.Get(rctx, v.prefix+id)
+		key := v.prefix + id
+		a.pass = masters.enter(s.coverage.guard(s.coverage.slot(key)))
+		if err := masters[a.pass].refused; err != nil {
+			got(id, *new(V), &entry{err: err, down: true})
+			continue
+		}
+		a.get = pipe.Get(rctx, key)
 		gets = append(gets, a)
 	}
 	if len(gets) > 0 {
 		_, _ = pipe.Exec(rctx) // each command has its own error
 	}
+	for i := range gets {
+		masters.note(gets[i].pass, gets[i].get.Err())
+	}
+	s.leave(ctx, masters)
 	var (
 		value V
 		e     entry

@@ -35,7 +35,7 @@ type ruleState struct {
 
 const countField = "count"
 
-// maxRules is how many rules there may be before they become one for everything.
+// maxRules is how many rules there may be before they bar as one for everything does.
 const maxRules = 64
 
 // ruleScript adds a rule. KEYS: rules. ARGV: epoch, pattern.
@@ -55,6 +55,9 @@ func (r *rules) bars(e epoch, view, id string) bool {
 	if r == nil {
 		return false
 	}
+	if n := len(r.list); n > maxRules {
+		return e < r.list[n-1].epoch
+	}
 	for _, rule := range r.list {
 		if e < rule.epoch && globMatch(rule.pattern, view+":"+id) {
 			return true
@@ -67,12 +70,13 @@ func (r *rules) bars(e epoch, view, id string) bool {
 func (s *Store) bar(ctx context.Context, pattern string) (epoch, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout) // the sweep must not wait for a server that hangs
 	defer cancel()
-	defer s.changing(ctx, s.rulesKey(), s.clockKey())()
+	changed := s.changing(ctx, s.rulesKey(), s.clockKey())
 	e, err := s.tick(ctx)
 	if err == nil {
 		err = ruleScript.Run(ctx, s.rdb, []string{s.rulesKey()}, uint64(e), pattern).Err()
 	}
 	s.ruling.fence.Add(1) // until the rules are read again, nothing that is kept in the process is used
+	err = changed(err)
 	if err == nil {
 		err = s.followRules(ctx)
 	}
@@ -84,10 +88,10 @@ func (s *Store) bar(ctx context.Context, pattern string) (epoch, error) {
 func (s *Store) unbar(ctx context.Context, e epoch) error {
 	ctx, cancel := context.WithTimeout(ctx, s.stepTimeout())
 	defer cancel()
-	defer s.changing(ctx, s.rulesKey())()
+	changed := s.changing(ctx, s.rulesKey())
 	err := s.rdb.HDel(ctx, s.rulesKey(), strconv.FormatUint(uint64(e), 10)).Err()
 	s.ruling.fence.Add(1)
-	if err != nil {
+	if err = changed(err); err != nil {
 		return err
 	}
 	return s.followRules(ctx)
@@ -125,9 +129,6 @@ func (s *Store) followRules(ctx context.Context) error {
 		}
 	}
 	slices.SortFunc(next.list, func(a, b rule) int { return int(int64(a.epoch) - int64(b.epoch)) })
-	if len(next.list) > maxRules {
-		next.list = []rule{{next.list[len(next.list)-1].epoch, "*"}}
-	}
 	was := s.rules.Load()
 	// What is read from now on is judged by these rules; what is kept is used again when it was gone through by them. Else
 	// what is read in between would be judged by the old ones and kept under the new.

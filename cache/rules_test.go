@@ -92,11 +92,13 @@ func TestMissedRulesDropAll(t *testing.T) {
 			t.Fatal("no rule was counted")
 		}
 	}
+	settled(t, ctx, leads, "1", loads(lead{Score: 1}))
+	here.ruling.reading <- struct{}{} // the store follows them by itself, too
 	was := *here.rules.Load()
 	was.count = 0
 	here.rules.Store(&was)
 	here.ruling.applied = nil
-	settled(t, ctx, leads, "1", loads(lead{Score: 1}))
+	<-here.ruling.reading
 	if err := here.followRules(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -200,5 +202,49 @@ func TestClockSurvivesItsKey(t *testing.T) {
 	}
 	if e := other.epochNow(ctx, true); e != epoch(s.clock.known.Load()) {
 		t.Errorf("another process reads %d, want %d", e, s.clock.known.Load())
+	}
+}
+
+// However many rules are left behind, what they do not bar stays, and they go with what they name.
+func TestManyOrphanedSweepsAreFinished(t *testing.T) {
+	ctx := testContext(t)
+	rdb := client(t, one.Get(t))
+	s := newStore(t, rdb, nil)
+	leads := Of[lead](s, "lead")
+	began := uint64(time.Now().Add(-time.Hour).UnixMicro())
+	for i := range maxRules + 6 {
+		if err := leads.Set(ctx, fmt.Sprint(i), lead{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := ruleScript.Run(ctx, rdb, []string{s.rulesKey()}, began+uint64(i), fmt.Sprint("lead:", i)).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := leads.Set(ctx, "before", lead{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.followRules(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := leads.Get(ctx, "before"); !errors.Is(err, ErrMiss) {
+		t.Errorf("so many rules bar all that is older than they are: %v", err)
+	}
+	if err := leads.Set(ctx, "after", lead{Score: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.reclaimMemory(ctx); err != nil {
+		t.Fatal(err)
+	}
+	l, err := leads.Get(ctx, "after")
+	wantScore(t, l, err, 1)
+	l, err = leads.Get(ctx, "before")
+	wantScore(t, l, err, 0)
+	if left := s.rules.Load().list; len(left) != 0 {
+		t.Errorf("%d rules are left", len(left))
+	}
+	for i := range maxRules + 6 {
+		if _, err := leads.Get(ctx, fmt.Sprint(i)); !errors.Is(err, ErrMiss) {
+			t.Errorf("key %d is still there: %v", i, err)
+		}
 	}
 }

@@ -118,6 +118,7 @@ func (m *sampler) drop(server string) {
 	in.memoryUsed.DeleteLabelValues(server)
 	in.memoryMax.DeleteLabelValues(server)
 	in.evicted.DeleteLabelValues(server)
+	in.evicting.DeleteLabelValues(server)
 	in.memoryPolicy.DeletePartialMatch(prometheus.Labels{"server": server})
 }
 

@@ -110,7 +110,7 @@ func TestMemoryIsAbsentWithoutRedis(t *testing.T) {
 	if err := m.sample(testContext(t)); err != nil {
 		t.Fatal(err)
 	}
-	sampled := []string{metrics.CacheMemoryUsed.Name, metrics.CacheMemoryMax.Name, metrics.CacheEvicted.Name, metrics.CacheMemoryPolicy.Name}
+	sampled := []string{metrics.CacheEvicting.Name, metrics.CacheMemoryUsed.Name, metrics.CacheMemoryMax.Name, metrics.CacheEvicted.Name, metrics.CacheMemoryPolicy.Name}
 	for _, name := range sampled {
 		if !slices.Contains(names(t, reg), name) {
 			t.Errorf("%s is missing", name)

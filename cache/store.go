@@ -29,13 +29,12 @@ type Store struct {
 	sets   map[string]*warmSet
 
 	byName    atomic.Pointer[map[string]*viewState]
-	extension atomic.Pointer[Extension] // in force now; nil for none
+	extension atomic.Pointer[extending]
 	localOff  atomic.Bool
 	remoteOff atomic.Bool
 
 	coverage  coverage
-	markAsked atomic.Int64
-	marked    atomic.Bool // somebody wants changes published
+	marked    atomic.Pointer[marking] // whether somebody wants changes published
 	lanes     lanes
 	untracked atomic.Bool // a server refuses to tell what changes
 	ahead     atomic.Int64

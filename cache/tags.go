@@ -246,9 +246,10 @@ func (s *Store) InvalidateTags(ctx context.Context, tags ...string) error {
 	for _, tag := range tags {
 		keys = append(keys, s.tagKey(hashTag(tag)))
 	}
-	defer s.changing(ctx, keys...)()
+	changed := s.changing(ctx, keys...)
 	e, err := s.tick(ctx)
 	if err != nil {
+		_ = changed(err)
 		return fmt.Errorf("cache: no tag was invalidated, call again: %w", err)
 	}
 	pipe := s.rdb.Pipeline()
@@ -264,7 +265,7 @@ func (s *Store) InvalidateTags(ctx context.Context, tags ...string) error {
 		}
 	}
 	s.forgetFlights()
-	return errors.Join(errs...)
+	return changed(errors.Join(errs...))
 }
 
 func checkTags(tags []string) error {

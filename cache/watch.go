@@ -329,6 +329,8 @@ func (w *watch) heard(p push) {
 		}
 		w.store.ruling.fence.Add(1)
 		w.store.clock.fence.Add(1)
+		w.store.rulesMoved.ring() // once more: who came for begin's may have found nothing moved
+		w.store.clockMoved.ring()
 		w.store.wakeAll()
 		return
 	}

@@ -1,11 +1,13 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"time"
 
-	"github.com/redis/go-redis/v9"
+	"github.com/scaleaware/scaleaware"
 )
 
 // Set stores a value, over whatever is there; loads of the key that run now will not replace it. Where the value is a
@@ -46,13 +48,12 @@ func (v *View[V]) Set(ctx context.Context, id string, value V) error {
 	payload = v.compress(&h, payload)
 	fresh, whole, physical := v.lifeOf(s, id, kindValue).args()
 	raw := append(appendHeader(make([]byte, 0, headerSize+1+8*len(h.tags)+len(payload)), h), payload...)
-	ctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout)
-	defer cancel()
 	changed := s.changing(ctx, key)
-	err = putScript.Run(ctx, s.rdb, []string{key}, raw, fresh, whole, physical).Err()
+	err = s.call(ctx, key, func(ctx context.Context) error {
+		return putScript.Run(ctx, s.rdb, []string{key}, raw, fresh, whole, physical).Err()
+	})
 	v.dropKey(id)
-	changed()
-	if err != nil {
+	if err = changed(err); err != nil {
 		return fmt.Errorf("cache: set in view %s, the entry is unchanged or new; retry or delete it: %w", v.name, err)
 	}
 	return nil
@@ -79,44 +80,46 @@ func (v *View[V]) Delete(ctx context.Context, ids ...string) error {
 		}
 		return failed.orNil()
 	}
+	s, end := v.store, time.Now().Add(v.store.opts.RedisTimeout)
 	floor, _ := v.need(ctx) // what could not be learned is in it as unknown
-	rctx, cancel := context.WithTimeout(ctx, v.store.opts.RedisTimeout)
-	defer cancel()
-	defer v.store.changing(rctx, v.keysOf(ids)...)()
-	pipe, ttl := v.store.rdb.Pipeline(), v.store.leaseTTL().Milliseconds()
-	type command struct {
-		key   string
-		lease []byte
-		reply *redis.Cmd
-	}
-	commands := make(map[string]command, len(ids))
+	calls, of := make([]keyCall, 0, len(ids)), make([]string, 0, len(ids))
 	for _, id := range ids {
 		key, err := v.key(id)
 		if err != nil {
 			failed[id] = err
 			continue
 		}
-		lease := appendHeader(nil, header{kind: kindLease, gen: generation(rand.Uint64()), asOf: floor})
-		commands[id] = command{key, lease, pipe.EvalSha(rctx, deleteScript.Hash(), []string{key}, lease, ttl)}
+		calls, of = append(calls, s.deletion(key, newLease(floor))), append(of, id)
 	}
-	if len(commands) > 0 {
-		_, _ = pipe.Exec(rctx) // each command has its own error
+	if len(calls) == 0 {
+		return failed.orNil()
 	}
-	removed := v.store.in.invalidated.WithLabelValues(v.name)
-	for id, c := range commands {
-		if redis.HasErrorPrefix(c.reply.Err(), "NOSCRIPT") {
-			c.reply = deleteScript.Run(rctx, v.store.rdb, []string{c.key}, c.lease, ttl)
-		}
+	changed := s.changing(ctx, v.keysOf(of)...)
+	s.callMany(ctx, deleteScript, calls, time.Until(end))
+	for _, id := range of {
 		v.dropKey(id)
-		n, err := c.reply.Int64()
-		if err != nil {
-			v.store.debts.owe(v.store, c.key, c.lease)
-			failed[id] = fmt.Errorf("cache: delete in view %s, the entry may be served until its TTL ends; retry: %w", v.name, err)
-			continue
-		}
+	}
+	untold := changed(failedAll(calls))
+	removed := s.in.invalidated.WithLabelValues(v.name)
+	for i, c := range calls {
+		n, _ := c.reply.(int64)
 		removed.Add(float64(n))
+		if err := cmp.Or(c.err, untold); err != nil {
+			s.debts.owe(s, c.key, floor)
+			failed[of[i]] = fmt.Errorf("cache: delete in view %s, the entry may be served until its TTL ends; retry: %w", v.name, err)
+		}
 	}
 	return failed.orNil()
+}
+
+// newLease is what a delete leaves in an entry's place.
+func newLease(floor scaleaware.Tokens) header {
+	return header{kind: kindLease, gen: generation(rand.Uint64()), asOf: floor}
+}
+
+// deletion is the call that removes an entry.
+func (s *Store) deletion(key string, lease header) keyCall {
+	return keyCall{key: key, args: []any{appendHeader(nil, lease), s.leaseTTL().Milliseconds()}}
 }
 
 func (v *viewState) keysOf(ids []string) []string {
