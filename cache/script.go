@@ -45,13 +45,20 @@ if string.sub(cur, 3, 3) == 'L' then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
 return {head, now, 1}
 `)
 
-// claimScript keeps a claim for longer, or gives it up, if it still stands. It returns its new end, or 0.
-// KEYS: entry. ARGV: generation, claim, ms from now (0 gives up).
+// claimScript keeps a claim for longer, or gives it up, if it still stands. It returns its new end, or 0. When the answer to an
+// earlier call was lost, the claim may end later than its owner knows. An end that is not a whole claim later is still the
+// owner's: whoever else claims does so after that end, for a whole claim.
+// KEYS: entry. ARGV: generation, claim, ms from now (0 gives up), ms that the claim may have been kept for unheard (or 0).
 var claimScript = redis.NewScript(`
 local h = redis.pcall('GETRANGE', KEYS[1], '0', '55')
-if type(h) ~= 'string' or #h < 56 or string.sub(h, 9, 16) ~= ARGV[1] or string.sub(h, 49, 56) ~= ARGV[2] then return 0 end
+if type(h) ~= 'string' or #h < 56 or string.sub(h, 9, 16) ~= ARGV[1] then return 0 end
+local stands, known = struct.unpack('>I8', h, 49), struct.unpack('>I8', ARGV[2])
+if stands < known or stands > known + ARGV[4] then return 0 end
 local t, till = redis.call('TIME'), 0
-if ARGV[3] ~= '0' then till = t[1] * 1000 + math.floor(t[2] / 1000) + ARGV[3] end
+if ARGV[3] ~= '0' then
+  till = t[1] * 1000 + math.floor(t[2] / 1000) + ARGV[3]
+  if ARGV[4] ~= '0' then till = math.min(till, known + ARGV[4]) end -- this answer may be lost, too
+end
 redis.call('SETRANGE', KEYS[1], '48', struct.pack('>I8', till))
 return till
 `)
