@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"runtime/debug"
 	"slices"
 
@@ -25,13 +26,19 @@ func (v *View[V]) Load(ctx context.Context, id string, load Loader[V]) (V, error
 	need, blind := v.need(ctx)
 	if v.near != nil && blind == nil {
 		var r resident[V]
-		if p, ok := v.kept(id, need, &r); ok {
+		p, ok := v.kept(id, need, &r)
+		switch {
+		case ok:
 			if p != fresh {
 				v.refresh(ctx, &fill{key: v.prefix + id, id: id, need: need, seen: entry{verdict: hit, header: r.rest.header}}, load)
 			} else if v.store.verifies() && r.kind == kindValue {
 				v.verify(ctx, id, r.value, r.rest.header, load)
 			}
 			return r.value, v.given(ctx, &r, p)
+		case p == onError:
+			e := entry{verdict: hit, header: r.rest.header, phase: p, down: true}
+			v.account(ctx, e)
+			return v.shareOr(ctx, &fill{key: v.prefix + id, id: id, need: need, seen: e}, load, r.value)
 		}
 	}
 	key := v.prefix + id
@@ -219,7 +226,7 @@ func (v *View[V]) keepLoaded(fl *fill, h header, value V, payload []byte) {
 		return
 	}
 	l := v.lifeOf(v.store, fl.id, h.kind)
-	h.gen, h.start, h.epoch = 1, 1, fl.epoch
+	h.gen, h.start, h.epoch = generation(rand.Uint64()), 1, fl.epoch
 	e := entry{header: h, payload: payload, left: l.physical - (l.whole - l.fresh)}
 	for _, tag := range h.tags {
 		e.tags = append(e.tags, v.store.tags.here(tag, v.store.coverage.at(0, v.store.now())))

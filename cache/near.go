@@ -194,15 +194,19 @@ func (n *near[V]) dropMatching(view, pattern string) {
 	}
 }
 
-// usable reports whether a kept value may be given to a caller that must see need, and in which phase it is.
+// usable reports whether a kept value may be given to a caller that must see need without more ado, and in which phase it is.
 func (v *View[V]) usable(r *resident[V], need scaleaware.Tokens, now time.Duration) (phase, bool) {
 	if len(need) > 0 && !v.fresh(&r.rest.header, need) {
 		return over, false
 	}
-	if now < r.fresh {
+	switch {
+	case now < r.fresh:
 		return fresh, true
+	case now < r.fresh+v.opts.revalidate:
+		return revalidate, true
+	default: // kept for this in a store without Redis only
+		return onError, false
 	}
-	return revalidate, true
 }
 
 // keyChanged takes in that an entry has changed, or its TTL.
@@ -278,13 +282,28 @@ func (v *View[V]) keepUntil(id string, t ticket, value V, rest *residentRest, le
 	now := v.store.now()
 	r := resident[V]{value: value, rest: rest, kind: rest.header.kind, tagged: len(rest.tags) > 0, fresh: now + left}
 	r.end = r.fresh
-	if r.kind == kindValue {
+	switch {
+	case r.kind != kindValue:
+	case v.store.rdb == nil: // nobody else has it for when the origin fails
+		r.end += max(v.opts.revalidate, v.opts.onError)
+	default:
 		r.end += v.opts.revalidate
 	}
 	if ttl := v.opts.local.TTL; ttl > 0 {
 		r.end = min(r.end, rest.kept+ttl)
 	}
 	return now < r.end && v.near.keep(id, t, r), r.end
+}
+
+func (v *View[V]) matching(pattern string) (entries int) {
+	if v.near != nil {
+		for id := range v.near.cache.Keys() {
+			if globMatch(pattern, v.name+":"+id) {
+				entries++
+			}
+		}
+	}
+	return entries
 }
 
 func (v *View[V]) residents() (entries int, bytes uint64) {

@@ -93,7 +93,8 @@ func (v *viewState) need(ctx context.Context) (scaleaware.Tokens, error) {
 	return scaleaware.WatermarkFrom(ctx).Written(ctx)
 }
 
-// kept puts what the process has of id into r, if a caller that must see need may have it.
+// kept puts what the process has of id into r. It reports whether a caller that must see need may have it without more ado;
+// when not, the phase says whether it may when the origin fails.
 func (v *View[V]) kept(id string, need scaleaware.Tokens, r *resident[V]) (p phase, ok bool) {
 	s := v.store
 	now := s.now()
@@ -343,12 +344,17 @@ func (v *View[V]) each(ctx context.Context, ids []string, need scaleaware.Tokens
 		a := asked{id: id}
 		if v.near != nil {
 			var r resident[V]
-			if p, ok := v.kept(id, need, &r); ok {
+			p, ok := v.kept(id, need, &r)
+			switch {
+			case ok:
 				e := entry{verdict: hit, level: resultL1, header: r.rest.header, phase: p}
 				if r.kind == kindNegative {
 					e.verdict, e.level = negative, resultNegative
 				}
 				got(id, r.value, &e)
+				continue
+			case p == onError:
+				got(id, r.value, &entry{verdict: hit, header: r.rest.header, phase: p, down: true})
 				continue
 			}
 			a.ticket = v.near.ticket(s, v.prefix+id, id, s.now())
