@@ -29,7 +29,7 @@ func (v *View[V]) Load(ctx context.Context, id string, load Loader[V]) (V, error
 		p, ok := v.kept(id, need, &r)
 		switch {
 		case ok:
-			if p != fresh {
+			if p != fresh || v.opts.early > 0 && v.early(&r.rest.header, r.fresh-v.store.now()) {
 				v.refresh(ctx, &fill{key: v.prefix + id, id: id, need: need, seen: entry{verdict: hit, header: r.rest.header}}, load)
 			} else if v.store.verifies() && r.kind == kindValue {
 				v.verify(ctx, id, r.value, r.rest.header, load)
@@ -51,7 +51,7 @@ func (v *View[V]) Load(ctx context.Context, id string, load Loader[V]) (V, error
 	fl := &fill{key: key, id: id, need: need, blind: blind, seen: found}
 	switch {
 	case found.serves():
-		if found.phase != fresh || v.early(found) {
+		if found.phase != fresh || v.early(&found.header, found.left) {
 			v.refresh(ctx, fl, load)
 		} else if v.store.verifies() && found.verdict == hit {
 			v.verify(ctx, id, value, found.header, load)
@@ -96,6 +96,9 @@ func (v *View[V]) share(ctx context.Context, fl *fill, load Loader[V]) (V, error
 	if fl.blind == nil { // nobody can tell whom else such a load would serve
 		f, began = v.flights.join(fl.key, fl.need)
 		fl.need = f.need
+		if !began && fillFrom(ctx) != nil {
+			f.turn.lend()
+		}
 	}
 	if began {
 		go v.run(context.WithoutCancel(ctx), fl, f, load)
@@ -145,7 +148,7 @@ func (v *View[V]) load(ctx context.Context, fl *fill, f *flight[V], load Loader[
 	s := v.store
 	returned, leave := false, func(bool) {}
 	if fillFrom(ctx) == nil { // a load inside a loader has its turn already
-		done, err := s.turn(ctx, fl.behind)
+		done, err := s.turn(ctx, fl.behind, &f.turn)
 		if err != nil {
 			s.in.loads.WithLabelValues(v.name, "shed").Inc()
 			v.flights.finish(fl.key, f, func() { f.err = err })
@@ -227,6 +230,9 @@ func (v *View[V]) keepLoaded(fl *fill, h header, value V, payload []byte) {
 	}
 	l := v.lifeOf(v.store, fl.id, h.kind)
 	h.gen, h.start, h.epoch = generation(rand.Uint64()), 1, fl.epoch
+	if !fl.began.IsZero() {
+		h.cost = costSince(fl.began)
+	}
 	e := entry{header: h, payload: payload, left: l.physical - (l.whole - l.fresh)}
 	for _, tag := range h.tags {
 		e.tags = append(e.tags, v.store.tags.here(tag, v.store.coverage.at(0, v.store.now())))

@@ -178,3 +178,22 @@ func TestLocalStaleIfError(t *testing.T) {
 		})
 	}
 }
+
+func TestLocalEarlyRefresh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := t.Context()
+		leads := Of[lead](newLocal(t, nil), "lead", InProcess(Local{}), TTL(time.Minute), Jitter(0), EarlyRefresh(10))
+		l, err := leads.Load(ctx, "1", func(_ context.Context, id string) (lead, error) {
+			time.Sleep(5 * time.Second)
+			return lead{ID: id, Score: 1}, nil
+		})
+		wantScore(t, l, err, 1)
+		time.Sleep(59 * time.Second)
+		for range 100 { // each has a chance of 98 %
+			_, err = leads.Load(ctx, "1", loads(lead{Score: 2}))
+			synctest.Wait()
+		}
+		l, err = leads.Get(ctx, "1")
+		wantScore(t, l, err, 2)
+	})
+}

@@ -348,6 +348,9 @@ func (v *View[V]) each(ctx context.Context, ids []string, need scaleaware.Tokens
 			switch {
 			case ok:
 				e := entry{verdict: hit, level: resultL1, header: r.rest.header, phase: p}
+				if v.opts.early > 0 {
+					e.left = r.fresh - s.now()
+				}
 				if r.kind == kindNegative {
 					e.verdict, e.level = negative, resultNegative
 				}
