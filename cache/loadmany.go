@@ -46,7 +46,7 @@ func (v *View[V]) LoadMany(ctx context.Context, ids []string, load ManyLoader[V]
 		missing[id] = *e
 	}
 	if blind == nil {
-		v.each(ctx, ids, need, failed, take)
+		v.each(ctx, ids, need, true, failed, take)
 	} else {
 		for _, id := range ids {
 			if err := v.check(id); err != nil {

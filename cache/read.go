@@ -132,6 +132,10 @@ func (v *viewState) stands(ctx context.Context, e entry) entry {
 		return e
 	}
 	states, ok, err := v.store.standing(ctx, e.header)
+	return e.standing(states, ok, err)
+}
+
+func (e entry) standing(states []*tagState, ok bool, err error) entry {
 	switch {
 	case err != nil:
 		return entry{err: err, down: true}
@@ -290,7 +294,7 @@ func (v *View[V]) GetMany(ctx context.Context, ids []string) (map[string]V, erro
 	}
 	var ended tally
 	defer v.countAll(&ended)
-	v.each(ctx, ids, need, failed, func(id string, value V, e *entry) {
+	v.each(ctx, ids, need, true, failed, func(id string, value V, e *entry) {
 		ended[v.note(ctx, e)]++
 		switch {
 		case e.serves() && e.verdict == hit:
@@ -305,7 +309,7 @@ func (v *View[V]) GetMany(ctx context.Context, ids []string) (map[string]V, erro
 // missingOf returns which of ids have to be loaded for anybody to find them fresh. It counts no look-ups.
 func (v *View[V]) missingOf(ctx context.Context, ids []string) (map[string]entry, KeyErrors) {
 	missing, failed := make(map[string]entry), make(KeyErrors)
-	v.each(ctx, ids, nil, failed, func(id string, _ V, e *entry) {
+	v.each(ctx, ids, nil, false, failed, func(id string, _ V, e *entry) {
 		switch {
 		case e.err != nil:
 			failed[id] = e.missErr()
@@ -316,14 +320,19 @@ func (v *View[V]) missingOf(ctx context.Context, ids []string) (map[string]entry
 	return missing, failed
 }
 
-// each looks ids up, in the process and then in one pipeline per node. IDs that are no keys go to failed. The entry is good
-// for the call that it is given to.
-func (v *View[V]) each(ctx context.Context, ids []string, need scaleaware.Tokens, failed KeyErrors, got func(id string, value V, e *entry)) {
+// each looks ids up, in the process and then in one pipeline per node, which counts for HotKeys if they were asked for. IDs that
+// are no keys go to failed. The entry is good for the call that it is given to.
+func (v *View[V]) each(ctx context.Context, ids []string, need scaleaware.Tokens, askedFor bool, failed KeyErrors, got func(id string, value V, e *entry)) {
 	s := v.store
 	type asked struct {
 		id     string
 		get    *redis.StringCmd
 		ticket ticket
+	}
+	type opened struct {
+		*asked
+		value V
+		e     entry
 	}
 	gets, once, known := make([]asked, 0, len(ids)), make(map[string]struct{}, len(ids)), 0
 	rctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout)
@@ -366,6 +375,9 @@ func (v *View[V]) each(ctx context.Context, ids []string, need scaleaware.Tokens
 			got(id, *new(V), &entry{down: true})
 			continue
 		}
+		if askedFor {
+			s.heat.note(v.name, id, s.now())
+		}
 		a.get = pipe.Get(rctx, v.prefix+id)
 		gets = append(gets, a)
 	}
@@ -375,17 +387,32 @@ func (v *View[V]) each(ctx context.Context, ids []string, need scaleaware.Tokens
 	var (
 		value V
 		e     entry
+		tags  standingMany
+		later []opened // until their tags are looked up
 	)
+	give := func(a *asked, value V, e *entry) {
+		if v.near != nil && e.verdict >= negative && !s.localOff.Load() {
+			v.keep(a.id, a.ticket, value, *e)
+		}
+		got(a.id, value, e)
+	}
 	for i := range gets {
 		a := &gets[i]
 		raw, err := a.get.Bytes()
 		value = v.open(ctx, a.id, raw, err, need, &e)
 		if e.verdict >= negative && len(e.header.tags) > 0 {
-			e = v.stands(ctx, e)
+			tags.add(e.header)
+			later = append(later, opened{a, value, e})
+			continue
 		}
-		if v.near != nil && e.verdict >= negative && !s.localOff.Load() {
-			v.keep(a.id, a.ticket, value, e)
-		}
-		got(a.id, value, &e)
+		give(a, value, &e)
+	}
+	if len(later) > 0 {
+		tags.lookUp(ctx, s)
+	}
+	for i := range later {
+		o := &later[i]
+		o.e = o.e.standing(tags.standing(o.e.header))
+		give(o.asked, o.value, &o.e)
 	}
 }

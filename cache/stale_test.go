@@ -134,15 +134,20 @@ func TestStaleIfError(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			both(t, func(t *testing.T, rdb redis.UniversalClient) {
 				ctx := testContext(t)
-				s := newStore(t, rdb, func(o *Options) { o.LoadTimeout = 200 * time.Millisecond })
+				s := newStore(t, rdb, func(o *Options) {
+					if name == "timeout" {
+						o.LoadTimeout = 200 * time.Millisecond
+					}
+				})
 				leads := Of[lead](s, "lead", StaleIfError(time.Minute))
-				l, err := leads.Load(ctx, "1", loads(lead{Score: 1}))
-				wantScore(t, l, err, 1)
+				if err := leads.Set(ctx, "1", lead{Score: 1}); err != nil { // which LoadTimeout does not bound
+					t.Fatal(err)
+				}
 				staled(t, ctx, leads, "1", time.Second)
 				if _, err := leads.Get(ctx, "1"); !errors.Is(err, ErrMiss) {
 					t.Errorf("Get served what is for errors only: %v", err)
 				}
-				l, err = leads.Load(ctx, "1", c.load)
+				l, err := leads.Load(ctx, "1", c.load)
 				if !errors.Is(err, c.err) || l.Score != c.want {
 					t.Errorf("got %+v, %v", l, err)
 				}
