@@ -157,7 +157,9 @@ func (v *View[V]) runMany(ctx context.Context, fills []*fill, flights map[string
 	for i, how := range v.store.beginMany(ctx, fills, timeout) {
 		switch fl := fills[i]; how {
 		case granted:
-			batch = append(batch, fl)
+			if !v.claimHere(fl, flights[fl.id]) {
+				batch = append(batch, fl)
+			}
 		default:
 			go v.run(ctx, fl, flights[fl.id], single(load))
 		}
@@ -200,9 +202,6 @@ func (v *View[V]) loadMany(ctx context.Context, batch []*fill, flights map[strin
 	for i, fl := range batch {
 		ids[i] = fl.id
 		whole.need = whole.need.Merge(fl.need)
-		if v.near != nil && s.rdb == nil {
-			fl.ticket = v.near.ticket(s, fl.key, fl.id, s.now())
-		}
 	}
 	finish := func(err error) {
 		for _, fl := range batch {

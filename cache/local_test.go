@@ -197,3 +197,42 @@ func TestLocalEarlyRefresh(t *testing.T) {
 		wantScore(t, l, err, 2)
 	})
 }
+
+// What Set has kept is not replaced by what a load read before it returned.
+func TestLocalSetIsNotOverwritten(t *testing.T) {
+	ctx := testContext(t)
+	s := newLocal(t, nil)
+	leads := Of[lead](s, "lead", InProcess(Local{}))
+	key := leads.prefix + "1"
+	loaded := header{kind: kindValue}
+
+	// A load begins after Set has dropped what was there, and ends after Set has kept what is new.
+	fl := &fill{key: key, id: "1"}
+	leads.dropKey("1")
+	if leads.claimHere(fl, &flight[lead]{done: make(chan struct{})}) {
+		t.Fatal("nothing is kept")
+	}
+	put := &fill{key: key, id: "1", ticket: leads.near.ticket(s, key, "1", s.now())}
+	put.ticket.put = true
+	leads.keepLoaded(put, loaded, lead{Score: 2}, nil)
+	leads.keepLoaded(fl, loaded, lead{Score: 1}, nil)
+	l, err := leads.Get(ctx, "1")
+	wantScore(t, l, err, 2)
+
+	// A load looks before a Set, and begins after it.
+	for _, load := range []func(fl *fill, load Loader[lead]) (lead, error){
+		func(fl *fill, load Loader[lead]) (lead, error) { return leads.share(ctx, fl, load) },
+		func(fl *fill, load Loader[lead]) (l lead, err error) {
+			leads.shareMany(ctx, map[string]entry{fl.id: fl.seen}, nil, nil, ofEach(load), s.opts.RedisTimeout, func(_ string, v lead, e error) { l, err = v, e })
+			return l, err
+		},
+	} {
+		if err := leads.Set(ctx, "1", lead{Score: 3}); err != nil {
+			t.Fatal(err)
+		}
+		l, err = load(&fill{key: key, id: "1"}, loads(lead{Score: 1}))
+		wantScore(t, l, err, 3)
+		l, err = leads.Get(ctx, "1")
+		wantScore(t, l, err, 3)
+	}
+}

@@ -104,6 +104,7 @@ type ticket struct {
 	shard uint64
 	fence uint64
 	all   uint64
+	put   bool // the value was not read, but is new
 }
 
 func newNear[V any](l Local) *near[V] {
@@ -127,7 +128,8 @@ func (n *near[V]) ticket(s *Store, key, id string, now time.Duration) ticket {
 	return t
 }
 
-// keep stores a value that was read under a ticket, unless something changed since.
+// keep stores a value that was read under a ticket, unless something changed since. A put is a change itself: it voids the
+// tickets of those who read now.
 func (n *near[V]) keep(id string, t ticket, r resident[V]) (kept bool) {
 	if t.cover == nil {
 		return false
@@ -138,6 +140,9 @@ func (n *near[V]) keep(id string, t ticket, r resident[V]) (kept bool) {
 	n.cache.Compute(id, func(resident[V], bool) (resident[V], otter.ComputeOp) {
 		if n.fences[t.shard].Load() != t.fence || n.all.Load() != t.all {
 			return resident[V]{}, otter.CancelOp
+		}
+		if t.put {
+			n.fences[t.shard].Add(1)
 		}
 		kept = true
 		return r, otter.WriteOp

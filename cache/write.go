@@ -34,8 +34,10 @@ func (v *View[V]) Set(ctx context.Context, id string, value V) error {
 		fl := &fill{id: id, epoch: h.epoch}
 		if v.near != nil {
 			fl.ticket = v.near.ticket(s, key, id, s.now())
+			fl.ticket.put = true
 		}
 		v.keepLoaded(fl, h, value, payload)
+		v.flights.forget(key)
 		return nil
 	}
 	if len(h.tags) > 0 {
