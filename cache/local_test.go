@@ -190,7 +190,9 @@ func TestLocalEarlyRefresh(t *testing.T) {
 		wantScore(t, l, err, 1)
 		time.Sleep(59 * time.Second)
 		for range 100 { // each has a chance of 98 %
-			_, err = leads.Load(ctx, "1", loads(lead{Score: 2}))
+			if _, err := leads.Load(ctx, "1", loads(lead{Score: 2})); err != nil {
+				t.Fatal(err)
+			}
 			synctest.Wait()
 		}
 		l, err = leads.Get(ctx, "1")
