@@ -33,8 +33,11 @@ func Tags[V any](of func(id string, value V) []string) ViewOption {
 const (
 	maxTagBytes = 256
 	maxTagState = 100_000
-	// tagLife is how long a tag is remembered that nobody uses or invalidates. An entry whose tag is forgotten is a miss.
+	// tagLife is how long a tag is remembered that nobody stores a value with or invalidates, at least half of it. An entry
+	// whose tag is forgotten is a miss.
 	tagLife = 30 * 24 * time.Hour
+	// tagCheck is how often a process sees to it that a tag that it uses is remembered.
+	tagCheck = tagLife / 30
 )
 
 // tagState is what a process knows of a tag: entries that were filled in an earlier epoch are gone.
@@ -55,6 +58,25 @@ type tagStates struct {
 	fence uint64
 	known map[tagHash]*tagState
 	lost  epoch // the last of those that were forgotten because they were too many
+	// used says, by the store's clock, when a tag that is used was last seen to.
+	used map[tagHash]time.Duration
+}
+
+// due returns the tags that it is time to see to, which is done with that.
+func (ts *tagStates) due(tags []tagHash, now time.Duration) (due []tagHash) {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	for _, tag := range tags {
+		if at, known := ts.used[tag]; known && now-at < tagCheck {
+			continue
+		}
+		if ts.used == nil || len(ts.used) >= maxTagState {
+			ts.used = make(map[tagHash]time.Duration)
+		}
+		ts.used[tag] = now
+		due = append(due, tag)
+	}
+	return due
 }
 
 func (ts *tagStates) forget(tag tagHash) {
@@ -259,6 +281,9 @@ func (s *Store) introduce(ctx context.Context, tags []tagHash) error {
 	if err != nil {
 		return err
 	}
+	if due := s.tags.due(tags, s.now()); len(due) > 0 {
+		s.renew(ctx, due)
+	}
 	if !slices.Contains(states, nil) {
 		return nil
 	}
@@ -278,6 +303,26 @@ func (s *Store) introduce(ctx context.Context, tags []tagHash) error {
 		return err
 	}
 	return nil
+}
+
+// renewTagScript makes a tag be remembered for longer when half of its life is over: all processes are told of that. KEYS: tag.
+// ARGV: TTL in ms.
+var renewTagScript = redis.NewScript(`
+local left = redis.call('PTTL', KEYS[1])
+if left < 0 or left > ARGV[1] / 2 then return 0 end
+return redis.call('PEXPIRE', KEYS[1], ARGV[1])`)
+
+// renew makes tags that are used be remembered. What fails is tried again after tagCheck.
+func (s *Store) renew(ctx context.Context, tags []tagHash) {
+	ctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout)
+	defer cancel()
+	pipe := s.rdb.Pipeline()
+	for _, tag := range tags {
+		renewTagScript.Eval(ctx, pipe, []string{s.tagKey(tag)}, tagLife.Milliseconds())
+	}
+	if _, err := pipe.Exec(ctx); err != nil {
+		s.in.failed(ctx, "tags", err)
+	}
 }
 
 // InvalidateTags invalidates all entries that have one of the tags (see Tags), in all processes, at once: one command a

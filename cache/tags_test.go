@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -264,4 +265,43 @@ func TestLocalTagsAreForgotten(t *testing.T) {
 	wantScore(t, l, err, 2)
 	l, err = leads.Get(ctx, "1")
 	wantScore(t, l, err, 2)
+}
+
+// A tag that is used is remembered for longer, before its time is over.
+func TestTagInUseIsRemembered(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := testContext(t)
+		first := newStore(t, rdb, nil)
+		key := first.tagKey(hashTag("all"))
+		use := func(s *Store) time.Duration {
+			t.Helper()
+			if err := Of[lead](s, "lead", Tags(byCustomer)).Set(ctx, "1", lead{}); err != nil {
+				t.Fatal(err)
+			}
+			return rdb.PTTL(ctx, key).Val()
+		}
+		use(first)
+		for _, c := range []struct {
+			left    time.Duration
+			renewed bool
+		}{{tagLife - 2*tagCheck, false}, {tagCheck, true}} {
+			if err := rdb.PExpire(ctx, key, c.left).Err(); err != nil {
+				t.Fatal(err)
+			}
+			s := sibling(t, first)
+			if ttl := use(s); (ttl > tagLife-tagCheck) != c.renewed {
+				t.Errorf("it had %v, and has %v", c.left, ttl)
+			}
+			if err := rdb.PExpire(ctx, key, tagCheck).Err(); err != nil {
+				t.Fatal(err)
+			}
+			if ttl := use(s); ttl > tagCheck {
+				t.Errorf("a moment later it was looked at again, and has %v", ttl)
+			}
+			s.born = s.born.Add(-tagCheck)
+			if ttl := use(s); ttl < tagLife-tagCheck {
+				t.Errorf("in constant use, and has %v", ttl)
+			}
+		}
+	})
 }
