@@ -23,11 +23,7 @@ func (v *View[V]) claim(ctx context.Context, fl *fill, f *flight[V]) (over bool)
 	s := v.store
 	fl.tagged = v.tags != nil
 	if fl.seen.down || s.redisOff() {
-		if v.near != nil && s.rdb == nil {
-			fl.epoch = epoch(s.clock.known.Load())
-			fl.ticket = v.near.ticket(s, fl.key, fl.id, s.now())
-		}
-		return false
+		return v.claimHere(fl, f)
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.opts.LoadTimeout)
 	defer cancel()
@@ -65,6 +61,29 @@ func (v *View[V]) claim(ctx context.Context, fl *fill, f *flight[V]) (over bool)
 		}
 	}
 	return false
+}
+
+// claimHere is claim for a store without Redis. What was kept since the look-up, by a Set above all, is newer than what is
+// loaded now may be.
+func (v *View[V]) claimHere(fl *fill, f *flight[V]) (over bool) {
+	s := v.store
+	if v.near == nil || s.rdb != nil {
+		return false
+	}
+	fl.epoch = epoch(s.clock.known.Load())
+	fl.ticket = v.near.ticket(s, fl.key, fl.id, s.now())
+	var r resident[V]
+	p, ok := v.kept(fl.id, fl.need, &r)
+	if fl.blind != nil || !ok || p != fresh || r.rest.header.gen == fl.seen.header.gen {
+		return false
+	}
+	v.flights.finish(fl.key, f, func() {
+		f.value, f.asOf, f.wrote = r.value, r.rest.header.asOf, r.rest.header.seen
+		if r.kind == kindNegative {
+			f.err = ErrNotFound
+		}
+	})
+	return true
 }
 
 // waitFor waits until another process's load has brought something, or has failed, or its claim has ended.

@@ -10,7 +10,8 @@ import (
 type Codec interface {
 	// ID is written with each value, so that a value of another codec is a miss. Numbers below 64 are this package's.
 	ID() byte
-	// Encode returns the bytes of v.
+	// Encode returns the bytes of v. Options.Verify takes two values for equal when their bytes are, or when what is decoded
+	// from them is, by reflect.DeepEqual.
 	Encode(v any) ([]byte, error)
 	// Decode fills what v points to.
 	Decode(data []byte, v any) error

@@ -92,13 +92,22 @@ func (s *Store) extensionOf(view, id string) *Extension {
 // ExtendTTLs lengthens the TTLs of entries on all masters, and of those stored from now on, until RestoreTTLs, for a day
 // at most; running stores of other processes follow within a second. A new extension takes the place of the last one for
 // new entries. What processes keep by themselves stays, and for as long. TTLs are never shortened, keys without TTL get
-// none, keys that are not entries are left alone. An error wraps ErrPattern or ErrExtension, with nothing done, or
-// ErrIncomplete.
+// none, keys that are not entries are left alone. Without Redis it is for what is kept from now on. An error wraps
+// ErrPattern or ErrExtension, with nothing done, or ErrIncomplete.
 func (s *Store) ExtendTTLs(ctx context.Context, x Extension) (Report, error) {
 	x = x.withDefaults()
 	report := Report{Pattern: x.Pattern, DryRun: x.DryRun}
 	if err := x.validate(s.opts.Prefix); err != nil {
 		return report, err
+	}
+	if s.rdb == nil {
+		if !x.DryRun {
+			made := &extending{&x}
+			s.extension.Store(made)
+			time.AfterFunc(extensionLife, func() { s.extension.CompareAndSwap(made, nil) })
+		}
+		report.Complete = true
+		return report, nil
 	}
 	if !x.DryRun {
 		if err := s.announce(ctx, x); err != nil {
@@ -119,6 +128,13 @@ func (s *Store) RestoreTTLs(ctx context.Context) (Report, error) { return s.rest
 
 func (s *Store) restore(ctx context.Context, dryRun bool) (Report, error) {
 	report := Report{Pattern: "*", DryRun: dryRun}
+	if s.rdb == nil {
+		if !dryRun {
+			s.extension.Store(nil)
+		}
+		report.Complete = true
+		return report, nil
+	}
 	if !dryRun {
 		rctx, cancel := context.WithTimeout(ctx, s.stepTimeout())
 		defer cancel()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -197,5 +198,76 @@ func TestValueThatLandedMeanwhileIsUsed(t *testing.T) {
 		if n := g.calls.Load(); n != 0 {
 			t.Errorf("%d loads", n)
 		}
+	})
+}
+
+// Where the writer wrote to another database than the one that the view is read from, its position says nothing of a load.
+func TestDeleteByAWriterOfAnotherDatabase(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := testContext(t)
+		leads := Of[lead](newStore(t, rdb, nil), "lead")
+		if err := leads.Delete(wrote(ctx, at(6)), "1"); err != nil {
+			t.Fatal(err)
+		}
+		l, err := leads.Load(ctx, "1", loads(lead{Score: 2}, scaleaware.Token{System: 8, Timeline: 1, LSN: 3}))
+		wantScore(t, l, err, 2)
+		l, err = leads.Get(ctx, "1")
+		wantScore(t, l, err, 2)
+	})
+}
+
+// A load of unknown age cannot show that it has seen what the writer wrote. It is refused for as long as a load that read
+// from before it may last, and not for as long as somebody asks; one that shows that it has not is refused all the same.
+func TestDeleteBeforeLoadsOfUnknownAgeEnds(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := testContext(t)
+		leads := Of[lead](newStore(t, rdb, nil), "lead")
+		key := leads.prefix + "1"
+		refused := func(what string, load Loader[lead]) {
+			t.Helper()
+			if _, err := leads.Load(ctx, "1", load); err != nil {
+				t.Fatal(err)
+			}
+			if l, err := leads.Get(ctx, "1"); !errors.Is(err, ErrMiss) {
+				t.Fatalf("%s landed: %+v, %v", what, l, err)
+			}
+		}
+		if err := leads.Delete(wrote(ctx, at(6)), "1"); err != nil {
+			t.Fatal(err)
+		}
+		refused("a load of unknown age", loads(lead{Score: 1}))
+		raw, err := rdb.Get(ctx, key).Bytes()
+		if err != nil {
+			t.Fatal(err)
+		}
+		h, _, err := parseHeader(raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if left := h.soft - time.Now().UnixMilli(); left <= 0 || left > leads.store.leaseTTL().Milliseconds() {
+			t.Errorf("known positions end in %d ms, the lease's TTL is %v", left, leads.store.leaseTTL())
+		}
+		endKnown := func(till byte) {
+			t.Helper()
+			if err := rdb.SetRange(ctx, key, 24, string([]byte{0, 0, 0, 0, 0, 0, 0, till})).Err(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		endKnown(0) // an older version's lease does not say when
+		refused("a load of unknown age", loads(lead{Score: 1}))
+		endKnown(1)
+		if err := leads.Delete(wrote(ctx, at(7)), "1"); err != nil {
+			t.Fatal(err)
+		}
+		refused("a load of unknown age, after another delete", loads(lead{Score: 1}))
+		endKnown(1)
+		if err := leads.Delete(ctx, "1"); err != nil {
+			t.Fatal(err)
+		}
+		refused("a load as of 5", loads(lead{Score: 1}, at(5)))
+		l, err := leads.Load(ctx, "1", loads(lead{Score: 2}))
+		wantScore(t, l, err, 2)
+		l, err = leads.Get(ctx, "1")
+		wantScore(t, l, err, 2)
 	})
 }

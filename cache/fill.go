@@ -29,6 +29,7 @@ type fill struct {
 	gen    generation
 	start  uint64
 	claim  int64 // until when the load is this fill's; 0 when it has no claim
+	doubt  bool  // the claim may have been kept for longer: an answer is not there yet, or was lost
 	epoch  epoch
 	began  time.Time
 
@@ -180,22 +181,9 @@ func (s *Store) keepClaims(ctx context.Context, fills ...*fill) (stop func()) {
 				return
 			case <-ticker.C:
 			}
-			calls := make([]keyCall, len(claimed))
-			for i, f := range claimed {
-				calls[i] = keyCall{key: f.key, args: claimArgs(f, claimTTL)}
-			}
-			s.callMany(ctx, claimScript, calls, s.opts.RedisTimeout)
-			mu.Lock()
-			if ctx.Err() != nil {
-				mu.Unlock()
+			if !s.keepOnce(ctx, &mu, claimed) {
 				return
 			}
-			for i, f := range claimed {
-				if till, _ := calls[i].reply.(int64); till != 0 {
-					f.claim = till
-				}
-			}
-			mu.Unlock()
 		}
 	}()
 	return func() { // and does not wait for a server that hangs
@@ -205,11 +193,44 @@ func (s *Store) keepClaims(ctx context.Context, fills ...*fill) (stop func()) {
 	}
 }
 
+// keepOnce claims the loads for claimTTL from now on. It returns false when ctx has ended; then the fills are not its to change.
+func (s *Store) keepOnce(ctx context.Context, mu *sync.Mutex, fills []*fill) bool {
+	calls := make([]keyCall, len(fills))
+	change := func(what func(f *fill, c *keyCall)) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		if ctx.Err() != nil {
+			return false
+		}
+		for i, f := range fills {
+			what(f, &calls[i])
+		}
+		return true
+	}
+	asked := change(func(f *fill, c *keyCall) {
+		*c = keyCall{key: f.key, args: claimArgs(f, claimTTL)}
+		f.doubt = true
+	})
+	if !asked {
+		return false
+	}
+	s.callMany(ctx, claimScript, calls, s.opts.RedisTimeout)
+	return change(func(f *fill, c *keyCall) {
+		if till, _ := c.reply.(int64); till != 0 { // 0 may be the answer to what the client has sent twice
+			f.claim, f.doubt = till, false
+		}
+	})
+}
+
 // claimArgs are the arguments of claimScript; d 0 gives the claim up.
 func claimArgs(f *fill, d time.Duration) []any {
 	gen := binary.BigEndian.AppendUint64(nil, uint64(f.gen))
 	claim := binary.BigEndian.AppendUint64(nil, uint64(f.claim))
-	return []any{gen, claim, d.Milliseconds()}
+	unheard := int64(0)
+	if f.doubt {
+		unheard = claimTTL.Milliseconds() - 1
+	}
+	return []any{gen, claim, d.Milliseconds(), unheard}
 }
 
 // release lets others load at once.

@@ -58,6 +58,9 @@ func (s *Store) share(ctx context.Context) error {
 // most. When Redis does not answer it reports on this process alone and says so in Degraded.
 func (s *Store) FleetHitRate(ctx context.Context) HitRate {
 	sum := s.counts()
+	if s.rdb == nil {
+		return s.report("process", 1, sum)
+	}
 	ctx, cancel := context.WithTimeout(ctx, s.stepTimeout())
 	defer cancel()
 	others, err := sharedScript.Run(ctx, s.rdb, []string{s.hitsKey()}, s.id).StringSlice()

@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/failsafe-go/failsafe-go/adaptivelimiter"
@@ -29,8 +30,22 @@ func newGovernor(o Options) *governor {
 }
 
 // turn waits until the origin may have one more load. done gives the turn back and says whether the time that the load took
-// tells of the origin. A load that nobody waits for does not wait either.
-func (s *Store) turn(ctx context.Context, behind bool) (done func(telling bool), err error) {
+// tells of the origin. A load that nobody waits for does not wait either. With a lent turn it does not wait any longer, and has
+// none of its own.
+func (s *Store) turn(ctx context.Context, behind bool, lent ...*lentTurn) (done func(telling bool), err error) {
+	done, err = s.ownTurn(ctx, behind, func(wake func()) {
+		for _, l := range lent {
+			l.waits(wake)
+		}
+	})
+	if err != nil && slices.ContainsFunc(lent, (*lentTurn).has) {
+		return func(bool) {}, nil
+	}
+	return done, err
+}
+
+// ownTurn is turn without what others lend; waits is told how to end the wait.
+func (s *Store) ownTurn(ctx context.Context, behind bool, waits func(wake func())) (done func(telling bool), err error) {
 	g := s.origin
 	wait := g.wait
 	if behind {
@@ -42,6 +57,7 @@ func (s *Store) turn(ctx context.Context, behind bool) (done func(telling bool),
 		}
 		wctx, cancel := context.WithTimeout(ctx, wait)
 		defer cancel()
+		waits(cancel)
 		if g.slots.Acquire(wctx, 1) != nil {
 			return nil, fmt.Errorf("%w (waited %v)", ErrShed, wait.Round(time.Millisecond))
 		}
@@ -53,6 +69,7 @@ func (s *Store) turn(ctx context.Context, behind bool) (done func(telling bool),
 	defer cancel()
 	permit, ok := g.adaptive.TryAcquirePermit()
 	if !ok && wait >= 0 {
+		waits(cancel)
 		permit, err = g.adaptive.AcquirePermit(wctx)
 		ok = err == nil
 	}

@@ -15,7 +15,7 @@ import (
 //	 6 length of the whole header (2)
 //	 8 generation: the fill's owner (8)
 //	16 start of the fill, microseconds (8)
-//	24 soft expiry: the value is stale from then on (8)
+//	24 soft expiry: the value is stale from then on; of a lease, when its known as-of tokens end for loads of unknown age (8)
 //	32 hard expiry: when the entry ends without a TTL extension; of a lease, when its unknown as-of tokens do (8)
 //	40 schema of the Go type (8)
 //	48 claim: until when somebody loads the value, 0 for nobody (8)

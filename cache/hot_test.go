@@ -57,3 +57,28 @@ func TestHotKeysAreKeptInTheProcess(t *testing.T) {
 		t.Errorf("got %+v", hot)
 	}
 }
+
+// Look-ups of many keys count, but for those in the process and those of a warming.
+func TestHotKeysOfMany(t *testing.T) {
+	ctx := testContext(t)
+	s := newStore(t, client(t, one.Get(t)), nil)
+	leads := Of[lead](s, "lead")
+	for range 200 {
+		leads.missingOf(ctx, []string{"warm"})
+	}
+	for range 200 { // of which hotSample stand for one
+		if _, err := leads.GetMany(ctx, []string{"get"}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := leads.LoadMany(ctx, []string{"load"}, ofEach(loads(lead{}))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	counted := map[string]bool{}
+	for _, hot := range s.HotKeys(10) {
+		counted[hot.Key] = true
+	}
+	if len(counted) != 2 || !counted["get"] || !counted["load"] {
+		t.Errorf("counted were %v", counted)
+	}
+}

@@ -31,17 +31,18 @@ func (s *Store) invalidate(ctx context.Context, pattern string, dryRun bool) (Re
 	if err := checkPattern(pattern, s.opts.Prefix); err != nil {
 		return report, err
 	}
-	if dryRun {
-		return report, s.sweep(ctx, &report, 0, s.counting())
-	}
 	if s.rdb == nil {
 		for _, v := range s.declared() {
-			entries, _ := v.residents()
-			report.Changed += int64(entries)
+			report.Changed += int64(v.matching(pattern))
 		}
-		s.forgetMatching(pattern)
+		if !dryRun {
+			s.forgetMatching(pattern)
+		}
 		report.Complete = true
 		return report, nil
+	}
+	if dryRun {
+		return report, s.sweep(ctx, &report, 0, s.counting())
 	}
 	rule, barred := s.bar(ctx, pattern)
 	if barred == nil {

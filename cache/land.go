@@ -197,10 +197,15 @@ func (v *viewState) storeArgs(ctx context.Context, f *fill, a *answer) ([]any, l
 	h := a.header
 	payload := v.compress(&h, a.payload)
 	h.codec, h.gen, h.start, h.schema, h.epoch = v.opts.codec.ID(), f.gen, f.start, v.schema, f.epoch
-	h.cost = uint32(min(max(time.Since(f.began).Microseconds(), 1), 1<<32-1))
+	h.cost = costSince(f.began)
 	value := append(appendHeader(make([]byte, 0, headerSize+2+2*maxTokens*tokenSize+8*len(h.tags)+len(payload)), h), payload...)
 	fresh, whole, physical := v.lifeOf(s, f.id, h.kind).args()
 	return []any{value, fresh, whole, physical}, landing{}
+}
+
+// costSince is what a load took that has just ended, for the header.
+func costSince(began time.Time) uint32 {
+	return uint32(min(max(time.Since(began).Microseconds(), 1), 1<<32-1))
 }
 
 // stored says what storeScript's answer means.

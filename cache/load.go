@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"runtime/debug"
 	"slices"
 
@@ -25,13 +26,19 @@ func (v *View[V]) Load(ctx context.Context, id string, load Loader[V]) (V, error
 	need, blind := v.need(ctx)
 	if v.near != nil && blind == nil {
 		var r resident[V]
-		if p, ok := v.kept(id, need, &r); ok {
-			if p != fresh {
+		p, ok := v.kept(id, need, &r)
+		switch {
+		case ok:
+			if p != fresh || v.opts.early > 0 && v.early(&r.rest.header, r.fresh-v.store.now()) {
 				v.refresh(ctx, &fill{key: v.prefix + id, id: id, need: need, seen: entry{verdict: hit, header: r.rest.header}}, load)
 			} else if v.store.verifies() && r.kind == kindValue {
 				v.verify(ctx, id, r.value, r.rest.header, load)
 			}
 			return r.value, v.given(ctx, &r, p)
+		case p == onError:
+			e := entry{verdict: hit, header: r.rest.header, phase: p, down: true}
+			v.account(ctx, e)
+			return v.shareOr(ctx, &fill{key: v.prefix + id, id: id, need: need, seen: e}, load, r.value)
 		}
 	}
 	key := v.prefix + id
@@ -44,7 +51,7 @@ func (v *View[V]) Load(ctx context.Context, id string, load Loader[V]) (V, error
 	fl := &fill{key: key, id: id, need: need, blind: blind, seen: found}
 	switch {
 	case found.serves():
-		if found.phase != fresh || v.early(found) {
+		if found.phase != fresh || v.early(&found.header, found.left) {
 			v.refresh(ctx, fl, load)
 		} else if v.store.verifies() && found.verdict == hit {
 			v.verify(ctx, id, value, found.header, load)
@@ -89,6 +96,9 @@ func (v *View[V]) share(ctx context.Context, fl *fill, load Loader[V]) (V, error
 	if fl.blind == nil { // nobody can tell whom else such a load would serve
 		f, began = v.flights.join(fl.key, fl.need)
 		fl.need = f.need
+		if !began && fillFrom(ctx) != nil {
+			f.turn.lend()
+		}
 	}
 	if began {
 		go v.run(context.WithoutCancel(ctx), fl, f, load)
@@ -138,7 +148,7 @@ func (v *View[V]) load(ctx context.Context, fl *fill, f *flight[V], load Loader[
 	s := v.store
 	returned, leave := false, func(bool) {}
 	if fillFrom(ctx) == nil { // a load inside a loader has its turn already
-		done, err := s.turn(ctx, fl.behind)
+		done, err := s.turn(ctx, fl.behind, &f.turn)
 		if err != nil {
 			s.in.loads.WithLabelValues(v.name, "shed").Inc()
 			v.flights.finish(fl.key, f, func() { f.err = err })
@@ -219,7 +229,10 @@ func (v *View[V]) keepLoaded(fl *fill, h header, value V, payload []byte) {
 		return
 	}
 	l := v.lifeOf(v.store, fl.id, h.kind)
-	h.gen, h.start, h.epoch = 1, 1, fl.epoch
+	h.gen, h.start, h.epoch = generation(rand.Uint64()), 1, fl.epoch
+	if !fl.began.IsZero() {
+		h.cost = costSince(fl.began)
+	}
 	e := entry{header: h, payload: payload, left: l.physical - (l.whole - l.fresh)}
 	for _, tag := range h.tags {
 		e.tags = append(e.tags, v.store.tags.here(tag, v.store.coverage.at(0, v.store.now())))

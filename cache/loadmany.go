@@ -27,7 +27,7 @@ func (v *View[V]) LoadMany(ctx context.Context, ids []string, load ManyLoader[V]
 	}
 	need, blind := v.need(ctx)
 	missing, stale := map[string]entry{}, map[string]V{}
-	var behind []string
+	var behind []*fill
 	var ended tally
 	take := func(id string, value V, e *entry) {
 		ended[v.note(ctx, e)]++
@@ -36,8 +36,8 @@ func (v *View[V]) LoadMany(ctx context.Context, ids []string, load ManyLoader[V]
 			if e.verdict == hit {
 				found[id] = value
 			}
-			if e.phase != fresh || v.early(*e) {
-				behind = append(behind, id)
+			if e.phase != fresh || v.early(&e.header, e.left) {
+				behind = append(behind, &fill{key: v.prefix + id, id: id, need: need, seen: *e})
 			}
 			return
 		case e.verdict == hit && e.phase == onError:
@@ -46,7 +46,7 @@ func (v *View[V]) LoadMany(ctx context.Context, ids []string, load ManyLoader[V]
 		missing[id] = *e
 	}
 	if blind == nil {
-		v.each(ctx, ids, need, failed, take)
+		v.each(ctx, ids, need, true, failed, take)
 	} else {
 		for _, id := range ids {
 			if err := v.check(id); err != nil {
@@ -57,8 +57,8 @@ func (v *View[V]) LoadMany(ctx context.Context, ids []string, load ManyLoader[V]
 		}
 	}
 	v.countAll(&ended)
-	for _, id := range behind {
-		v.refresh(ctx, &fill{key: v.prefix + id, id: id, need: need}, single(load))
+	for _, fl := range behind {
+		v.refresh(ctx, fl, single(load))
 	}
 	if ctx.Err() != nil && len(missing) > 0 {
 		for id := range missing {
@@ -126,6 +126,9 @@ func (v *View[V]) shareMany(ctx context.Context, missing map[string]entry, need 
 		if blind == nil {
 			f, began = v.flights.join(fl.key, need)
 			fl.need = f.need
+			if !began && fillFrom(ctx) != nil {
+				f.turn.lend()
+			}
 		}
 		flights[id] = waiting{f, began}
 		if began {
@@ -154,7 +157,9 @@ func (v *View[V]) runMany(ctx context.Context, fills []*fill, flights map[string
 	for i, how := range v.store.beginMany(ctx, fills, timeout) {
 		switch fl := fills[i]; how {
 		case granted:
-			batch = append(batch, fl)
+			if !v.claimHere(fl, flights[fl.id]) {
+				batch = append(batch, fl)
+			}
 		default:
 			go v.run(ctx, fl, flights[fl.id], single(load))
 		}
@@ -197,9 +202,6 @@ func (v *View[V]) loadMany(ctx context.Context, batch []*fill, flights map[strin
 	for i, fl := range batch {
 		ids[i] = fl.id
 		whole.need = whole.need.Merge(fl.need)
-		if v.near != nil && s.rdb == nil {
-			fl.ticket = v.near.ticket(s, fl.key, fl.id, s.now())
-		}
 	}
 	finish := func(err error) {
 		for _, fl := range batch {
@@ -209,7 +211,11 @@ func (v *View[V]) loadMany(ctx context.Context, batch []*fill, flights map[strin
 	giveUp := func() { s.releaseMany(ctx, batch) }
 	leave := func(bool) {}
 	if fillFrom(ctx) == nil {
-		done, err := s.turn(ctx, false)
+		lent := make([]*lentTurn, len(batch))
+		for i, fl := range batch {
+			lent[i] = &flights[fl.id].turn
+		}
+		done, err := s.turn(ctx, false, lent...)
 		if err != nil {
 			s.in.loads.WithLabelValues(v.name, "shed").Inc()
 			finish(err)

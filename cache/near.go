@@ -104,6 +104,7 @@ type ticket struct {
 	shard uint64
 	fence uint64
 	all   uint64
+	put   bool // the value was not read, but is new
 }
 
 func newNear[V any](l Local) *near[V] {
@@ -127,7 +128,8 @@ func (n *near[V]) ticket(s *Store, key, id string, now time.Duration) ticket {
 	return t
 }
 
-// keep stores a value that was read under a ticket, unless something changed since.
+// keep stores a value that was read under a ticket, unless something changed since. A put is a change itself: it voids the
+// tickets of those who read now.
 func (n *near[V]) keep(id string, t ticket, r resident[V]) (kept bool) {
 	if t.cover == nil {
 		return false
@@ -138,6 +140,9 @@ func (n *near[V]) keep(id string, t ticket, r resident[V]) (kept bool) {
 	n.cache.Compute(id, func(resident[V], bool) (resident[V], otter.ComputeOp) {
 		if n.fences[t.shard].Load() != t.fence || n.all.Load() != t.all {
 			return resident[V]{}, otter.CancelOp
+		}
+		if t.put {
+			n.fences[t.shard].Add(1)
 		}
 		kept = true
 		return r, otter.WriteOp
@@ -194,15 +199,19 @@ func (n *near[V]) dropMatching(view, pattern string) {
 	}
 }
 
-// usable reports whether a kept value may be given to a caller that must see need, and in which phase it is.
+// usable reports whether a kept value may be given to a caller that must see need without more ado, and in which phase it is.
 func (v *View[V]) usable(r *resident[V], need scaleaware.Tokens, now time.Duration) (phase, bool) {
 	if len(need) > 0 && !v.fresh(&r.rest.header, need) {
 		return over, false
 	}
-	if now < r.fresh {
+	switch {
+	case now < r.fresh:
 		return fresh, true
+	case now < r.fresh+v.opts.revalidate:
+		return revalidate, true
+	default: // kept for this in a store without Redis only
+		return onError, false
 	}
-	return revalidate, true
 }
 
 // keyChanged takes in that an entry has changed, or its TTL.
@@ -278,13 +287,28 @@ func (v *View[V]) keepUntil(id string, t ticket, value V, rest *residentRest, le
 	now := v.store.now()
 	r := resident[V]{value: value, rest: rest, kind: rest.header.kind, tagged: len(rest.tags) > 0, fresh: now + left}
 	r.end = r.fresh
-	if r.kind == kindValue {
+	switch {
+	case r.kind != kindValue:
+	case v.store.rdb == nil: // nobody else has it for when the origin fails
+		r.end += max(v.opts.revalidate, v.opts.onError)
+	default:
 		r.end += v.opts.revalidate
 	}
 	if ttl := v.opts.local.TTL; ttl > 0 {
 		r.end = min(r.end, rest.kept+ttl)
 	}
 	return now < r.end && v.near.keep(id, t, r), r.end
+}
+
+func (v *View[V]) matching(pattern string) (entries int) {
+	if v.near != nil {
+		for id := range v.near.cache.Keys() {
+			if globMatch(pattern, v.name+":"+id) {
+				entries++
+			}
+		}
+	}
+	return entries
 }
 
 func (v *View[V]) residents() (entries int, bytes uint64) {

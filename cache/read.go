@@ -93,7 +93,8 @@ func (v *viewState) need(ctx context.Context) (scaleaware.Tokens, error) {
 	return scaleaware.WatermarkFrom(ctx).Written(ctx)
 }
 
-// kept puts what the process has of id into r, if a caller that must see need may have it.
+// kept puts what the process has of id into r. It reports whether a caller that must see need may have it without more ado;
+// when not, the phase says whether it may when the origin fails.
 func (v *View[V]) kept(id string, need scaleaware.Tokens, r *resident[V]) (p phase, ok bool) {
 	s := v.store
 	now := s.now()
@@ -131,6 +132,10 @@ func (v *viewState) stands(ctx context.Context, e entry) entry {
 		return e
 	}
 	states, ok, err := v.store.standing(ctx, e.header)
+	return e.standing(states, ok, err)
+}
+
+func (e entry) standing(states []*tagState, ok bool, err error) entry {
 	switch {
 	case err != nil:
 		return entry{err: err, down: true}
@@ -289,7 +294,7 @@ func (v *View[V]) GetMany(ctx context.Context, ids []string) (map[string]V, erro
 	}
 	var ended tally
 	defer v.countAll(&ended)
-	v.each(ctx, ids, need, failed, func(id string, value V, e *entry) {
+	v.each(ctx, ids, need, true, failed, func(id string, value V, e *entry) {
 		ended[v.note(ctx, e)]++
 		switch {
 		case e.serves() && e.verdict == hit:
@@ -304,7 +309,7 @@ func (v *View[V]) GetMany(ctx context.Context, ids []string) (map[string]V, erro
 // missingOf returns which of ids have to be loaded for anybody to find them fresh. It counts no look-ups.
 func (v *View[V]) missingOf(ctx context.Context, ids []string) (map[string]entry, KeyErrors) {
 	missing, failed := make(map[string]entry), make(KeyErrors)
-	v.each(ctx, ids, nil, failed, func(id string, _ V, e *entry) {
+	v.each(ctx, ids, nil, false, failed, func(id string, _ V, e *entry) {
 		switch {
 		case e.err != nil:
 			failed[id] = e.missErr()
@@ -315,15 +320,20 @@ func (v *View[V]) missingOf(ctx context.Context, ids []string) (map[string]entry
 	return missing, failed
 }
 
-// each looks ids up, in the process and then in one pipeline per node. IDs that are no keys go to failed. The entry is good
-// for the call that it is given to.
-func (v *View[V]) each(ctx context.Context, ids []string, need scaleaware.Tokens, failed KeyErrors, got func(id string, value V, e *entry)) {
+// each looks ids up, in the process and then in one pipeline per node, which counts for HotKeys if they were asked for. IDs that
+// are no keys go to failed. The entry is good for the call that it is given to.
+func (v *View[V]) each(ctx context.Context, ids []string, need scaleaware.Tokens, askedFor bool, failed KeyErrors, got func(id string, value V, e *entry)) {
 	s := v.store
 	type asked struct {
 		id     string
 		get    *redis.StringCmd
 		pass   int
 		ticket ticket
+	}
+	type opened struct {
+		*asked
+		value V
+		e     entry
 	}
 	masters := make(passes, 0, 4)
 	gets, once, known := make([]asked, 0, len(ids)), make(map[string]struct{}, len(ids)), 0
@@ -345,12 +355,20 @@ func (v *View[V]) each(ctx context.Context, ids []string, need scaleaware.Tokens
 		a := asked{id: id}
 		if v.near != nil {
 			var r resident[V]
-			if p, ok := v.kept(id, need, &r); ok {
+			p, ok := v.kept(id, need, &r)
+			switch {
+			case ok:
 				e := entry{verdict: hit, level: resultL1, header: r.rest.header, phase: p}
+				if v.opts.early > 0 {
+					e.left = r.fresh - s.now()
+				}
 				if r.kind == kindNegative {
 					e.verdict, e.level = negative, resultNegative
 				}
 				got(id, r.value, &e)
+				continue
+			case p == onError:
+				got(id, r.value, &entry{verdict: hit, header: r.rest.header, phase: p, down: true})
 				continue
 			}
 			a.ticket = v.near.ticket(s, v.prefix+id, id, s.now())
@@ -358,6 +376,9 @@ func (v *View[V]) each(ctx context.Context, ids []string, need scaleaware.Tokens
 		if pipe == nil {
 			got(id, *new(V), &entry{down: true})
 			continue
+		}
+		if askedFor {
+			s.heat.note(v.name, id, s.now())
 		}
 		key := v.prefix + id
 		a.pass = masters.enter(s.coverage.guard(s.coverage.slot(key)))
@@ -378,17 +399,32 @@ func (v *View[V]) each(ctx context.Context, ids []string, need scaleaware.Tokens
 	var (
 		value V
 		e     entry
+		tags  standingMany
+		later []opened // until their tags are looked up
 	)
+	give := func(a *asked, value V, e *entry) {
+		if v.near != nil && e.verdict >= negative && !s.localOff.Load() {
+			v.keep(a.id, a.ticket, value, *e)
+		}
+		got(a.id, value, e)
+	}
 	for i := range gets {
 		a := &gets[i]
 		raw, err := a.get.Bytes()
 		value = v.open(ctx, a.id, raw, err, need, &e)
 		if e.verdict >= negative && len(e.header.tags) > 0 {
-			e = v.stands(ctx, e)
+			tags.add(e.header)
+			later = append(later, opened{a, value, e})
+			continue
 		}
-		if v.near != nil && e.verdict >= negative && !s.localOff.Load() {
-			v.keep(a.id, a.ticket, value, e)
-		}
-		got(a.id, value, &e)
+		give(a, value, &e)
+	}
+	if len(later) > 0 {
+		tags.lookUp(ctx, s)
+	}
+	for i := range later {
+		o := &later[i]
+		o.e = o.e.standing(tags.standing(o.e.header))
+		give(o.asked, o.value, &o.e)
 	}
 }

@@ -17,7 +17,7 @@ func (v *View[V]) refresh(ctx context.Context, fl *fill, load Loader[V]) {
 		return
 	}
 	fl.behind = true
-	ctx = context.WithoutCancel(ctx)
+	ctx = context.WithValue(context.WithoutCancel(ctx), fillKey{}, (*fill)(nil)) // a loader that began it does not wait for it
 	go func() {
 		defer v.refreshing.Delete(fl.key)
 		f := &flight[V]{need: fl.need, done: make(chan struct{})}
@@ -39,10 +39,10 @@ func (v *View[V]) refresh(ctx context.Context, fl *fill, load Loader[V]) {
 
 // early decides whether an entry that is still fresh is loaded anew: when its life that is left is less than what the
 // last load took, times beta, times -ln of a random number.
-func (v *viewState) early(e entry) bool {
-	if v.opts.early == 0 || e.verdict != hit {
+func (v *viewState) early(h *header, left time.Duration) bool {
+	if v.opts.early == 0 || h.kind != kindValue {
 		return false
 	}
-	cost := time.Duration(e.header.cost) * time.Microsecond
-	return float64(e.left) <= -math.Log(1-rand.Float64())*v.opts.early*float64(cost)
+	cost := time.Duration(h.cost) * time.Microsecond
+	return float64(left) <= -math.Log(1-rand.Float64())*v.opts.early*float64(cost)
 }

@@ -29,6 +29,13 @@ func (s *Store) Run(ctx context.Context) error {
 	if s.opts.WarmBeforeReady > 0 {
 		group.Go(func() error { s.warmFirst(ctx); return nil })
 	}
+	if s.opts.WarmSchedule != "" {
+		schedule, err := cron.ParseStandard(s.opts.WarmSchedule)
+		if err != nil { // which New has refused
+			return fmt.Errorf("cache: Options.WarmSchedule: %w", err)
+		}
+		group.Go(func() error { return s.keep(ctx, schedule) })
+	}
 	if s.rdb == nil {
 		return group.Wait()
 	}
@@ -40,13 +47,6 @@ func (s *Store) Run(ctx context.Context) error {
 	group.Go(func() error { return s.every(ctx, followEvery, "follow", s.follow) })
 	group.Go(func() error { return s.every(ctx, shareEvery, "share", s.share) })
 	group.Go(func() error { return s.runSampler(ctx) })
-	if s.opts.WarmSchedule != "" {
-		schedule, err := cron.ParseStandard(s.opts.WarmSchedule)
-		if err != nil {
-			return fmt.Errorf("cache: Options.WarmSchedule: %w", err)
-		}
-		group.Go(func() error { return s.keep(ctx, schedule) })
-	}
 	return group.Wait()
 }
 
@@ -86,6 +86,10 @@ func (s *Store) keep(ctx context.Context, schedule cron.Schedule) error {
 // warmOnce warms if this process is the first of all to come for the tick. When it dies on the way, the next tick goes
 // on where it was.
 func (s *Store) warmOnce(ctx context.Context, tick time.Time) error {
+	if s.rdb == nil {
+		_, err := s.Warm(ctx)
+		return err
+	}
 	lctx, cancel := context.WithTimeout(ctx, s.stepTimeout())
 	defer cancel()
 	lock := s.opts.Prefix + metaMark + "warm:" + strconv.FormatInt(tick.Unix(), 10)

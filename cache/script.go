@@ -45,19 +45,28 @@ if string.sub(cur, 3, 3) == 'L' then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
 return {head, now, 1}
 `)
 
-// claimScript keeps a claim for longer, or gives it up, if it still stands. It returns its new end, or 0.
-// KEYS: entry. ARGV: generation, claim, ms from now (0 gives up).
+// claimScript keeps a claim for longer, or gives it up, if it still stands. It returns its new end, or 0. When the answer to an
+// earlier call was lost, the claim may end later than its owner knows. An end that is not a whole claim later is still the
+// owner's: whoever else claims does so after that end, for a whole claim.
+// KEYS: entry. ARGV: generation, claim, ms from now (0 gives up), ms that the claim may have been kept for unheard (or 0).
 var claimScript = redis.NewScript(`
 local h = redis.pcall('GETRANGE', KEYS[1], '0', '55')
-if type(h) ~= 'string' or #h < 56 or string.sub(h, 9, 16) ~= ARGV[1] or string.sub(h, 49, 56) ~= ARGV[2] then return 0 end
+if type(h) ~= 'string' or #h < 56 or string.sub(h, 9, 16) ~= ARGV[1] then return 0 end
+local stands, known = struct.unpack('>I8', h, 49), struct.unpack('>I8', ARGV[2])
+if stands < known or stands > known + ARGV[4] then return 0 end
 local t, till = redis.call('TIME'), 0
-if ARGV[3] ~= '0' then till = t[1] * 1000 + math.floor(t[2] / 1000) + ARGV[3] end
+if ARGV[3] ~= '0' then
+  till = t[1] * 1000 + math.floor(t[2] / 1000) + ARGV[3]
+  if ARGV[4] ~= '0' then till = math.min(till, known + ARGV[4]) end -- this answer may be lost, too
+end
 redis.call('SETRANGE', KEYS[1], '48', struct.pack('>I8', till))
 return till
 `)
 
 // storeScript lands a fill if its lease still stands and what stands there is not newer. Before a lease's hard expiry
-// nothing covers its unknown positions. What was filled in an earlier epoch is older. It returns 'stored', 'fenced' or 'older'.
+// nothing covers its unknown positions. Of its known ones those count that are of databases which the fill was read from; a
+// fill of unknown age is covered by none until the lease's soft expiry, which older versions leave out. What was filled in
+// an earlier epoch is older. It returns 'stored', 'fenced' or 'older'.
 // KEYS: entry. ARGV: header and payload, and in ms: the time until the soft expiry, until the hard one, the TTL.
 var storeScript = redis.NewScript(`
 local cur = redis.pcall('GETRANGE', KEYS[1], '0', '151')
@@ -68,11 +77,13 @@ if type(cur) ~= 'string' or #cur < 72 or string.sub(cur, 1, 2) ~= '\202\002'
 end
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local unknown = string.sub(cur, 3, 3) == 'L' and now < struct.unpack('>I8', cur, 33)
+local lease, soft, hard = string.sub(cur, 3, 3) == 'L', struct.unpack('>I8I8', cur, 25)
 local have, give = string.byte(cur, 6), string.byte(new, 6)
+local elsewhere = lease and (give > 0 or (soft > 0 and now >= soft))
 for i = 0, have - 1 do
   local system, tl, hi, lo = struct.unpack('>c8I4I4I4', cur, 73 + i * 20)
-  local covered = tl == 0 and not unknown
+  local covered = elsewhere
+  if tl == 0 then covered = not lease or now >= hard end
   for j = 0, give - 1 do
     local s, t, h, l = struct.unpack('>c8I4I4I4', new, 73 + j * 20)
     if s == system and tl ~= 0 then
@@ -105,20 +116,25 @@ return 'stored'
 
 // deleteScript removes an entry and leaves a lease that says what loads must have seen, if anything: the tokens given and
 // those that an earlier delete left there. Unknown positions stand beside known ones, and end with the TTL of the delete
-// that brought them, however long loads and other deletes keep the lease: no load can satisfy them. It returns 1 when a
-// value was there, 0 when not.
+// that brought them, however long loads and other deletes keep the lease: no load can satisfy them. Loads of unknown age
+// cannot satisfy known ones, which end for them with the TTL of the last delete that brought some. It returns 1 when a value
+// was there, 0 when not.
 // KEYS: entry. ARGV: lease, its TTL in ms.
 var deleteScript = redis.NewScript(`
 local cur = redis.pcall('GETRANGE', KEYS[1], '0', '151')
 local new = ARGV[1]
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local tokens, order, hard = {}, {}, 0
-local function add(from, till)
+local tokens, order, soft, hard = {}, {}, 0, 0
+local function add(from, known, unknown)
   for i = 0, string.byte(from, 6) - 1 do
     local system, tl, hi, lo = struct.unpack('>c8I4I4I4', from, 73 + i * 20)
-    if tl ~= 0 or till > now then
-      if tl == 0 then system, hard = '?' .. system, math.max(hard, till) end
+    if tl ~= 0 or unknown > now then
+      if tl == 0 then
+        system, hard = '?' .. system, math.max(hard, unknown)
+      else
+        soft = math.max(soft, known)
+      end
       local was = tokens[system]
       if not was and #order < 4 then order[#order + 1] = system end
       if not was or tl > was.tl or (tl == was.tl and (hi > was.hi or (hi == was.hi and lo > was.lo))) then
@@ -127,16 +143,21 @@ local function add(from, till)
     end
   end
 end
-add(new, now + ARGV[2])
+local till = now + ARGV[2]
+add(new, till, till)
 local lease = type(cur) == 'string' and #cur >= 72 and string.sub(cur, 1, 3) == '\202\002L'
-if lease then add(cur, struct.unpack('>I8', cur, 33)) end
+if lease then
+  local known, unknown = struct.unpack('>I8I8', cur, 25)
+  if known == 0 then known = till end -- of an older version
+  add(cur, known, unknown)
+end
 if #order == 0 then
   redis.call('UNLINK', KEYS[1])
 else
   local text = ''
   for _, system in ipairs(order) do text = text .. tokens[system].text end
   redis.call('SET', KEYS[1], string.sub(new, 1, 5) .. string.char(#order) .. struct.pack('>I2', 72 + #text)
-    .. string.sub(new, 9, 32) .. struct.pack('>I8', hard) .. string.sub(new, 41, 72) .. text, 'PX', ARGV[2])
+    .. string.sub(new, 9, 24) .. struct.pack('>I8I8', soft, hard) .. string.sub(new, 41, 72) .. text, 'PX', ARGV[2])
 end
 if lease or cur == '' then return 0 end
 return 1

@@ -134,15 +134,20 @@ func TestStaleIfError(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			both(t, func(t *testing.T, rdb redis.UniversalClient) {
 				ctx := testContext(t)
-				s := newStore(t, rdb, func(o *Options) { o.LoadTimeout = 200 * time.Millisecond })
+				s := newStore(t, rdb, func(o *Options) {
+					if name == "timeout" {
+						o.LoadTimeout = 200 * time.Millisecond
+					}
+				})
 				leads := Of[lead](s, "lead", StaleIfError(time.Minute))
-				l, err := leads.Load(ctx, "1", loads(lead{Score: 1}))
-				wantScore(t, l, err, 1)
+				if err := leads.Set(ctx, "1", lead{Score: 1}); err != nil { // which LoadTimeout does not bound
+					t.Fatal(err)
+				}
 				staled(t, ctx, leads, "1", time.Second)
 				if _, err := leads.Get(ctx, "1"); !errors.Is(err, ErrMiss) {
 					t.Errorf("Get served what is for errors only: %v", err)
 				}
-				l, err = leads.Load(ctx, "1", c.load)
+				l, err := leads.Load(ctx, "1", c.load)
 				if !errors.Is(err, c.err) || l.Score != c.want {
 					t.Errorf("got %+v, %v", l, err)
 				}
@@ -268,7 +273,7 @@ func TestEarlyRefresh(t *testing.T) {
 	v := &viewState{opts: viewOptions{early: 1}}
 	count := func(left time.Duration) (n int) {
 		for range 10_000 {
-			if v.early(entry{verdict: hit, left: left, header: header{cost: 100_000}}) { // 100 ms
+			if v.early(&header{kind: kindValue, cost: 100_000}, left) { // 100 ms
 				n++
 			}
 		}
@@ -287,22 +292,38 @@ func TestEarlyRefresh(t *testing.T) {
 	if count(0) != 0 {
 		t.Error("it is off")
 	}
-	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+	inMode(t, func(t *testing.T, rdb redis.UniversalClient, options ...ViewOption) {
 		ctx := testContext(t)
-		leads := Of[lead](newStore(t, rdb, nil), "lead", EarlyRefresh(10), TTL(time.Second), Jitter(0))
-		slow := func(ctx context.Context, id string) (lead, error) {
-			time.Sleep(100 * time.Millisecond) // what it costs is under test
-			return lead{Score: 1}, nil
-		}
-		if _, err := leads.Load(ctx, "1", slow); err != nil {
-			t.Fatal(err)
-		}
-		eventually(t, "a refresh before the end", func() bool {
-			l, err := leads.Load(ctx, "1", loads(lead{Score: 2}))
-			if err != nil {
+		leads := Of[lead](running(t, newStore(t, rdb, nil)), "lead", append(options, EarlyRefresh(10), Jitter(0))...)
+		for id, load := range map[string]func(lead) (lead, error){
+			"1": func(l lead) (lead, error) { return leads.Load(ctx, "1", loads(l)) },
+			"2": func(l lead) (lead, error) {
+				found, err := leads.LoadMany(ctx, []string{"2"}, ofEach(loads(l)))
+				return found["2"], err
+			},
+		} {
+			l, err := load(lead{Score: 1})
+			wantScore(t, l, err, 1)
+			key := leads.prefix + id
+			if err := rdb.SetRange(ctx, key, 64, "\xff\xff\xff\xff").Err(); err != nil { // it took longer than it lives
 				t.Fatal(err)
 			}
-			return l.Score == 2 && testutil.ToFloat64(leads.store.in.refreshes.WithLabelValues("lead", "ok")) > 0
-		})
+			if leads.near != nil {
+				eventually(t, "it is kept", func() bool {
+					if _, err := leads.Get(ctx, id); err != nil {
+						t.Fatal(err)
+					}
+					r := inProcess(leads, id)
+					return r != nil && r.rest.header.cost == 1<<32-1
+				})
+			}
+			eventually(t, "a refresh before the end", func() bool {
+				l, err := load(lead{Score: 2})
+				if err != nil {
+					t.Fatal(err)
+				}
+				return l.Score == 2
+			})
+		}
 	})
 }

@@ -33,8 +33,11 @@ func Tags[V any](of func(id string, value V) []string) ViewOption {
 const (
 	maxTagBytes = 256
 	maxTagState = 100_000
-	// tagLife is how long a tag is remembered that nobody uses or invalidates. An entry whose tag is forgotten is a miss.
+	// tagLife is how long a tag is remembered that nobody stores a value with or invalidates, at least half of it. An entry
+	// whose tag is forgotten is a miss.
 	tagLife = 30 * 24 * time.Hour
+	// tagCheck is how often a process sees to it that a tag that it uses is remembered.
+	tagCheck = tagLife / 30
 )
 
 // tagState is what a process knows of a tag: entries that were filled in an earlier epoch are gone.
@@ -54,6 +57,26 @@ type tagStates struct {
 	mu    sync.Mutex
 	fence uint64
 	known map[tagHash]*tagState
+	lost  epoch // the last of those that were forgotten because they were too many
+	// used says, by the store's clock, when a tag that is used was last seen to.
+	used map[tagHash]time.Duration
+}
+
+// due returns the tags that it is time to see to, which is done with that.
+func (ts *tagStates) due(tags []tagHash, now time.Duration) (due []tagHash) {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	for _, tag := range tags {
+		if at, known := ts.used[tag]; known && now-at < tagCheck {
+			continue
+		}
+		if ts.used == nil || len(ts.used) >= maxTagState {
+			ts.used = make(map[tagHash]time.Duration)
+		}
+		ts.used[tag] = now
+		due = append(due, tag)
+	}
+	return due
 }
 
 func (ts *tagStates) forget(tag tagHash) {
@@ -95,6 +118,7 @@ func (ts *tagStates) learn(tag tagHash, t *tagState, fence uint64) *tagState {
 	if ts.known == nil || len(ts.known) >= maxTagState {
 		for _, old := range ts.known {
 			old.dead.Store(true)
+			ts.lost = max(ts.lost, old.epoch)
 		}
 		ts.known = make(map[tagHash]*tagState)
 	}
@@ -102,12 +126,15 @@ func (ts *tagStates) learn(tag tagHash, t *tagState, fence uint64) *tagState {
 	return t
 }
 
-// here returns a tag's state in a store without Redis.
+// here returns a tag's state in a store without Redis. One that is not known may have been, and be forgotten.
 func (ts *tagStates) here(tag tagHash, c *cover) *tagState {
 	if t := ts.get(tag); t != nil {
 		return t
 	}
-	return ts.learn(tag, &tagState{cover: c}, ts.begin())
+	ts.mu.Lock()
+	fence, lost := ts.fence, ts.lost
+	ts.mu.Unlock()
+	return ts.learn(tag, &tagState{cover: c, epoch: lost}, fence)
 }
 
 // tagsFor returns the tags of a value.
@@ -137,7 +164,18 @@ func (s *Store) tagKey(tag tagHash) string {
 
 // tagsOf returns the states of tags; nil for one that Redis does not have.
 func (s *Store) tagsOf(ctx context.Context, tags []tagHash) ([]*tagState, error) {
-	states := make([]*tagState, len(tags))
+	states, errs := s.lookUpTags(ctx, tags)
+	for _, err := range errs {
+		if err != nil {
+			return nil, err
+		}
+	}
+	return states, nil
+}
+
+// lookUpTags is tagsOf with an error for each tag, or none at all.
+func (s *Store) lookUpTags(ctx context.Context, tags []tagHash) (states []*tagState, errs []error) {
+	states = make([]*tagState, len(tags))
 	now := s.now()
 	var missing []int
 	for i, tag := range tags {
@@ -162,19 +200,57 @@ func (s *Store) tagsOf(ctx context.Context, tags []tagHash) ([]*tagState, error)
 		gets[n] = pipe.Get(ctx, s.tagKey(tags[i]))
 	}
 	_, _ = pipe.Exec(ctx) // each command has its own error
+	errs = make([]error, len(tags))
 	for n, i := range missing {
 		number, err := gets[n].Uint64()
 		switch {
 		case errors.Is(err, redis.Nil):
 			continue
 		case err != nil:
-			return nil, err
+			errs[i] = err
+			continue
 		}
 		t := fetched[n]
 		t.epoch = epoch(number)
 		states[i] = s.tags.learn(tags[i], t, fence)
 	}
-	return states, nil
+	return states, errs
+}
+
+// standingMany is standing for entries that were looked up together: all tags are looked up at once.
+type standingMany struct {
+	at     map[tagHash]int // in states and errs
+	tags   []tagHash
+	states []*tagState
+	errs   []error
+}
+
+func (m *standingMany) add(h header) {
+	if m.at == nil {
+		m.at = make(map[tagHash]int)
+	}
+	for _, tag := range h.tags {
+		if _, known := m.at[tag]; !known {
+			m.at[tag] = len(m.tags)
+			m.tags = append(m.tags, tag)
+		}
+	}
+}
+
+func (m *standingMany) lookUp(ctx context.Context, s *Store) {
+	m.states, m.errs = s.lookUpTags(ctx, m.tags)
+}
+
+func (m *standingMany) standing(h header) ([]*tagState, bool, error) {
+	states := make([]*tagState, len(h.tags))
+	for n, tag := range h.tags {
+		i := m.at[tag]
+		if m.errs != nil && m.errs[i] != nil {
+			return nil, false, m.errs[i]
+		}
+		states[n] = m.states[i]
+	}
+	return stand(states, h)
 }
 
 // standing reports whether no tag of an entry was invalidated since it was filled. The states are to bind what is kept
@@ -187,6 +263,10 @@ func (s *Store) standing(ctx context.Context, h header) ([]*tagState, bool, erro
 	if err != nil {
 		return nil, false, err
 	}
+	return stand(states, h)
+}
+
+func stand(states []*tagState, h header) ([]*tagState, bool, error) {
 	for _, t := range states {
 		if t == nil || t.epoch > h.epoch { // a tag that Redis has forgotten may have been invalidated
 			return nil, false, nil
@@ -200,6 +280,9 @@ func (s *Store) introduce(ctx context.Context, tags []tagHash) error {
 	states, err := s.tagsOf(ctx, tags)
 	if err != nil {
 		return err
+	}
+	if due := s.tags.due(tags, s.now()); len(due) > 0 {
+		s.renew(ctx, due)
 	}
 	if !slices.Contains(states, nil) {
 		return nil
@@ -220,6 +303,26 @@ func (s *Store) introduce(ctx context.Context, tags []tagHash) error {
 		return err
 	}
 	return nil
+}
+
+// renewTagScript makes a tag be remembered for longer when half of its life is over: all processes are told of that. KEYS: tag.
+// ARGV: TTL in ms.
+var renewTagScript = redis.NewScript(`
+local left = redis.call('PTTL', KEYS[1])
+if left < 0 or left > ARGV[1] / 2 then return 0 end
+return redis.call('PEXPIRE', KEYS[1], ARGV[1])`)
+
+// renew makes tags that are used be remembered. What fails is tried again after tagCheck.
+func (s *Store) renew(ctx context.Context, tags []tagHash) {
+	ctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout)
+	defer cancel()
+	pipe := s.rdb.Pipeline()
+	for _, tag := range tags {
+		renewTagScript.Eval(ctx, pipe, []string{s.tagKey(tag)}, tagLife.Milliseconds())
+	}
+	if _, err := pipe.Exec(ctx); err != nil {
+		s.in.failed(ctx, "tags", err)
+	}
 }
 
 // InvalidateTags invalidates all entries that have one of the tags (see Tags), in all processes, at once: one command a

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -177,4 +179,129 @@ func TestBadTags(t *testing.T) {
 	if err := Of[lead](s, "typed", Tags(func(string, string) []string { return nil })).Err(); err == nil || !strings.Contains(err.Error(), "another type") {
 		t.Errorf("got %v", err)
 	}
+}
+
+// failingGets counts the pipelines that look up keys, and makes those of one key fail.
+type failingGets struct {
+	pipelines
+	key    string
+	failed atomic.Int64
+}
+
+func (f *failingGets) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		err := next(ctx, cmds)
+		for _, cmd := range cmds {
+			if args := cmd.Args(); cmd.Name() == "get" && args[1] == f.key {
+				f.failed.Add(1)
+				cmd.SetErr(context.DeadlineExceeded)
+			}
+		}
+		return err
+	}
+}
+
+// The tags of entries that are looked up together are looked up once, and one whose master does not answer is in the way of
+// no other.
+func TestTagsOfManyAreLookedUpOnce(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := testContext(t)
+		s := newStore(t, rdb, nil)
+		leads := Of[lead](s, "lead", Tags(func(_ string, l lead) []string { return []string{fmt.Sprint(l.Score)} }))
+		ids := []string{"1", "2", "3", "4", "5", "6"}
+		for i, id := range ids {
+			if err := leads.Set(ctx, id, lead{Score: int64(i % 2)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		eventually(t, "all are there", func() bool { // the first fill after a tag is new may not count
+			for i, id := range ids {
+				if err := leads.Set(ctx, id, lead{Score: int64(i % 2)}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			found, err := leads.GetMany(ctx, ids)
+			return err == nil && len(found) == len(ids)
+		})
+		hook := &failingGets{key: s.tagKey(hashTag("1"))}
+		rdb.AddHook(hook)
+		found, err := leads.GetMany(ctx, ids)
+		var failed KeyErrors
+		if !errors.As(err, &failed) || len(failed) != 3 || !errors.Is(failed["2"], context.DeadlineExceeded) {
+			t.Errorf("errors: %v", err)
+		}
+		if len(found) != 3 || found["1"].Score != 0 {
+			t.Errorf("found %v", found)
+		}
+		if n := hook.failed.Load(); n != 1 {
+			t.Errorf("the tag was looked up %d times", n)
+		}
+	})
+}
+
+// A store without Redis forgets tags when they are too many. Then a load from before may have one that was invalidated.
+func TestLocalTagsAreForgotten(t *testing.T) {
+	ctx := testContext(t)
+	s := newLocal(t, nil)
+	leads, g := Of[lead](s, "lead", InProcess(Local{}), Tags(byCustomer)), newGate()
+	slow := background(ctx, leads, "1", g.load)
+	<-g.entered
+	if err := s.InvalidateTags(ctx, "all"); err != nil {
+		t.Fatal(err)
+	}
+	others := make([]string, maxTagState)
+	for i := range others {
+		others[i] = fmt.Sprint(i)
+	}
+	if err := s.InvalidateTags(ctx, others...); err != nil {
+		t.Fatal(err)
+	}
+	g.release <- lead{Score: 1}
+	<-slow
+	if l, err := leads.Get(ctx, "1"); !errors.Is(err, ErrMiss) {
+		t.Errorf("served although its tag was invalidated while it was loaded: %+v, %v", l, err)
+	}
+	l, err := leads.Load(ctx, "1", loads(lead{Score: 2}))
+	wantScore(t, l, err, 2)
+	l, err = leads.Get(ctx, "1")
+	wantScore(t, l, err, 2)
+}
+
+// A tag that is used is remembered for longer, before its time is over.
+func TestTagInUseIsRemembered(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := testContext(t)
+		first := newStore(t, rdb, nil)
+		key := first.tagKey(hashTag("all"))
+		use := func(s *Store) time.Duration {
+			t.Helper()
+			if err := Of[lead](s, "lead", Tags(byCustomer)).Set(ctx, "1", lead{}); err != nil {
+				t.Fatal(err)
+			}
+			return rdb.PTTL(ctx, key).Val()
+		}
+		use(first)
+		for _, c := range []struct {
+			left    time.Duration
+			renewed bool
+		}{{tagLife - 2*tagCheck, false}, {tagCheck, true}} {
+			if err := rdb.PExpire(ctx, key, c.left).Err(); err != nil {
+				t.Fatal(err)
+			}
+			s := sibling(t, first)
+			if ttl := use(s); (ttl > tagLife-tagCheck) != c.renewed {
+				t.Errorf("it had %v, and has %v", c.left, ttl)
+			}
+			if err := rdb.PExpire(ctx, key, tagCheck).Err(); err != nil {
+				t.Fatal(err)
+			}
+			if ttl := use(s); ttl > tagCheck {
+				t.Errorf("a moment later it was looked at again, and has %v", ttl)
+			}
+			s.born = s.born.Add(-tagCheck)
+			if ttl := use(s); ttl < tagLife-tagCheck {
+				t.Errorf("in constant use, and has %v", ttl)
+			}
+		}
+	})
 }

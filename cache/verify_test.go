@@ -1,15 +1,69 @@
 package cache
 
 import (
+	"bytes"
 	"context"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/scaleaware/scaleaware"
 )
+
+// A comparison that waits for an invalidation does not keep loads from the origin.
+func TestVerifyHoldsNoTurnWhileItWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := t.Context()
+		s := newLocal(t, &Options{Verify: 1, MaxLoads: 1, LoadWait: -1})
+		leads := Of[lead](s, "lead", InProcess(Local{}))
+		l, err := leads.Load(ctx, "1", loads(lead{Score: 1}))
+		wantScore(t, l, err, 1)
+		l, err = leads.Load(ctx, "1", loads(lead{Score: 2}))
+		wantScore(t, l, err, 1)
+		synctest.Wait() // the comparison has found the difference
+		l, err = leads.Load(ctx, "2", loads(lead{Score: 3}))
+		wantScore(t, l, err, 3)
+		time.Sleep(verifyGrace)
+		synctest.Wait()
+		if n := testutil.ToFloat64(s.in.verified.WithLabelValues("lead", "stale")); n != 1 {
+			t.Errorf("%v found stale", n)
+		}
+	})
+}
+
+// moody is a codec that writes equal values in ever other forms.
+type moody struct {
+	JSON
+	n *atomic.Int64
+}
+
+func (m moody) ID() byte { return 99 }
+
+func (m moody) Encode(v any) ([]byte, error) {
+	data, err := m.JSON.Encode(v)
+	return append(data, bytes.Repeat([]byte(" "), int(m.n.Add(1)))...), err
+}
+
+func TestVerifyOfEqualValuesInOtherForms(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := t.Context()
+		s := newLocal(t, &Options{Verify: 1})
+		leads := Of[lead](s, "lead", InProcess(Local{}), WithCodec(moody{n: new(atomic.Int64)}))
+		for range 2 {
+			l, err := leads.Load(ctx, "1", loads(lead{Score: 1}))
+			wantScore(t, l, err, 1)
+		}
+		time.Sleep(verifyGrace)
+		synctest.Wait()
+		if n := testutil.ToFloat64(s.in.verified.WithLabelValues("lead", "same")); n != 1 {
+			t.Errorf("%v found the same", n)
+		}
+	})
+}
 
 func TestVerify(t *testing.T) {
 	inMode(t, func(t *testing.T, rdb redis.UniversalClient, options ...ViewOption) {

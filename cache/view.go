@@ -47,6 +47,7 @@ type inner interface {
 	dropMatching(pattern string)                                       // drops flights, and what is kept in the process
 	reconsider(id string) func(raw []byte, ttl time.Duration, ok bool) // begins to look again at what is kept
 	residents() (entries int, bytes uint64)                            // says what is kept
+	matching(pattern string) (entries int)                             // counts what is kept of what a pattern names
 }
 
 type viewOptions struct {

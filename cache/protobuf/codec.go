@@ -13,13 +13,13 @@ type Codec struct{}
 // ID implements cache.Codec.
 func (Codec) ID() byte { return 2 }
 
-// Encode implements cache.Codec. It returns an error for what is no message.
+// Encode implements cache.Codec. It returns an error for what is no message. Equal messages have equal bytes.
 func (Codec) Encode(v any) ([]byte, error) {
 	m, ok := v.(proto.Message)
 	if !ok || !m.ProtoReflect().IsValid() {
 		return nil, fmt.Errorf("protobuf: %T is no message that can be stored, give the view a pointer to a generated type, not nil", v)
 	}
-	data, err := proto.Marshal(m)
+	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
 	if err != nil {
 		return nil, fmt.Errorf("protobuf: encode %T: %w", v, err)
 	}

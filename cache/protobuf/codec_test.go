@@ -1,6 +1,7 @@
 package protobuf_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"testing"
@@ -27,6 +28,26 @@ func TestRoundTrip(t *testing.T) {
 	var got *structpb.Struct
 	if err := (protobuf.Codec{}).Decode(data, &got); err != nil || !proto.Equal(got, want) {
 		t.Errorf("got %v, %v", got, err)
+	}
+}
+
+func TestEqualMessagesHaveEqualBytes(t *testing.T) {
+	fields := map[string]any{}
+	for i := range 20 {
+		fields[fmt.Sprint(i)] = i
+	}
+	m, err := structpb.NewStruct(fields)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := protobuf.Codec{}.Encode(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 20 {
+		if next, err := (protobuf.Codec{}).Encode(m); err != nil || !bytes.Equal(first, next) {
+			t.Fatalf("one message has two encodings, %v", err)
+		}
 	}
 }
 
