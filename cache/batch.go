@@ -119,13 +119,18 @@ func (s *Store) lane(ctx context.Context, key string) *lane {
 	if err != nil {
 		return &s.lanes.single
 	}
-	s.lanes.known.Store(true)
+	if !s.lanes.known.Load() {
+		s.lanes.known.Store(true)
+	}
 	return s.lanes.to(node.Options().Addr)
 }
 
 // process sends a command to the master that has a key, alone or with others, and waits RedisTimeout for its answer. When
 // it returns an error that is not the command's own, the command must not be looked at any more: others may still be at it.
 func (s *Store) process(ctx context.Context, g *guard, key string, cmd redis.Cmder) error {
+	if err := ctx.Err(); err != nil { // or else others would go with it
+		return err
+	}
 	end := time.Now().Add(s.opts.RedisTimeout)
 	l := s.laneOf(ctx, g, end, key)
 	b, mine, leads := l.join(cmd)
@@ -229,7 +234,7 @@ func (l *lane) depart(b *batch) {
 func (l *lane) next() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.flying > 1 && len(l.full) == 0 && l.forming != nil && l.forming.waiting >= crowded {
+	if l.flying > 1 && len(l.full) == 0 && l.forming != nil && !l.forming.led && l.forming.waiting >= crowded {
 		l.flying--
 		l.held = true
 		if l.urging == nil {

@@ -21,6 +21,12 @@ func (s *Store) callMany(ctx context.Context, script *redis.Script, calls []keyC
 	if len(calls) == 0 {
 		return
 	}
+	if timeout <= 0 { // which says nothing of any master
+		for i := range calls {
+			calls[i].err = context.DeadlineExceeded
+		}
+		return
+	}
 	asked := make(passes, 0, 4)
 	for i := range calls {
 		c := &calls[i]

@@ -126,9 +126,6 @@ func (v *View[V]) shareMany(ctx context.Context, missing map[string]entry, need 
 		if blind == nil {
 			f, began = v.flights.join(fl.key, need)
 			fl.need = f.need
-			if !began && fillFrom(ctx) != nil {
-				f.turn.lend()
-			}
 		}
 		flights[id] = waiting{f, began}
 		if began {
@@ -143,6 +140,9 @@ func (v *View[V]) shareMany(ctx context.Context, missing map[string]entry, need 
 		go v.runMany(context.WithoutCancel(ctx), mine, own, load, timeout)
 	}
 	for id, w := range flights {
+		if !w.began && fillFrom(ctx) != nil {
+			w.flight.turn.lend()
+		}
 		value, err := v.await(ctx, w.flight, w.began, need)
 		got(id, value, err)
 	}

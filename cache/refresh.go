@@ -13,6 +13,9 @@ var errElsewhere = errors.New("cache: another process loads the value")
 
 // refresh loads a value anew behind the caller's back, once at a time in the process, and in all processes.
 func (v *View[V]) refresh(ctx context.Context, fl *fill, load Loader[V]) {
+	if s := v.store; s.rdb != nil && fl.seen.header.claim > s.nodeTime(s.coverage.slot(fl.key), s.now()) {
+		return // somebody loads it
+	}
 	if _, runs := v.refreshing.LoadOrStore(fl.key, struct{}{}); runs {
 		return
 	}

@@ -68,12 +68,12 @@ func (r *rules) bars(e epoch, view, id string) bool {
 
 // bar makes an invalidation hold in all processes and in this one before it returns. It returns the rule's epoch.
 func (s *Store) bar(ctx context.Context, pattern string) (epoch, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout) // the sweep must not wait for a server that hangs
+	rctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout) // the sweep must not wait for a server that hangs
 	defer cancel()
-	changed := s.changing(ctx, s.rulesKey(), s.clockKey())
-	e, err := s.tick(ctx)
+	changed := s.changing(rctx, s.rulesKey(), s.clockKey())
+	e, err := s.tick(rctx)
 	if err == nil {
-		err = ruleScript.Run(ctx, s.rdb, []string{s.rulesKey()}, uint64(e), pattern).Err()
+		err = ruleScript.Run(rctx, s.rdb, []string{s.rulesKey()}, uint64(e), pattern).Err()
 	}
 	s.ruling.fence.Add(1) // until the rules are read again, nothing that is kept in the process is used
 	err = changed(err)

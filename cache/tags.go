@@ -281,7 +281,13 @@ func (s *Store) introduce(ctx context.Context, tags []tagHash) error {
 	if err != nil {
 		return err
 	}
-	if due := s.tags.due(tags, s.now()); len(due) > 0 {
+	known := make([]tagHash, 0, len(tags))
+	for i, tag := range tags {
+		if states[i] != nil {
+			known = append(known, tag)
+		}
+	}
+	if due := s.tags.due(known, s.now()); len(due) > 0 {
 		s.renew(ctx, due)
 	}
 	if !slices.Contains(states, nil) {

@@ -81,8 +81,9 @@ func (v *View[V]) same(a, b V) (bool, error) {
 	if err := errors.Join(err1, err2); err != nil || bytes.Equal(as, bs) {
 		return err == nil, err
 	}
-	err := errors.Join(codec.Decode(as, &a), codec.Decode(bs, &b))
-	return err == nil && reflect.DeepEqual(a, b), err
+	var x, y V // others may hold what a and b point to
+	err := errors.Join(codec.Decode(as, &x), codec.Decode(bs, &y))
+	return err == nil && reflect.DeepEqual(x, y), err
 }
 
 // stillThere reports whether the entry that had a header is served, and fresh.

@@ -83,8 +83,9 @@ func (v *View[V]) Delete(ctx context.Context, ids ...string) error {
 		}
 		return failed.orNil()
 	}
-	s, end := v.store, time.Now().Add(v.store.opts.RedisTimeout)
-	floor, _ := v.need(ctx) // what could not be learned is in it as unknown
+	s := v.store
+	floor, _ := v.need(ctx)                    // what could not be learned is in it as unknown
+	end := time.Now().Add(s.opts.RedisTimeout) // not before: the database is asked for as long as it takes
 	calls, of := make([]keyCall, 0, len(ids)), make([]string, 0, len(ids))
 	for _, id := range ids {
 		key, err := v.key(id)

@@ -17,6 +17,10 @@ import (
 // time; and since guard counts as a query, what follows cannot make the transaction writable again.
 const guard = "select set_config('transaction_read_only', 'on', true)"
 
+// mild is guard for a connection of its own. It takes no snapshot, so that the transaction can still be given one, or a level
+// of isolation.
+const mild = "set transaction read only"
+
 // guarded is a connection of a pool. Where its session cannot be read-only, each of its statements is so by itself.
 type guarded struct {
 	*poolConn
@@ -117,6 +121,14 @@ func (g guarded) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
 	results := g.poolConn.SendBatch(ctx, &whole)
 	_, _ = results.Exec() // its error is also that of what follows
 	return results
+}
+
+// readOnly is what makes a transaction read-only that has just begun.
+func (g guarded) readOnly() string {
+	if g.each {
+		return guard
+	}
+	return mild
 }
 
 // begins reports whether a batch begins a transaction, with Batch.BeginTx. pgx tells it only after such a batch was sent, or

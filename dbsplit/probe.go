@@ -36,14 +36,14 @@ type rowQuerier interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
-func probe(ctx context.Context, q rowQuerier) (position, error) {
+func probe(ctx context.Context, q rowQuerier, args ...any) (position, error) {
 	var (
 		p                   position
 		lsn, system         int64
 		timeline            int32
 		blockSize, segBytes int64
 	)
-	err := q.QueryRow(ctx, probeSQL).Scan(&p.recovering, &lsn, &timeline, &system, &blockSize, &segBytes, &p.refuses)
+	err := q.QueryRow(ctx, probeSQL, args...).Scan(&p.recovering, &lsn, &timeline, &system, &blockSize, &segBytes, &p.refuses)
 	if err != nil {
 		return position{}, fmt.Errorf("dbsplit: probe: %w", err)
 	}

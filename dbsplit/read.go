@@ -62,7 +62,7 @@ func (r *Reader) lease(ctx context.Context, a *attempt) (lease, error) {
 		conn, err := r.acquire(ctx, &d)
 		if err == nil {
 			var held bool
-			if held, err = r.holds(ctx, conn, &d); !held {
+			if held, err = r.holds(ctx, &conn, &d); !held {
 				conn.Release()
 				d.node.load.end()
 				if err == nil {
@@ -79,7 +79,9 @@ func (r *Reader) lease(ctx context.Context, a *attempt) (lease, error) {
 		if ctx.Err() != nil || r.db.closed.Load() || errors.Is(err, ErrSaturated) {
 			return lease{}, err
 		}
-		r.db.fail(d.node)
+		if !errors.Is(err, errUnproven) {
+			r.db.fail(d.node)
+		}
 		if a.not |= 1 << d.node.index; bits.OnesCount64(a.not) >= maxTries {
 			return lease{}, err
 		}

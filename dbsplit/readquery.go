@@ -189,9 +189,6 @@ func (r *Reader) BeginTx(ctx context.Context, txOptions pgx.TxOptions) (pgx.Tx, 
 		return nil, errReadWrite
 	}
 	txOptions.AccessMode = pgx.ReadOnly
-	if txOptions.BeginQuery != "" { // which says nothing of that
-		txOptions.BeginQuery += "\n;" + guard
-	}
 	if txOptions.IsoLevel == pgx.Serializable {
 		r = &Reader{db: r.db, s: r.s}
 		r.s.primary = true
@@ -202,7 +199,11 @@ func (r *Reader) BeginTx(ctx context.Context, txOptions pgx.TxOptions) (pgx.Tx, 
 		if err != nil {
 			return nil, err
 		}
-		tx, err := l.conn.BeginTx(ctx, txOptions)
+		begin := txOptions
+		if begin.BeginQuery != "" { // which says nothing of that
+			begin.BeginQuery += "\n;" + l.conn.readOnly()
+		}
+		tx, err := l.conn.BeginTx(ctx, begin)
 		if err == nil {
 			l.node.load.answer(l.begun, r.db.now())
 			return newReadTx(tx, l), nil
@@ -224,7 +225,7 @@ func (r *Reader) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
 		return pgx.FailedBatchResults(b, err)
 	}
 	if begins(b) {
-		return newReadBatch(l.conn.sendBegun(ctx, b, guard), l)
+		return newReadBatch(l.conn.sendBegun(ctx, b, l.conn.readOnly()), l)
 	}
 	return newReadBatch(l.conn.SendBatch(ctx, b), l)
 }

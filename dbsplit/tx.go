@@ -51,9 +51,12 @@ func (s statement) beginTx(ctx context.Context, txOptions pgx.TxOptions) (*write
 	if s.db.opts.FenceLock != 0 {
 		txOptions = fenced(txOptions, s.db.fence())
 	}
+	idle := s.conn.Conn().PgConn().TxStatus() == 'I' // or else what fails is a mistake within a transaction of the caller's
 	tx, err := s.conn.BeginTx(ctx, txOptions)
 	if err != nil {
-		s.abandon(ctx)
+		if idle {
+			s.abandon(ctx)
+		}
 		return nil, err
 	}
 	return &writeTx{Tx: tx, statement: s, watermark: w}, nil

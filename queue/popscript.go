@@ -26,9 +26,9 @@ if call >= tonumber(ARGV[10]) then
 	return {"empty"}
 end
 if call > tonumber(ARGV[11]) then
-	local lost, stamp = string.match(last, "^(%d+) (%d+)")
+	local lost, stamp, before, after, names = string.match(last, "^(%d+) (%d+) (%d+) (%d+) (.*)$")
 	local ids = {}
-	for id in string.gmatch(string.sub(last, #lost + #stamp + 3), "%S+") do
+	for id in string.gmatch(names, "%S+") do
 		table.insert(ids, 1, id)
 	end
 	lost = ARGV[3] .. ":" .. lost
@@ -45,6 +45,9 @@ if call > tonumber(ARGV[11]) then
 	end
 	if stamp ~= "0" then
 		redis.call("LREM", KEYS[5], #ids, stamp)
+	end
+	if after ~= "0" and redis.call("GET", KEYS[9]) == after then
+		redis.call("SET", KEYS[9], before, "KEEPTTL")
 	end
 	redis.call("DEL", KEYS[6])
 end
@@ -92,6 +95,7 @@ if max > 0 then
 		end
 	end
 end
+local before, after = string.format("%.0f", tat), "0"
 local stamp, oldest = string.format("%d", now), string.format("%d", max - 1)
 local got = {"job", stamp}
 local wait = 0
@@ -147,10 +151,11 @@ if max > 0 then
 	local keep = string.format("%.0f", window / 1000 + 60000)
 	redis.call("PEXPIRE", KEYS[5], keep)
 	if every > 0 then
-		redis.call("SET", KEYS[9], string.format("%.0f", tat), "PX", keep)
+		after = string.format("%.0f", tat)
+		redis.call("SET", KEYS[9], after, "PX", keep)
 	end
 end
-local ids = {ARGV[10], stamp}
+local ids = {ARGV[10], stamp, before, after}
 for i = 3, #got, 2 do
 	ids[#ids + 1] = got[i]
 end

@@ -24,8 +24,8 @@ func (r ScaleRule) byLatency(d *Decision, s *ScaleState, elapsed time.Duration) 
 	}
 	l.Need = (l.ArrivalsPerSecond/utilisation + l.Backlog/r.Latency.Seconds()) * l.RunSeconds / l.SlotsPerWorker
 	need, want := l.Need, ceil(l.Need)
-	if in.Active > 0 {
-		want = max(want, 1) // a job may run for longer than the window looks back
+	if in.Active > 0 || in.Due > 0 { // for longer than the window looks back, or while a worker takes its time to start
+		need, want = max(need, 1), max(want, 1)
 	}
 	d.Stages.Asked, d.Reason = want, ""
 	if most, ok := d.mostUseful(); ok && want > most {

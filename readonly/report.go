@@ -172,7 +172,7 @@ func (s *Switch) Report(ctx context.Context) (Report, error) {
 }
 
 func (r *Report) add(instance string, ack Ack, state State, silence time.Duration) {
-	obeys := ack.obeys(state) && ack.Age.Abs() <= silence // it is negative when the store's clock was set back
+	obeys := (ack.obeys(state) || ack.obeys(r.State)) && ack.Age.Abs() <= silence // it is negative when the store's clock was set back
 	r.Instances++
 	r.By = append(r.By, InstanceReport{
 		Instance: instance, Obeys: obeys, Epoch: ack.Epoch, AgeSeconds: ack.Age.Seconds(),

@@ -126,7 +126,11 @@ func (s *Switch) enter(ctx context.Context) (*atomic.Int64, error) {
 		if s.barrier() != closed {
 			continue // it has just ended
 		}
-		n = s.allowed.enter()
+		counter := &s.allowed
+		if closed != s.unknown && !closed.refuses(time.Now()) {
+			counter = &s.writes // nothing refuses it: the poll has not seen that yet
+		}
+		n = counter.enter()
 		if s.barrier() == closed {
 			return n, nil
 		}
@@ -140,7 +144,8 @@ func (s *Switch) open() bool { return s.closed.Load() == nil && s.options.Isolat
 // barrier is what refuses writes to some at least, or nil.
 func (s *Switch) barrier() *State {
 	closed := s.closed.Load()
-	if closed == nil && s.options.Isolated > 0 && time.Duration(s.heard.Load())+s.options.Isolated < time.Since(s.made) {
+	if s.options.Isolated > 0 && (closed == nil || !closed.total() || !closed.refuses(time.Now())) &&
+		time.Duration(s.heard.Load())+s.options.Isolated < time.Since(s.made) {
 		return s.unknown
 	}
 	return closed

@@ -94,6 +94,9 @@ func (s *Switch) leave(ctx context.Context) {
 	s.left.Store(true)
 	s.closed.Store(s.unknown)
 	s.adopting.Unlock()
+	for end := time.Now().Add(time.Second); s.busy() && time.Now().Before(end); { // nothing begins any more
+		time.Sleep(drainTick)
+	}
 	if s.busy() {
 		s.options.Logger.Warn("Run of read-only mode has ended before the writes of this instance: others miss it for a while", "instance", s.options.Instance)
 		return
@@ -186,7 +189,7 @@ func (s *Switch) refresh(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, s.silence()/2)
 	defer cancel()
 	began := time.Since(s.made)
-	mine, known := s.State() // before what is stored: a change between the two is no loss
+	mine, _ := s.State() // before what is stored: a change between the two is no loss
 	var stored State
 	err := s.introduce(ctx)
 	if err == nil {
@@ -205,8 +208,8 @@ func (s *Switch) refresh(ctx context.Context) {
 	if context.Cause(ctx) == context.Canceled {
 		return
 	}
-	if err != nil && known {
-		s.adopt(mine) // whose time may be over
+	if now, known := s.State(); err != nil && known {
+		s.adopt(now) // whose time may be over
 	}
 	if err == nil {
 		s.heard.Store(int64(began))

@@ -2,9 +2,11 @@ package session
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -38,6 +40,15 @@ type renewal struct {
 	final   atomic.Bool // it ends: nothing follows
 	open    atomic.Bool // its tombstone may wait for the end of the request
 	follows atomic.Bool // this request's change was stored under a later token
+
+	marked sync.Once
+	mark   string
+}
+
+// pending is what the tombstone holds while it waits: a client that sends a renewal twice finds its own.
+func (r *renewal) pending() string {
+	r.marked.Do(func() { r.mark = pending + rand.Text() })
+	return r.mark
 }
 
 type renewalKey struct{}
@@ -57,7 +68,7 @@ func (r *renewal) deleted() string {
 		return ended
 	}
 	r.open.Store(true)
-	return pending
+	return r.pending()
 }
 
 func (r *renewal) follow() {
@@ -86,7 +97,7 @@ func (q *request) decide(token string) error {
 	places, n := own.locator.places(q.loaded.token)
 	var lost error
 	for _, at := range places[:n] {
-		done, err := decideScript.Run(ctx, own.rdb, own.keys(at)[1:], to, pending).Int()
+		done, err := decideScript.Run(ctx, own.rdb, own.keys(at)[1:], to, q.renewal.pending(), tombstone.Milliseconds()).Int()
 		switch {
 		case err != nil:
 			lost = own.failed("renew", err)
@@ -155,7 +166,7 @@ func (s *Store) successor(ctx context.Context, at place) (place, error) {
 			return place{gone[len(toHashed):], true}, nil
 		case strings.HasPrefix(gone, toRaw):
 			return place{gone[len(toRaw):], false}, nil
-		case gone != pending:
+		case !strings.HasPrefix(gone, pending):
 			s.count("commit", "revoked")
 			return place{}, ErrRevoked
 		}

@@ -1,10 +1,12 @@
 package session
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/redis/go-redis/v9"
@@ -163,5 +165,47 @@ func TestTwoRenewalsAtOnce(t *testing.T) {
 	other.want(a, "who", "")
 	if all := devices(t, a, "ada"); len(all) != 1 || all[0].at != a.placeOf(b.cookie(a)) {
 		t.Errorf("devices %+v", all)
+	}
+}
+
+// sentTwice sends a script once more when it was answered, as clients do when an answer is lost.
+type sentTwice struct {
+	redis.Hook
+	hash  string
+	times atomic.Int64
+}
+
+func (h *sentTwice) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (h *sentTwice) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+func (h *sentTwice) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		if args := cmd.Args(); len(args) > 1 && args[1] == h.hash {
+			if err := next(ctx, redis.NewCmd(ctx, args...)); err == nil {
+				h.times.Add(1)
+			}
+		}
+		return next(ctx, cmd)
+	}
+}
+
+// A renewal whose answer was lost, and which the client sends again, goes on: nobody is logged out.
+func TestRenewalIsSentTwice(t *testing.T) {
+	rdb := client(t, single)
+	h := &sentTwice{hash: renewScript.Hash()}
+	rdb.AddHook(h)
+	a := serve(t, manager(t, rdb, Options{Strict: true}))
+	renewing(a)
+	b := newBrowser(t)
+	b.want(a, "login?as=ada", "welcome")
+	for range 2 { // the first may be unknown to the server
+		b.want(a, "renew", "renewed")
+		b.want(a, "who", "ada")
+	}
+	if h.times.Load() == 0 {
+		t.Error("nothing was sent twice")
 	}
 }

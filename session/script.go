@@ -18,28 +18,31 @@ return 1`)
 
 // deleteScript destroys a session, leaves the tombstone and tells the other instances. KEYS: session, tombstone. ARGV: the
 // tombstone's milliseconds to live, channel, message, and what the tombstone holds. A user who may not publish still logs
-// out.
+// out. One that waits for the end of its request lives on for as long as that may take.
 var deleteScript = redis.NewScript(`
 redis.call('DEL', KEYS[1])
-redis.call('SET', KEYS[2], ARGV[4], 'PX', ARGV[1])
+redis.call('SET', KEYS[2], ARGV[4], 'PX', string.format('%d', math.max(ARGV[1], redis.call('PTTL', KEYS[2]))))
 redis.pcall('PUBLISH', ARGV[2], ARGV[3])
 return 1`)
 
 // renewScript is deleteScript for a session that is to go on under another token, with the same KEYS and ARGV. It returns 0
-// and changes nothing when the session is gone, or renewed, already: who has ended it has the last word.
+// and changes nothing when the session is gone, or renewed, already: who has ended it has the last word. A client may send it
+// twice, and then finds what it has left itself.
 var renewScript = redis.NewScript(`
-if redis.call('EXISTS', KEYS[2]) == 1 or redis.call('DEL', KEYS[1]) == 0 then return 0 end
+local now = redis.call('GET', KEYS[2])
+if now == ARGV[4] then return 1 end
+if now or redis.call('DEL', KEYS[1]) == 0 then return 0 end
 redis.call('SET', KEYS[2], ARGV[4], 'PX', ARGV[1])
 redis.pcall('PUBLISH', ARGV[2], ARGV[3])
 return 1`)
 
-// decideScript closes a tombstone that is open. KEYS: tombstone. ARGV: what it holds from now on, and what it does while it is
-// open. It returns 0 and changes nothing when the session has been ended meanwhile.
+// decideScript closes a tombstone that is open. KEYS: tombstone. ARGV: what it holds from now on, what it does while it is
+// open, and its milliseconds to live then. It returns 0 and changes nothing when the session has been ended meanwhile.
 var decideScript = redis.NewScript(`
 local now = redis.call('GET', KEYS[1])
 if now == ARGV[1] then return 1 end
 if now ~= ARGV[2] then return 0 end
-redis.call('SET', KEYS[1], ARGV[1], 'KEEPTTL')
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[3])
 return 1`)
 
 // moveScript takes a session from its raw key to its hashed one. KEYS: hashed, its tombstone, raw. ARGV: the value to

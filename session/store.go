@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/alexedwards/scs/v2"
@@ -16,6 +17,10 @@ import (
 
 // tombstone is how long a destroyed token refuses to be written, even by a writer that has not loaded it.
 const tombstone = time.Minute
+
+// openTombstone is how long a request may go on after it has renewed its token. Later its session is not stored: nobody can tell
+// whether it was ended meanwhile.
+const openTombstone = 15 * time.Minute
 
 // Store keeps scs's sessions in Redis: a single node, Sentinel or a cluster. It is an scs.CtxStore and an
 // scs.IterableCtxStore. Keys and values are those of scs/redisstore under scs with HashTokenInStore, or what
@@ -166,7 +171,7 @@ func (s *Store) DeleteCtx(ctx context.Context, token string) error {
 	places, n := s.locator.places(token)
 	renewal := renewalOf(ctx, token)
 	gone := renewal.deleted()
-	if gone == pending {
+	if strings.HasPrefix(gone, pending) {
 		at := loadedOf(ctx, token).at
 		if err := s.delete(ctx, renewScript, at, gone); err != nil {
 			if errors.Is(err, ErrRevoked) {
@@ -188,7 +193,11 @@ func (s *Store) DeleteCtx(ctx context.Context, token string) error {
 }
 
 func (s *Store) delete(ctx context.Context, script *redis.Script, at place, gone string) error {
-	done, err := script.Run(ctx, s.rdb, s.keys(at), tombstone.Milliseconds(), s.channel(), sessionNews(at.id()), gone).Int()
+	life := tombstone
+	if strings.HasPrefix(gone, pending) {
+		life = openTombstone
+	}
+	done, err := script.Run(ctx, s.rdb, s.keys(at), life.Milliseconds(), s.channel(), sessionNews(at.id()), gone).Int()
 	s.recent.forget(at.id()) // even on an error: it may have been done
 	if err != nil {
 		return s.failed("delete", err)
