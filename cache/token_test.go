@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -146,4 +147,30 @@ func TestUnknownPositionIsAMiss(t *testing.T) {
 			t.Errorf("told %v, %v", told, err)
 		}
 	})
+}
+
+// hesitant takes so long to say that it does not know.
+type hesitant time.Duration
+
+func (h hesitant) Position(ctx context.Context) (scaleaware.Token, error) {
+	_ = sleep(ctx, time.Duration(h))
+	return unknown{}.Position(ctx)
+}
+
+// A delete whose caller's position takes longer to be asked for than Redis may has all of that for Redis.
+func TestDeleteAfterASlowPosition(t *testing.T) {
+	ctx := testContext(t)
+	const budget = time.Second
+	leads := Of[lead](newStore(t, client(t, one.Get(t)), func(o *Options) { o.RedisTimeout = budget }), "lead")
+	if _, err := leads.Load(ctx, "1", loads(lead{Score: 1})); err != nil {
+		t.Fatal(err)
+	}
+	wctx, w := scaleaware.WithWatermark(ctx)
+	w.RaiseFrom(hesitant(budget + 50*time.Millisecond))
+	if err := leads.Delete(wctx, "1"); err != nil {
+		t.Error(err)
+	}
+	if _, err := leads.Get(ctx, "1"); !errors.Is(err, ErrMiss) {
+		t.Errorf("after the delete: %v", err)
+	}
 }

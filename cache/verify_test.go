@@ -104,3 +104,16 @@ func TestVerify(t *testing.T) {
 		}
 	})
 }
+
+// What is compared may be in use: it is not changed.
+func TestVerifyChangesNothing(t *testing.T) {
+	s := newLocal(t, nil)
+	v := Of[map[string]int](s, "counts")
+	served, loaded := map[string]int{"a": 1}, map[string]int{"b": 2}
+	if same, err := v.same(served, loaded); same || err != nil {
+		t.Errorf("%v, %v", same, err)
+	}
+	if len(served) != 1 || len(loaded) != 1 {
+		t.Errorf("served %v, loaded %v", served, loaded)
+	}
+}

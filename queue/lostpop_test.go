@@ -66,17 +66,24 @@ func TestRateHoldsAfterALostPop(t *testing.T) {
 // A start that a lost pop was granted and that never came is granted again at once.
 func TestLostPopTakesNoStart(t *testing.T) {
 	t.Parallel()
-	rdb := client(t, single.Get(t).Addrs())
-	q := fresh("hour")
-	declared := Queue{Name: q, Rate: Rate{Max: 2, Per: time.Hour}}
-	enqueue(t, newJobs(t, rdb, nil, declared), q, 3)
-	w := newWorker(t, newJobs(t, lostPop(t, rdb, q, nil), nil, declared), nil)
-	var done atomic.Int64
-	Handle(w, func(context.Context, note) error { done.Add(1); return nil })
-	start(t, w)
-	eventually(t, 20*time.Second, "two have run", func() bool { return done.Load() == 2 })
-	if n := rdb.LLen(t.Context(), ownKey(q, "starts")).Val(); n != 2 {
-		t.Errorf("%d starts are counted, want 2", n)
+	for name, declared := range map[string]Queue{
+		"window": {Rate: Rate{Max: 2, Per: time.Hour}},
+		"smooth": {Rate: Rate{Max: 20, Per: time.Hour}, Smooth: true}, // two of which may come at once
+	} {
+		t.Run(name, func(t *testing.T) {
+			rdb := client(t, single.Get(t).Addrs())
+			q := fresh("hour")
+			declared.Name = q
+			enqueue(t, newJobs(t, rdb, nil, declared), q, 3)
+			w := newWorker(t, newJobs(t, lostPop(t, rdb, q, nil), nil, declared), nil)
+			var done atomic.Int64
+			Handle(w, func(context.Context, note) error { done.Add(1); return nil })
+			start(t, w)
+			eventually(t, 20*time.Second, "two have run", func() bool { return done.Load() == 2 })
+			if n := rdb.LLen(t.Context(), ownKey(q, "starts")).Val(); n != 2 {
+				t.Errorf("%d starts are counted, want 2", n)
+			}
+		})
 	}
 }
 

@@ -199,9 +199,14 @@ func TestIdleQueueHasNoWorker(t *testing.T) {
 	if d := c.last(1000); d.Changed() || d.Workers != 0 {
 		t.Errorf("after hours: %d workers, %s, want none", d.Workers, d.Reason)
 	}
-	c.in.Due = 1
+	c.in.Due, c.rule.Startup = 1, 20*time.Minute
 	if d := c.tick(); d.Workers != 1 || d.Reason != ReasonLoad {
 		t.Errorf("a job has come: %d workers, %s, want 1", d.Workers, d.Reason)
+	}
+	for range 1000 {
+		if d := c.tick(); d.Workers != 1 {
+			t.Fatalf("its worker takes its time to start: %d workers, %s, want 1; stages %+v", d.Workers, d.Reason, d.Stages)
+		}
 	}
 }
 

@@ -3,8 +3,10 @@
 // # Promises
 //
 //   - A session that was logged out, or whose token was renewed, stays gone: a request that was in flight meanwhile
-//     cannot write it back, nor give it another token: scs's RenewToken and Destroy then return [ErrRevoked]. Every write of a
-//     loaded session is one script that compares what is stored with what was loaded.
+//     cannot write it back, nor give it another token: scs's RenewToken and Destroy then return [ErrRevoked], also when another
+//     request of the session was faster, as at a double click; [Manager.Login] takes no notice of that. A response has a
+//     quarter of an hour to begin after RenewToken. Every write of a loaded session is one script that compares what is stored
+//     with what was loaded.
 //   - Parallel requests of one session do not lose each other's values: each key that one of them changed survives,
 //     and a removed key stays removed. When two change the same key, the later commit wins. However many of them a process
 //     serves, each waits for the command that is under way and for one more.
