@@ -113,3 +113,21 @@ func abandon(results pgx.BatchResults) {
 	_ = results.Close()
 	_ = results.Tx().Rollback(context.Background())
 }
+
+// What makes a transaction read-only takes no snapshot over a direct connection, so that it can still be given one.
+func TestReadTransactionsCanBeGivenASnapshot(t *testing.T) {
+	ctx := within(t, 30*time.Second)
+	db, _, _ := settled(t, nil)
+	read := db.Read(dbsplit.PreferPrimary())
+	first, err := read.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead})
+	must(t, err)
+	defer first.Rollback(ctx)
+	name := get[string](t, ctx, first, "select pg_export_snapshot()")
+	tx, err := read.BeginTx(ctx, pgx.TxOptions{BeginQuery: "begin isolation level repeatable read"})
+	must(t, err)
+	defer tx.Rollback(ctx)
+	exec(t, tx, "set transaction snapshot '"+name+"'")
+	if n := get[int](t, ctx, tx, "select 1"); n != 1 {
+		t.Error(n)
+	}
+}

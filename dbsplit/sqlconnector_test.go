@@ -456,3 +456,28 @@ func half(t testing.TB, ctx context.Context, db sqlQuerier) {
 		t.Errorf("close: %v", err)
 	}
 }
+
+// A transaction that is begun by mistake within another one does not end that one: it stays failed, as in PostgreSQL.
+func TestSQLBeginWithinATransaction(t *testing.T) {
+	db, _, _ := settled(t, nil)
+	ctx := within(t, 20*time.Second)
+	exec(t, db, "create table t (n int)")
+	conn, err := openSQL(t, db.Connector()).Conn(ctx)
+	must(t, err)
+	defer conn.Close()
+	outer, err := conn.BeginTx(ctx, nil)
+	must(t, err)
+	sqlExec(t, ctx, outer, "insert into t values (1)")
+	if _, err := conn.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelSerializable}); err == nil {
+		t.Error("it was begun")
+	}
+	if _, err := outer.ExecContext(ctx, "insert into t values (2)"); err == nil {
+		t.Error("the outer one goes on")
+	}
+	if err := outer.Commit(); err == nil {
+		t.Error("the outer one is committed")
+	}
+	if n := get[int](t, ctx, db, "select count(*)::int from t"); n != 0 {
+		t.Errorf("%d rows", n)
+	}
+}

@@ -1,6 +1,7 @@
 package readonly_test
 
 import (
+	"context"
 	"net/http"
 	"net/http/httptest"
 	"sync"
@@ -168,6 +169,37 @@ func TestIsolatedInstanceStops(t *testing.T) {
 			if !writes(t, s) {
 				t.Error("it does not write again")
 			}
+		}
+	})
+}
+
+// So it does when the mode that it knows ends, which may have been made longer since, or lets some write.
+func TestIsolatedInstanceStopsUnderAMode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, tier := range []readonly.Tier{readonly.Full, readonly.Staff} {
+			change, name := readonly.Change{Tier: tier}, string(tier)
+			if tier == readonly.Full {
+				change.Until = time.Now().Add(40*time.Second + 100*time.Millisecond) // between two polls
+			}
+			m := &mortal{Store: readonly.NewMemory()}
+			s := running(t, m, &readonly.Options{Isolated: 30 * time.Second, Staff: func(context.Context) bool { return true }})
+			if _, err := s.Enable(t.Context(), change); err != nil {
+				t.Fatal(err)
+			}
+			if allowed := writes(t, s); allowed != (change.Tier == readonly.Staff) {
+				t.Errorf("%s: may write %v before", name, allowed)
+			}
+			m.dead.Store(true)
+			if until := change.Until; until.IsZero() {
+				time.Sleep(31 * time.Second)
+			} else {
+				time.Sleep(time.Until(until) + time.Millisecond)
+			}
+			if writes(t, s) {
+				t.Errorf("%s: it writes while it is isolated", name)
+			}
+			m.dead.Store(false)
+			time.Sleep(time.Second)
 		}
 	})
 }
