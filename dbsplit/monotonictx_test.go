@@ -10,19 +10,27 @@ import (
 
 	"github.com/scaleaware/scaleaware"
 	"github.com/scaleaware/scaleaware/dbsplit"
+	"github.com/scaleaware/scaleaware/internal/pgcluster"
 )
 
-// What a read transaction has seen counts for reads beside it while it is still open.
-func TestMonotonicReadsBesideATransaction(t *testing.T) {
+// oneBehind runs a DB with MonotonicReads whose first replica, but not the second, lacks the one row that there is.
+func oneBehind(t *testing.T) (*dbsplit.DB, *pgcluster.Cluster) {
+	t.Helper()
 	db, c, _ := settled(t, &dbsplit.Options{MonotonicReads: true})
 	notes(t, db)
 	for _, s := range c.Servers()[1:] {
 		must(t, s.WaitCaughtUp(t.Context()))
 	}
 	must(t, c.Replica(0).PauseReplay(t.Context()))
-	defer c.Replica(0).ResumeReplay(t.Context()) //nolint:errcheck // a test's
+	t.Cleanup(func() { must(t, c.Replica(0).ResumeReplay(context.Background())) })
 	exec(t, db, "insert into notes values (1)")
 	must(t, c.Replica(1).WaitCaughtUp(t.Context()))
+	return db, c
+}
+
+// What a read transaction has seen counts for reads beside it while it is still open.
+func TestMonotonicReadsBesideATransaction(t *testing.T) {
+	db, c := oneBehind(t)
 	ctx, _ := scaleaware.WithWatermark(within(t, 30*time.Second))
 	const count = "select count(*)::int from notes"
 	tx, err := db.Read(dbsplit.OnNode(c.Replica(1).Addr())).Begin(ctx)
@@ -40,15 +48,7 @@ func TestMonotonicReadsBesideATransaction(t *testing.T) {
 
 // So does what a batch has shown, and a transaction below another one, whichever way it was shown.
 func TestMonotonicReadsBesideBatchesAndSavepoints(t *testing.T) {
-	db, c, _ := settled(t, &dbsplit.Options{MonotonicReads: true})
-	notes(t, db)
-	for _, s := range c.Servers()[1:] {
-		must(t, s.WaitCaughtUp(t.Context()))
-	}
-	must(t, c.Replica(0).PauseReplay(t.Context()))
-	defer c.Replica(0).ResumeReplay(t.Context()) //nolint:errcheck // a test's
-	exec(t, db, "insert into notes values (1)")
-	must(t, c.Replica(1).WaitCaughtUp(t.Context()))
+	db, c := oneBehind(t)
 	ahead, behind := db.Read(dbsplit.OnNode(c.Replica(1).Addr())), db.Read(dbsplit.OnNode(c.Replica(0).Addr()), dbsplit.WaitForReplica(-1))
 	const count = "select count(*)::int from notes"
 	batch := func() *pgx.Batch {

@@ -94,16 +94,22 @@ func TestWritingCountsWhatMayWrite(t *testing.T) {
 	}
 }
 
+// withFence opens a DB with a fence, and a connection of somebody else to its primary.
+func withFence(t *testing.T, ctx context.Context) (*dbsplit.DB, *pgx.Conn) {
+	t.Helper()
+	c := shared.Get(t)
+	database := c.Database(t)
+	other, err := c.Primary().Connect(ctx, database)
+	must(t, err)
+	t.Cleanup(func() { other.Close(context.Background()) })
+	return open(t, nodesOf(c, database), &dbsplit.Options{FenceLock: 4711}), other
+}
+
 // A transaction holds the fence's lock until it ends, whatever its options.
 func TestFenceLockIsHeldByTransactions(t *testing.T) {
 	t.Parallel()
 	ctx := within(t, 20*time.Second)
-	c := shared.Get(t)
-	database := c.Database(t)
-	db := open(t, nodesOf(c, database), &dbsplit.Options{FenceLock: 4711})
-	other, err := c.Primary().Connect(ctx, database)
-	must(t, err)
-	defer other.Close(context.Background())
+	db, other := withFence(t, ctx)
 	free := func() (free bool) {
 		must(t, other.QueryRow(ctx, "select pg_try_advisory_xact_lock(4711)").Scan(&free))
 		return free
@@ -165,12 +171,7 @@ func TestFenceLockIsHeldByTransactions(t *testing.T) {
 func TestFenceLockThatIsNotToBeHad(t *testing.T) {
 	t.Parallel()
 	ctx := within(t, 20*time.Second)
-	c := shared.Get(t)
-	database := c.Database(t)
-	db := open(t, nodesOf(c, database), &dbsplit.Options{FenceLock: 4711})
-	other, err := c.Primary().Connect(ctx, database)
-	must(t, err)
-	defer other.Close(context.Background())
+	db, other := withFence(t, ctx)
 	conn, err := openSQL(t, db.Connector()).Conn(ctx)
 	must(t, err)
 	defer conn.Close()

@@ -4,7 +4,8 @@ import "github.com/redis/go-redis/v9"
 
 // endScript records how running jobs ended: what asynq's done, complete, retry, archive and requeue do, for several jobs
 // at once, with differences. Only the worker that popped a job may end it: one that was taken for dead, whose job has
-// another owner now, is told "NOT FOUND". A job nobody here popped may be ended when its lease is over. A lost lease key does not leave the job's data behind. Failed jobs are never cut to a number.
+// another owner now, is told "NOT FOUND". A job nobody here popped may be ended when its lease is over. A lost lease key does not
+// leave the job's data behind. Failed jobs are never cut to a number.
 //
 // KEYS: active, lease, pending, retry, archived, completed, processed today, processed, failed today, failed
 // ARGV: task key prefix, now in s, now in ns, expiry of the daily counters in s, then by job: verb, id, owner or "",

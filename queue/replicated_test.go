@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/redis/go-redis/v9"
@@ -16,6 +17,28 @@ import (
 	"github.com/scaleaware/scaleaware/internal/rediscluster"
 	"github.com/scaleaware/scaleaware/metrics"
 )
+
+// outbox returns the Jobs of a queue whose outbox is relayed often, its failures, and what puts so many jobs into it.
+func outbox(t *testing.T, rdb redis.UniversalClient, db *pgxpool.Pool, q string) (j *Jobs, failures *prometheus.CounterVec, put func(n int)) {
+	t.Helper()
+	reg := prometheus.NewRegistry()
+	failures, err := metrics.NewCounter(reg, metrics.BackgroundErrors)
+	if err != nil {
+		t.Fatal(err)
+	}
+	j = newJobs(t, rdb, &Options{Outbox: db, OutboxInterval: 20 * time.Millisecond, Registerer: reg}, Queue{Name: q})
+	if err := j.EnsureOutbox(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return j, failures, func(n int) {
+		t.Helper()
+		for i := range n {
+			if err := j.EnqueueTx(t.Context(), db, note{N: i}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
 
 // TestOutboxOutlivesTheMaster lets a master die with jobs that no replica has: they must come again from the outbox.
 func TestOutboxOutlivesTheMaster(t *testing.T) {
@@ -28,22 +51,7 @@ func TestOutboxOutlivesTheMaster(t *testing.T) {
 	rdb := client(t, rd.Addrs())
 	db := pool(t)
 	q := fresh("replicated")
-	reg := prometheus.NewRegistry()
-	failures, err := metrics.NewCounter(reg, metrics.BackgroundErrors)
-	if err != nil {
-		t.Fatal(err)
-	}
-	j := newJobs(t, rdb, &Options{Outbox: db, OutboxInterval: 20 * time.Millisecond, Registerer: reg}, Queue{Name: q})
-	if err := j.EnsureOutbox(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	put := func(n int) {
-		for i := range n {
-			if err := j.EnqueueTx(t.Context(), db, note{N: i}); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
+	j, failures, put := outbox(t, rdb, db, q)
 	start(t, j)
 	put(1)
 	eventually(t, 20*time.Second, "a healthy cluster confirms", func() bool { return rows(t, db) == 0 })
@@ -91,22 +99,7 @@ func TestOutboxOutlivesACutOffMaster(t *testing.T) {
 	}})
 	t.Cleanup(func() { rdb.Close() })
 	q, db := fresh("cut-off"), pool(t)
-	reg := prometheus.NewRegistry()
-	failures, err := metrics.NewCounter(reg, metrics.BackgroundErrors)
-	if err != nil {
-		t.Fatal(err)
-	}
-	j := newJobs(t, rdb, &Options{Outbox: db, OutboxInterval: 20 * time.Millisecond, Registerer: reg}, Queue{Name: q})
-	if err := j.EnsureOutbox(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	put := func(n int) {
-		for i := range n {
-			if err := j.EnqueueTx(t.Context(), db, note{N: i}); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
+	j, failures, put := outbox(t, rdb, db, q)
 	replicas := func(n int) func() bool {
 		return func() bool {
 			info := master.Client().Info(t.Context(), "replication").Val()

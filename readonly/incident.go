@@ -81,9 +81,8 @@ type StepReport struct {
 
 // Begin enables the mode, then runs every step, going on after a failed one: half the relief is better than none,
 // and the report says which half. It fails only when the mode itself could not be changed, or when the store or ctx ends in
-// between: Run goes on with the rest. At c.Until, if it is given, writes
-// are allowed again and the steps are undone by any instance whose Run runs. When this one dies before the last step
-// another goes on.
+// between: Run goes on with the rest. At c.Until, if it is given, writes are allowed again and the steps are undone by any
+// instance whose Run runs. When this one dies before the last step another goes on.
 func (i *Incident) Begin(ctx context.Context, c Change) (IncidentReport, error) {
 	i.asked.Add(1)
 	defer i.asked.Add(-1)
@@ -94,8 +93,8 @@ func (i *Incident) Begin(ctx context.Context, c Change) (IncidentReport, error) 
 	return i.report(ctx)
 }
 
-// End undoes the steps that were begun, in reverse, and then allows writes again. When a step could not be undone the mode stays as
-// it is, still marked as an incident, so that the call can be repeated; Run repeats it too. Without an incident it changes
+// End undoes the steps that were begun, in reverse, and then allows writes again. When a step could not be undone the mode
+// stays as it is, still marked as an incident, so that the call can be repeated; Run repeats it too. Without an incident it changes
 // nothing.
 func (i *Incident) End(ctx context.Context, actor string) (IncidentReport, error) {
 	i.asked.Add(1)
