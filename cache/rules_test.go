@@ -56,6 +56,27 @@ func TestRuleHoldsBeforeTheSweep(t *testing.T) {
 	})
 }
 
+// A process that begins while a sweep is under way, or was cut short, serves nothing that is to be swept once it is ready.
+func TestReadyKnowsTheRules(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := testContext(t)
+		here := newStore(t, rdb, nil)
+		a := Of[lead](here, "lead")
+		if err := a.Set(ctx, "1", lead{Score: 1}); err != nil {
+			t.Fatal(err)
+		}
+		barred(t, ctx, here, "*")
+		there := sibling(t, here)
+		b := Of[lead](there, "lead")
+		if err := there.Ready(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if l, err := b.Get(ctx, "1"); !errors.Is(err, ErrMiss) {
+			t.Errorf("got %v, %v of what was invalidated", l, err)
+		}
+	})
+}
+
 // A load that began before a rule does not land on what was loaded after it.
 func TestFillBeforeRuleDoesNotReplaceLater(t *testing.T) {
 	both(t, func(t *testing.T, rdb redis.UniversalClient) {

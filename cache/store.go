@@ -145,7 +145,9 @@ func checkClient(rdb redis.UniversalClient) error {
 }
 
 // Ready reports whether every master answers within Options.RedisTimeout, whether all views and warm sets were declared
-// without mistake, and, with WarmBeforeReady, whether the first warming has ended. A cache that is not ready still serves: it misses.
+// without mistake, and, with WarmBeforeReady, whether the first warming has ended. Once it has returned nil, what was
+// invalidated before the store was made is not served, whether or not Redis still has it. A cache that is not ready still
+// serves: it misses.
 func (s *Store) Ready(ctx context.Context) error {
 	s.mu.Lock()
 	errs := append([]error(nil), s.broken...)
@@ -159,6 +161,9 @@ func (s *Store) Ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout)
 	defer cancel()
 	err := redisclient.EachMaster(ctx, s.rdb, func(ctx context.Context, node *redis.Client) error { return node.Ping(ctx).Err() })
+	if err == nil && s.rules.Load() == nil {
+		err = s.followRules(ctx)
+	}
 	if err != nil {
 		errs = append(errs, fmt.Errorf("cache: Redis does not answer, its keys are misses until it does: %w", err))
 	}
