@@ -20,7 +20,7 @@ type ending struct {
 }
 
 // ender records ends, of many jobs with one command: while one call is under way, what ends meanwhile waits for the next.
-// So a lone end does not wait, and a flood costs few round trips.
+// So a lone end does not wait, nor for another goroutine, and a flood costs few round trips.
 type ender struct {
 	jobs  *Jobs
 	queue string
@@ -45,13 +45,14 @@ const endBatch = 128
 
 // end records one end. It returns "OK" or "NOT FOUND", or why that is not known.
 func (e *ender) end(ctx context.Context, x ending) (string, error) {
-	c := endCall{x, make(chan endReply, 1)}
 	e.mu.Lock()
-	e.waiting = append(e.waiting, c)
 	if !e.calling {
 		e.calling = true
-		go e.work() // #nosec G118 -- it works for all callers, of whom the first may leave
+		e.mu.Unlock()
+		return e.alone(ctx, x)
 	}
+	c := endCall{x, make(chan endReply, 1)}
+	e.waiting = append(e.waiting, c)
 	e.mu.Unlock()
 	select {
 	case r := <-c.reply:
@@ -59,6 +60,22 @@ func (e *ender) end(ctx context.Context, x ending) (string, error) {
 	case <-ctx.Done():
 		return "", ctx.Err() // it may still be recorded
 	}
+}
+
+// alone calls Redis for one end. Whoever came meanwhile is worked for.
+func (e *ender) alone(ctx context.Context, x ending) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, popTimeout)
+	defer cancel()
+	replies, err := e.call(ctx, []endCall{{ending: x}})
+	e.mu.Lock()
+	if e.calling = len(e.waiting) > 0; e.calling {
+		go e.work() // #nosec G118 -- it works for all callers, of whom any may leave
+	}
+	e.mu.Unlock()
+	if err != nil {
+		return "", err
+	}
+	return replies[0], nil
 }
 
 // work calls Redis until nobody waits.

@@ -13,7 +13,7 @@ import "github.com/redis/go-redis/v9"
 // The verbs are done, complete, retry, archive, and back: to the head of the queue, or to those that wait for a later try
 // when there is a score. Returns "OK" or "NOT FOUND" by job.
 var endScript = redis.NewScript(`
-local replies = {}
+local replies, ended, deleted, gone = {}, {}, {}, {}
 local processed, failed = 0, 0
 for i = 5, #ARGV, 7 do
 	local verb, id, owner, msg, score, unique, counted = unpack(ARGV, i, i + 6)
@@ -25,15 +25,15 @@ for i = 5, #ARGV, 7 do
 		local lease = redis.call("ZSCORE", KEYS[2], id)
 		mine = lease and tonumber(lease) <= tonumber(ARGV[2])
 	end
-	if not mine or redis.call("LREM", KEYS[1], "-1", id) == 0 then
+	if not mine or gone[id] or redis.call("LREM", KEYS[1], "-1", id) == 0 then
 		replies[#replies + 1] = "NOT FOUND"
 	else
-		redis.call("ZREM", KEYS[2], id)
+		ended[#ended + 1], gone[id] = id, true
 		if verb ~= "done" then
 			redis.call("HDEL", key, "owner")
 		end
 		if verb == "done" then
-			redis.call("DEL", key)
+			deleted[#deleted + 1] = key
 			processed = processed + 1
 		elseif verb == "complete" then
 			redis.call("ZADD", KEYS[6], score, id)
@@ -63,6 +63,12 @@ for i = 5, #ARGV, 7 do
 		end
 		replies[#replies + 1] = "OK"
 	end
+end
+if #ended > 0 then
+	redis.call("ZREM", KEYS[2], unpack(ended))
+end
+if #deleted > 0 then
+	redis.call("DEL", unpack(deleted))
 end
 local function count(day, total, n)
 	if n > 0 then

@@ -9,9 +9,11 @@ import "github.com/redis/go-redis/v9"
 // A job whose worker has died comes alone: should it be what kills them, it takes no others along that were fetched with it and
 // have not started.
 //
-// The rate's limiter is a list of the last max start times, newest first. One more start is allowed when the max-th last
+// The rate's limiter is a list of the last max start times, newest first. The i-th start of a call is allowed when the (max-i+1)-th last
 // is older than the window, so no window of that length, wherever it begins, holds more than max. Smoothing is GCRA: "tat"
 // is when the next start would be due if all came evenly; one may be early by so much.
+//
+// What a call does for each of its jobs is two commands; the others are once for all, as they are most of what Redis has to do.
 //
 // KEYS: pending, paused, active, lease, starts, last (this server's last pop), limits, throttle, tat
 // ARGV: lease expiry, task key prefix, this server, most jobs, the declared limits, as Limits.args, the number of this call, and that
@@ -20,7 +22,8 @@ import "github.com/redis/go-redis/v9"
 // Returns {"paused"}, {"empty"}, {"full"}, {"limited", wait in µs}, or {"job", start in µs, 0 without a rate, id, message, id, message, …}.
 var popScript = redis.NewScript(`
 local owner = ARGV[3] .. ":" .. ARGV[10]
-local last = redis.call("GET", KEYS[6])
+local known = redis.call("MGET", KEYS[6], KEYS[2], KEYS[8], KEYS[9])
+local last, paused, throttled, due = known[1], known[2], known[3], known[4]
 local call = last and tonumber(string.match(last, "^%d+")) or 0
 if call >= tonumber(ARGV[10]) then
 	return {"empty"}
@@ -46,12 +49,13 @@ if call > tonumber(ARGV[11]) then
 	if stamp ~= "0" then
 		redis.call("LREM", KEYS[5], #ids, stamp)
 	end
-	if after ~= "0" and redis.call("GET", KEYS[9]) == after then
+	if after ~= "0" and due == after then
 		redis.call("SET", KEYS[9], before, "KEEPTTL")
+		due = before
 	end
 	redis.call("DEL", KEYS[6])
 end
-if redis.call("EXISTS", KEYS[2]) == 1 then
+if paused then
 	return {"paused"}
 end
 local function refused(reply)
@@ -60,7 +64,7 @@ local function refused(reply)
 	end
 	return reply
 end
-local throttled = redis.call("PTTL", KEYS[8])
+throttled = throttled and redis.call("PTTL", KEYS[8]) or 0
 if throttled > 0 then
 	return refused({"limited", string.format("%.0f", throttled * 1000)})
 end
@@ -76,88 +80,82 @@ if concurrency > 0 then
 		return refused({"full"})
 	end
 end
-local now = 0
-local newest, tat = 0, 0
+local now, tat = 0, 0
 if max > 0 then
 	local time = redis.call("TIME")
 	now = tonumber(time[1]) * 1000000 + tonumber(time[2])
-	newest = tonumber(redis.call("LINDEX", KEYS[5], "0") or "0")
+	local newest = tonumber(redis.call("LINDEX", KEYS[5], "0") or "0")
 	if newest - now > window then
 		redis.call("DEL", KEYS[5])
-		newest = 0
 	elseif newest > now then
 		now = newest
 	end
 	if every > 0 then
-		tat = tonumber(redis.call("GET", KEYS[9]) or "0")
+		tat = tonumber(due or "0")
 		if tat - now > window then
 			tat = 0
 		end
 	end
-end
-local before, after = string.format("%.0f", tat), "0"
-local stamp, oldest = string.format("%d", now), string.format("%d", max - 1)
-local got = {"job", stamp}
-local wait = 0
-for _ = 1, n + 100 do
-	if #got >= 2 * n + 2 then
-		break
-	end
-	if max > 0 then
-		local first = tonumber(redis.call("LINDEX", KEYS[5], oldest) or "0")
-		wait = math.max(window - (now - first), tat - early - now)
+	n = math.min(n, max)
+	local starts = redis.call("LRANGE", KEYS[5], string.format("%d", max - n), string.format("%d", max - 1))
+	local unused = n - #starts
+	local wait, coming = 0, tat
+	for i = 1, n do
+		local first = i > unused and tonumber(starts[n - i + 1]) or 0
+		wait = math.max(window - (now - first), coming - early - now)
 		if wait > 0 then
+			n = i - 1
 			break
 		end
+		coming = math.max(coming, now) + every
 	end
-	local id = redis.call("RPOPLPUSH", KEYS[1], KEYS[3])
-	if not id then
-		break
-	end
-	local key = ARGV[2] .. id
-	local job = redis.call("HMGET", key, "msg", "stalls")
-	local msg, stalled = job[1], job[2]
-	if stalled and #got > 2 then
-		redis.call("LMOVE", KEYS[3], KEYS[1], "LEFT", "RIGHT")
-		break
-	end
-	if msg then
-		redis.call("HSET", key, "state", "active", "owner", owner)
-		redis.call("HDEL", key, "pending_since")
-		redis.call("ZADD", KEYS[4], ARGV[1], id)
-		if max > 0 then
-			redis.call("LPUSH", KEYS[5], stamp)
-			redis.call("LTRIM", KEYS[5], "0", oldest)
-			if every > 0 then
-				tat = math.max(tat, now) + every
-			end
-		end
-		got[#got + 1] = id
-		got[#got + 1] = msg
-		if stalled then
-			break
-		end
-	else
-		redis.call("LREM", KEYS[3], "1", id)
-	end
-end
-if #got == 2 then
-	if wait > 0 then
+	if n == 0 then
 		return refused({"limited", string.format("%.0f", wait)})
 	end
+end
+local stamp, before, after = string.format("%d", now), string.format("%.0f", tat), "0"
+local got, ids, leases, stamps = {"job", stamp}, {}, {}, {}
+local alone, looks = false, n + 100
+while #ids < n and looks > 0 and not alone do
+	local popped = redis.call("RPOP", KEYS[1], math.min(n - #ids, looks))
+	if not popped then
+		break
+	end
+	looks = looks - #popped
+	for i, id in ipairs(popped) do
+		local key = ARGV[2] .. id
+		local job = redis.call("HMGET", key, "msg", "stalls")
+		local taken = job[1] and not (job[2] and #ids > 0)
+		if taken then
+			redis.call("HSET", key, "state", "active", "owner", owner)
+			ids[#ids + 1] = id
+			leases[#leases + 1], leases[#leases + 2] = ARGV[1], id
+			stamps[#stamps + 1] = stamp
+			got[#got + 1], got[#got + 2] = id, job[1]
+		end
+		alone = job[1] and job[2]
+		if alone then
+			for back = #popped, taken and i + 1 or i, -1 do
+				redis.call("RPUSH", KEYS[1], popped[back])
+			end
+			break
+		end
+	end
+end
+if #ids == 0 then
 	return {"empty"}
 end
+redis.call("LPUSH", KEYS[3], unpack(ids))
+redis.call("ZADD", KEYS[4], unpack(leases))
 if max > 0 then
 	local keep = string.format("%.0f", window / 1000 + 60000)
+	redis.call("LPUSH", KEYS[5], unpack(stamps))
+	redis.call("LTRIM", KEYS[5], "0", string.format("%d", max - 1))
 	redis.call("PEXPIRE", KEYS[5], keep)
 	if every > 0 then
-		after = string.format("%.0f", tat)
+		after = string.format("%.0f", math.max(tat, now) + every * #ids)
 		redis.call("SET", KEYS[9], after, "PX", keep)
 	end
 end
-local ids = {ARGV[10], stamp, before, after}
-for i = 3, #got, 2 do
-	ids[#ids + 1] = got[i]
-end
-redis.call("SET", KEYS[6], table.concat(ids, " "), "EX", "120")
+redis.call("SET", KEYS[6], table.concat({ARGV[10], stamp, before, after, unpack(ids)}, " "), "EX", "120")
 return got`)
