@@ -36,11 +36,15 @@ type heat struct {
 	last    map[viewKey]int
 }
 
-// note counts a look-up in Redis, or lets it stand for by another.
+// note counts a look-up in Redis, or lets another stand for it.
 func (h *heat) note(view, id string, now time.Duration) {
-	if rand.Uint32()%hotSample != 0 {
-		return
+	if rand.Uint32()%hotSample == 0 {
+		h.count(view, id, now)
 	}
+}
+
+// count counts a look-up that stands for hotSample.
+func (h *heat) count(view, id string, now time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.turn(now)

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"time"
 
@@ -337,6 +338,7 @@ func (v *View[V]) each(ctx context.Context, ids []string, need scaleaware.Tokens
 	}
 	masters := make(passes, 0, 4)
 	gets, once, known := make([]asked, 0, len(ids)), make(map[string]struct{}, len(ids)), 0
+	sampled := rand.IntN(hotSample) // and then each hotSample-th
 	rctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout)
 	defer cancel()
 	var pipe redis.Pipeliner
@@ -377,8 +379,8 @@ func (v *View[V]) each(ctx context.Context, ids []string, need scaleaware.Tokens
 			got(id, *new(V), &entry{down: true})
 			continue
 		}
-		if askedFor {
-			s.heat.note(v.name, id, s.now())
+		if askedFor && (known+sampled)%hotSample == 0 {
+			s.heat.count(v.name, id, s.now())
 		}
 		key := v.prefix + id
 		a.pass = masters.enter(s.coverage.guard(s.coverage.slot(key)))
