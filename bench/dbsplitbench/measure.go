@@ -48,6 +48,7 @@ func Measure(ctx context.Context, o *Options) (tables []report.Table, facts []st
 	tables, err = report.Measure(ctx, o.Only,
 		report.Subject{Title: "Routing decision", Note: decisionNote, Rows: lab.decision},
 		report.Subject{Title: "One read", Note: readNote, Rows: lab.reads},
+		report.Subject{Title: "One read from another machine", Note: awayNote, Rows: lab.readsAway},
 		report.Subject{Title: "One write", Note: writeNote, Rows: lab.writes},
 		report.Subject{Title: "Round trips", Note: tripsNote, Rows: lab.roundTrips},
 		report.Subject{Title: "Reads in parallel", Note: parallelNote, Rows: lab.parallel},

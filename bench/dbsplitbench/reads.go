@@ -10,22 +10,54 @@ import (
 
 	"github.com/scaleaware/scaleaware"
 	"github.com/scaleaware/scaleaware/bench/internal/report"
+	"github.com/scaleaware/scaleaware/internal/faultconn"
 )
 
 const readNote = "One replica, one caller. Called through an interface, as sqlc does. Which server process answers makes a difference of several per cent, " +
 	"so all but dbresolver use one session of the replica, in turns. Everything is opened anew for each of the repeats, and the repeats' medians are compared. " +
 	"The row of pgxpool against itself shows what the noise does to a ratio."
 
+const awayNote = "The same, where a proxy makes the replica's answers take about a millisecond more, as from another zone, and allocates, too: what dbsplit adds is a processor's " +
+	"time, and does not grow with the way."
+
 // readRepeats is how often the contenders are opened.
 const readRepeats = 40
 
 func (l *lab) reads(ctx context.Context) ([]report.Row, error) {
 	whats := []string{"QueryRow", "Query, 100 rows", "Read-only transaction with one QueryRow"}
-	return l.compareAfresh(ctx, whats, l.opts.times(readRepeats), 200*time.Millisecond, l.readers)
+	return l.compareAfresh(ctx, whats, l.opts.times(readRepeats), 200*time.Millisecond, func(ctx context.Context) ([][]entry, func(), error) {
+		c, err := l.servers(ctx)
+		if err != nil {
+			return nil, func() {}, err
+		}
+		return l.readers(ctx, c.Replica(0).Addr())
+	})
 }
 
-// readers opens everything that reads, and returns what is compared with each other. end closes it.
-func (l *lab) readers(ctx context.Context) (groups [][]entry, end func(), err error) {
+// readsAway compares single reads from a replica that is not on this machine, as far as the way goes.
+func (l *lab) readsAway(ctx context.Context) ([]report.Row, error) {
+	c, err := l.servers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	proxy, err := faultconn.New(c.Replica(0).Addr())
+	if err != nil {
+		return nil, err
+	}
+	defer proxy.Close()
+	return l.compareAfresh(ctx, []string{"QueryRow, a millisecond away"}, l.opts.times(readRepeats/2), time.Second, func(ctx context.Context) ([][]entry, func(), error) {
+		proxy.Heal()
+		groups, end, err := l.readers(ctx, proxy.Addr())
+		if err != nil {
+			return nil, end, err
+		}
+		proxy.Delay(faultconn.ToClient, 500*time.Microsecond)
+		return [][]entry{groups[0][:len(groups[0])-1]}, end, nil // dbresolver has a session of its own
+	})
+}
+
+// readers opens everything that reads from a replica by an address, and returns what is compared with each other. end closes it.
+func (l *lab) readers(ctx context.Context, replica string) (groups [][]entry, end func(), err error) {
 	var ends []func()
 	end = func() {
 		for _, e := range slices.Backward(ends) {
@@ -41,7 +73,7 @@ func (l *lab) readers(ctx context.Context) (groups [][]entry, end func(), err er
 	if err != nil {
 		return groups, end, err
 	}
-	primary, replica := c.Primary().Addr(), c.Replica(0).Addr()
+	primary := c.Primary().Addr()
 	db, session, stop, err := openSplitSession(ctx, primary, replica)
 	if err != nil {
 		return groups, end, err
