@@ -75,11 +75,13 @@ func (db *DB) planOptimize(ctx context.Context, table string, opts OptimizeOptio
 	if err := db.allow(ctx); err != nil {
 		return relation{}, nil, refusedOperation(err)
 	}
-	conn, err := db.acquireRead(ctx, db.writer.Load())
+	ctx, cancel := context.WithTimeout(ctx, nodeTimeout)
+	defer cancel()
+	conn, leave, err := db.visit(ctx, db.writer.Load())
 	if err != nil {
-		return relation{}, nil, unavailable(err)
+		return relation{}, nil, unreachable(err)
 	}
-	defer conn.Release()
+	defer leave()
 	r, err := findTable(ctx, conn, table)
 	if err != nil {
 		return r, nil, err

@@ -160,9 +160,9 @@ func (db *DB) queriesOn(ctx context.Context, n *node, window time.Duration) Node
 	out := NodeQueries{Node: n.name}
 	ctx, cancel := context.WithTimeout(ctx, nodeTimeout)
 	defer cancel()
-	conn, err := db.acquireRead(ctx, n)
+	conn, leave, err := db.visit(ctx, n)
 	if err == nil {
-		defer conn.Release()
+		defer leave()
 		err = out.load(ctx, conn)
 	}
 	if err != nil {
@@ -173,7 +173,7 @@ func (db *DB) queriesOn(ctx context.Context, n *node, window time.Duration) Node
 		case sqlState(err) == stateNotInPrerequisite:
 			out.Unavailable = "pg_stat_statements is not loaded: add it to shared_preload_libraries and restart this server"
 		default:
-			out.Unavailable = "the node does not answer: see this service's log"
+			out.Unavailable = trouble(err)
 			db.opts.Logger.Warn("dbsplit: slow-queries", "db", db.opts.Name, "node", n.name, "error", err)
 		}
 		return out

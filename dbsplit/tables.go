@@ -147,6 +147,9 @@ func unavailable(err error) error {
 	if errors.Is(err, ErrPooler) {
 		return admin.Unsupported("%v", err)
 	}
+	if state := sqlState(err); state == stateTooManyConnections || state == stateCannotConnectNow {
+		return admin.Unavailable(err, "%s", trouble(err))
+	}
 	if movedAway(err) {
 		return admin.Unavailable(err, "%v. GET the replication status; when there is one primary, look there for what was done, and call again", err)
 	}
