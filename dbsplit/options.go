@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -19,7 +20,8 @@ type Gate interface {
 
 // Options are the optional settings of a DB.
 type Options struct {
-	// Name labels this DB's metrics and its sessions (application_name). Zero means "db".
+	// Name labels this DB's metrics and its sessions (application_name): at most 55 characters of printable ASCII. The instances
+	// of a fleet count each other by it. Zero means "db".
 	Name string
 
 	// FenceLock is the key of an advisory lock that each transaction which is begun for writes holds, shared, until it ends: by
@@ -137,10 +139,16 @@ func (o *Options) withDefaults() Options {
 	return c
 }
 
+// maxOwnName leaves room for what is added to the name for each kind of session.
+const maxOwnName = maxNameBytes - len(" monitor")
+
 func (o *Options) validate() error {
 	var errs []error
 	bad := func(format string, args ...any) {
 		errs = append(errs, fmt.Errorf("dbsplit: Options."+format, args...))
+	}
+	if len(o.Name) > maxOwnName || strings.ContainsFunc(o.Name, func(r rune) bool { return r < ' ' || r > '~' }) {
+		bad("Name is %q, want at most %d characters of printable ASCII: of a session's name PostgreSQL keeps no more", o.Name, maxOwnName)
 	}
 	if o.MinConns < 0 {
 		bad("MinConns is %d, want 0 or more", o.MinConns)
