@@ -77,7 +77,7 @@ func (db *DB) Operations() []admin.Operation {
 		Reply: SizesReport{}, Do: db.sizesOperation,
 	}, {
 		Method: http.MethodPost, Path: operationsPath + "optimize-table/{table}", ID: "database.optimize-table", Role: admin.Operator,
-		Summary: "VACUUM (ANALYZE) a table in the background.",
+		Summary: "VACUUM (ANALYZE) a table in the background; 403 for one that the service may not maintain.",
 		Params:  []admin.Param{tableParam, query("reindex", "boolean", "Also rebuild its indexes without blocking writes.")},
 		Reply:   admin.Started{}, Do: db.optimizeOperation,
 	}, {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -91,6 +92,11 @@ type Options struct {
 	// ConnectTimeout bounds each attempt to connect. Zero means the connection string's connect_timeout, or 2 s.
 	ConnectTimeout time.Duration
 
+	// MaintainTables are those that OptimizeTable, and its operation, may work on: Lead, "Lead" or schema.table, found as there.
+	// A name without a schema is meant in every one. A partitioned table is done with its partitions, but its name does not
+	// stand for one of them. Zero means all but the system's.
+	MaintainTables []string
+
 	// Gate is asked before every write. Zero means that writes are always allowed.
 	Gate Gate
 	// AfterConnect prepares a new pool connection, for example by registering types. Zero means nothing.
@@ -109,6 +115,7 @@ func (o *Options) withDefaults() Options {
 	if o != nil {
 		c = *o
 	}
+	c.MaintainTables = slices.Clone(c.MaintainTables)
 	if c.Name == "" {
 		c.Name = "db"
 	}
@@ -167,6 +174,11 @@ func (o *Options) validate() error {
 	}
 	if o.Fallback > FallbackNone {
 		bad("Fallback is %d, want one of the constants", o.Fallback)
+	}
+	for i, name := range o.MaintainTables {
+		if _, err := splitName(name); err != nil {
+			bad("MaintainTables[%d] is %q, which is not the name of a table: %w", i, name, err)
+		}
 	}
 	for _, d := range []struct {
 		name  string

@@ -3,6 +3,7 @@ package dbsplit
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -81,6 +82,15 @@ func (w word) spellings() []string {
 		return []string{w.text, folded}
 	}
 	return []string{w.text}
+}
+
+// among reports whether r is one of those that names, which were checked, mean.
+func (r relation) among(names []string) bool {
+	return slices.ContainsFunc(names, func(name string) bool {
+		parts, err := splitName(name)
+		return err == nil && slices.Contains(parts[len(parts)-1].spellings(), r.name) &&
+			(len(parts) == 1 || slices.Contains(parts[0].spellings(), r.schema))
+	})
 }
 
 // maxNameBytes is the longest name that PostgreSQL keeps.
