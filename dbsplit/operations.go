@@ -20,7 +20,7 @@ const (
 
 // PoolRequest is the body of the pool operation.
 type PoolRequest struct {
-	// Max is the most connections, as in Resize.
+	// Max is the most connections of the pool for writes. The other pools change in the same proportion, as in Resize.
 	Max int32 `json:"max"`
 }
 
@@ -91,7 +91,7 @@ func (db *DB) Operations() []admin.Operation {
 		Reply: CancelReply{}, Do: db.cancelOperation,
 	}, {
 		Method: http.MethodPost, Path: operationsPath + "pool", ID: "database.pool", Role: admin.Operator,
-		Summary: "Change the most connections of this instance's pools, while in use.",
+		Summary: "Change the most connections of this instance's pool for writes, and of its other pools in proportion, while in use.",
 		Body:    PoolRequest{}, Reply: PoolReport{}, Do: db.poolOperation,
 	}}, db.partitionOperations()...)
 }
