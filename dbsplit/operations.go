@@ -57,9 +57,9 @@ func query(name, kind, description string) admin.Param {
 func (db *DB) Operations() []admin.Operation {
 	return append([]admin.Operation{{
 		Method: http.MethodGet, Path: operationsPath + "slow-queries", ID: "database.slow-queries",
-		Summary: "The costliest statements on each node and over all, since an earlier call; nothing is reset.",
+		Summary: "The costliest statements on each node and over all, since an earlier look, of which there is one every 2 minutes; nothing is reset.",
 		Params: []admin.Param{
-			query("window", "duration", "How far back to compare with an earlier call; 10m when absent."),
+			query("window", "duration", "How far back to compare with an earlier look, at most a day; 10m when absent."),
 			query("limit", "integer", "How many statements; 20 when absent, at most 500."),
 		},
 		Reply: SlowQueriesReport{}, Do: db.slowQueriesOperation,
