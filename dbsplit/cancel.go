@@ -68,7 +68,8 @@ const hiddenSQL = `-- name: dbsplit_hidden_sessions
 select count(*) from pg_stat_activity where datname = current_database() and backend_type is null and pid <> pg_backend_pid()`
 
 // CancelLongRunning cancels old statements of client sessions in this database, on every node: a long read on a replica
-// holds up replay there. Replication, autovacuum and other databases are never touched. It works in read-only mode.
+// holds up replay there. Replication, autovacuum and other databases are never touched. It works in read-only mode, and
+// over a connection of its own to each node, so also when those old statements have all of a pool's.
 func (db *DB) CancelLongRunning(ctx context.Context, opts CancelOptions) ([]CancelReport, error) {
 	if opts.OlderThan == 0 {
 		opts.OlderThan = defaultOlderThan
@@ -95,11 +96,11 @@ func (db *DB) cancelOn(ctx context.Context, n *node, opts CancelOptions) CancelR
 	}
 	ctx, cancel := context.WithTimeout(ctx, nodeTimeout)
 	defer cancel()
-	conn, err := db.acquireRead(ctx, n)
+	conn, leave, err := db.visit(ctx, n)
 	if err != nil {
-		return fail("the node does not answer", err)
+		return fail(trouble(err), err)
 	}
-	defer conn.Release()
+	defer leave()
 	rows, err := conn.Query(ctx, longRunningSQL, opts.OlderThan, opts.Transactions)
 	if err != nil {
 		return fail("its sessions cannot be listed", err)

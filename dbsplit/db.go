@@ -17,11 +17,12 @@ type DB struct {
 	in     *instruments
 	opened time.Time
 	reader Reader // what Read returns when it is given no option
+	// openedConns is what maxConns was at Open.
+	openedConns int32
 
 	places   atomic.Pointer[[]*node] // by node.index, nil where one was removed; replaced as a whole, under resize
 	writer   atomic.Pointer[node]
 	maxConns atomic.Int32              // of the writing pool
-	resized  atomic.Int32              // of each replica's pool since Resize; 0 before
 	snap     atomic.Pointer[snapshot]  // nil while Run is not running
 	system   atomic.Uint64             // the cluster's identifier, 0 before it is known
 	latest   atomic.Pointer[sighting]  // the highest position of the primary that was seen
@@ -72,7 +73,8 @@ func Open(ctx context.Context, nodes Nodes, opts *Options) (*DB, error) {
 	}
 	primary := places[0]
 	db.writer.Store(primary)
-	db.maxConns.Store(primary.config.MaxConns)
+	db.openedConns = primary.config.MaxConns
+	db.maxConns.Store(db.openedConns)
 	if err := db.openPools(); err != nil {
 		db.Close()
 		return nil, err

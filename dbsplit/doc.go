@@ -106,7 +106,8 @@
 //
 // [DB.Operations] are the runbook's database operations, for package admin; each is a method as well. [DB.SlowQueries],
 // [DB.Replication], [DB.Sizes] and [DB.Partitions] look, reset nothing and need no privilege, but say what they may not
-// see. [DB.OptimizeTable], [DB.EnsurePartitions], [DB.MoveDefaultRows] and [DB.DetachPartitions] change the database: they
+// see. They and [DB.CancelLongRunning] open a connection for each call, since the pools may be full of what they look for.
+// [DB.OptimizeTable], [DB.EnsurePartitions], [DB.MoveDefaultRows] and [DB.DetachPartitions] change the database: they
 // are refused while the gate is closed, also as dry runs, go where writes go and end with an error when that changes
 // meanwhile, wait for locks for moments only, and can be called again when they were broken off. [DB.CancelLongRunning] and
 // [DB.Resize] work in read-only mode.

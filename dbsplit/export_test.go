@@ -24,3 +24,10 @@ func (db *DB) Look() {
 
 // Answered is when the probe was sent that told what is known of a node.
 func (db *DB) Answered(node int) time.Time { return db.snap.Load().views[node].sent }
+
+// Samples is how many earlier counts of a node's statements are kept.
+func (db *DB) Samples(node string) int {
+	db.statements.mu.Lock()
+	defer db.statements.mu.Unlock()
+	return len(db.statements.nodes[node])
+}

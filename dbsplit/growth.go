@@ -42,21 +42,23 @@ func (h *sizeHistory) since(now sizeSnapshot, window time.Duration) sizeSnapshot
 		h.kept = append(h.kept, now)
 	}
 	if len(h.kept) > keptSizes {
-		h.thin(now.at)
+		i := leastMissed(len(h.kept), func(i int) time.Time { return h.kept[i].at }, now.at)
+		h.kept = slices.Delete(h.kept, i, i+1)
 	}
 	return base
 }
 
-// thin forgets the snapshot that is missed least: the one whose neighbours are closest, in proportion to their age.
-func (h *sizeHistory) thin(now time.Time) {
+// leastMissed returns which of n snapshots is missed least: the one whose neighbours are closest, in proportion to their age.
+// It is neither the first nor the last.
+func leastMissed(n int, taken func(i int) time.Time, now time.Time) int {
 	least, at := math.Inf(1), 1
-	for i := 1; i < len(h.kept)-1; i++ {
-		before, after := h.kept[i-1].at, h.kept[i+1].at
+	for i := 1; i < n-1; i++ {
+		before, after := taken(i-1), taken(i+1)
 		if gap := float64(after.Sub(before)) / float64(now.Sub(before)); gap < least {
 			least, at = gap, i
 		}
 	}
-	h.kept = slices.Delete(h.kept, at, at+1)
+	return at
 }
 
 func (r *SizesReport) snapshot(at time.Time) sizeSnapshot {

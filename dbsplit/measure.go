@@ -22,7 +22,8 @@ func (db *DB) measure(ctx context.Context) {
 	waited := make(map[*pool]time.Duration)
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	wg.Go(func() { db.watchSizes(ctx) })                                // a slow look at many tables must not hold up the gauges
+	wg.Go(func() { db.watchSizes(ctx) }) // a slow look at many tables must not hold up the gauges
+	wg.Go(func() { db.watchStatements(ctx) })
 	db.in.sampled.WithLabelValues("dbsplit", "size").SetToCurrentTime() // until it has succeeded, its age is told from here
 	db.sampleSize(ctx)
 	counted := false

@@ -20,7 +20,7 @@ const (
 
 // PoolRequest is the body of the pool operation.
 type PoolRequest struct {
-	// Max is the most connections, as in Resize.
+	// Max is the most connections of the pool for writes. The other pools change in the same proportion, as in Resize.
 	Max int32 `json:"max"`
 }
 
@@ -57,9 +57,9 @@ func query(name, kind, description string) admin.Param {
 func (db *DB) Operations() []admin.Operation {
 	return append([]admin.Operation{{
 		Method: http.MethodGet, Path: operationsPath + "slow-queries", ID: "database.slow-queries",
-		Summary: "The costliest statements on each node and over all, since an earlier call; nothing is reset.",
+		Summary: "The costliest statements on each node and over all, since an earlier look, of which there is one every 2 minutes; nothing is reset.",
 		Params: []admin.Param{
-			query("window", "duration", "How far back to compare with an earlier call; 10m when absent."),
+			query("window", "duration", "How far back to compare with an earlier look, at most a day; 10m when absent."),
 			query("limit", "integer", "How many statements; 20 when absent, at most 500."),
 		},
 		Reply: SlowQueriesReport{}, Do: db.slowQueriesOperation,
@@ -77,7 +77,7 @@ func (db *DB) Operations() []admin.Operation {
 		Reply: SizesReport{}, Do: db.sizesOperation,
 	}, {
 		Method: http.MethodPost, Path: operationsPath + "optimize-table/{table}", ID: "database.optimize-table", Role: admin.Operator,
-		Summary: "VACUUM (ANALYZE) a table in the background.",
+		Summary: "VACUUM (ANALYZE) a table in the background; 403 for one that the service may not maintain.",
 		Params:  []admin.Param{tableParam, query("reindex", "boolean", "Also rebuild its indexes without blocking writes.")},
 		Reply:   admin.Started{}, Do: db.optimizeOperation,
 	}, {
@@ -91,7 +91,7 @@ func (db *DB) Operations() []admin.Operation {
 		Reply: CancelReply{}, Do: db.cancelOperation,
 	}, {
 		Method: http.MethodPost, Path: operationsPath + "pool", ID: "database.pool", Role: admin.Operator,
-		Summary: "Change the most connections of this instance's pools, while in use.",
+		Summary: "Change the most connections of this instance's pool for writes, and of its other pools in proportion, while in use.",
 		Body:    PoolRequest{}, Reply: PoolReport{}, Do: db.poolOperation,
 	}}, db.partitionOperations()...)
 }

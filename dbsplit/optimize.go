@@ -3,6 +3,8 @@ package dbsplit
 import (
 	"context"
 	"fmt"
+	"net/http"
+	"strings"
 	"time"
 
 	"github.com/scaleaware/scaleaware/admin"
@@ -43,7 +45,7 @@ type TableState struct {
 
 // OptimizeTable runs VACUUM (ANALYZE) on a table of the primary. That a role which does not own the table gets only
 // a warning from PostgreSQL, and no effect, is an error here; so is, before anything is done, a reindex that is not the
-// role's to do. Errors are *admin.Problem where the caller can do something.
+// role's to do, and a table that is not among Options.MaintainTables. Errors are *admin.Problem where the caller can do something.
 func (db *DB) OptimizeTable(ctx context.Context, table string, opts OptimizeOptions) (*OptimizeReport, error) {
 	r, report, err := db.planOptimize(ctx, table, opts)
 	if err != nil {
@@ -75,14 +77,19 @@ func (db *DB) planOptimize(ctx context.Context, table string, opts OptimizeOptio
 	if err := db.allow(ctx); err != nil {
 		return relation{}, nil, refusedOperation(err)
 	}
-	conn, err := db.acquireRead(ctx, db.writer.Load())
+	ctx, cancel := context.WithTimeout(ctx, nodeTimeout)
+	defer cancel()
+	conn, leave, err := db.visit(ctx, db.writer.Load())
 	if err != nil {
-		return relation{}, nil, unavailable(err)
+		return relation{}, nil, unreachable(err)
 	}
-	defer conn.Release()
+	defer leave()
 	r, err := findTable(ctx, conn, table)
 	if err != nil {
 		return r, nil, err
+	}
+	if may := db.opts.MaintainTables; len(may) > 0 && !r.among(may) {
+		return r, nil, forbidden("%s is not among the tables that this service may maintain: take one of %s, or add it to Options.MaintainTables", r, strings.Join(may, ", "))
 	}
 	switch {
 	case r.kind == "m":
@@ -128,6 +135,11 @@ from tables t left join pg_stat_all_tables s on s.relid = t.oid`
 		return st, fmt.Errorf("dbsplit: state of %s: %w", r, err)
 	}
 	return st, nil
+}
+
+// forbidden is 403: the service's configuration does not allow it to anybody.
+func forbidden(format string, args ...any) *admin.Problem {
+	return &admin.Problem{Status: http.StatusForbidden, Title: http.StatusText(http.StatusForbidden), Detail: fmt.Sprintf(format, args...)}
 }
 
 // refusedOperation is what a writing operation answers while the gate refuses writes.

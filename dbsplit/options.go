@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -19,7 +21,8 @@ type Gate interface {
 
 // Options are the optional settings of a DB.
 type Options struct {
-	// Name labels this DB's metrics and its sessions (application_name). Zero means "db".
+	// Name labels this DB's metrics and its sessions (application_name): at most 55 characters of printable ASCII. The instances
+	// of a fleet count each other by it. Zero means "db".
 	Name string
 
 	// FenceLock is the key of an advisory lock that each transaction which is begun for writes holds, shared, until it ends: by
@@ -89,6 +92,11 @@ type Options struct {
 	// ConnectTimeout bounds each attempt to connect. Zero means the connection string's connect_timeout, or 2 s.
 	ConnectTimeout time.Duration
 
+	// MaintainTables are those that OptimizeTable, and its operation, may work on: Lead, "Lead" or schema.table, found as there.
+	// A name without a schema is meant in every one. A partitioned table is done with its partitions, but its name does not
+	// stand for one of them. Zero means all but the system's.
+	MaintainTables []string
+
 	// Gate is asked before every write. Zero means that writes are always allowed.
 	Gate Gate
 	// AfterConnect prepares a new pool connection, for example by registering types. Zero means nothing.
@@ -107,6 +115,7 @@ func (o *Options) withDefaults() Options {
 	if o != nil {
 		c = *o
 	}
+	c.MaintainTables = slices.Clone(c.MaintainTables)
 	if c.Name == "" {
 		c.Name = "db"
 	}
@@ -137,10 +146,16 @@ func (o *Options) withDefaults() Options {
 	return c
 }
 
+// maxOwnName leaves room for what is added to the name for each kind of session.
+const maxOwnName = maxNameBytes - len(" monitor")
+
 func (o *Options) validate() error {
 	var errs []error
 	bad := func(format string, args ...any) {
 		errs = append(errs, fmt.Errorf("dbsplit: Options."+format, args...))
+	}
+	if len(o.Name) > maxOwnName || strings.ContainsFunc(o.Name, func(r rune) bool { return r < ' ' || r > '~' }) {
+		bad("Name is %q, want at most %d characters of printable ASCII: of a session's name PostgreSQL keeps no more", o.Name, maxOwnName)
 	}
 	if o.MinConns < 0 {
 		bad("MinConns is %d, want 0 or more", o.MinConns)
@@ -159,6 +174,11 @@ func (o *Options) validate() error {
 	}
 	if o.Fallback > FallbackNone {
 		bad("Fallback is %d, want one of the constants", o.Fallback)
+	}
+	for i, name := range o.MaintainTables {
+		if _, err := splitName(name); err != nil {
+			bad("MaintainTables[%d] is %q, which is not the name of a table: %w", i, name, err)
+		}
 	}
 	for _, d := range []struct {
 		name  string

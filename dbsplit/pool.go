@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -41,15 +42,22 @@ func (o *Options) configure(c *pgxpool.Config) {
 }
 
 // primaryReads is the size of the pool that shields the primary from readers.
-func (o *Options) primaryReads(replicas int, maxConns int32) int32 {
+func (db *DB) primaryReads() int32 {
+	maxConns := db.maxConns.Load()
 	switch {
-	case o.PrimaryReadConns > 0:
-		return o.PrimaryReadConns
-	case replicas == 0:
+	case db.opts.PrimaryReadConns > 0:
+		return db.inProportion(db.opts.PrimaryReadConns)
+	case len(db.members()) == 1:
 		return maxConns
 	default:
 		return max(2, (maxConns+1)/2)
 	}
+}
+
+// inProportion is what has become of a size as it was at Open.
+func (db *DB) inProportion(size int32) int32 {
+	now, then := int64(db.maxConns.Load()), int64(db.openedConns)
+	return int32(min(max(1, (int64(size)*now+then/2)/then), math.MaxInt32))
 }
 
 // newPool starts a pool. It connects when it is used, and in the background for MinConns.
@@ -104,9 +112,11 @@ func (n *node) refuseStandbys(c *pgxpool.Config) {
 
 func inRecovery(conn *pgconn.PgConn) bool { return conn.ParameterStatus("in_hot_standby") == "on" }
 
-// Resize changes, while in use, the most connections of the writing pool and of each replica's, and in proportion those
-// that reads may take from the primary. It counts for this process only. Statements under way keep their old
-// connections; until they end, both pools together may hold more than maxConns.
+// Resize changes, while in use, the most connections of the writing pool to maxConns, and those of all other pools in the
+// same proportion to what they were at Open, rounded, at least 1: each replica's, whether or not it was given
+// Options.ReplicaConns, and Options.PrimaryReadConns. So with the same size for all it is maxConns for each replica, too. It
+// counts for this process only. Statements under way keep their old connections; until they end, the old and the new pool
+// together may hold more than either.
 func (db *DB) Resize(ctx context.Context, maxConns int32) error {
 	if maxConns < 1 {
 		return fmt.Errorf("dbsplit: Resize to %d, want 1 or more connections", maxConns)
@@ -121,7 +131,6 @@ func (db *DB) Resize(ctx context.Context, maxConns int32) error {
 	}
 	var errs []error
 	db.maxConns.Store(maxConns)
-	db.resized.Store(maxConns)
 	writer := db.writer.Load()
 	for _, n := range db.members() {
 		if n == writer {

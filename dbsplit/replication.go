@@ -63,16 +63,16 @@ func (db *DB) Replication(ctx context.Context) (*ReplicationReport, error) {
 	report := &ReplicationReport{Nodes: db.Nodes()}
 	ctx, cancel := context.WithTimeout(ctx, nodeTimeout)
 	defer cancel()
-	conn, err := db.acquireRead(ctx, db.writer.Load())
+	conn, leave, err := db.visit(ctx, db.writer.Load())
 	if err == nil {
-		defer conn.Release()
+		defer leave()
 		err = report.load(ctx, conn)
 	}
 	switch {
 	case errors.Is(err, ErrNotPrimary):
 		report.Unavailable = "the server that should be the primary is in recovery: wait for the failover to end, or promote it"
 	case err != nil:
-		report.Unavailable = "the primary does not answer: see this service's log"
+		report.Unavailable = trouble(err)
 		db.opts.Logger.Warn("dbsplit: replication status", "db", db.opts.Name, "error", err)
 	}
 	if err != nil {

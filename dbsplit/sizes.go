@@ -117,11 +117,11 @@ func (db *DB) Sizes(ctx context.Context, window time.Duration, limit int) (*Size
 func (db *DB) measureSizes(ctx context.Context) (*SizesReport, error) {
 	ctx, cancel := context.WithTimeout(ctx, nodeTimeout)
 	defer cancel()
-	conn, err := db.acquireRead(ctx, db.writer.Load())
+	conn, leave, err := db.visit(ctx, db.writer.Load())
 	if err != nil {
-		return nil, unavailable(err)
+		return nil, unreachable(err)
 	}
-	defer conn.Release()
+	defer leave()
 	r := &SizesReport{Tables: []TableSize{}}
 	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error { return r.load(ctx, tx) })
 	if sqlState(err) == stateLockNotAvailable {

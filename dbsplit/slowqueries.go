@@ -3,12 +3,9 @@ package dbsplit
 import (
 	"cmp"
 	"context"
-	"errors"
 	"slices"
 	"sync"
 	"time"
-
-	"github.com/jackc/pgx/v5"
 
 	"github.com/scaleaware/scaleaware/admin"
 )
@@ -32,17 +29,29 @@ type SlowQuery struct {
 
 // SlowQueriesReport merges the statements of all nodes.
 type SlowQueriesReport struct {
-	// Merged are the costliest statements over all nodes, by total time.
-	Merged []SlowQuery `json:"merged"`
+	// Merged are the costliest statements over all nodes, by total time, but for those that NotMerged names. Windowed is set
+	// when they ran since an earlier look, and not set when no node has one to compare with: then they are counted since each
+	// node's statistics began.
+	Merged   []SlowQuery `json:"merged"`
+	Windowed bool        `json:"windowed"`
+	// NotMerged are the nodes that are not in Merged.
+	NotMerged []NotMerged `json:"not_merged,omitempty"`
 	// Nodes are the same for each node.
 	Nodes []NodeQueries `json:"nodes"`
+}
+
+// NotMerged is a node that is not in the merged statements.
+type NotMerged struct {
+	Node string `json:"node"`
+	// Reason says why, and what to do.
+	Reason string `json:"reason"`
 }
 
 // NodeQueries are the costliest statements of one node: its statistics are its own.
 type NodeQueries struct {
 	Node string `json:"node"`
-	// Since is where the window begins. Windowed is false on the first call, which has nothing to compare with and
-	// counts since the statistics began.
+	// Since is where the window begins: at an earlier look, or when the statistics were reset after that. Windowed is false when
+	// nobody looked earlier, and what is counted began with the statistics.
 	Since    time.Time   `json:"since,omitzero"`
 	Windowed bool        `json:"windowed"`
 	Queries  []SlowQuery `json:"queries"`
@@ -54,70 +63,44 @@ type NodeQueries struct {
 	all []SlowQuery
 }
 
-const (
-	slowMean         = 100 // ms, the runbook's warning for query time
-	keptSnapshots    = 6
-	snapshotInterval = 2 * time.Minute
-)
-
-// statementHistory keeps earlier counts, to report differences without ever resetting the server's.
-type statementHistory struct {
-	mu    sync.Mutex
-	nodes map[string][]statementSnapshot // oldest first
-}
-
-type statementSnapshot struct {
-	at     time.Time
-	reset  time.Time // of the server's statistics, by its clock
-	counts map[int64]statementCount
-}
-
-type statementCount struct {
-	calls, rows int64
-	total       float64
-}
-
-// since returns the oldest kept snapshot of a node that is not older than window, and keeps the present one.
-func (h *statementHistory) since(node string, now statementSnapshot, window time.Duration) (statementSnapshot, bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	kept := h.nodes[node]
-	i := slices.IndexFunc(kept, func(s statementSnapshot) bool { return now.at.Sub(s.at) <= window })
-	var base statementSnapshot
-	switch {
-	case i >= 0:
-		base = kept[i]
-	case len(kept) > 0:
-		base = kept[len(kept)-1]
-	}
-	if len(kept) == 0 || now.at.Sub(kept[len(kept)-1].at) >= snapshotInterval {
-		kept = append(kept, now)
-		if len(kept) > keptSnapshots {
-			kept = slices.Delete(kept, 0, 1)
-		}
-		if h.nodes == nil {
-			h.nodes = make(map[string][]statementSnapshot)
-		}
-		h.nodes[node] = kept
-	}
-	return base, base.counts != nil
-}
+const slowMean = 100 // ms, the runbook's warning for query time
 
 // SlowQueries reports the costliest statements of this database on each node and over all of them: what ran since an
-// earlier call, at most window ago where there was one. At most limit are returned of each.
+// earlier look, at most window ago where there was one. Run looks every 2 minutes, and each call does; a day is kept, the
+// older the coarser, and nothing from before this process began. At most limit are returned of each.
 func (db *DB) SlowQueries(ctx context.Context, window time.Duration, limit int) (*SlowQueriesReport, error) {
 	nodes := db.members()
-	report := &SlowQueriesReport{Nodes: make([]NodeQueries, len(nodes)), Merged: []SlowQuery{}}
+	db.statements.only(nodes)
+	report := &SlowQueriesReport{Nodes: make([]NodeQueries, len(nodes))}
 	var wg sync.WaitGroup
 	for i, n := range nodes {
 		wg.Go(func() { report.Nodes[i] = db.queriesOn(ctx, n, window) })
 	}
 	wg.Wait()
-	merged := make(map[int64]*SlowQuery)
-	answered := false
+	if !slices.ContainsFunc(report.Nodes, func(n NodeQueries) bool { return n.Unavailable == "" }) {
+		return nil, admin.Unsupported("no node has the statistics: %s", report.Nodes[0].Unavailable)
+	}
+	report.merge(limit)
 	for i := range report.Nodes {
 		n := &report.Nodes[i]
-		answered = answered || n.Unavailable == ""
+		n.Queries = costliest(n.all, limit)
+	}
+	return report, nil
+}
+
+// merge adds up what the nodes have counted. What ran within a window and what ran ever are not added to each other.
+func (r *SlowQueriesReport) merge(limit int) {
+	r.Windowed = slices.ContainsFunc(r.Nodes, func(n NodeQueries) bool { return n.Windowed })
+	merged := make(map[int64]*SlowQuery)
+	for _, n := range r.Nodes {
+		reason := n.Unavailable
+		if reason == "" && n.Windowed != r.Windowed {
+			reason = "there was no earlier look at this node to compare with, so it counts since its statistics began: call again later"
+		}
+		if reason != "" {
+			r.NotMerged = append(r.NotMerged, NotMerged{n.Node, reason})
+			continue
+		}
 		for _, q := range n.all {
 			m := merged[q.ID]
 			if m == nil {
@@ -127,17 +110,12 @@ func (db *DB) SlowQueries(ctx context.Context, window time.Duration, limit int) 
 			m.Calls, m.Rows, m.TotalMS = m.Calls+q.Calls, m.Rows+q.Rows, m.TotalMS+q.TotalMS
 			m.Nodes = append(m.Nodes, n.Node)
 		}
-		n.Queries = costliest(n.all, limit)
-	}
-	if !answered {
-		return nil, admin.Unsupported("no node has the statistics: %s", report.Nodes[0].Unavailable)
 	}
 	for _, m := range merged {
 		m.finish()
-		report.Merged = append(report.Merged, *m)
+		r.Merged = append(r.Merged, *m)
 	}
-	report.Merged = costliest(report.Merged, limit)
-	return report, nil
+	r.Merged = costliest(r.Merged, limit)
 }
 
 func (q *SlowQuery) finish() {
@@ -152,40 +130,35 @@ func costliest(all []SlowQuery, limit int) []SlowQuery {
 	return append([]SlowQuery{}, all[:min(max(limit, 0), len(all))]...)
 }
 
-var errNoStatements = errors.New("the extension pg_stat_statements is missing in this database: add it to shared_preload_libraries, restart, and run CREATE EXTENSION pg_stat_statements on the primary")
-
-var errOldStatements = errors.New("the extension pg_stat_statements is of a version before 1.9: run ALTER EXTENSION pg_stat_statements UPDATE on the primary")
-
 func (db *DB) queriesOn(ctx context.Context, n *node, window time.Duration) NodeQueries {
 	out := NodeQueries{Node: n.name}
 	ctx, cancel := context.WithTimeout(ctx, nodeTimeout)
 	defer cancel()
-	conn, err := db.acquireRead(ctx, n)
+	conn, leave, err := db.visit(ctx, n)
 	if err == nil {
-		defer conn.Release()
+		defer leave()
 		err = out.load(ctx, conn)
 	}
 	if err != nil {
 		out.all = nil
-		switch {
-		case errors.Is(err, errNoStatements), errors.Is(err, errOldStatements):
-			out.Unavailable = err.Error()
-		case sqlState(err) == stateNotInPrerequisite:
-			out.Unavailable = "pg_stat_statements is not loaded: add it to shared_preload_libraries and restart this server"
-		default:
-			out.Unavailable = "the node does not answer: see this service's log"
+		if out.Unavailable = noStatements(err); out.Unavailable == "" {
+			out.Unavailable = trouble(err)
 			db.opts.Logger.Warn("dbsplit: slow-queries", "db", db.opts.Name, "node", n.name, "error", err)
 		}
 		return out
 	}
-	now := statementSnapshot{at: time.Now(), reset: out.Since, counts: make(map[int64]statementCount, len(out.all))}
+	now := statementSnapshot{at: time.Now(), reset: out.Since}
 	for _, q := range out.all {
-		now.counts[q.ID] = statementCount{q.Calls, q.Rows, q.TotalMS}
+		now.counts = append(now.counts, statementCount{q.ID, q.Calls, q.Rows, q.TotalMS})
 	}
-	// After a reset the statistics hold less than the window, and all of it.
-	if base, ok := db.statements.since(n.name, now, window); ok && base.reset.Equal(now.reset) {
+	now.sort()
+	switch base, ok := db.statements.since(n.name, now, window); {
+	case ok && base.reset.Equal(now.reset):
 		out.Since, out.Windowed = base.at, true
-		out.subtract(base.counts)
+		out.subtract(base)
+	case ok:
+		// After a reset the statistics hold less than the window, and all of it; unless this is another server.
+		out.Windowed = now.reset.After(base.at)
 	}
 	for i := range out.all {
 		out.all[i].finish()
@@ -194,34 +167,23 @@ func (db *DB) queriesOn(ctx context.Context, n *node, window time.Duration) Node
 }
 
 // subtract leaves what was added since base. A smaller count than before means that the statistics began anew.
-func (n *NodeQueries) subtract(base map[int64]statementCount) {
-	n.all = slices.DeleteFunc(n.all, func(q SlowQuery) bool { return q.Calls == base[q.ID].calls })
+func (n *NodeQueries) subtract(base statementSnapshot) {
+	n.all = slices.DeleteFunc(n.all, func(q SlowQuery) bool { return q.Calls == base.of(q.ID).calls })
 	for i := range n.all {
 		q := &n.all[i]
-		if b := base[q.ID]; q.Calls > b.calls {
+		if b := base.of(q.ID); q.Calls > b.calls {
 			q.Calls, q.Rows, q.TotalMS = q.Calls-b.calls, q.Rows-b.rows, max(0, q.TotalMS-b.total)
 		}
 	}
 }
 
-// load reads the node's counts. The extension may live in any schema.
+// load reads the node's counts.
 func (n *NodeQueries) load(ctx context.Context, q querier) error {
-	var schema string
-	var major, minor int
-	err := q.QueryRow(ctx, "-- name: dbsplit_statements_schema\nselect n.nspname, split_part(e.extversion, '.', 1)::int, split_part(e.extversion, '.', 2)::int from pg_extension e join pg_namespace n on n.oid = e.extnamespace where e.extname = 'pg_stat_statements'").Scan(&schema, &major, &minor)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return errNoStatements
-	}
+	in, reset, err := findStatements(ctx, q)
 	if err != nil {
 		return err
 	}
-	if major == 1 && minor < 9 { // a cluster keeps its extensions' versions when it is upgraded
-		return errOldStatements
-	}
-	in := pgx.Identifier{schema}.Sanitize()
-	if err := q.QueryRow(ctx, "-- name: dbsplit_statements_since\nselect stats_reset from "+in+".pg_stat_statements_info").Scan(&n.Since); err != nil {
-		return err
-	}
+	n.Since = reset
 	rows, err := q.Query(ctx, `-- name: dbsplit_statements
 select coalesce(queryid, 0), min(query), sum(calls)::bigint, sum(rows)::bigint, sum(total_exec_time)::float8, count(*)
 from `+in+`.pg_stat_statements

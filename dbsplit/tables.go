@@ -3,6 +3,7 @@ package dbsplit
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -83,6 +84,15 @@ func (w word) spellings() []string {
 	return []string{w.text}
 }
 
+// among reports whether r is one of those that names, which were checked, mean.
+func (r relation) among(names []string) bool {
+	return slices.ContainsFunc(names, func(name string) bool {
+		parts, err := splitName(name)
+		return err == nil && slices.Contains(parts[len(parts)-1].spellings(), r.name) &&
+			(len(parts) == 1 || slices.Contains(parts[0].spellings(), r.schema))
+	})
+}
+
 // maxNameBytes is the longest name that PostgreSQL keeps.
 const maxNameBytes = 63
 
@@ -146,6 +156,9 @@ func unavailable(err error) error {
 	}
 	if errors.Is(err, ErrPooler) {
 		return admin.Unsupported("%v", err)
+	}
+	if state := sqlState(err); state == stateTooManyConnections || state == stateCannotConnectNow {
+		return admin.Unavailable(err, "%s", trouble(err))
 	}
 	if movedAway(err) {
 		return admin.Unavailable(err, "%v. GET the replication status; when there is one primary, look there for what was done, and call again", err)

@@ -125,14 +125,12 @@ func (db *DB) newNode(e endpoint, place int) *node {
 
 // readConns is how many connections reads may have to n, by its role.
 func (db *DB) readConns(n *node, writer bool) int32 {
-	switch resized := db.resized.Load(); {
+	switch {
 	case writer:
-		return db.opts.primaryReads(len(db.members())-1, db.maxConns.Load())
-	case resized > 0:
-		return resized
+		return db.primaryReads()
 	case db.opts.ReplicaConns > 0:
-		return db.opts.ReplicaConns
+		return db.inProportion(db.opts.ReplicaConns)
 	default:
-		return n.config.MaxConns
+		return db.inProportion(n.config.MaxConns)
 	}
 }
