@@ -47,7 +47,8 @@
 // metrics say why, and it comes back by itself: slowly, and not more often than every five seconds. It may restart between two
 // looks of the monitor, at an older position: over a connection that was opened after the last look, a read that has a
 // watermark or a bound first asks the replica where it stands, once for each such connection. A read whose node fails
-// before the first row is sent to one other node, once; so is one that a replica cancels because it conflicts with recovery.
+// before the first row is sent to one other node, once; so is one that a replica cancels because it conflicts with recovery, and
+// when that was the second replica, it goes to the primary, once, if it may go there.
 // When no replica qualifies, [Options.Fallback] decides: by default the primary answers, over a pool of its own so that
 // readers cannot starve the writers, and when that is used up or the primary is down, a staler replica. The callers' own writes and
 // the bounds that they asked for never give way: such a read fails with [ErrNoNode] when no node has what it needs.
