@@ -49,6 +49,8 @@ const (
 	stateReadOnly           = "25006" // read_only_sql_transaction
 	stateSerialization      = "40001" // on a standby: conflict with recovery
 	stateUndefinedTable     = "42P01"
+	stateUndefinedFunction  = "42883"
+	stateNotSupported       = "0A000"
 	statePrivilege          = "42501"
 	stateLockNotAvailable   = "55P03"
 	stateNotInPrerequisite  = "55000"
@@ -97,7 +99,7 @@ func readRetry(ctx context.Context, err error, closed, onReplica bool) bool {
 	case stateCancelled, stateDatabaseDropped:
 		return false
 	default:
-		return conflicted(err, onReplica) || lost(err, closed)
+		return conflicted(err, onReplica) || onReplica && refusedSerializable(err) || lost(err, closed)
 	}
 }
 

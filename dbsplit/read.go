@@ -115,9 +115,12 @@ func (a *attempt) again(ctx context.Context, l *lease, err error) bool {
 	}
 	a.not |= 1 << l.node.index
 	a.failed = err
-	if conflicted(err, l.onReplica) {
+	switch {
+	case conflicted(err, l.onReplica):
 		a.conflicts++
 		a.last = a.conflicts == maxTries
+	case refusedSerializable(err):
+		a.last = true // no other replica has that either
 	}
 	return a.last || bits.OnesCount64(a.not) < maxTries
 }
