@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -189,7 +188,7 @@ func (e *gateError) Unwrap() error { return e.gate }
 
 // Ping checks that the primary answers. It does not wait for a failover.
 func (db *DB) Ping(ctx context.Context) error {
-	s, err := (&succession{db: db, until: time.Now()}).begin(ctx)
+	s, err := (&succession{db: db, impatient: true}).begin(ctx)
 	if err != nil {
 		return err
 	}
