@@ -36,7 +36,11 @@ func (w *succession) begin(ctx context.Context) (statement, error) {
 		}
 	}
 	if s.refused != nil {
-		s.conn, err = db.acquireRead(ctx, db.writer.Load())
+		if s.conn, err = db.acquireRead(ctx, db.writer.Load()); err == nil {
+			if st := stateOf(s.conn.Conn()); st != nil {
+				st.gated = true
+			}
+		}
 	}
 	scaleaware.WatermarkFrom(ctx).Saw(db.asOf())
 	return s, err
