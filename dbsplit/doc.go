@@ -34,7 +34,8 @@
 // What becomes of each promise when servers fail:
 //
 // Writes. While the primary is away, a write that has not been sent waits [Options.FailoverWait] for it, or for the
-// promotion of a replica, and then fails; [DB.Ready] says so meanwhile. When a replica leaves recovery on a higher timeline of
+// promotion of a replica, and then fails; [DB.Ready] says so meanwhile. When the primary refuses one because its sessions are
+// read-only, that one fails, and the next one waits until all nodes were looked at. When a replica leaves recovery on a higher timeline of
 // the same cluster, writes move to it. A server in recovery never gets a write. Neither does one that left recovery on the
 // writer's timeline or an older one, also while the writer is down: it lacks what was committed since. While several are on one
 // timeline there is no guess: writes fail with [ErrTwoPrimaries], and [DB.Nodes], the log, db_node_up and [DB.Ready] tell of

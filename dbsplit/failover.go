@@ -86,6 +86,7 @@ func (w *succession) acquireWrite(ctx context.Context) (*pgxpool.Conn, *node, er
 			return nil, nil, err
 		}
 	}
+	w.confirm(ctx)
 	for {
 		if err := db.divided(); err != nil {
 			return nil, nil, err

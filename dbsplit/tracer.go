@@ -90,7 +90,7 @@ func (t *tracer) end(ctx context.Context, conn *pgx.Conn, err error) {
 	}
 	if sqlState(err) == stateReadOnly {
 		st.doomed = true
-		t.db.wake(t.db.writer.Load())
+		t.db.question(conn.PgConn())
 	}
 }
 
