@@ -102,6 +102,8 @@
 // primary, transactions opened with sql.TxOptions.ReadOnly to a replica, and all promises above hold.
 // [Reader.Connector] opens a handle that only reads.
 //
+// Replicas are PostgreSQL's own streaming standbys. Those of Aurora tell no positions, so they get no reads.
+//
 // No privilege is needed. With pg_monitor, pg_signal_backend and EXECUTE on pg_read_file more is seen and can be done;
 // [NodeStatus] names what is missing.
 //
