@@ -2,7 +2,9 @@ package dbsplit_test
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -129,8 +131,17 @@ var writers = map[string]func(ctx context.Context, db *dbsplit.DB, n int) error{
 		_, err = conn.Conn().PgConn().Exec(context.Background(), "insert into notes values (1)").ReadAll()
 		return err
 	},
-	"prepared transaction": func(ctx context.Context, db *dbsplit.DB, n int) error {
+	"a function that writes": func(ctx context.Context, db *dbsplit.DB, n int) error {
 		return db.QueryRow(ctx, "select note($1)", n).Scan(nil)
+	},
+	"prepared transaction": func(ctx context.Context, db *dbsplit.DB, n int) error {
+		id := rand.Text()
+		if _, err := db.Exec(context.Background(), fmt.Sprintf("begin; insert into notes values (%d); prepare transaction '%s'", n, id)); err != nil {
+			return err
+		}
+		// Who commits may be somebody else, under another watermark.
+		_, err := db.Exec(ctx, fmt.Sprintf("commit prepared '%s'", id))
+		return err
 	},
 	"synchronous_commit=off": func(ctx context.Context, db *dbsplit.DB, n int) error {
 		return db.InTx(ctx, func(tx pgx.Tx) error {

@@ -34,7 +34,8 @@
 // What becomes of each promise when servers fail:
 //
 // Writes. While the primary is away, a write that has not been sent waits [Options.FailoverWait] for it, or for the
-// promotion of a replica, and then fails; [DB.Ready] says so meanwhile. When a replica leaves recovery on a higher timeline of
+// promotion of a replica, and then fails; [DB.Ready] says so meanwhile. When the primary refuses one because its sessions are
+// read-only, that one fails, and the next one waits until all nodes were looked at. When a replica leaves recovery on a higher timeline of
 // the same cluster, writes move to it. A server in recovery never gets a write. Neither does one that left recovery on the
 // writer's timeline or an older one, also while the writer is down: it lacks what was committed since. While several are on one
 // timeline there is no guess: writes fail with [ErrTwoPrimaries], and [DB.Nodes], the log, db_node_up and [DB.Ready] tell of
@@ -47,7 +48,9 @@
 // metrics say why, and it comes back by itself: slowly, and not more often than every five seconds. It may restart between two
 // looks of the monitor, at an older position: over a connection that was opened after the last look, a read that has a
 // watermark or a bound first asks the replica where it stands, once for each such connection. A read whose node fails
-// before the first row is sent to one other node, once; so is one that a replica cancels because it conflicts with recovery.
+// before the first row is sent to one other node, once; so is one that a replica cancels because it conflicts with recovery, and
+// when that was the second replica, it goes to the primary, once, if it may go there. A standby has no serializable transactions:
+// where they are the default, sessions of reads on standbys are repeatable read, and what asks for one in SQL goes to the primary.
 // When no replica qualifies, [Options.Fallback] decides: by default the primary answers, over a pool of its own so that
 // readers cannot starve the writers, and when that is used up or the primary is down, a staler replica. The callers' own writes and
 // the bounds that they asked for never give way: such a read fails with [ErrNoNode] when no node has what it needs.
@@ -98,6 +101,8 @@
 // What speaks database/sql, such as ent, gorm, bun, sqlx and goose, takes sql.OpenDB of [DB.Connector]: statements go to the
 // primary, transactions opened with sql.TxOptions.ReadOnly to a replica, and all promises above hold.
 // [Reader.Connector] opens a handle that only reads.
+//
+// Replicas are PostgreSQL's own streaming standbys. Those of Aurora tell no positions, so they get no reads.
 //
 // No privilege is needed. With pg_monitor, pg_signal_backend and EXECUTE on pg_read_file more is seen and can be done;
 // [NodeStatus] names what is missing.

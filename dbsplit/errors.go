@@ -49,6 +49,8 @@ const (
 	stateReadOnly           = "25006" // read_only_sql_transaction
 	stateSerialization      = "40001" // on a standby: conflict with recovery
 	stateUndefinedTable     = "42P01"
+	stateUndefinedFunction  = "42883"
+	stateNotSupported       = "0A000"
 	statePrivilege          = "42501"
 	stateLockNotAvailable   = "55P03"
 	stateNotInPrerequisite  = "55000"
@@ -81,9 +83,14 @@ func lost(err error, closed bool) bool {
 	return severity == "FATAL" || severity == "PANIC"
 }
 
-// readRetry says whether a read that failed before its first row may be sent to another node, once. A conflict
-// with recovery is told from an application's serialization failure by where it happened: messages are localised. Somebody
-// wanted a cancelled statement to end, and a dropped database is gone everywhere.
+// conflicted reports whether a replica has cancelled a read because it conflicts with recovery. That is told from an application's
+// serialization failure by where it happened: messages are localised.
+func conflicted(err error, onReplica bool) bool {
+	return onReplica && sqlState(err) == stateSerialization
+}
+
+// readRetry says whether a read that failed before its first row may be sent to another node. Somebody wanted a cancelled
+// statement to end, and a dropped database is gone everywhere.
 func readRetry(ctx context.Context, err error, closed, onReplica bool) bool {
 	if err == nil || ctx.Err() != nil {
 		return false
@@ -91,10 +98,8 @@ func readRetry(ctx context.Context, err error, closed, onReplica bool) bool {
 	switch sqlState(err) {
 	case stateCancelled, stateDatabaseDropped:
 		return false
-	case stateSerialization:
-		return onReplica || lost(err, closed)
 	default:
-		return lost(err, closed)
+		return conflicted(err, onReplica) || onReplica && refusedSerializable(err) || lost(err, closed)
 	}
 }
 

@@ -12,8 +12,17 @@ import (
 
 // succession is one write's patience with a primary that is away.
 type succession struct {
-	db    *DB
-	until time.Time // zero before the first failure
+	db        *DB
+	until     time.Time // zero before the first failure
+	impatient bool      // waits for nobody
+	resent    bool
+}
+
+// start begins the wait, if it has not begun.
+func (w *succession) start() {
+	if w.until.IsZero() {
+		w.until = time.Now().Add(w.db.opts.FailoverWait)
+	}
 }
 
 // wait waits, after a failure at which nothing can have been written, until there is a primary to try: another one than
@@ -21,13 +30,11 @@ type succession struct {
 func (w *succession) wait(ctx context.Context, n *node, failed error) bool {
 	db := w.db
 	s := db.snap.Load()
-	if s == nil || db.opts.FailoverWait < 0 || ctx.Err() != nil || !away(failed) {
+	if s == nil || db.opts.FailoverWait < 0 || w.impatient || ctx.Err() != nil || !away(failed) {
 		return false
 	}
 	now := time.Now()
-	if w.until.IsZero() {
-		w.until = now.Add(db.opts.FailoverWait)
-	}
+	w.start()
 	db.orphans.Add(1)
 	defer db.orphans.Add(-1)
 	for _, n := range db.members() {
@@ -79,6 +86,7 @@ func (w *succession) acquireWrite(ctx context.Context) (*pgxpool.Conn, *node, er
 			return nil, nil, err
 		}
 	}
+	w.confirm(ctx)
 	for {
 		if err := db.divided(); err != nil {
 			return nil, nil, err
@@ -91,7 +99,7 @@ func (w *succession) acquireWrite(ctx context.Context) (*pgxpool.Conn, *node, er
 		if p == nil {
 			continue // the writer has just moved
 		}
-		c, _, err := p.take(ctx, n, db.now())
+		c, err := w.take(ctx, n, p)
 		if err == nil {
 			if db.writer.Load() != n {
 				c.Release()
@@ -118,6 +126,35 @@ func (w *succession) acquireWrite(ctx context.Context) (*pgxpool.Conn, *node, er
 	}
 }
 
+// take acquires a connection from n's pool p. While n is known not to be a primary that answers, an attempt to connect to it is
+// part of the wait: it may hang for longer than that.
+func (w *succession) take(ctx context.Context, n *node, p *pool) (*pgxpool.Conn, error) {
+	db := w.db
+	if w.impatient || db.opts.FailoverWait < 0 || !db.missing(n) {
+		c, _, err := p.take(ctx, n, db.now())
+		return c, err
+	}
+	w.start()
+	bounded, cancel := context.WithDeadline(ctx, w.until)
+	defer cancel()
+	c, _, err := p.take(bounded, n, db.now())
+	if err != nil && bounded.Err() != nil && ctx.Err() == nil {
+		err = fmt.Errorf("dbsplit: primary %s does not take writes, and no other was there within FailoverWait, bring it up or promote a replica: %w",
+			n.name, db.monitor.reason(n.index))
+	}
+	return c, err
+}
+
+// missing reports whether n, which writes go to, was no primary that answers at the monitor's last look.
+func (db *DB) missing(n *node) bool {
+	s := db.snap.Load()
+	if s == nil || s.nodes[s.writer] != n {
+		return false
+	}
+	v := &s.views[s.writer]
+	return v.probed && !(v.up && v.role == rolePrimary)
+}
+
 // divided returns an error while it cannot be told which server is the primary.
 func (db *DB) divided() error {
 	s := db.snap.Load()
@@ -133,10 +170,11 @@ func (db *DB) divided() error {
 // again reports whether a single statement that failed with err on s has certainly written nothing, and may be sent once
 // more: a standby has refused it, or it never left this process.
 func (w *succession) again(ctx context.Context, s statement, err error) bool {
-	if err == nil || s.node == nil || s.refused != nil || !w.until.IsZero() {
+	if err == nil || s.node == nil || s.refused != nil || w.resent {
 		return false
 	}
-	return unwritten(err) && w.wait(ctx, s.node, err)
+	w.resent = unwritten(err) && w.wait(ctx, s.node, err)
+	return w.resent
 }
 
 // unwritten reports whether a statement that failed with err has certainly written nothing.

@@ -3,6 +3,7 @@ package dbsplit_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/scaleaware/scaleaware/dbsplit"
+	"github.com/scaleaware/scaleaware/internal/faultconn"
 	"github.com/scaleaware/scaleaware/internal/pgcluster"
 )
 
@@ -151,5 +153,58 @@ func TestFailoverWaitEnds(t *testing.T) {
 	}
 	if ctx.Err() != nil {
 		t.Error("it waited beyond its context")
+	}
+}
+
+// A primary that has vanished in silence is waited for no longer than one that refuses: while it is known to be down, an
+// attempt to connect to it is part of the wait.
+func TestFailoverWaitIncludesConnecting(t *testing.T) {
+	t.Parallel()
+	ctx := within(t, 100*time.Second)
+	c := shared.Get(t)
+	database := c.Database(t)
+	p, through := proxied(t, c.Primary(), database)
+	nodes := nodesOf(c, database)
+	nodes.Primary = through
+	const wait, silence = 300 * time.Millisecond, 6 * time.Second // as long hangs an attempt to connect
+	db := run(t, nodes, &dbsplit.Options{FailoverWait: wait, ConnectTimeout: 2 * silence, ProbeTimeout: silence})
+	await(t, db, "fresh replicas", func() bool { return fresh(db) == 2 })
+	exec(t, db, "create table ledger (id int)")
+	handle := openSQL(t, db.Connector())
+	p.Blackhole(faultconn.Both)
+	await(t, db, "the primary to be gone", func() bool { return db.Ready(ctx) != nil })
+	const insert = "insert into ledger values (1)"
+	for name, write := range map[string]func() error{
+		"Exec":     func() error { _, err := db.Exec(ctx, insert); return err },
+		"QueryRow": func() error { return db.QueryRow(ctx, insert+" returning id").Scan(nil) },
+		"InTx": func() error {
+			return db.InTx(ctx, func(tx pgx.Tx) error { _, err := tx.Exec(ctx, insert); return err })
+		},
+		"CopyFrom": func() error {
+			_, err := db.CopyFrom(ctx, pgx.Identifier{"ledger"}, []string{"id"}, pgx.CopyFromRows([][]any{{1}}))
+			return err
+		},
+		"SendBatch": func() error {
+			b := new(pgx.Batch)
+			b.Queue(insert)
+			return db.SendBatch(ctx, b).Close()
+		},
+		"sql.DB": func() error { _, err := handle.ExecContext(ctx, insert); return err },
+	} {
+		begun := time.Now()
+		err := write()
+		took := time.Since(begun)
+		t.Logf("%s: %v after %v", name, err, took)
+		if err == nil || errors.Is(err, dbsplit.ErrOutcomeUnknown) || !strings.Contains(err.Error(), "promote a replica") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if took < wait || took > wait+silence/2 { // leaves room for a busy machine
+			t.Errorf("%s failed after %v, want %v", name, took, wait)
+		}
+	}
+	p.Heal()
+	await(t, db, "the primary to be back", func() bool { return db.Ready(ctx) == nil })
+	if n := get[int](t, ctx, db, "select count(*)::int from ledger"); n != 0 {
+		t.Errorf("%d of the writes that failed are there", n)
 	}
 }

@@ -3,6 +3,7 @@ package dbsplit_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -12,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/scaleaware/scaleaware/dbsplit"
+	"github.com/scaleaware/scaleaware/internal/pgcluster"
 )
 
 // sends counts the statements that hold a mark, as they are sent.
@@ -90,6 +92,64 @@ func TestRecoveryConflictIsRetriedOnce(t *testing.T) {
 	}
 }
 
+// A read that both replicas cancel for their replay is sent to the primary, once, if it may go there.
+func TestRecoveryConflictsEndAtThePrimary(t *testing.T) {
+	traced := &sends{mark: "-- name: Conflicting"}
+	db, c, database := settled(t, &dbsplit.Options{Tracer: traced})
+	ctx := within(t, 100*time.Second)
+	exec(t, db, "create table t (n int); insert into t values (1)")
+	var watches []*pgx.Conn
+	for _, r := range c.Servers()[1:] {
+		must(t, r.Exec(ctx, "alter system set max_standby_streaming_delay = '10ms'", "select pg_reload_conf()"))
+		t.Cleanup(func() {
+			must(t, r.Exec(context.Background(), "alter system reset max_standby_streaming_delay", "select pg_reload_conf()"))
+		})
+		must(t, r.WaitCaughtUp(ctx))
+		watch, err := r.Connect(ctx, database)
+		must(t, err)
+		t.Cleanup(func() { must(t, watch.Close(context.Background())) })
+		watches = append(watches, watch)
+	}
+	primary, first, second := c.Primary().Addr(), c.Replica(0).Addr(), c.Replica(1).Addr()
+	for name, way := range map[string]struct {
+		opts []dbsplit.ReadOption
+		want []string
+		fine bool
+	}{
+		"by default":           {nil, []string{first, second, primary}, true},
+		"within a bound":       {[]dbsplit.ReadOption{dbsplit.MaxStaleness(time.Minute)}, []string{first, second, primary}, true},
+		"sparing the primary":  {[]dbsplit.ReadOption{dbsplit.FallBack(dbsplit.FallbackStale)}, []string{first, second}, false},
+		"from replicas within": {[]dbsplit.ReadOption{dbsplit.FallBack(dbsplit.FallbackNone)}, []string{first, second}, false},
+		"from one node":        {[]dbsplit.ReadOption{dbsplit.OnNode(first)}, []string{first}, false},
+	} {
+		await(t, db, "fresh replicas", func() bool { return fresh(db) == 2 })
+		var went routes
+		result := make(chan error, 1)
+		before := traced.n.Load()
+		go func() {
+			rows, _ := db.Read(append(way.opts, dbsplit.Canary(first, 1), dbsplit.OnRoute(went.note))...).
+				Query(ctx, "-- name: Conflicting :many\nselect n, pg_sleep(1.5)::text from t")
+			_, err := pgx.CollectRows(rows, pgx.RowToMap)
+			result <- err
+		}()
+		for i := range min(len(way.want), 2) {
+			await(t, db, "the read", func() bool {
+				return get[bool](t, ctx, watches[i], "select exists (select from pg_stat_activity where query like '-- name: Conflicting%' and state = 'active' and wait_event = 'PgSleep')")
+			})
+			exec(t, db, "alter table t add column m int; alter table t drop column m")
+		}
+		if err := <-result; (err == nil) != way.fine || err != nil && !pgcluster.Conflicted(err) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if n := traced.n.Load() - before; n != int64(len(way.want)) {
+			t.Errorf("%s: it was sent %d times, want %d", name, n, len(way.want))
+		}
+		if to := went.all(); !slices.Equal(to, way.want) {
+			t.Errorf("%s: it went to %v, want %v", name, to, way.want)
+		}
+	}
+}
+
 // What PostgreSQL answers decides whether a read is sent once more, and to where it was sent: a cancelled statement never,
 // a serialization failure only when it was a replica's, and nothing else that a statement has earned by itself. A write
 // never is.
@@ -106,7 +166,7 @@ func TestWhatIsSentAgain(t *testing.T) {
 		must(t, r.WaitCaughtUp(ctx))
 	}
 	for state, want := range map[string]struct{ onReplica, onPrimary int64 }{
-		"40001": {2, 1},
+		"40001": {3, 1}, // two replicas, then the primary
 		"57014": {1, 1},
 		"40P01": {1, 1},
 		"25006": {1, 1},

@@ -48,7 +48,7 @@ select pg_postmaster_start_time(), current_setting('port')::int, (select system_
 		system                   int64
 		monitor, cancel, history bool
 	)
-	if err := conn.QueryRow(ctx, sql).Scan(&started, &port, &system, &monitor, &cancel, &history); err != nil {
+	if err := n.asks(conn).QueryRow(ctx, sql).Scan(&started, &port, &system, &monitor, &cancel, &history); err != nil {
 		return fmt.Errorf("dbsplit: greeting: %w", err)
 	}
 	n.identity.Store(&identity{started.UnixMicro(), port, system})

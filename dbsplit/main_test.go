@@ -19,7 +19,7 @@ import (
 
 // shared serves all tests but those that promote. Tests that stop, pause or cut off its servers, and those that need it
 // quiet, are not parallel, so they run before the parallel ones and alone.
-var shared = pgcluster.NewShared(&pgcluster.Options{Replicas: 2})
+var shared = pgcluster.NewShared(&pgcluster.Options{Replicas: 2, Settings: map[string]string{"max_prepared_transactions": "10"}})
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(shared.Around(m)) }
 

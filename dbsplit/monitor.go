@@ -213,6 +213,9 @@ func (m *monitor) view(db *DB, n *node, writer bool) view {
 		probed: st.probed, up: st.up, at: st.at, sent: st.since, load: &n.load,
 		near: db.opts.Zone != "" && n.zone == db.opts.Zone, share: share(n.weight, 0, 0),
 	}
+	if !st.up {
+		v.objection = objection(st.err)
+	}
 	switch {
 	case st.at.IsZero():
 		return v

@@ -93,6 +93,10 @@ func (v view) advice(writer bool) string {
 		return "it is the same server as another node, so it is not read from: name each server once"
 	case v.role == roleRival:
 		return "it is not in recovery, so it is no replica and is not read from: rebuild it as a replica, or remove it"
+	case !v.up && v.objection != "" && writer:
+		return "the primary refuses the monitor: " + v.objection
+	case !v.up && v.objection != "":
+		return "it refuses the monitor and gets no reads: " + v.objection
 	case !v.up && writer:
 		return "the primary does not answer: bring it up, or promote a replica"
 	case !v.up:

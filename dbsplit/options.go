@@ -68,9 +68,10 @@ type Options struct {
 	// PrimaryReadWait is how long such a read waits for one of PrimaryReadConns, before a staler replica serves it. Where
 	// none may, it waits as long as its context lets it. Zero means 100 ms.
 	PrimaryReadWait time.Duration
-	// FailoverWait is how long a write waits for a primary when the present one cannot be connected to or has been demoted.
-	// Nothing has been sent by then. An attempt to connect that hangs takes ConnectTimeout more. Zero means 2 s; negative
-	// means no wait.
+	// FailoverWait is the most that a write waits for a primary when the present one cannot be connected to or has been demoted.
+	// Nothing has been sent by then. While the primary is known to be down, attempts to connect are part of the wait. It begins
+	// after the attempt when that was not known yet: one that hangs takes ConnectTimeout at most. Zero means 2 s; negative means
+	// no wait, but for one attempt to connect.
 	FailoverWait time.Duration
 
 	// Zone is where this process runs: replicas whose node_zone is the same serve its reads unless they are four times as

@@ -84,6 +84,7 @@ func (db *DB) newPool(n *node, role string, maxConns int32) (*pool, error) {
 	if writes {
 		n.refuseStandbys(c)
 	} else {
+		n.repeatable(c)
 		n.readOnly(c)
 		c.ConnConfig.RuntimeParams["application_name"] += readsSuffix
 	}

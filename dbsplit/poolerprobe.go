@@ -82,7 +82,7 @@ func (db *DB) lookForPooler(ctx context.Context, n *node, conn *pgx.Conn) error 
 // connections are given back after each transaction. Two that each keep their own process, turn for turn, have sessions.
 func findPooler(ctx context.Context, n *node, conn *pgx.Conn) (finding, error) {
 	var pid uint32
-	if err := conn.QueryRow(ctx, "-- name: dbsplit_pooler\nselect pg_backend_pid()").Scan(&pid); err != nil {
+	if err := n.asks(conn).QueryRow(ctx, "-- name: dbsplit_pooler\nselect pg_backend_pid()").Scan(&pid); err != nil {
 		return finding{}, fmt.Errorf("dbsplit: look for a pooler before %s: %w", n.name, err)
 	}
 	if pid == conn.PgConn().PID() {

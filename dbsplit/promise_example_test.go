@@ -118,6 +118,23 @@ func ExampleOptions_monotonicReads() {
 	// Output: 0
 }
 
+// Who asks for nothing may see a state that is past, but none older than MaxStaleness, while the primary can serve instead.
+func ExampleOptions_maxStaleness() {
+	const bound = 5 * time.Second
+	example(&dbsplit.Options{MaxStaleness: bound}, func(ctx context.Context, db *dbsplit.DB, r replicas) {
+		r.pause()
+		if _, err := db.Exec(ctx, "insert into leads values ('Ada')"); err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(count(ctx, db.Read()))
+		r.outdate(bound)
+		fmt.Println(count(ctx, db.Read()))
+	})
+	// Output:
+	// 0
+	// 1
+}
+
 func count(ctx context.Context, r *dbsplit.Reader) (n int) {
 	if err := r.QueryRow(ctx, "select count(*) from leads").Scan(&n); err != nil {
 		log.Fatal(err)

@@ -13,7 +13,8 @@ import (
 	"github.com/scaleaware/scaleaware"
 )
 
-// maxTries is how often one read is sent: once, and once more to another node.
+// maxTries is how often one read is sent: once, and once more to another node. When both were replicas that cancelled it for their
+// replay, the primary, which never does that, is asked in the end.
 const maxTries = 2
 
 // Reader sends statements to replicas, over read-only sessions. It takes sqlc's queries as the DB does.
@@ -36,10 +37,20 @@ func (db *DB) Read(opts ...ReadOption) *Reader {
 	return r
 }
 
-// attempt is what is known of a read that may be sent twice.
+// attempt is what is known of a read that may be sent again.
 type attempt struct {
-	not    uint64 // nodes that have failed it
-	failed error  // why
+	not       uint64 // nodes that have failed it
+	failed    error  // why
+	conflicts int    // how many of them were replicas that cancelled it for their replay
+	last      bool   // only the primary is left
+}
+
+// excluded are the nodes that must not be tried.
+func (a *attempt) excluded(db *DB) uint64 {
+	if a.last {
+		return a.not | ^(1 << db.writer.Load().index)
+	}
+	return a.not
 }
 
 // lease is one read's hold on a node.
@@ -56,7 +67,7 @@ type lease struct {
 func (r *Reader) lease(ctx context.Context, a *attempt) (lease, error) {
 	for {
 		var d decision
-		if err := r.decide(ctx, a.not, &d); err != nil {
+		if err := r.decide(ctx, a.excluded(r.db), &d); err != nil {
 			return lease{}, a.after(err)
 		}
 		conn, err := r.acquire(ctx, &d)
@@ -104,7 +115,14 @@ func (a *attempt) again(ctx context.Context, l *lease, err error) bool {
 	}
 	a.not |= 1 << l.node.index
 	a.failed = err
-	return bits.OnesCount64(a.not) < maxTries
+	switch {
+	case conflicted(err, l.onReplica):
+		a.conflicts++
+		a.last = a.conflicts == maxTries
+	case refusedSerializable(err):
+		a.last = true // no other replica has that either
+	}
+	return a.last || bits.OnesCount64(a.not) < maxTries
 }
 
 // give gives the connection back.

@@ -3,6 +3,7 @@ package dbsplit_test
 import (
 	"context"
 	"errors"
+	"math"
 	"runtime"
 	"strings"
 	"testing"
@@ -59,6 +60,28 @@ func TestCanary(t *testing.T) {
 	await(t, db, "the canary to be down", func() bool { return !db.Nodes()[2].Up })
 	if got := get[string](t, ctx, db.Read(dbsplit.Canary(canary, 1)), port); got != c.Replica(0).Addr() {
 		t.Errorf("without its canary the read was answered by %s", got)
+	}
+}
+
+// A share between none and all is kept by chance: six standard deviations are left to it.
+func TestCanaryShare(t *testing.T) {
+	t.Parallel()
+	db, c, _ := settled(t, &dbsplit.Options{MaxStaleness: time.Hour, ProbeTimeout: 20 * time.Second})
+	ctx := within(t, 60*time.Second)
+	canary := c.Replica(1).Addr()
+	for _, share := range []float64{0.1, 0.25, 0.75} {
+		const reads = 600
+		n := 0
+		r := db.Read(dbsplit.Canary(canary, share))
+		for range reads {
+			if get[string](t, ctx, r, port) == canary {
+				n++
+			}
+		}
+		want, slack := share*reads, 6*math.Sqrt(reads*share*(1-share))
+		if math.Abs(float64(n)-want) > slack {
+			t.Errorf("with a share of %v the canary answered %d of %d reads, want %.0f or %.0f more or less", share, n, reads, want, slack)
+		}
 	}
 }
 

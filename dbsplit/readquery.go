@@ -19,7 +19,7 @@ type readRow struct {
 	args []any
 }
 
-// Scan sends the statement, to another node once more if the first one fails, and scans the row.
+// Scan sends the statement, as Query does, and scans the row.
 func (row *readRow) Scan(dest ...any) error {
 	var a attempt
 	for {
@@ -70,7 +70,8 @@ func (r *Reader) Exec(ctx context.Context, sql string, arguments ...any) (tag pg
 	}
 }
 
-// Query reads rows. Until the first row, a failed node is replaced by another one, once.
+// Query reads rows. Until the first row, a failed node is replaced by another one, once, and two replicas whose replay cancels
+// it by the primary.
 func (r *Reader) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
 	rows := &readRows{r: r, ctx: ctx, sql: sql, args: args}
 	if err := rows.send(); err != nil {

@@ -49,6 +49,8 @@ type view struct {
 	contested bool
 	// tied says that this node is the writer, and that several others were promoted to one timeline.
 	tied bool
+	// objection is what a node that is not up has answered the monitor instead of what it asked for.
+	objection string
 }
 
 // snapshot is what the monitor knows at one moment. It never changes.

@@ -33,6 +33,7 @@ type instruments struct {
 	size       *prometheus.GaugeVec
 	sampled    *prometheus.GaugeVec
 	background *prometheus.CounterVec
+	misroutes  misroutes
 
 	mu         sync.Mutex // for writing operations
 	operations atomic.Pointer[map[string]prometheus.Observer]
@@ -72,6 +73,7 @@ func newInstruments(name string, reg prometheus.Registerer) (*instruments, error
 		sampled:    gauge(metrics.SamplerSuccess),
 		background: counter(metrics.BackgroundErrors),
 	}
+	in.misroutes = misroutes{name: name, counter: counter(metrics.DBMisroutes), known: make(map[string]struct{})}
 	in.operations.Store(&map[string]prometheus.Observer{})
 	tokens := counter(metrics.DBTokens)
 	if err := errors.Join(errs...); err != nil {

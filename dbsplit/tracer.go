@@ -34,6 +34,9 @@ type connState struct {
 	ended     time.Duration // 0 while a statement runs, and after one that is not observed
 	operation prometheus.Observer
 	holder    *scaleaware.Watermark // of the context that acquired the connection
+	sql       string                // of the statement under way, or what stands for it
+	misrouted bool                  // that one was counted as one that writes
+	gated     bool                  // serves a write that the gate refuses
 	doomed    bool                  // must not be used again
 	at        scaleaware.Token      // what the server had replayed when it was asked over this connection, if it was
 }
@@ -62,6 +65,7 @@ func (t *tracer) begin(conn *pgx.Conn, sql, otherwise string) {
 		st.begun = st.acquired // nobody acquires a connection to read over before there is something to send
 	}
 	st.ended, st.operation = 0, t.db.in.operation(sql, otherwise)
+	st.sql, st.misrouted = sql, false
 }
 
 func (t *tracer) end(ctx context.Context, conn *pgx.Conn, err error) {
@@ -75,6 +79,9 @@ func (t *tracer) end(ctx context.Context, conn *pgx.Conn, err error) {
 		st.operation = nil
 	}
 	if !t.writes {
+		if !st.misrouted {
+			t.misrouted(conn, st.sql, err)
+		}
 		return
 	}
 	// Inside a transaction nothing is committed yet, and a position taken now would be too low.
@@ -83,7 +90,7 @@ func (t *tracer) end(ctx context.Context, conn *pgx.Conn, err error) {
 	}
 	if sqlState(err) == stateReadOnly {
 		st.doomed = true
-		t.db.wake(t.db.writer.Load())
+		t.db.question(conn.PgConn())
 	}
 }
 
@@ -105,14 +112,19 @@ func (t *tracer) TraceBatchStart(ctx context.Context, conn *pgx.Conn, data pgx.T
 	return ctx
 }
 
-func (t *tracer) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
+func (t *tracer) TraceBatchQuery(_ context.Context, conn *pgx.Conn, data pgx.TraceBatchQueryData) {
+	t.misrouted(conn, data.SQL, data.Err)
+}
 
 func (t *tracer) TraceBatchEnd(ctx context.Context, conn *pgx.Conn, data pgx.TraceBatchEndData) {
 	t.end(ctx, conn, data.Err)
 }
 
 func (t *tracer) TraceCopyFromStart(ctx context.Context, conn *pgx.Conn, _ pgx.TraceCopyFromStartData) context.Context {
-	t.begin(conn, "", "copy")
+	t.begin(conn, "", copying)
+	if st := stateOf(conn); st != nil {
+		st.sql = copying
+	}
 	return ctx
 }
 
@@ -168,6 +180,9 @@ func (db *DB) endedAt(c *pgx.Conn) time.Duration {
 // pgx, where no tracer sees them.
 func (t *tracer) TraceRelease(_ *pgxpool.Pool, data pgxpool.TraceReleaseData) {
 	if !t.writes {
+		if st := stateOf(data.Conn); st != nil {
+			st.gated = false
+		}
 		t.usage.add(-1, t.db.endedAt(data.Conn))
 		return
 	}

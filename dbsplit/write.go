@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -37,7 +36,11 @@ func (w *succession) begin(ctx context.Context) (statement, error) {
 		}
 	}
 	if s.refused != nil {
-		s.conn, err = db.acquireRead(ctx, db.writer.Load())
+		if s.conn, err = db.acquireRead(ctx, db.writer.Load()); err == nil {
+			if st := stateOf(s.conn.Conn()); st != nil {
+				st.gated = true
+			}
+		}
 	}
 	scaleaware.WatermarkFrom(ctx).Saw(db.asOf())
 	return s, err
@@ -189,7 +192,7 @@ func (e *gateError) Unwrap() error { return e.gate }
 
 // Ping checks that the primary answers. It does not wait for a failover.
 func (db *DB) Ping(ctx context.Context) error {
-	s, err := (&succession{db: db, until: time.Now()}).begin(ctx)
+	s, err := (&succession{db: db, impatient: true}).begin(ctx)
 	if err != nil {
 		return err
 	}

@@ -106,7 +106,7 @@ func TestJobsFindTheirRows(t *testing.T) {
 		}
 		return fresh == 2
 	})
-	lag, stopLag := startLag(t, c, seed(t))
+	lag, stopLag := startLag(t, c, seed(t), false)
 	began := time.Now()
 	const batch = 30
 	pace := time.NewTicker(60 * time.Millisecond) // so that they meet every lag

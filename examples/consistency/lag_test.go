@@ -26,6 +26,8 @@ type lagging struct {
 	now     [2]time.Duration
 	steps   int
 	dealt   map[time.Duration]int
+	reach   bool // each is held for long enough to be reached
+	seen    lagSeen
 }
 
 // seed is SCALEAWARE_SEED, or a random one.
@@ -41,12 +43,20 @@ func seed(t *testing.T) uint64 {
 	return s
 }
 
-// startLag deals lags until stop is called, which then takes them away.
-func startLag(t *testing.T, c *pgcluster.Cluster, seed uint64) (l *lagging, stop func()) {
-	l = &lagging{cluster: c, dice: rand.New(rand.NewPCG(seed, 1)), dealt: map[time.Duration]int{}}
+// startLag deals lags until stop is called, which then takes them away. To reach the long ones it takes some seconds each; without
+// that all are dealt in a few seconds, and are hardly ever more than one behind.
+func startLag(t *testing.T, c *pgcluster.Cluster, seed uint64, reach bool) (l *lagging, stop func()) {
+	l = &lagging{cluster: c, dice: rand.New(rand.NewPCG(seed, 1)), dealt: map[time.Duration]int{}, reach: reach}
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
+	done := make(chan error, 2)
 	go func() { done <- l.run(ctx) }()
+	go func() {
+		err := l.seen.watch(ctx, c)
+		if ctx.Err() != nil {
+			err = nil
+		}
+		done <- err
+	}()
 	ended := false
 	stop = func() {
 		if ended {
@@ -54,8 +64,10 @@ func startLag(t *testing.T, c *pgcluster.Cluster, seed uint64) (l *lagging, stop
 		}
 		ended = true
 		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("lag: %v", err)
+		for range cap(done) {
+			if err := <-done; err != nil {
+				t.Errorf("lag: %v", err)
+			}
 		}
 	}
 	t.Cleanup(stop)
@@ -80,6 +92,11 @@ func (l *lagging) run(ctx context.Context) error {
 			other = lags[l.dice.IntN(len(lags))]
 		}
 		hold := time.Duration(200+l.dice.IntN(600)) * time.Millisecond
+		if l.reach && lag == paused {
+			hold += 2 * far
+		} else if l.reach {
+			hold += lag * 3 / 2
+		}
 		if err := l.set(safe, one, lag); err != nil {
 			return err
 		}
@@ -122,7 +139,7 @@ func (l *lagging) set(ctx context.Context, i int, lag time.Duration) error {
 	return nil
 }
 
-// String tells how often each lag was dealt.
+// String tells how often each lag was dealt, and what came of it. It is for after stop.
 func (l *lagging) String() string {
 	text := fmt.Sprintf("%d steps:", l.steps)
 	for _, lag := range lags {
@@ -132,5 +149,5 @@ func (l *lagging) String() string {
 		}
 		text += fmt.Sprintf(" %s × %d", name, l.dealt[lag])
 	}
-	return text
+	return text + "; " + l.seen.String()
 }

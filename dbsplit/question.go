@@ -1,0 +1,56 @@
+package dbsplit
+
+import (
+	"context"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// question notes that the writer has refused a write as read-only, and has all nodes looked at: another one may be the primary.
+// A session that is not read-only by itself was in a transaction that its caller has made so.
+func (db *DB) question(conn *pgconn.PgConn) {
+	n := db.writer.Load()
+	if !n.pooled() && !inRecovery(conn) && conn.ParameterStatus(sessionReadOnly) == "off" {
+		db.wake(n)
+		return
+	}
+	db.doubted.Store(max(1, int64(db.now())))
+	for _, n := range db.members() {
+		db.wake(n)
+	}
+}
+
+// confirm waits, after such a refusal, until all nodes that are up were looked at, for as long as a look may take and the write
+// may wait. It is waited for once: afterwards the writer is asked again.
+func (w *succession) confirm(ctx context.Context) {
+	db := w.db
+	since := db.doubted.Load()
+	if since == 0 || w.impatient || db.opts.FailoverWait < 0 {
+		return
+	}
+	w.start()
+	timer := time.NewTimer(min(time.Until(w.until), db.opts.ProbeTimeout))
+	defer timer.Stop()
+	for s := db.snap.Load(); s != nil && !s.newerThan(db.opened.Add(time.Duration(since))); s = db.snap.Load() {
+		select {
+		case <-s.next:
+			continue
+		case <-timer.C:
+		case <-ctx.Done():
+			return
+		}
+		break
+	}
+	db.doubted.CompareAndSwap(since, 0)
+}
+
+// newerThan reports whether all nodes that are up have answered a probe that was sent after t.
+func (s *snapshot) newerThan(t time.Time) bool {
+	for i := range s.views {
+		if v := &s.views[i]; s.nodes[i] != nil && v.up && !v.sent.After(t) {
+			return false
+		}
+	}
+	return true
+}
