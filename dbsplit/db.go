@@ -39,6 +39,8 @@ type DB struct {
 	retired sync.WaitGroup
 	writing writing
 
+	hedges     hedges
+	background background
 	monitor    monitor
 	told       toldTokens
 	statements statementHistory
@@ -63,6 +65,7 @@ func Open(ctx context.Context, nodes Nodes, opts *Options) (*DB, error) {
 		return nil, fmt.Errorf("dbsplit: Options.Registerer: %w", err)
 	}
 	db := &DB{opts: o, in: in, opened: time.Now(), joined: make(chan struct{}, 1), moved: make(chan struct{}, 1)}
+	db.background.open()
 	db.reader = Reader{db: db, s: db.defaultRead()}
 	places := make([]*node, len(endpoints))
 	for i, e := range endpoints {
@@ -95,6 +98,7 @@ func (db *DB) openPools() error {
 // Close closes all pools and waits until every connection has been given back, as pgxpool's Close does.
 func (db *DB) Close() {
 	db.closed.Store(true)
+	db.background.close()
 	db.resize.Lock()
 	defer db.resize.Unlock()
 	for _, n := range db.members() {

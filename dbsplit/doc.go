@@ -52,6 +52,8 @@
 // readers cannot starve the writers, and when that is used up or the primary is down, a staler replica. The callers' own writes and
 // the bounds that they asked for never give way: such a read fails with [ErrNoNode] when no node has what it needs.
 //
+// A replica that is slow and not down: with [Hedge] a second node is asked, too, when the first has not answered in time.
+//
 // Own writes. When the primary fails between a commit and the question for its position, the watermark holds an unknown token. A
 // read that has one asks the primary first, once, and goes on with the answer; without an answer it goes to the primary
 // and nowhere else, so while that is down it fails. Positions from before a promotion cannot be compared by their numbers:

@@ -32,6 +32,11 @@ type readSettings struct {
 	canary   string
 	share    float64
 	report   func(Provenance)
+	told     *Provenance // nil: report and the ReadTracer are told when the read is sent
+	because  reason      // 0: why it goes there is what counts
+	special  bool        // QueryRow and Query may send more than one statement
+	hedged   bool
+	delay    time.Duration
 }
 
 // ReadOption adjusts one handle from Read.
@@ -68,7 +73,7 @@ func FallBack(f Fallback) ReadOption { return func(s *readSettings) { s.fallback
 func WaitForReplica(d time.Duration) ReadOption { return func(s *readSettings) { s.wait = d } }
 
 // OnRoute calls f with the provenance of each read before it is sent: once more when it is sent to another node because
-// the first one failed. It runs in the caller's goroutine.
+// the first one failed. It runs in the caller's goroutine. Hedge says when that is with it.
 func OnRoute(f func(Provenance)) ReadOption { return func(s *readSettings) { s.report = f } }
 
 func (db *DB) defaultRead() readSettings {

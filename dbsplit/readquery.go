@@ -9,6 +9,9 @@ import (
 
 // QueryRow reads at most one row. The statement is sent when the row is scanned.
 func (r *Reader) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
+	if r.s.special {
+		return &firstRow{r: r, ctx: ctx, sql: sql, args: args}
+	}
 	return &readRow{r: r, ctx: ctx, sql: sql, args: args}
 }
 
@@ -72,6 +75,13 @@ func (r *Reader) Exec(ctx context.Context, sql string, arguments ...any) (tag pg
 
 // Query reads rows. Until the first row, a failed node is replaced by another one, once.
 func (r *Reader) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	if r.s.special {
+		return r.special(ctx, sql, args, false)
+	}
+	return r.query(ctx, sql, args)
+}
+
+func (r *Reader) query(ctx context.Context, sql string, args []any) (pgx.Rows, error) {
 	rows := &readRows{r: r, ctx: ctx, sql: sql, args: args}
 	if err := rows.send(); err != nil {
 		return errRows{err: err}, err

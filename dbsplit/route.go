@@ -102,13 +102,14 @@ const (
 	becauseUnbounded                 // a replica of unknown staleness, because the primary was never seen
 	becauseStaler                    // a replica staler than the default bound, because the caller wants no primary
 	becauseRetry                     // any node, because another one failed this read
+	becauseHedge                     // any node, because another one had not answered this read in time
 	reasons
 )
 
 func (r reason) String() string {
 	return [...]string{
 		"replica", "asked", "no-monitor", "no-replica", "stale", "behind", "old-timeline", "token-unknown",
-		"primary-busy", "primary-down", "unbounded", "staler", "retry",
+		"primary-busy", "primary-down", "unbounded", "staler", "retry", "hedge",
 	}[r]
 }
 

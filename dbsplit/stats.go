@@ -30,6 +30,7 @@ type instruments struct {
 	stale      *prometheus.GaugeVec
 	up         *prometheus.GaugeVec
 	tokens     [tokenOutcomes]prometheus.Counter
+	hedged     [hedgeOutcomes]prometheus.Counter
 	size       *prometheus.GaugeVec
 	sampled    *prometheus.GaugeVec
 	background *prometheus.CounterVec
@@ -74,13 +75,17 @@ func newInstruments(name string, reg prometheus.Registerer) (*instruments, error
 	}
 	in.operations.Store(&map[string]prometheus.Observer{})
 	tokens := counter(metrics.DBTokens)
+	hedged := counter(metrics.DBHedgedReads)
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
 	for o := range in.tokens {
 		in.tokens[o] = tokens.WithLabelValues(name, tokenOutcome(o).String())
 	}
-	return in, errors.Join(errs...)
+	for o := range in.hedged {
+		in.hedged[o] = hedged.WithLabelValues(name, hedgeOutcome(o).String())
+	}
+	return in, nil
 }
 
 // tokenOutcome is what became of a token. It is a label of db_tokens_total.

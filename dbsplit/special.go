@@ -1,0 +1,32 @@
+package dbsplit
+
+import (
+	"context"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// special is Query of a Reader with options that need more than one statement. one is set when it stands for QueryRow.
+func (r *Reader) special(ctx context.Context, sql string, args []any, one bool) (pgx.Rows, error) {
+	if own, ok := copied(args); ok {
+		return r.hedge(ctx, sql, own)
+	}
+	return r.query(ctx, sql, args)
+}
+
+// firstRow is QueryRow by Query.
+type firstRow struct {
+	r    *Reader
+	ctx  context.Context //nolint:containedctx // of the one call that the row stands for, as pgx keeps it
+	sql  string
+	args []any
+}
+
+func (row *firstRow) Scan(dest ...any) error {
+	rows, err := row.r.special(row.ctx, row.sql, row.args, true)
+	if err != nil {
+		return err
+	}
+	defer rows.Close() // when a Scanner panics
+	return guardedRow{rows}.Scan(dest...)
+}
