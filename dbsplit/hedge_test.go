@@ -264,19 +264,24 @@ func TestHedgeScansOneAnswer(t *testing.T) {
 	h := hedged(t, dbsplit.Options{ProbeTimeout: 20 * time.Second})
 	ctx := within(t, 60*time.Second)
 	h.slow.Delay(faultconn.ToClient, 100*time.Millisecond)
-	arg := []byte("as it was")
 	for i := range 5 { // each is prepared first, with a round trip before the arguments are encoded
 		var p dbsplit.Provenance
 		var got counted
+		arg := spied{Text: []byte("as it was")}
 		must(t, h.first(time.Millisecond, &p).QueryRow(ctx, fmt.Sprintf("select $1::bytea, %d", i), arg).Scan(&got, nil))
+		copy(arg.Text, "different")
 		if got.value != "as it was" || got.scans != 1 || p.Reason != "hedge" {
 			t.Errorf("%+v, %+v", got, p)
 		}
-		copy(arg, "different")
-		copy(arg, "as it was")
 	}
 	h.slow.Heal()
 	h.quiet(t)
+	encoded.Range(func(text, _ any) bool {
+		if text != "as it was" {
+			t.Errorf("%q was sent", text)
+		}
+		return true
+	})
 	func() {
 		defer func() {
 			if recover() == nil {
@@ -306,6 +311,16 @@ func (c *counted) Scan(src any) error {
 	c.value = string(b)
 	c.scans++
 	return nil
+}
+
+// spied notes what is encoded of it.
+type spied struct{ Text []byte }
+
+var encoded sync.Map
+
+func (s spied) Value() (driver.Value, error) {
+	encoded.Store(string(s.Text), true)
+	return s.Text, nil
 }
 
 type panics struct{}
@@ -433,7 +448,8 @@ func TestHedgeAndMonotonicReads(t *testing.T) {
 		t.Errorf("%+v, seen in %d places", p, len(open))
 	}
 	h.quiet(t)
-	if _, open := w.Known(); len(open) > 1 {
+	_, open = w.Known()
+	if len(open) > 1 {
 		t.Errorf("seen in %d places", len(open))
 	}
 	h.slow.Heal()
