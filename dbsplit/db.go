@@ -40,6 +40,7 @@ type DB struct {
 	writing writing
 
 	hedges     hedges
+	shadows    atomic.Int32 // reads being compared
 	background background
 	monitor    monitor
 	told       toldTokens

@@ -95,7 +95,8 @@
 //
 // [Open] takes connection strings; [DB.Run] watches the nodes, and all reads go to the primary unless it runs. The DB has the
 // methods of *pgxpool.Pool, so sqlc's queries and pgx's helpers take it, and [DB.Read] for reads. Replicas come and go by
-// [Options.Discover], [DB.AddReplica] and [DB.RemoveReplica]; [OnRoute] and [ReadTracer] tell where each read went.
+// [Options.Discover], [DB.AddReplica] and [DB.RemoveReplica]; [OnRoute] and [ReadTracer] tell where each read went. A new
+// replica gets a share of the reads by [Canary]; [Shadow] compares its answers with the others' before that.
 //
 // What speaks database/sql, such as ent, gorm, bun, sqlx and goose, takes sql.OpenDB of [DB.Connector]: statements go to the
 // primary, transactions opened with sql.TxOptions.ReadOnly to a replica, and all promises above hold.

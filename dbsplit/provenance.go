@@ -27,7 +27,8 @@ type Provenance struct {
 }
 
 // ReadTracer is found on Options.Tracer, as the interfaces of pgx are. TraceRead is called before each read is sent, in the
-// caller's goroutine, so it must be fast. Hedge says when it is called with that.
+// caller's goroutine, so it must be fast. Hedge says when it is called with that; what
+// Shadow sends, it is told of in a goroutine of its own, with the reason shadow.
 type ReadTracer interface {
 	TraceRead(ctx context.Context, p Provenance)
 }

@@ -37,6 +37,7 @@ type readSettings struct {
 	special  bool        // QueryRow and Query may send more than one statement
 	hedged   bool
 	delay    time.Duration
+	shadow   *shadowing
 }
 
 // ReadOption adjusts one handle from Read.
@@ -61,7 +62,7 @@ func PreferPrimary() ReadOption { return func(s *readSettings) { s.primary = tru
 func OnNode(name string) ReadOption { return func(s *readSettings) { s.only = name } }
 
 // Canary sends that share of the reads, from 0 to 1, to the node of that host and port while it is as good as the others,
-// and the rest to the others.
+// and the rest to the others. Shadow compares instead.
 func Canary(name string, share float64) ReadOption {
 	return func(s *readSettings) { s.canary, s.share = name, share }
 }

@@ -6,6 +6,8 @@ import (
 	"log"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/scaleaware/scaleaware/dbsplit"
 )
 
@@ -25,4 +27,20 @@ func ExampleHedge() {
 		}
 	})
 	// Output: hedge false
+}
+
+// A new replica is compared with the others before it answers anybody. Here its answers differ, since they name the server.
+func ExampleShadow() {
+	example(nil, func(ctx context.Context, db *dbsplit.DB, _ replicas) {
+		others, added := db.Nodes()[1].Name, db.Nodes()[2].Name
+		differs := make(chan dbsplit.ShadowResult, 1)
+		r := db.Read(dbsplit.Canary(others, 1), dbsplit.Shadow(added, 1, func(_ context.Context, result dbsplit.ShadowResult) { differs <- result }))
+		rows, _ := r.Query(ctx, "select inet_server_port()")
+		if _, err := pgx.CollectRows(rows, pgx.RowTo[int]); err != nil {
+			log.Fatal(err)
+		}
+		result := <-differs
+		fmt.Println(result.SQL, result.Answer.Provenance.Node == others, result.Shadow.Provenance.Node == added, result.Answer.Hash == result.Shadow.Hash, result.Err)
+	})
+	// Output: select inet_server_port() true true false <nil>
 }

@@ -31,6 +31,7 @@ type instruments struct {
 	up         *prometheus.GaugeVec
 	tokens     [tokenOutcomes]prometheus.Counter
 	hedged     [hedgeOutcomes]prometheus.Counter
+	shadowed   [shadowOutcomes]prometheus.Counter
 	size       *prometheus.GaugeVec
 	sampled    *prometheus.GaugeVec
 	background *prometheus.CounterVec
@@ -75,7 +76,7 @@ func newInstruments(name string, reg prometheus.Registerer) (*instruments, error
 	}
 	in.operations.Store(&map[string]prometheus.Observer{})
 	tokens := counter(metrics.DBTokens)
-	hedged := counter(metrics.DBHedgedReads)
+	hedged, shadowed := counter(metrics.DBHedgedReads), counter(metrics.DBShadowReads)
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
@@ -84,6 +85,9 @@ func newInstruments(name string, reg prometheus.Registerer) (*instruments, error
 	}
 	for o := range in.hedged {
 		in.hedged[o] = hedged.WithLabelValues(name, hedgeOutcome(o).String())
+	}
+	for o := range in.shadowed {
+		in.shadowed[o] = shadowed.WithLabelValues(name, shadowOutcome(o).String())
 	}
 	return in, nil
 }
