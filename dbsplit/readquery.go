@@ -9,9 +9,6 @@ import (
 
 // QueryRow reads at most one row. The statement is sent when the row is scanned.
 func (r *Reader) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
-	if r.s.special {
-		return &firstRow{r: r, ctx: ctx, sql: sql, args: args}
-	}
 	return &readRow{r: r, ctx: ctx, sql: sql, args: args}
 }
 
@@ -24,6 +21,9 @@ type readRow struct {
 
 // Scan sends the statement, to another node once more if the first one fails, and scans the row.
 func (row *readRow) Scan(dest ...any) error {
+	if row.r.s.special {
+		return row.scanFirst(dest)
+	}
 	var a attempt
 	for {
 		l, err := row.r.lease(row.ctx, &a)

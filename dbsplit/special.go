@@ -36,15 +36,8 @@ func (r *Reader) maybeHedge(ctx context.Context, sql string, args []any) (pgx.Ro
 	return r.query(ctx, sql, args)
 }
 
-// firstRow is QueryRow by Query.
-type firstRow struct {
-	r    *Reader
-	ctx  context.Context //nolint:containedctx // of the one call that the row stands for, as pgx keeps it
-	sql  string
-	args []any
-}
-
-func (row *firstRow) Scan(dest ...any) error {
+// scanFirst is Scan by Query.
+func (row *readRow) scanFirst(dest []any) error {
 	rows, err := row.r.special(row.ctx, row.sql, row.args, true)
 	if err != nil {
 		return err
