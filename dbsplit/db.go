@@ -41,6 +41,9 @@ type DB struct {
 	retired sync.WaitGroup
 	writing writing
 
+	hedges     hedges
+	shadows    atomic.Int32 // reads being compared
+	background background
 	monitor    monitor
 	told       toldTokens
 	statements statementHistory
@@ -65,6 +68,7 @@ func Open(ctx context.Context, nodes Nodes, opts *Options) (*DB, error) {
 		return nil, fmt.Errorf("dbsplit: Options.Registerer: %w", err)
 	}
 	db := &DB{opts: o, in: in, opened: time.Now(), joined: make(chan struct{}, 1), moved: make(chan struct{}, 1)}
+	db.background.open()
 	db.reader = Reader{db: db, s: db.defaultRead()}
 	places := make([]*node, len(endpoints))
 	for i, e := range endpoints {
@@ -98,6 +102,7 @@ func (db *DB) openPools() error {
 // Close closes all pools and waits until every connection has been given back, as pgxpool's Close does.
 func (db *DB) Close() {
 	db.closed.Store(true)
+	db.background.close()
 	db.resize.Lock()
 	defer db.resize.Unlock()
 	for _, n := range db.members() {

@@ -28,7 +28,7 @@ type decision struct {
 // be at least.
 func (r *Reader) decide(ctx context.Context, not uint64, out *decision) error {
 	db := r.db
-	out.watermark, out.retry = scaleaware.WatermarkFrom(ctx), not != 0
+	out.watermark, out.retry = scaleaware.WatermarkFrom(ctx), not != 0 && r.s.because != becauseHedge
 	s := db.snap.Load()
 	if s != nil && !s.settled {
 		var err error
@@ -100,7 +100,7 @@ func (r *Reader) demand(out *decision, need need, not uint64) error {
 	*d = demand{
 		token: need.token, bound: r.s.bound, strict: r.s.strict, primary: r.s.primary || r.s.strict && r.s.bound <= 0, wait: r.s.wait > 0,
 		noPrimary: !r.s.fallback.primary() && s.members > 1, noStale: !r.s.fallback.stale(),
-		not: not, retry: not != 0, now: r.db.now(), random: rand.Uint64(),
+		not: not, retry: out.retry, now: r.db.now(), random: rand.Uint64(),
 	}
 	if need.seen != nil {
 		d.prefer, d.seen = 1<<need.seen.index, true

@@ -55,6 +55,8 @@
 // readers cannot starve the writers, and when that is used up or the primary is down, a staler replica. The callers' own writes and
 // the bounds that they asked for never give way: such a read fails with [ErrNoNode] when no node has what it needs.
 //
+// A replica that is slow and not down: with [Hedge] a second node is asked, too, when the first has not answered in time.
+//
 // Own writes. When the primary fails between a commit and the question for its position, the watermark holds an unknown token. A
 // read that has one asks the primary first, once, and goes on with the answer; without an answer it goes to the primary
 // and nowhere else, so while that is down it fails. Positions from before a promotion cannot be compared by their numbers:
@@ -96,7 +98,8 @@
 //
 // [Open] takes connection strings; [DB.Run] watches the nodes, and all reads go to the primary unless it runs. The DB has the
 // methods of *pgxpool.Pool, so sqlc's queries and pgx's helpers take it, and [DB.Read] for reads. Replicas come and go by
-// [Options.Discover], [DB.AddReplica] and [DB.RemoveReplica]; [OnRoute] and [ReadTracer] tell where each read went.
+// [Options.Discover], [DB.AddReplica] and [DB.RemoveReplica]; [OnRoute] and [ReadTracer] tell where each read went. A new
+// replica gets a share of the reads by [Canary]; [Shadow] compares its answers with the others' before that.
 //
 // What speaks database/sql, such as ent, gorm, bun, sqlx and goose, takes sql.OpenDB of [DB.Connector]: statements go to the
 // primary, transactions opened with sql.TxOptions.ReadOnly to a replica, and all promises above hold.

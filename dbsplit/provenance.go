@@ -27,7 +27,8 @@ type Provenance struct {
 }
 
 // ReadTracer is found on Options.Tracer, as the interfaces of pgx are. TraceRead is called before each read is sent, in the
-// caller's goroutine, so it must be fast.
+// caller's goroutine, so it must be fast. Hedge says when it is called with that; what
+// Shadow sends, it is told of in a goroutine of its own, with the reason shadow.
 type ReadTracer interface {
 	TraceRead(ctx context.Context, p Provenance)
 }
@@ -38,6 +39,11 @@ func (r *Reader) report(ctx context.Context, d *decision, conn guarded) {
 	if tracer == nil && r.s.report == nil {
 		return
 	}
+	p := d.provenance(r.db.opts.MaxStaleness)
+	if r.s.told != nil {
+		*r.s.told = p
+		return
+	}
 	told := false
 	defer func() {
 		if !told {
@@ -45,17 +51,25 @@ func (r *Reader) report(ctx context.Context, d *decision, conn guarded) {
 			d.node.load.end()
 		}
 	}()
-	p := Provenance{Node: d.node.name, Role: rolePrimary.String(), Reason: d.because.String(), Bounded: true, Token: d.token, Retry: d.retry}
-	if d.onReplica {
-		p.Role = roleReplica.String()
-		p.Staleness, p.Bounded = d.staleness, d.bounded
-		p.Stale = !d.bounded || d.staleness > r.db.opts.MaxStaleness
-	}
-	if tracer != nil {
+	r.tell(ctx, p)
+	told = true
+}
+
+func (r *Reader) tell(ctx context.Context, p Provenance) {
+	if tracer, ok := r.db.opts.Tracer.(ReadTracer); ok {
 		tracer.TraceRead(ctx, p)
 	}
 	if r.s.report != nil {
 		r.s.report(p)
 	}
-	told = true
+}
+
+func (d *decision) provenance(maxStaleness time.Duration) Provenance {
+	p := Provenance{Node: d.node.name, Role: rolePrimary.String(), Reason: d.because.String(), Bounded: true, Token: d.token, Retry: d.retry}
+	if d.onReplica {
+		p.Role = roleReplica.String()
+		p.Staleness, p.Bounded = d.staleness, d.bounded
+		p.Stale = !d.bounded || d.staleness > maxStaleness
+	}
+	return p
 }

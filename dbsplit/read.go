@@ -82,6 +82,9 @@ func (r *Reader) lease(ctx context.Context, a *attempt) (lease, error) {
 			}
 		}
 		if err == nil {
+			if r.s.because != 0 {
+				d.because = r.s.because
+			}
 			r.db.served(&d)
 			r.report(ctx, &d, conn)
 			// Connecting says nothing about the node, and waiting is in inflight.

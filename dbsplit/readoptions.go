@@ -32,6 +32,12 @@ type readSettings struct {
 	canary   string
 	share    float64
 	report   func(Provenance)
+	told     *Provenance // nil: report and the ReadTracer are told when the read is sent
+	because  reason      // 0: why it goes there is what counts
+	special  bool        // QueryRow and Query may send more than one statement
+	hedged   bool
+	delay    time.Duration
+	shadow   *shadowing
 }
 
 // ReadOption adjusts one handle from Read.
@@ -56,7 +62,7 @@ func PreferPrimary() ReadOption { return func(s *readSettings) { s.primary = tru
 func OnNode(name string) ReadOption { return func(s *readSettings) { s.only = name } }
 
 // Canary sends that share of the reads, from 0 to 1, to the node of that host and port while it is as good as the others,
-// and the rest to the others.
+// and the rest to the others. Shadow compares instead.
 func Canary(name string, share float64) ReadOption {
 	return func(s *readSettings) { s.canary, s.share = name, share }
 }
@@ -68,7 +74,7 @@ func FallBack(f Fallback) ReadOption { return func(s *readSettings) { s.fallback
 func WaitForReplica(d time.Duration) ReadOption { return func(s *readSettings) { s.wait = d } }
 
 // OnRoute calls f with the provenance of each read before it is sent: once more when it is sent to another node because
-// the first one failed. It runs in the caller's goroutine.
+// the first one failed. It runs in the caller's goroutine. Hedge says when that is with it.
 func OnRoute(f func(Provenance)) ReadOption { return func(s *readSettings) { s.report = f } }
 
 func (db *DB) defaultRead() readSettings {

@@ -21,6 +21,9 @@ type readRow struct {
 
 // Scan sends the statement, as Query does, and scans the row.
 func (row *readRow) Scan(dest ...any) error {
+	if row.r.s.special {
+		return row.scanFirst(dest)
+	}
 	var a attempt
 	for {
 		l, err := row.r.lease(row.ctx, &a)
@@ -73,6 +76,13 @@ func (r *Reader) Exec(ctx context.Context, sql string, arguments ...any) (tag pg
 // Query reads rows. Until the first row, a failed node is replaced by another one, once, and two replicas whose replay cancels
 // it by the primary.
 func (r *Reader) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	if r.s.special {
+		return r.special(ctx, sql, args, false)
+	}
+	return r.query(ctx, sql, args)
+}
+
+func (r *Reader) query(ctx context.Context, sql string, args []any) (pgx.Rows, error) {
 	rows := &readRows{r: r, ctx: ctx, sql: sql, args: args}
 	if err := rows.send(); err != nil {
 		return errRows{err: err}, err

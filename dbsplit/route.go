@@ -104,13 +104,15 @@ const (
 	becauseUnbounded                 // a replica of unknown staleness, because the primary was never seen
 	becauseStaler                    // a replica staler than the default bound, because the caller wants no primary
 	becauseRetry                     // any node, because another one failed this read
+	becauseHedge                     // any node, because another one had not answered this read in time
+	becauseShadow                    // the node that is compared, after another one has answered
 	reasons
 )
 
 func (r reason) String() string {
 	return [...]string{
 		"replica", "asked", "no-monitor", "no-replica", "stale", "behind", "old-timeline", "token-unknown",
-		"primary-busy", "primary-down", "unbounded", "staler", "retry",
+		"primary-busy", "primary-down", "unbounded", "staler", "retry", "hedge", "shadow",
 	}[r]
 }
 

@@ -30,6 +30,8 @@ type instruments struct {
 	stale      *prometheus.GaugeVec
 	up         *prometheus.GaugeVec
 	tokens     [tokenOutcomes]prometheus.Counter
+	hedged     [hedgeOutcomes]prometheus.Counter
+	shadowed   [shadowOutcomes]prometheus.Counter
 	size       *prometheus.GaugeVec
 	sampled    *prometheus.GaugeVec
 	background *prometheus.CounterVec
@@ -76,13 +78,20 @@ func newInstruments(name string, reg prometheus.Registerer) (*instruments, error
 	in.misroutes = misroutes{name: name, counter: counter(metrics.DBMisroutes), known: make(map[string]struct{})}
 	in.operations.Store(&map[string]prometheus.Observer{})
 	tokens := counter(metrics.DBTokens)
+	hedged, shadowed := counter(metrics.DBHedgedReads), counter(metrics.DBShadowReads)
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
 	for o := range in.tokens {
 		in.tokens[o] = tokens.WithLabelValues(name, tokenOutcome(o).String())
 	}
-	return in, errors.Join(errs...)
+	for o := range in.hedged {
+		in.hedged[o] = hedged.WithLabelValues(name, hedgeOutcome(o).String())
+	}
+	for o := range in.shadowed {
+		in.shadowed[o] = shadowed.WithLabelValues(name, shadowOutcome(o).String())
+	}
+	return in, nil
 }
 
 // tokenOutcome is what became of a token. It is a label of db_tokens_total.

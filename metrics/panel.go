@@ -169,6 +169,8 @@ func detailPanels() []panel {
 		{area: areaDB, title: "Time to get a connection (p95)", unit: Seconds, queries: []query{p95(DBPoolAcquireTime, "pool, role")}},
 		{area: areaDB, title: "Query time (p95) by operation", unit: Seconds, queries: []query{p95(DBQueryDuration, "operation")}},
 		{area: areaDB, title: "Reads by node and reason", unit: PerSecond, queries: []query{rated(DBReads, "node, role, reason", "")}},
+		{area: areaDB, title: "Reads that were hedged", unit: PerSecond, queries: []query{rated(DBHedgedReads, "db, outcome", "")}},
+		{area: areaDB, title: "Reads that were compared", unit: PerSecond, queries: []query{rated(DBShadowReads, "db, outcome", "")}},
 		{area: areaDB, title: "Replica staleness, at most", unit: Seconds, queries: []query{read("max", DBReplicaStale, "db, node")}},
 		{area: areaDB, title: "Nodes that answer", unit: Flag, queries: []query{read("min", DBNodeUp, "db, node, role")}},
 		{area: areaDB, title: "Connections of all instances", queries: []query{read("max", DBFleetMax, "db, node").named("may open"), read("max", DBServerMax, "db, node").named("server takes")}},

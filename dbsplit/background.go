@@ -1,0 +1,36 @@
+package dbsplit
+
+import (
+	"context"
+	"sync"
+)
+
+// background is what goes on after the call that has begun it, until Close ends it.
+type background struct {
+	ctx    context.Context //nolint:containedctx // of the DB's life, from Open to Close
+	end    context.CancelFunc
+	mu     sync.Mutex
+	closed bool
+	tasks  sync.WaitGroup
+}
+
+func (b *background) open() { b.ctx, b.end = context.WithCancel(context.Background()) }
+
+// run runs f in a goroutine of its own, with a context that Close ends. It reports false after Close.
+func (b *background) run(f func(ctx context.Context)) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return false
+	}
+	b.tasks.Go(func() { f(b.ctx) })
+	return true
+}
+
+func (b *background) close() {
+	b.mu.Lock()
+	b.closed = true
+	b.mu.Unlock()
+	b.end()
+	b.tasks.Wait()
+}

@@ -1,0 +1,188 @@
+package dbsplit
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Hedge sends a read to a second node when the first one has not answered after delay, counted from when the statement is
+// sent; zero means what 95 of 100 recent reads with Hedge take. The answer that comes first counts. It is for QueryRow and for
+// Query, until the first row; all else is sent once.
+//
+// The second node has what the read must see, as the first has, and is chosen as after a failure: when no other replica
+// qualifies, the primary, unless FallBack spares it. Of all reads of the DB with Hedge at most one in twenty is sent twice, of
+// the first twenty none. When one of the two fails, the other is waited for, and no third node is asked.
+//
+// The node that was too slow is asked to cancel the statement, and its connection goes back to the pool when the server has
+// done so. Behind a pooler nothing is cancelled. Where the statement has not ended within Options.ProbeTimeout, the connection is
+// closed. It does not count as a failure of the node.
+//
+// OnRoute and ReadTracer are told once, of the answer that counts, when it is there; its reason is hedge when the second node
+// gave it. Arguments are copied first: a read with one that cannot be, as it holds a function or a pointer in a field
+// that is not exported, is sent once.
+func Hedge(delay time.Duration) ReadOption {
+	return func(s *readSettings) { s.special, s.hedged, s.delay = true, true, max(0, delay) }
+}
+
+// hedges is what all reads of a DB with Hedge share.
+type hedges struct {
+	usual  atomic.Int64 // ns within which 95 of 100 recent reads were answered; 0 before the first
+	credit atomic.Int64 // hedgePart of it buy one second send
+}
+
+const (
+	hedgePart  = 20 // one read of so many may be sent twice
+	hedgeBurst = 10 // so many may be, one after the other, after a time without
+)
+
+func (h *hedges) earn() {
+	if h.credit.Load() < hedgePart*hedgeBurst {
+		h.credit.Add(1)
+	}
+}
+
+func (h *hedges) spend() bool {
+	for {
+		credit := h.credit.Load()
+		if credit < hedgePart {
+			return false
+		}
+		if h.credit.CompareAndSwap(credit, credit-hedgePart) {
+			return true
+		}
+	}
+}
+
+// learn moves the 95th percentile towards took. Steps up are 19 times as long as steps down, so it rests where one of twenty
+// reads takes longer.
+func (h *hedges) learn(took time.Duration) {
+	usual := h.usual.Load()
+	switch {
+	case usual == 0:
+		usual = int64(took)
+	case int64(took) > usual:
+		usual += usual / 5
+	default:
+		usual -= usual / 95
+	}
+	h.usual.Store(max(minLatency, usual)) // a lost update of two at once costs one sample
+}
+
+// hedgeOutcome is what became of a read that was not answered in time. It is a label of db_hedged_reads_total.
+type hedgeOutcome uint8
+
+const (
+	hedgeWon        hedgeOutcome = iota // the second node answered first
+	hedgeLost                           // the first did, after all
+	hedgeOverBudget                     // it was not sent twice: too many were
+	hedgeNoNode                         // nor was it: no other node qualified
+	hedgeOutcomes
+)
+
+func (o hedgeOutcome) String() string { return [...]string{"won", "lost", "over-budget", "no-node"}[o] }
+
+// hedge is Query with Hedge, for arguments that stay as they are. Once a node has failed the read, it goes on without.
+func (r *Reader) hedge(ctx context.Context, sql string, args []any) (pgx.Rows, error) {
+	r.db.hedges.earn()
+	var a attempt
+	for {
+		first := r.newLeg(ctx, 0)
+		if err := first.lead(ctx, &a); err != nil {
+			first.end()
+			return errRows{err: err}, err
+		}
+		go first.run(nil, sql, args)
+		var second *leg
+		if r.late(first, a.not != 0) {
+			second = r.newLeg(ctx, becauseHedge)
+			go second.run(&attempt{not: 1 << first.lease.node.index}, sql, args)
+		}
+		won := race(ctx, first, second)
+		if second != nil {
+			r.db.hedgeEnds(first, second, won)
+		}
+		if won == second {
+			a.not |= 1 << first.lease.node.index
+		}
+		rows, again, err := won.answer(r, ctx, &a)
+		if !again {
+			return rows, err
+		}
+	}
+}
+
+// late waits for the first answer, and reports whether the time has come for a second node. A read that was repeated has had
+// one already.
+func (r *Reader) late(first *leg, repeated bool) bool {
+	h := &r.db.hedges
+	delay := r.s.delay
+	if delay == 0 {
+		delay = time.Duration(h.usual.Load())
+	}
+	late := false
+	if repeated || delay == 0 {
+		<-first.done
+	} else {
+		timer := time.NewTimer(delay)
+		defer timer.Stop()
+		select {
+		case <-first.done:
+		case <-timer.C:
+			late = true
+		}
+	}
+	h.learn(r.db.now() - first.lease.begun)
+	if late && !h.spend() {
+		r.db.in.hedged[hedgeOverBudget].Inc()
+		return false
+	}
+	return late
+}
+
+// race waits until it is known which answer counts. An error of the second node does not while the first may still answer:
+// hedging makes no read fail.
+func race(ctx context.Context, first, second *leg) *leg {
+	if second == nil {
+		<-first.done
+		return first
+	}
+	select {
+	case <-first.done:
+	case <-second.done:
+		if second.answered() {
+			return second
+		}
+		<-first.done
+	}
+	if !first.unanswered(ctx) {
+		return first
+	}
+	<-second.done
+	if second.held {
+		return second
+	}
+	return first
+}
+
+// hedgeEnds counts what became of a read that was sent twice, and ends what lost.
+func (db *DB) hedgeEnds(first, second, won *leg) {
+	outcome, lost := hedgeLost, second
+	switch {
+	case won == second:
+		lost = first
+		if second.answered() {
+			outcome = hedgeWon
+			first.lease.node.load.answer(first.lease.begun, db.now()) // it has taken as long as that at least
+		}
+	case second.over() && errors.Is(second.err, ErrNoNode):
+		outcome = hedgeNoNode
+	}
+	db.in.hedged[outcome].Inc()
+	if !db.background.run(lost.leave) {
+		lost.leave(db.background.ctx)
+	}
+}
