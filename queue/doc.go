@@ -27,7 +27,7 @@
 // stored is found to be there, and so is what is done, during its Retention: a minute of that keeps a job from being stored twice.
 // Redis replication is asynchronous: a master that dies can take jobs with it that it had confirmed in its last
 // moments, and a failover can forget limiter state, which allows at most Rate.Max extra starts once. A Redis that may
-// evict jobs is refused with ErrEvicting. While writes are off, Options.Gate's refusal is what Enqueue returns, and
+// evict keys is refused with ErrEvicting. While writes are off, Options.Gate's refusal is what Enqueue returns, and
 // stored jobs wait in place. While Redis is away, workers wait for it; a job that ends meanwhile is recorded when it
 // is back, if that happens within its 30 second lease. Workers of bare asynq on the same queue are not limited, and delete
 // the oldest failed jobs beyond 9,999.
