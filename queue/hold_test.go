@@ -153,3 +153,34 @@ func TestPurgeTakesTheStatesItIsGiven(t *testing.T) {
 		}
 	})
 }
+
+// A pause of asynq's tools, after they have undone one of ours, is nobody's: what was said of ours does not hold for theirs.
+func TestPauseOfAsynqIsNobodys(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx, q := t.Context(), fresh("stale")
+		j := newJobs(t, rdb, nil, Queue{Name: q})
+		enqueue(t, j, q, 1)
+		if _, err := j.Pause(ctx, q, &Hold{Owner: "incident", Reason: "high load"}); err != nil {
+			t.Fatal(err)
+		}
+		if s := status(t, j, q); s.Pause == nil || s.Pause.Owner != "incident" || s.Pause.Reason != "high load" || s.Pause.Since.IsZero() {
+			t.Errorf("our pause reads %+v", s.Pause)
+		}
+		if err := errors.Join(j.asynq.UnpauseQueue(q), j.asynq.PauseQueue(q)); err != nil {
+			t.Fatal(err)
+		}
+		if s := status(t, j, q); s.Pause == nil || s.Pause.Owner != "" || s.Pause.Reason != "" || !s.Pause.Since.IsZero() {
+			t.Errorf("asynq's pause reads %+v", s.Pause)
+		}
+		if _, err := j.Pause(ctx, q, &Hold{Owner: "incident"}); !errors.Is(err, ErrHeld) {
+			t.Errorf("the incident takes asynq's pause over: %v", err)
+		}
+		if got, err := j.Unpause(ctx, q, "incident"); got || err != nil {
+			t.Errorf("the incident has ended asynq's pause: %v, %v", got, err)
+		}
+		if got, err := j.Unpause(ctx, q, ""); !got || err != nil {
+			t.Errorf("anybody may end it: %v, %v", got, err)
+		}
+	})
+}
