@@ -12,6 +12,9 @@ import (
 // step bounds how many jobs one script moves, and with it how long Redis serves nobody else.
 const step = 500
 
+// maxOwner is how long the name of an owner may be, in bytes.
+const maxOwner = 128
+
 // Hold says why, by whom and for how long something is held.
 type Hold struct {
 	// Reason is for people. Zero means none.
@@ -27,8 +30,8 @@ func (h *Hold) validate(verb, queue string) (Hold, error) {
 	if h == nil {
 		return Hold{}, nil
 	}
-	if h.For < 0 || h.For > 0 && h.For < time.Second || len(h.Reason) > 1024 || len(h.Owner) > 128 {
-		return *h, fmt.Errorf("queue: %s %q: want For of 0 or a second and more, Reason up to 1024 bytes, Owner up to 128", verb, queue)
+	if h.For < 0 || h.For > 0 && h.For < time.Second || len(h.Reason) > 1024 || len(h.Owner) > maxOwner {
+		return *h, fmt.Errorf("queue: %s %q: want For of 0 or a second and more, Reason up to 1024 bytes, Owner up to %d", verb, queue, maxOwner)
 	}
 	return *h, nil
 }

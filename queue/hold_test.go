@@ -58,7 +58,7 @@ func TestPauseHasAnOwner(t *testing.T) {
 			t.Error("a pause of a millisecond was taken")
 		}
 		for _, r := range []HoldRequest{{Seconds: -1}, {Seconds: .1}, {Reason: strings.Repeat("x", 2000)}} {
-			if _, err := r.hold(); err == nil {
+			if _, err := r.hold("test"); err == nil {
 				t.Errorf("%+v was taken", r)
 			}
 		}
@@ -183,4 +183,42 @@ func TestPauseOfAsynqIsNobodys(t *testing.T) {
 			t.Errorf("anybody may end it: %v, %v", got, err)
 		}
 	})
+}
+
+// What is stopped over HTTP is the caller's, and anybody may start it again there.
+func TestHoldsOfOperationsAreTheCallers(t *testing.T) {
+	t.Parallel()
+	rdb, q := client(t, single.Get(t).Addrs()), fresh("actor")
+	j := newJobs(t, rdb, nil, Queue{Name: q})
+	enqueue(t, j, q, 1)
+	owners := func(pause, closed string) {
+		t.Helper()
+		s := status(t, j, q)
+		for _, c := range []struct {
+			got  *Held
+			want string
+		}{{s.Pause, pause}, {s.Closed, closed}} {
+			if (c.got == nil) != (c.want == "") || c.got != nil && c.got.Owner != c.want {
+				t.Errorf("%+v holds, want %q", c.got, c.want)
+			}
+		}
+	}
+	want(t, j, "queue.pause", q, "", map[string]any{"changed": true})
+	want(t, j, "queue.pause", q, "", map[string]any{"changed": false})
+	want(t, j, "queue.drain", q, "mode=finish", map[string]any{"changed": true})
+	owners("test", "test")
+	want(t, j, "queue.resume", q, "", map[string]any{"changed": true})
+	owners("", "")
+	want(t, j, "queue.close", q, "", map[string]any{"changed": true})
+	owners("", "test")
+	if _, err := j.Pause(t.Context(), q, &Hold{Owner: "incident"}); err != nil {
+		t.Fatal(err)
+	}
+	want(t, j, "queue.pause", q, "", map[string]any{"changed": false})
+	owners("incident", "test")
+	want(t, j, "queue.resume", q, "", map[string]any{"changed": true})
+	owners("", "")
+	if owner := ownerOfCall(strings.Repeat("é", maxOwner)); len(owner) != maxOwner {
+		t.Errorf("a long name is cut to %d bytes", len(owner))
+	}
 }
