@@ -17,7 +17,7 @@
 //   - Failed jobs are kept until somebody takes them away. So is what asynq cannot read: it has failed at once.
 //   - EnqueueTx's job exists if and only if the transaction commits, and its handler's reads see what that wrote.
 //   - Shutdown puts back what is not done, at the head of the queue and with no attempt counted. So does a worker that
-//     does not know a kind of job, for a later try.
+//     does not know a kind of job, and a handler that returns Later, for a later try.
 //   - One process of the fleet scales a queue's workers. It calls its hook under a generation that only grows, and not at
 //     all when it stood still and another one has taken over. What cannot be measured holds.
 //
