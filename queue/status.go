@@ -26,7 +26,8 @@ type Status struct {
 	Completed int `json:"completed"`
 	// Parked jobs were set aside by drain and come back with resume.
 	Parked int `json:"parked"`
-	// OldestSeconds is the age of the oldest waiting job; null when unknown.
+	// OldestSeconds is the age of the oldest waiting job; null when unknown. Of jobs that asynq's tools made waiting, which does not note
+	// the time, it counts from when a sample of Jobs.Run first saw one at the head; until then it is unknown.
 	OldestSeconds *float64 `json:"oldest_waiting_seconds"`
 	// RunP50Seconds, RunP95Seconds and RunP99Seconds are percentiles of attempts that ended in the last 5 minutes, without up to
 	// 10 seconds at their beginning, at most 2.5 % off; null when there was none.
