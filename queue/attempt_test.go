@@ -56,6 +56,37 @@ func TestProgressAndResult(t *testing.T) {
 	})
 }
 
+// lives lets the queue have a worker, as far as its tools know, for an hour.
+func lives(t *testing.T, rdb redis.UniversalClient, queue string, slots int) {
+	t.Helper()
+	if err := crewScript.Run(t.Context(), rdb, []string{crewKey(queue)}, "test", slots, time.Hour.Milliseconds(), false).Err(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A job whose worker is gone is said to come back when somebody lives that brings it.
+func TestExplainOrphan(t *testing.T) {
+	t.Parallel()
+	rdb := client(t, single.Get(t).Addrs())
+	q := fresh("orphan")
+	j := newJobs(t, rdb, nil, Queue{Name: q})
+	info, err := j.Enqueue(t.Context(), note{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(rdb.LMove(t.Context(), asynqKey(q, "pending"), asynqKey(q, "active"), "RIGHT", "LEFT").Err(),
+		rdb.HSet(t.Context(), taskPrefix(q)+info.ID, "state", "active").Err()); err != nil {
+		t.Fatal(err)
+	}
+	for _, why := range []string{"no other one lives that would bring it back", "it goes back to its queue within about 20 seconds"} {
+		x, err := j.Explain(t.Context(), q, info.ID)
+		if err != nil || x.State != "running" || !strings.Contains(x.Why, why) {
+			t.Errorf("Explain = %+v, %v; want %q", x, err, why)
+		}
+		lives(t, rdb, q, 1)
+	}
+}
+
 func TestExplain(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
@@ -80,6 +111,19 @@ func TestExplain(t *testing.T) {
 			}
 			return x
 		}
+		if x := says("third", "waiting", "no worker lives"); x.Ahead == nil || *x.Ahead != 2 || x.StartsInSeconds != nil {
+			t.Errorf("third, without a worker: %+v", x)
+		}
+		if _, err := j.Pause(ctx, q, &Hold{Owner: "incident", For: time.Hour}); err != nil {
+			t.Fatal(err)
+		}
+		if x := says("third", "waiting", "no worker lives that takes jobs of the queue, and it is paused by incident"); x.StartsInSeconds != nil {
+			t.Errorf("third, paused, without a worker: %+v", x)
+		}
+		if _, _, err := j.Resume(ctx, q); err != nil {
+			t.Fatal(err)
+		}
+		lives(t, rdb, q, 10)
 		if x := says("third", "waiting", "2 jobs are ahead of it and the queue starts 2 in 10 seconds"); x.Ahead == nil || *x.Ahead != 2 || x.StartsInSeconds == nil || *x.StartsInSeconds != 15 {
 			t.Errorf("third: %+v", x)
 		}

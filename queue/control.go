@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"time"
 
@@ -10,6 +11,9 @@ import (
 
 // step bounds how many jobs one script moves, and with it how long Redis serves nobody else.
 const step = 500
+
+// maxOwner is how long the name of an owner may be, in bytes.
+const maxOwner = 128
 
 // Hold says why, by whom and for how long something is held.
 type Hold struct {
@@ -26,27 +30,36 @@ func (h *Hold) validate(verb, queue string) (Hold, error) {
 	if h == nil {
 		return Hold{}, nil
 	}
-	if h.For < 0 || h.For > 0 && h.For < time.Second || len(h.Reason) > 1024 || len(h.Owner) > 128 {
-		return *h, fmt.Errorf("queue: %s %q: want For of 0 or a second and more, Reason up to 1024 bytes, Owner up to 128", verb, queue)
+	if h.For < 0 || h.For > 0 && h.For < time.Second || len(h.Reason) > 1024 || len(h.Owner) > maxOwner {
+		return *h, fmt.Errorf("queue: %s %q: want For of 0 or a second and more, Reason up to 1024 bytes, Owner up to %d", verb, queue, maxOwner)
 	}
 	return *h, nil
 }
 
+// ownerOf is Lua for who holds. What says why names the value of the key that stops: asynq's tools delete that, and set it to another
+// one, without a word.
+const ownerOf = `
+local stop = redis.call("GET", KEYS[1])
+local why = redis.call("HMGET", KEYS[2], "owner", "stop")
+local owner = stop and (not why[2] or why[2] == stop) and why[1] or ""
+`
+
 // holdScript sets a key that stops something, and a second one that says why. Whoever holds already goes on to, with a new
 // end if it is the same owner.
 //
-// KEYS: stop, why; ARGV: now in s, ms or 0, owner, reason
+// KEYS: stop, why; ARGV: now in s, ms or 0, owner, reason, a value that no other hold has
 // Returns 1 when it changed something, 0 when it was held, -1 when another owner holds it.
-var holdScript = redis.NewScript(`
-local held = redis.call("EXISTS", KEYS[1]) == 1
-if held and (redis.call("HGET", KEYS[2], "owner") or "") ~= ARGV[3] then
+var holdScript = redis.NewScript(ownerOf + `
+local held = stop
+if held and owner ~= ARGV[3] then
 	return -1
 end
 if not held then
-	redis.call("SET", KEYS[1], ARGV[1])
+	stop = ARGV[5]
+	redis.call("SET", KEYS[1], stop)
 end
 redis.call("DEL", KEYS[2])
-redis.call("HSET", KEYS[2], "owner", ARGV[3], "reason", ARGV[4], "since", ARGV[1])
+redis.call("HSET", KEYS[2], "owner", ARGV[3], "reason", ARGV[4], "since", ARGV[1], "stop", stop)
 if ARGV[2] == "0" then
 	redis.call("PERSIST", KEYS[1])
 else
@@ -56,8 +69,8 @@ end
 return held and 0 or 1`)
 
 // releaseScript undoes holdScript. KEYS: stop, why; ARGV: owner, or "" for anybody
-var releaseScript = redis.NewScript(`
-if ARGV[1] ~= "" and (redis.call("HGET", KEYS[2], "owner") or "") ~= ARGV[1] then
+var releaseScript = redis.NewScript(ownerOf + `
+if ARGV[1] ~= "" and owner ~= ARGV[1] then
 	return -1
 end
 redis.call("DEL", KEYS[2])
@@ -71,7 +84,7 @@ func (j *Jobs) hold(ctx context.Context, verb, queue string, stop, why string, h
 	if err != nil {
 		return false, err
 	}
-	n, err := holdScript.Run(ctx, j.rdb, []string{stop, why}, time.Now().Unix(), hold.For.Milliseconds(), hold.Owner, hold.Reason).Int()
+	n, err := holdScript.Run(ctx, j.rdb, []string{stop, why}, time.Now().Unix(), hold.For.Milliseconds(), hold.Owner, hold.Reason, rand.Text()).Int()
 	if err != nil {
 		return false, fmt.Errorf("queue: %s %q: %w", verb, queue, err)
 	}

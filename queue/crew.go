@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -65,7 +66,18 @@ func (w *Worker) announce(ctx context.Context) {
 }
 
 // ScaleTo is a ScaleHook that resizes this worker: where one process does all the work, a rule's workers are its
-// slots, and the rule's Slots is 1. More than WorkerOptions.MaxConcurrency is cut to that.
+// slots, and the rule's Slots is 1. More than WorkerOptions.MaxConcurrency, or than an isolated queue was declared with if that is
+// more, is cut to that. Of an isolated queue it changes the slots of its own.
 func (w *Worker) ScaleTo(_ context.Context, d Decision) error {
+	for i, q := range w.queues {
+		if q.Name != d.Queue || q.Isolated == 0 {
+			continue
+		}
+		if d.Workers < 0 {
+			return fmt.Errorf("queue: ScaleTo %d of queue %q, want 0 or more", d.Workers, d.Queue)
+		}
+		w.slots.resizeOwn(i, min(d.Workers, w.most(q)))
+		return nil
+	}
 	return w.Resize(min(d.Workers, w.opts.MaxConcurrency))
 }

@@ -17,7 +17,7 @@
 //   - Failed jobs are kept until somebody takes them away. So is what asynq cannot read: it has failed at once.
 //   - EnqueueTx's job exists if and only if the transaction commits, and its handler's reads see what that wrote.
 //   - Shutdown puts back what is not done, at the head of the queue and with no attempt counted. So does a worker that
-//     does not know a kind of job, for a later try.
+//     does not know a kind of job, and a handler that returns Later, for a later try.
 //   - One process of the fleet scales a queue's workers. It calls its hook under a generation that only grows, and not at
 //     all when it stood still and another one has taken over. What cannot be measured holds.
 //
@@ -27,7 +27,7 @@
 // stored is found to be there, and so is what is done, during its Retention: a minute of that keeps a job from being stored twice.
 // Redis replication is asynchronous: a master that dies can take jobs with it that it had confirmed in its last
 // moments, and a failover can forget limiter state, which allows at most Rate.Max extra starts once. A Redis that may
-// evict jobs is refused with ErrEvicting. While writes are off, Options.Gate's refusal is what Enqueue returns, and
+// evict keys is refused with ErrEvicting. While writes are off, Options.Gate's refusal is what Enqueue returns, and
 // stored jobs wait in place. While Redis is away, workers wait for it; a job that ends meanwhile is recorded when it
 // is back, if that happens within its 30 second lease. Workers of bare asynq on the same queue are not limited, and delete
 // the oldest failed jobs beyond 9,999.

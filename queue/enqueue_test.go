@@ -1,9 +1,11 @@
 package queue
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -238,4 +240,38 @@ func TestEnqueueManyToSeveralQueues(t *testing.T) {
 			}
 		}
 	})
+}
+
+// hostAhead is a client on a host whose clock is an hour ahead of Redis's: what it calls now is in an hour.
+type hostAhead struct{ redis.UniversalClient }
+
+func (h hostAhead) EvalSha(ctx context.Context, sha string, keys []string, args ...any) *redis.Cmd {
+	if sha == storeScript.Hash() {
+		args = slices.Clone(args)
+		for i, arg := range args {
+			if due, err := strconv.ParseFloat(fmt.Sprint(arg), 64); err == nil && i == len(args)-1 {
+				args[i] = strconv.FormatFloat(due+3600, 'f', 3, 64)
+			}
+		}
+	}
+	return h.UniversalClient.EvalSha(ctx, sha, keys, args...)
+}
+
+// Whether a job's time has come is told by Redis's clock, not by that of the host which stores it.
+func TestDelayedJobOfAHostWhoseClockIsAhead(t *testing.T) {
+	t.Parallel()
+	rdb := client(t, single.Get(t).Addrs())
+	q := fresh("ahead")
+	if err := storeScript.Load(t.Context(), rdb).Err(); err != nil {
+		t.Fatal(err)
+	}
+	j := newJobs(t, hostAhead{rdb}, nil, Queue{Name: q})
+	enqueue(t, j, q, 1, At(time.Now().Add(-30*time.Minute))) // by Redis's clock that is in half an hour
+	if s := status(t, j, q); s.Delayed != 1 || s.Waiting != 0 {
+		t.Errorf("a job whose time comes in half an hour: %d are delayed and %d wait", s.Delayed, s.Waiting)
+	}
+	enqueue(t, j, q, 1, At(time.Now().Add(-2*time.Hour)))
+	if s := status(t, j, q); s.Delayed != 1 || s.Waiting != 1 {
+		t.Errorf("a job whose time was an hour ago: %d are delayed and %d wait", s.Delayed, s.Waiting)
+	}
 }

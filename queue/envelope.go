@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/scaleaware/scaleaware"
 )
@@ -29,6 +30,8 @@ type envelope struct {
 	Payload []byte
 
 	drawn bool // its ID was, by the call that stores it
+	// remember is for how long a refusal by another job's unique lock is kept, at least a second. Zero means not at all.
+	remember time.Duration
 }
 
 // Codec turns jobs into bytes and back.

@@ -24,8 +24,9 @@ var (
 	// ErrShutdown is the cause of a handler's context that was cancelled because its worker had drained long
 	// enough. The job goes back to the head of its queue and no attempt is counted.
 	ErrShutdown = errors.New("queue: the worker is shutting down, the job goes back to its queue")
-	// ErrEvicting means that Redis may evict queue data under memory pressure, which loses jobs without an error.
-	ErrEvicting = errors.New("queue: Redis evicts keys that have no expiry, set its maxmemory-policy to noeviction or give queues a Redis of their own")
+	// ErrEvicting means that Redis may evict queue data under memory pressure, which loses jobs without an error, or, by a
+	// volatile policy, what limits and unique locks stand on.
+	ErrEvicting = errors.New("queue: Redis evicts keys when its memory is full, set its maxmemory-policy to noeviction or give queues a Redis of their own")
 	// ErrNotGated means that asynq fetches jobs in a way that this package does not control, so that limits would not
 	// hold, declared ones or those of SetLimits, and jobs would run twice. Use the asynq version that this package requires.
 	ErrNotGated = errors.New("queue: asynq's fetch is not controlled by this version of the package, limits would not hold and jobs would run twice, use the asynq version that it requires")

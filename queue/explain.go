@@ -35,7 +35,8 @@ type Explanation struct {
 	Result   string `json:"result,omitempty"`
 }
 
-// Explain says where a job stands and why it does not run. It is for people: it costs some ten commands. Errors:
+// Explain says where a job stands and why it does not run. It is for people: it costs some ten commands. Workers are those of this
+// package, which are heard of for 15 seconds after their death. Errors:
 // ErrUnknownQueue, ErrNoJob, or why Redis cannot be asked.
 func (j *Jobs) Explain(ctx context.Context, queue, id string) (*Explanation, error) {
 	s, err := j.Status(ctx, queue)
@@ -58,13 +59,20 @@ func (j *Jobs) Explain(ctx context.Context, queue, id string) (*Explanation, err
 	if _, err := pipe.Exec(ctx); err != nil && !isNil(err) {
 		return nil, fmt.Errorf("queue: look for job %s: %w", clip(id), err)
 	}
+	crew, _, err := j.readQueue(ctx, queue)
+	if err != nil {
+		return nil, err
+	}
 	x.Stalls, _ = stalls.Int()
 	x.Progress = progress.Val()
 	switch info.State {
 	case asynq.TaskStateActive:
 		x.State, x.Why = "running", "it runs"
 		if lease.Err() != nil || time.Unix(int64(lease.Val()), 0).Before(time.Now()) {
-			x.Why = "its worker is not heard of any more; it goes back to its queue within about 20 seconds while any worker of the queue lives"
+			x.Why = "its worker is not heard of any more; it goes back to its queue within about 20 seconds"
+			if crew.Workers == 0 {
+				x.Why = "its worker is not heard of any more, and no other one lives that would bring it back: start one"
+			}
 		}
 	case asynq.TaskStateScheduled:
 		x.State, x.Why = "delayed", "its time comes at "+info.NextProcessAt.UTC().Format(time.RFC3339)
@@ -85,6 +93,9 @@ func (j *Jobs) Explain(ctx context.Context, queue, id string) (*Explanation, err
 			n := max(0, s.Waiting-1-int(ahead.Val())) // the head is the list's end
 			x.Ahead = &n
 			j.explainWaiting(x, s)
+			if crew.Workers == 0 { // so nothing that was said of its start is true
+				x.Why, x.StartsInSeconds = noWorker(s), nil
+			}
 		default:
 			x.Why = "more than 100000 jobs are ahead of it"
 		}
@@ -114,11 +125,21 @@ func (j *Jobs) explainWaiting(x *Explanation, s *Status) {
 	case s.RateLimit != nil && (s.RateLimit.Used >= s.RateLimit.Max || *x.Ahead >= s.RateLimit.Max):
 		x.startsIn(time.Duration(float64(*x.Ahead+1) / float64(s.RateLimit.Max) * s.RateLimit.PerSeconds * float64(time.Second)))
 		x.Why = fmt.Sprintf("%d jobs are ahead of it and the queue starts %d in %v seconds", *x.Ahead, s.RateLimit.Max, s.RateLimit.PerSeconds)
-	case s.Active == 0 && s.OldestSeconds != nil && *s.OldestSeconds > 5:
-		x.Why = "no worker takes jobs of the queue"
 	default:
 		x.Why = fmt.Sprintf("%d jobs are ahead of it, %d run", *x.Ahead, s.Active)
 	}
+}
+
+// noWorker is what is to be done first, and what comes after that.
+func noWorker(s *Status) string {
+	why := "no worker lives that takes jobs of the queue"
+	switch {
+	case s.Pause != nil:
+		why += ", and it is paused" + because(s.Pause)
+	case s.ThrottledSeconds != nil:
+		why += ", and it is throttled"
+	}
+	return why
 }
 
 func because(h *Held) string {

@@ -5,7 +5,7 @@ import "github.com/redis/go-redis/v9"
 // endScript records how running jobs ended: what asynq's done, complete, retry, archive and requeue do, for several jobs
 // at once, with differences. Only the worker that popped a job may end it: one that was taken for dead, whose job has
 // another owner now, is told "NOT FOUND". A job nobody here popped may be ended when its lease is over. A lost lease key does not
-// leave the job's data behind. Failed jobs are never cut to a number.
+// leave the job's data behind. The time since which it waited goes, or asynq's tools would make it wait since then. Failed jobs are never cut to a number.
 //
 // KEYS: active, lease, pending, retry, archived, completed, processed today, processed, failed today, failed
 // ARGV: task key prefix, now in s, now in ns, expiry of the daily counters in s, then by job: verb, id, owner or "",
@@ -30,7 +30,7 @@ for i = 5, #ARGV, 7 do
 	else
 		ended[#ended + 1], gone[id] = id, true
 		if verb ~= "done" then
-			redis.call("HDEL", key, "owner")
+			redis.call("HDEL", key, "owner", "pending_since")
 		end
 		if verb == "done" then
 			deleted[#deleted + 1] = key

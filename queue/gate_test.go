@@ -122,7 +122,7 @@ func TestEvictingRedisRefused(t *testing.T) {
 	rdb := client(t, server.Addrs())
 	j := newJobs(t, rdb, nil, Queue{Name: "q"})
 	node := server.Nodes()[0]
-	for policy, refused := range map[string]bool{"allkeys-lru": true, "allkeys-random": true, "noeviction": false, "volatile-lru": false} {
+	for policy, refused := range map[string]bool{"allkeys-lru": true, "allkeys-random": true, "noeviction": false, "volatile-lru": true, "volatile-ttl": true} {
 		if err := node.SetMaxMemory(t.Context(), 100<<20, policy); err != nil {
 			t.Fatal(err)
 		}

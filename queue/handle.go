@@ -25,7 +25,7 @@ const unknownDelay = 15 * time.Second
 
 // Handle registers what runs the jobs of type T. Its context carries a Watermark raised to the positions that the
 // enqueuer had, and is cancelled at the job's timeout, or with cause ErrShutdown when the worker has drained long
-// enough. An error or a panic is a failed attempt, retried later. Jobs run at least once. Handle panics when T's kind
+// enough. An error or a panic is a failed attempt, retried later; that of Later is none. Jobs run at least once. Handle panics when T's kind
 // is invalid or taken, when its Consistency lacks what it needs, or when the worker runs already.
 func Handle[T Job](w *Worker, run func(ctx context.Context, job T) error) {
 	var zero T
@@ -108,9 +108,13 @@ func (w *Worker) process(f *fetcher) asynq.HandlerFunc {
 		measured := w.jobs.meters.runs.Of(f.queue.Name, task.Type()).Begin()
 		err = w.protect(ctx, h.run, task, f.queue.Name)
 		outcome := metrics.Failed
+		later, isLater := errors.AsType[*LaterError](err)
 		switch {
 		case err == nil:
 			outcome = metrics.Done
+		case isLater:
+			f.returnJob(t, later.wait())
+			err, outcome = errGivenBack, metrics.Requeued // what it wraps may mean something to asynq
 		case w.hard.Err() != nil:
 			f.returnJob(t, 0)
 			outcome = metrics.Requeued

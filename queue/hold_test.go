@@ -58,7 +58,7 @@ func TestPauseHasAnOwner(t *testing.T) {
 			t.Error("a pause of a millisecond was taken")
 		}
 		for _, r := range []HoldRequest{{Seconds: -1}, {Seconds: .1}, {Reason: strings.Repeat("x", 2000)}} {
-			if _, err := r.hold(); err == nil {
+			if _, err := r.hold("test"); err == nil {
 				t.Errorf("%+v was taken", r)
 			}
 		}
@@ -152,4 +152,73 @@ func TestPurgeTakesTheStatesItIsGiven(t *testing.T) {
 			t.Errorf("Purge of no state = %d", n)
 		}
 	})
+}
+
+// A pause of asynq's tools, after they have undone one of ours, is nobody's: what was said of ours does not hold for theirs.
+func TestPauseOfAsynqIsNobodys(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx, q := t.Context(), fresh("stale")
+		j := newJobs(t, rdb, nil, Queue{Name: q})
+		enqueue(t, j, q, 1)
+		if _, err := j.Pause(ctx, q, &Hold{Owner: "incident", Reason: "high load"}); err != nil {
+			t.Fatal(err)
+		}
+		if s := status(t, j, q); s.Pause == nil || s.Pause.Owner != "incident" || s.Pause.Reason != "high load" || s.Pause.Since.IsZero() {
+			t.Errorf("our pause reads %+v", s.Pause)
+		}
+		if err := errors.Join(j.asynq.UnpauseQueue(q), j.asynq.PauseQueue(q)); err != nil {
+			t.Fatal(err)
+		}
+		if s := status(t, j, q); s.Pause == nil || s.Pause.Owner != "" || s.Pause.Reason != "" || !s.Pause.Since.IsZero() {
+			t.Errorf("asynq's pause reads %+v", s.Pause)
+		}
+		if _, err := j.Pause(ctx, q, &Hold{Owner: "incident"}); !errors.Is(err, ErrHeld) {
+			t.Errorf("the incident takes asynq's pause over: %v", err)
+		}
+		if got, err := j.Unpause(ctx, q, "incident"); got || err != nil {
+			t.Errorf("the incident has ended asynq's pause: %v, %v", got, err)
+		}
+		if got, err := j.Unpause(ctx, q, ""); !got || err != nil {
+			t.Errorf("anybody may end it: %v, %v", got, err)
+		}
+	})
+}
+
+// What is stopped over HTTP is the caller's, and anybody may start it again there.
+func TestHoldsOfOperationsAreTheCallers(t *testing.T) {
+	t.Parallel()
+	rdb, q := client(t, single.Get(t).Addrs()), fresh("actor")
+	j := newJobs(t, rdb, nil, Queue{Name: q})
+	enqueue(t, j, q, 1)
+	owners := func(pause, closed string) {
+		t.Helper()
+		s := status(t, j, q)
+		for _, c := range []struct {
+			got  *Held
+			want string
+		}{{s.Pause, pause}, {s.Closed, closed}} {
+			if (c.got == nil) != (c.want == "") || c.got != nil && c.got.Owner != c.want {
+				t.Errorf("%+v holds, want %q", c.got, c.want)
+			}
+		}
+	}
+	want(t, j, "queue.pause", q, "", map[string]any{"changed": true})
+	want(t, j, "queue.pause", q, "", map[string]any{"changed": false})
+	want(t, j, "queue.drain", q, "mode=finish", map[string]any{"changed": true})
+	owners("test", "test")
+	want(t, j, "queue.resume", q, "", map[string]any{"changed": true})
+	owners("", "")
+	want(t, j, "queue.close", q, "", map[string]any{"changed": true})
+	owners("", "test")
+	if _, err := j.Pause(t.Context(), q, &Hold{Owner: "incident"}); err != nil {
+		t.Fatal(err)
+	}
+	want(t, j, "queue.pause", q, "", map[string]any{"changed": false})
+	owners("incident", "test")
+	want(t, j, "queue.resume", q, "", map[string]any{"changed": true})
+	owners("", "")
+	if owner := ownerOfCall(strings.Repeat("é", maxOwner)); len(owner) != maxOwner {
+		t.Errorf("a long name is cut to %d bytes", len(owner))
+	}
 }

@@ -40,10 +40,10 @@ func On(queue string) Option { return func(s *settings) { s.Queue = queue } }
 // Without it the job gets a random one.
 func ID(id string) Option { return func(s *settings) { s.ID = id } }
 
-// In delays the job.
+// In delays the job, from now on by the clock of the host that calls.
 func In(d time.Duration) Option { return func(s *settings) { s.At = time.Now().Add(d) } }
 
-// At delays the job until t.
+// At delays the job until t, by Redis's clock.
 func At(t time.Time) Option { return func(s *settings) { s.At = t } }
 
 // MaxRetry is how often a failed job is tried again before it counts as failed. The default is asynq's, 25.

@@ -38,7 +38,8 @@ type Options struct {
 	// OutboxInterval is the pause between looks into an empty outbox. Zero means 200ms.
 	OutboxInterval time.Duration
 	// OutboxRetention is how long a job that came through the outbox keeps its ID after it is done. A relay that dies
-	// between enqueue and delete hands the job over again; within this time that adds nothing. Zero means 15m.
+	// between enqueue and delete hands the job over again; within this time that adds nothing, nor does a job that was refused
+	// because of another one's Unique lock. Zero means 15m.
 	OutboxRetention time.Duration
 	// SampleInterval is the pause between looks at depths, for metrics and scale rules. Zero means 2s.
 	SampleInterval time.Duration

@@ -46,7 +46,7 @@ func (r Rate) validate(queue string) error {
 type Limits struct {
 	// Rate bounds starts in any window. Zero means no bound.
 	Rate Rate
-	// Smooth spreads the starts over the window, too: no more than a twentieth of Rate.Max come at once. Zero means that
+	// Smooth spreads the starts over the window, too: no more than a twentieth of Rate.Max, and one, come at once. Zero means that
 	// all of a window's starts may come at its beginning.
 	Smooth bool
 	// Concurrency bounds how many jobs run at once in the fleet, of those whose time is not up: see Queue.Concurrency. Zero
@@ -66,13 +66,14 @@ func (l Limits) validate(queue string) error {
 }
 
 // args are the limits as the scripts take them: most starts, window in µs, the time between smoothed starts and what they
-// may be early, both in µs, and most at once.
+// may be early, both in µs, and most at once. Being early by a twentieth of the window makes up for wake-ups that come late, also where
+// fewer than twenty starts, which still come one by one, share it.
 func (l Limits) args() []any {
 	window := l.Rate.window().Microseconds()
 	var every, early int64
 	if l.Smooth {
 		every = max(1, window/int64(l.Rate.Max))
-		early = every * int64(l.Rate.Max/20)
+		early = window / 20
 	}
 	return []any{l.Rate.Max, window, every, early, l.Concurrency}
 }

@@ -329,3 +329,48 @@ func TestBadLimits(t *testing.T) {
 		t.Errorf("bad limits wrote something: %v", err)
 	}
 }
+
+// A scale rule of an isolated queue changes the slots of its own, and no others.
+func TestScaleToOfAnIsolatedQueue(t *testing.T) {
+	t.Parallel()
+	q, other := fresh("isolated"), fresh("shared")
+	rdb := client(t, single.Get(t).Addrs())
+	j := newJobs(t, rdb, nil, Queue{Name: q, Isolated: 2}, Queue{Name: other})
+	enqueue(t, j, q, 12)
+	w := newWorker(t, j, &WorkerOptions{Concurrency: 1, MaxConcurrency: 8})
+	var running, most atomic.Int64
+	gates := make(chan struct{})
+	Handle(w, func(context.Context, note) error {
+		most.Store(max(most.Load(), running.Add(1)))
+		<-gates
+		running.Add(-1)
+		return nil
+	})
+	start(t, w)
+	defer close(gates)
+	scale := func(n int) {
+		t.Helper()
+		if err := w.ScaleTo(t.Context(), Decision{Queue: q, Workers: n}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, 10*time.Second, "2 run", func() bool { return running.Load() == 2 })
+	scale(5)
+	eventually(t, 10*time.Second, "5 run", func() bool { return running.Load() == 5 })
+	if n := w.slots.sizeOf(1); n != 1 {
+		t.Errorf("the shared slots are %d", n)
+	}
+	scale(0)
+	for range 5 {
+		gates <- struct{}{}
+	}
+	eventually(t, 10*time.Second, "none runs", func() bool { return running.Load() == 0 && w.Busy() == 0 })
+	scale(99)
+	eventually(t, 10*time.Second, "the 7 that are left run", func() bool { return running.Load() == 7 })
+	if n := w.slots.sizeOf(0); n != 8 || most.Load() != 7 {
+		t.Errorf("%d slots, %d ran at most", n, most.Load())
+	}
+	if err := w.ScaleTo(t.Context(), Decision{Queue: q, Workers: -1}); err == nil {
+		t.Error("-1 slots were accepted")
+	}
+}

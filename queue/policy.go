@@ -8,15 +8,15 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Ready reports whether jobs can be stored and kept: Redis answers, and evicts no job. Errors: ErrEvicting, or why
+// Ready reports whether jobs can be stored and kept: Redis answers, and evicts nothing. Errors: ErrEvicting, or why
 // Redis cannot be reached.
 func (j *Jobs) Ready(ctx context.Context) error {
 	return checkPolicy(ctx, j.rdb)
 }
 
-// checkPolicy refuses a Redis that may evict keys without expiry, which every job is: enqueues go on to succeed and
-// the jobs are gone. The volatile policies take only keys with an expiry, and no job has one. INFO is asked, because
-// managed Redis forbids CONFIG.
+// checkPolicy refuses a Redis that may evict anything: jobs, of which enqueues go on to succeed, by one of the allkeys policies, and
+// by the volatile ones the keys with an expiry that limits, pauses and unique locks stand on. INFO is asked, because managed Redis
+// forbids CONFIG; one that does not tell is taken at its word.
 func checkPolicy(ctx context.Context, rdb redis.UniversalClient) error {
 	if cluster, ok := rdb.(interface {
 		ForEachMaster(ctx context.Context, fn func(ctx context.Context, client *redis.Client) error) error
@@ -33,7 +33,7 @@ func checkNode(ctx context.Context, node redis.UniversalClient) error {
 	if err != nil {
 		return fmt.Errorf("queue: ask Redis for its eviction policy: %w", err)
 	}
-	if policy := infoField(info, "maxmemory_policy"); strings.HasPrefix(policy, "allkeys-") {
+	if policy := infoField(info, "maxmemory_policy"); policy != "" && policy != "noeviction" {
 		return fmt.Errorf("%w (it is %s)", ErrEvicting, policy)
 	}
 	return nil

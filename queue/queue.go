@@ -11,7 +11,7 @@ type Queue struct {
 	Name string
 	// Rate limits starts over the whole fleet. Zero means no limit.
 	Rate Rate
-	// Smooth spreads the starts that Rate allows over its window: no more than a twentieth of Rate.Max come at once. Zero
+	// Smooth spreads the starts that Rate allows over its window: no more than a twentieth of Rate.Max, and one, come at once. Zero
 	// means that all of a window's starts may come at its beginning.
 	Smooth bool
 	// Concurrency is how many jobs of the queue run at once in the whole fleet. A job whose time is up, or whose worker was

@@ -73,7 +73,8 @@ type outboxRow struct {
 }
 
 // relay handles one batch: lock rows that nobody else has, enqueue them under their own IDs, wait for a replica, delete
-// them. Killed before the last, the rows come again and conflict with their own jobs, which changes nothing. Rows are found
+// them. Killed before the last, the rows come again and conflict with their own jobs, which changes nothing. A row that another
+// job's unique lock refuses is done, too, and Redis remembers that: the lock may be free when the row comes again. Rows are found
 // by existence, never by "greater than the last": transactions do not commit in the order of their IDs.
 func (j *Jobs) relay(ctx context.Context, away awayQueues) (int, error) {
 	tx, err := j.opts.Outbox.Begin(ctx)
@@ -95,6 +96,7 @@ func (j *Jobs) relay(ctx context.Context, away awayQueues) (int, error) {
 		if row := &rows[i]; row.problem == nil && !away.has(row.Queue) {
 			row.raise(tokens)
 			row.Retention = max(row.Retention, j.opts.OutboxRetention)
+			row.remember = j.opts.OutboxRetention
 			sealed[i] = &row.envelope
 		}
 	}

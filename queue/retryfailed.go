@@ -16,7 +16,8 @@ type RetryFailed struct {
 	Before, After time.Time
 	// Most is how many are taken at most. Zero means all.
 	Most int
-	// PerSecond paces it: as many come back in a second at most, so that their return is no flood. Zero means no pace.
+	// PerSecond paces it: as many come back in a second at most, so that their return is no flood. Jobs of other kinds do not
+	// count. Zero means no pace.
 	PerSecond float64
 }
 
@@ -30,35 +31,59 @@ func (r *RetryFailed) validate() (RetryFailed, error) {
 	return *r, nil
 }
 
-// retryScript gives up to n failed jobs, the oldest first, a fresh set of attempts at the end of the queue. The two
+// retryScript gives failed jobs, the oldest first, a fresh set of attempts at the end of the queue. The two
 // bytes are protobuf's "field 6 (retried) is 0": of a scalar field that occurs twice the last one counts, so the
 // message needs no decoding. Its first field is the kind.
 //
-// KEYS: archived, pending; ARGV: task key prefix, n, now in ns, first and last score, how many of these to pass over,
-// message's beginning, 1 to count only
-// Returns {looked at, enqueued, no longer there}.
+// It goes on behind the job that the last call has ended with, wherever that is now: its place is found by putting it there for a
+// moment, which costs as little for the millionth job as for the first.
+//
+// KEYS: archived, pending; ARGV: task key prefix, how many are looked at and how many taken at most, now in ns, first and last score,
+// the last call's score and id, or "", message's beginning, 1 to count only
+// Returns {looked at, taken, score and id of the last one that was looked at}.
 var retryScript = redis.NewScript(`
-local ids = redis.call("ZRANGE", KEYS[1], ARGV[4], ARGV[5], "BYSCORE", "LIMIT", ARGV[6], ARGV[2])
-local dry = ARGV[8] == "1"
-local moved, left = 0, 0
-for _, id in ipairs(ids) do
+local from = 0
+if ARGV[8] ~= "" then
+	local is = redis.call("ZSCORE", KEYS[1], ARGV[8])
+	redis.call("ZADD", KEYS[1], ARGV[7], ARGV[8])
+	from = redis.call("ZRANK", KEYS[1], ARGV[8])
+	if not is then
+		redis.call("ZREM", KEYS[1], ARGV[8])
+	else
+		redis.call("ZADD", KEYS[1], is, ARGV[8])
+		if tonumber(is) <= tonumber(ARGV[7]) then
+			from = from + 1
+		end
+	end
+elseif ARGV[5] ~= "-inf" then
+	from = redis.call("ZCOUNT", KEYS[1], "-inf", "(" .. ARGV[5])
+end
+local ids = redis.call("ZRANGE", KEYS[1], from, from + ARGV[2] - 1, "WITHSCORES")
+local dry = ARGV[10] == "1"
+local looked, taken, bytes, score, last = 0, 0, 0, ARGV[7], ARGV[8]
+for i = 1, #ids, 2 do
+	local id = ids[i]
+	if taken >= tonumber(ARGV[3]) or bytes > 4194304 or tonumber(ids[i + 1]) > tonumber(ARGV[6]) then
+		break
+	end
 	local key = ARGV[1] .. id
 	local msg = redis.call("HGET", key, "msg")
-	local mine = msg and string.sub(msg, 1, #ARGV[7]) == ARGV[7]
+	local mine = msg and string.sub(msg, 1, #ARGV[9]) == ARGV[9]
+	looked, score, last = looked + 1, ids[i + 1], id
+	bytes = bytes + (msg and #msg or 0)
 	if mine then
-		moved = moved + 1
+		taken = taken + 1
 	end
 	if not dry and (mine or not msg) then
 		redis.call("ZREM", KEYS[1], id)
-		left = left + 1
 	end
 	if not dry and mine then
-		redis.call("HSET", key, "msg", msg .. "\48\0", "state", "pending", "pending_since", ARGV[3])
+		redis.call("HSET", key, "msg", msg .. "\48\0", "state", "pending", "pending_since", ARGV[4])
 		redis.call("HDEL", key, "stalls")
 		redis.call("LPUSH", KEYS[2], id)
 	end
 end
-return {#ids, moved, left}`)
+return {looked, taken, score, last}`)
 
 // RetryFailed gives failed jobs of a queue a fresh set of attempts, the oldest first, behind the waiting ones. It goes in
 // steps that hold Redis up for milliseconds; those that have failed since the second in which the call began are not taken.
@@ -88,32 +113,35 @@ func (j *Jobs) retryFailed(ctx context.Context, queue string, which *RetryFailed
 	if w.Kind != "" {
 		begins = string(appendText(nil, 1, w.Kind))
 	}
-	began, moved, passed := time.Now(), 0, int64(0)
+	began, moved, score, last := time.Now(), 0, "", ""
 	for left > 0 && (w.Most == 0 || moved < w.Most) {
-		n := min(left, step)
-		if w.Most > 0 && !dry {
-			n = min(n, int64(w.Most-moved))
+		n := step
+		if w.Most > 0 {
+			n = min(n, w.Most-moved)
 		}
 		if w.PerSecond > 0 && !dry {
-			n = min(n, max(1, int64(w.PerSecond/10)))
+			n = min(n, max(1, int(w.PerSecond/10)))
 			due := time.Duration(float64(moved) / w.PerSecond * float64(time.Second))
 			if !sleep(ctx, due-time.Since(began)) {
 				return moved, fmt.Errorf("queue: retry failed jobs of %q, %d are %s so far: %w", queue, moved, done, ctx.Err())
 			}
 		}
 		got, err := retryScript.Run(ctx, j.rdb, []string{asynqKey(queue, "archived"), asynqKey(queue, "pending")},
-			taskPrefix(queue), n, time.Now().UnixNano(), from, to, passed, begins, dry).Int64Slice()
-		if err != nil || len(got) != 3 {
+			taskPrefix(queue), min(left, step), n, time.Now().UnixNano(), from, to, score, last, begins, dry).Slice()
+		if err != nil || len(got) != 4 {
 			return moved, fmt.Errorf("queue: retry failed jobs of %q, %d are %s so far: %w", queue, moved, done, err)
 		}
-		if got[0] == 0 {
+		looked, _ := got[0].(int64)
+		taken, _ := got[1].(int64)
+		score, _ = got[2].(string)
+		last, _ = got[3].(string)
+		if looked == 0 {
 			break
 		}
-		left -= got[0]
-		moved += int(got[1])
-		passed += got[0] - got[2]
+		left -= looked
+		moved += int(taken)
 	}
-	return least(moved, w.Most), nil
+	return moved, nil
 }
 
 // least is n, or most if that is set and less.

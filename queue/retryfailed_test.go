@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/scaleaware/scaleaware/admin"
@@ -67,6 +68,97 @@ func TestRetryFailedTakesNoLaterFailures(t *testing.T) {
 	}
 	if n, err := j.RetryFailed(t.Context(), q, nil); n != 1 || err != nil {
 		t.Errorf("the next RetryFailed = %d, %v", n, err)
+	}
+}
+
+// A job of one kind is found behind tens of thousands of another one in as many looks as they fill, each of which costs no more than the
+// one before; the pace is that of the jobs that come back.
+func TestRetryFailedOfOneKindAmongMany(t *testing.T) {
+	t.Parallel()
+	server := alone(t)
+	rdb, q := client(t, server.Addrs()), fresh("needle")
+	j := newJobs(t, rdb, nil, Queue{Name: q})
+	const others, mine = 40_000, 3
+	load := redis.NewScript(`
+for i = 1, 2000 do
+	local id = ARGV[1] .. "-" .. i
+	redis.call("ZADD", KEYS[1], 1800000000 + math.floor(ARGV[1] / 5), id) -- ten thousand in a second
+	redis.call("HSET", ARGV[2] .. id, "msg", ARGV[3], "state", "archived")
+end`)
+	msg := (&message{kind: "test.other", payload: []byte("{}"), id: "x", queue: q}).encode()
+	for i := range others / 2000 {
+		if err := load.Run(t.Context(), rdb, []string{asynqKey(q, "archived")}, i, taskPrefix(q), msg).Err(); err != nil && !isNil(err) {
+			t.Fatal(err)
+		}
+	}
+	for i := range mine {
+		fail(t, rdb, q, fmt.Sprint("mine", i), "test.note", time.Unix(1_800_001_000, 0))
+	}
+	if err := retryScript.Load(t.Context(), rdb).Err(); err != nil {
+		t.Fatal(err)
+	}
+	for _, dry := range []bool{true, false} {
+		if err := rdb.ConfigResetStat(t.Context()).Err(); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := j.retryFailed(t.Context(), q, &RetryFailed{Kind: "test.note", PerSecond: 10}, dry); n != mine || err != nil {
+			t.Fatalf("dry %v: %d, %v, want %d", dry, n, err, mine)
+		}
+		stats := rdb.Info(t.Context(), "commandstats").Val()
+		calls := func(command string) (n int) {
+			_, _ = fmt.Sscanf(infoField(stats, "cmdstat_"+command), "calls=%d,", &n)
+			return n
+		}
+		if n := calls("evalsha"); n > others/step+mine+5 {
+			t.Errorf("dry %v: %d steps for %d jobs", dry, n, others)
+		}
+		if n := calls("hget"); n > others+mine+10 {
+			t.Errorf("dry %v: %d jobs were looked at, of %d", dry, n, others+mine)
+		}
+	}
+	if s := status(t, j, q); s.Waiting != mine || s.Failed != others {
+		t.Errorf("%d wait and %d have failed", s.Waiting, s.Failed)
+	}
+}
+
+// A step goes on behind the last one's job, though that has gone, or has failed again, meanwhile.
+func TestRetryFailedGoesOnBehindTheLastOne(t *testing.T) {
+	t.Parallel()
+	rdb := client(t, single.Get(t).Addrs())
+	for name, meanwhile := range map[string]func(key string) *redis.IntCmd{
+		"it stays":            func(key string) *redis.IntCmd { return rdb.ZCard(t.Context(), key) },
+		"it has gone":         func(key string) *redis.IntCmd { return rdb.ZRem(t.Context(), key, "d") },
+		"all until it":        func(key string) *redis.IntCmd { return rdb.ZRem(t.Context(), key, "a", "b", "c", "d") },
+		"it has failed again": func(key string) *redis.IntCmd { return rdb.ZAdd(t.Context(), key, redis.Z{Score: 9, Member: "d"}) },
+		"it is said to be old": func(key string) *redis.IntCmd {
+			return rdb.ZAdd(t.Context(), key, redis.Z{Score: 1, Member: "d"})
+		},
+	} {
+		q := fresh("cursor")
+		for _, id := range []string{"a", "b", "c", "d", "e", "f"} { // all in one second
+			fail(t, rdb, q, id, "test.note", time.Unix(5, 0))
+		}
+		key := asynqKey(q, "archived")
+		run := func(score, last string, most int) []any {
+			t.Helper()
+			got, err := retryScript.Run(t.Context(), rdb, []string{key, asynqKey(q, "pending")},
+				taskPrefix(q), most, most, 1, "-inf", "5", score, last, "", true).Slice()
+			if err != nil {
+				t.Fatal(err)
+			}
+			return got
+		}
+		if got := run("", "", 4); got[0] != int64(4) || got[3] != "d" {
+			t.Fatalf("%s: the first step: %v", name, got)
+		}
+		before := meanwhile(key)
+		there := rdb.ZRangeWithScores(t.Context(), key, 0, -1).Val()
+		if got := run("5", "d", 10); before.Err() != nil || got[0] != int64(2) || got[3] != "f" {
+			t.Errorf("%s: the second step: %v, %v; want e and f", name, got, before.Err())
+		}
+		if diff := cmp.Diff(there, rdb.ZRangeWithScores(t.Context(), key, 0, -1).Val()); diff != "" {
+			t.Errorf("%s: a look has changed what has failed: %s", name, diff)
+		}
 	}
 }
 

@@ -2,6 +2,10 @@ package queue
 
 import (
 	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"maps"
 	"math"
 	"strconv"
 	"strings"
@@ -60,11 +64,39 @@ func (c *runCounts) quantile(q float64) (float64, bool) {
 // runLog collects what this worker has run and adds it to the fleet's counters in Redis once a second, so that
 // any process can answer for all workers.
 type runLog struct {
+	id     string
 	mu     sync.Mutex
 	counts map[string]map[string]int64 // queue, field
+
+	flushing sync.Mutex
+	number   int64
+	pending  map[string]*runFlush // by queue
 }
 
-func newRunLog() *runLog { return &runLog{counts: make(map[string]map[string]int64)} }
+// runFlush is what is on its way to Redis. It is sent until Redis has answered, always the same.
+type runFlush struct {
+	key    string
+	number int64
+	fields map[string]int64
+}
+
+func newRunLog() *runLog {
+	return &runLog{id: rand.Text(), counts: make(map[string]map[string]int64), pending: make(map[string]*runFlush)}
+}
+
+// runsScript adds counts, once: those of a call whose answer was lost are told by their number.
+//
+// KEYS: runs; ARGV: whose, number, ms to keep, field, count, field, count, …
+var runsScript = redis.NewScript(`
+if tonumber(redis.call("HGET", KEYS[1], ARGV[1]) or "0") >= tonumber(ARGV[2]) then
+	return 0
+end
+for i = 4, #ARGV, 2 do
+	redis.call("HINCRBY", KEYS[1], ARGV[i], ARGV[i + 1])
+end
+redis.call("HSET", KEYS[1], ARGV[1], ARGV[2])
+redis.call("PEXPIRE", KEYS[1], ARGV[3])
+return 1`)
 
 func (l *runLog) add(queue, outcome string, took time.Duration) {
 	if outcome == "requeued" {
@@ -92,35 +124,56 @@ func (l *runLog) flushLoop(ctx context.Context, j *Jobs) {
 	}
 }
 
+// flush sends what was counted. What Redis does not answer is sent again by the next one; what has ended meanwhile comes after it.
 func (l *runLog) flush(ctx context.Context, rdb redis.UniversalClient) error {
+	l.flushing.Lock()
+	defer l.flushing.Unlock()
+	l.take(time.Now())
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var errs []error
+	for queue, f := range maps.Clone(l.pending) {
+		wg.Go(func() {
+			args := []any{"of:" + l.id, f.number, runKeep.Milliseconds()}
+			for field, n := range f.fields {
+				args = append(args, field, n)
+			}
+			err := runsScript.Run(ctx, rdb, []string{f.key}, args...).Err()
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				errs = append(errs, fmt.Errorf("queue: count what %q has run: %w", queue, err))
+				return
+			}
+			delete(l.pending, queue)
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// take makes what was counted the next flush of those queues that wait for none.
+func (l *runLog) take(now time.Time) {
 	l.mu.Lock()
-	counts := l.counts
-	l.counts = make(map[string]map[string]int64)
-	l.mu.Unlock()
-	if len(counts) == 0 {
-		return nil
-	}
-	pipe := rdb.Pipeline()
-	for queue, fields := range counts {
-		key := runKey(queue, time.Now())
-		for field, n := range fields {
-			pipe.HIncrBy(ctx, key, field, n)
+	defer l.mu.Unlock()
+	for queue, fields := range l.counts {
+		if l.pending[queue] == nil {
+			l.number++
+			l.pending[queue] = &runFlush{key: runKey(queue, now), number: l.number, fields: fields}
+			delete(l.counts, queue)
 		}
-		pipe.Expire(ctx, key, runKeep)
 	}
-	_, err := pipe.Exec(ctx)
-	return err
 }
 
 func runKey(queue string, at time.Time) string {
 	return ownKey(queue, "runs:"+strconv.FormatInt(at.Unix()/int64(runBucket/time.Second), 10))
 }
 
-// readRuns sums the fleet's counters over the window.
+// readRuns sums the fleet's counters over the window: the buckets that are wholly in it.
 func readRuns(ctx context.Context, rdb redis.UniversalClient, queue string) (*runCounts, error) {
 	pipe := rdb.Pipeline()
 	now := time.Now()
-	for age := time.Duration(0); age <= runWindow; age += runBucket {
+	for age := time.Duration(0); age < runWindow; age += runBucket {
 		pipe.HGetAll(ctx, runKey(queue, now.Add(-age)))
 	}
 	cmds, err := pipe.Exec(ctx)

@@ -1,11 +1,16 @@
 package queue
 
 import (
+	"context"
+	"errors"
+	"io"
 	"math"
 	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 )
 
 // The percentiles of known distributions are at most 2.5 % off the exact ones, over all durations that a job may have.
@@ -41,5 +46,84 @@ func TestRunPercentiles(t *testing.T) {
 	}
 	if _, ok := (&runCounts{}).quantile(0.95); ok {
 		t.Error("there is a quantile of nothing")
+	}
+}
+
+// What was counted while Redis did not answer is added when it does, and once, whatever became of the answers.
+func TestRunCountersOutliveABlip(t *testing.T) {
+	t.Parallel()
+	q := fresh("runlog")
+	rdb := client(t, single.Get(t).Addrs())
+	l := newRunLog()
+	flush := func(rdb redis.UniversalClient) error {
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		return l.flush(ctx, rdb)
+	}
+	is := func(done, failed int64) {
+		t.Helper()
+		c, err := readRuns(t.Context(), rdb, q)
+		if err != nil || c.done != done || c.failed != failed || c.buckets[durationBucket(time.Second)] != done+failed {
+			t.Errorf("%d are done, %d failed, %v, %v; want %d and %d", c.done, c.failed, c.buckets, err, done, failed)
+		}
+	}
+	l.add(q, "done", time.Second)
+	l.add(q, "failed", time.Second)
+	if err := flush(client(t, []string{"127.0.0.1:1"})); err == nil {
+		t.Fatal("Redis answered")
+	}
+	l.add(q, "done", time.Second)
+	if err := errors.Join(flush(rdb), flush(rdb)); err != nil {
+		t.Fatal(err)
+	}
+	is(2, 1)
+	if err := runsScript.Load(t.Context(), rdb).Err(); err != nil {
+		t.Fatal(err)
+	}
+	l.add(q, "done", time.Second)
+	if err := flush(unheard{rdb}); err == nil {
+		t.Fatal("the answer was not lost")
+	}
+	is(3, 1)
+	l.add(q, "failed", time.Second)
+	if err := errors.Join(flush(rdb), flush(rdb), flush(rdb)); err != nil {
+		t.Fatal(err)
+	}
+	is(3, 2)
+}
+
+// unheard is a client that loses the answers of scripts.
+type unheard struct{ redis.UniversalClient }
+
+func (u unheard) EvalSha(ctx context.Context, sha string, keys []string, args ...any) *redis.Cmd {
+	cmd := u.UniversalClient.EvalSha(ctx, sha, keys, args...)
+	if cmd.Err() == nil {
+		cmd.SetErr(io.EOF)
+	}
+	return cmd
+}
+
+// Nothing counts that ended more than five minutes ago.
+func TestRunWindow(t *testing.T) {
+	t.Parallel()
+	q := fresh("window")
+	rdb := client(t, single.Get(t).Addrs())
+	count := func(age time.Duration) {
+		t.Helper()
+		if err := rdb.HIncrBy(t.Context(), runKey(q, time.Now().Add(-age)), "failed", 1).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for age := runWindow; age < runWindow+15*time.Second; age += time.Second {
+		count(age)
+	}
+	if c, err := readRuns(t.Context(), rdb, q); err != nil || c.failed != 0 {
+		t.Errorf("%d count that ended 5:00 to 5:15 ago, %v", c.failed, err)
+	}
+	for _, age := range []time.Duration{0, time.Minute, runWindow - 2*runBucket} {
+		count(age)
+	}
+	if c, err := readRuns(t.Context(), rdb, q); err != nil || c.failed != 3 {
+		t.Errorf("%d count, %v, want 3", c.failed, err)
 	}
 }

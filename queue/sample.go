@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
 
 	"github.com/scaleaware/scaleaware/metrics"
 	"github.com/scaleaware/scaleaware/redisclient"
@@ -89,10 +90,40 @@ func (j *Jobs) hide(queue string) {
 	j.meters.rate.DeletePartialMatch(label)
 }
 
+// ageScript gives the oldest waiting job, where it has none, the time since which it waits at least: that at which the first such job
+// in a row was seen. asynq's run-all and requeue write none, and its tools and ours would know no age.
+//
+// KEYS: pending, since when such jobs are seen; ARGV: task key prefix, for how many seconds that is remembered
+var ageScript = redis.NewScript(`
+local id = redis.call("LINDEX", KEYS[1], "-1")
+if not id then
+	return redis.call("DEL", KEYS[2])
+end
+local key, seen = ARGV[1] .. id, redis.call("GET", KEYS[2])
+local job = redis.call("HMGET", key, "msg", "pending_since")
+if job[2] then
+	return job[2] == seen or redis.call("DEL", KEYS[2])
+end
+if not job[1] then
+	return 0
+end
+if not seen then
+	local time = redis.call("TIME")
+	seen = string.format("%d%06d000", time[1], time[2])
+end
+redis.call("SET", KEYS[2], seen, "EX", ARGV[2])
+redis.call("HSET", key, "pending_since", seen)
+return 1`)
+
 // sample sets a queue's gauges.
 func (j *Jobs) sample(ctx context.Context, queue string) error {
 	ctx, cancel := context.WithTimeout(ctx, popTimeout)
 	defer cancel()
+	const remembered = 24 * time.Hour
+	err := ageScript.Run(ctx, j.rdb, []string{asynqKey(queue, "pending"), ownKey(queue, "ageless")}, taskPrefix(queue), int(remembered.Seconds())).Err()
+	if err != nil && !isNil(err) {
+		return fmt.Errorf("queue: look at the oldest job of %q: %w", queue, err)
+	}
 	s, err := j.readDepth(ctx, queue)
 	if err != nil {
 		return err

@@ -1,7 +1,10 @@
 package queue
 
 import (
+	"context"
+	"errors"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -113,4 +116,71 @@ func TestDepthIsAbsentWithoutRedis(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, 20*time.Second, "the depth is back", func() bool { return sampling(t, reg) })
+}
+
+// Jobs that asynq's run-all has made waiting have an age, here and in asynq's tools, one that goes on from each to the next.
+func TestJobsOfRunAllHaveAnAge(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+		q := fresh("runall")
+		j := newJobs(t, rdb, nil, Queue{Name: q})
+		enqueue(t, j, q, 3, MaxRetry(0))
+		w := newWorker(t, j, nil)
+		Handle(w, func(context.Context, note) error { return errors.New("no") })
+		stop := start(t, w)
+		eventually(t, 10*time.Second, "they have failed", func() bool { return status(t, j, q).Failed == 3 })
+		stop()
+		enqueue(t, j, q, 1, In(time.Hour))
+		if n, err := j.asynq.RunAllArchivedTasks(q); n != 3 || err != nil {
+			t.Fatal(n, err)
+		}
+		if s := status(t, j, q); s.OldestSeconds != nil {
+			t.Errorf("the age is known: %v", *s.OldestSeconds)
+		}
+		since := func() string {
+			t.Helper()
+			if err := j.sample(t.Context(), q); err != nil {
+				t.Fatal(err)
+			}
+			id, err := rdb.LIndex(t.Context(), asynqKey(q, "pending"), -1).Result()
+			if err != nil {
+				t.Fatal(err)
+			}
+			return rdb.HGet(t.Context(), taskPrefix(q)+id, "pending_since").Val()
+		}
+		first := since()
+		ns, err := strconv.ParseInt(first, 10, 64)
+		if age := time.Since(time.Unix(0, ns)); err != nil || age < -time.Second || age > time.Minute {
+			t.Errorf("the head waits since %q", first)
+		}
+		if s := status(t, j, q); s.OldestSeconds == nil {
+			t.Error("the age is not known")
+		}
+		eventually(t, 10*time.Second, "asynq sees an age, too", func() bool {
+			info, err := j.asynq.GetQueueInfo(q)
+			return err == nil && info.Latency > 0
+		})
+		pop := func() { rdb.RPop(t.Context(), asynqKey(q, "pending")) }
+		for range 2 { // the next ones wait as long
+			pop()
+			if again := since(); again != first {
+				t.Errorf("the next one waits since %q, the first did since %q", again, first)
+			}
+		}
+		pop()
+		if err := j.sample(t.Context(), q); err != nil { // it is empty
+			t.Fatal(err)
+		}
+		if _, err := j.asynq.RunAllScheduledTasks(q); err != nil {
+			t.Fatal(err)
+		}
+		if again := since(); again == first || again == "" {
+			t.Errorf("a later run-all's job waits since %q, as the first one's", again)
+		}
+		enqueue(t, j, q, 1)
+		pop()
+		if own := since(); own == "" || rdb.Exists(t.Context(), ownKey(q, "ageless")).Val() != 0 {
+			t.Errorf("a job with a time of its own waits since %q, and the other's is remembered", own)
+		}
+	})
 }

@@ -22,7 +22,7 @@ redis.call("ZREM", KEYS[2], ARGV[1])
 if redis.call("LREM", KEYS[1], 0, ARGV[1]) == 0 then
 	return 0
 end
-redis.call("HDEL", KEYS[4], "owner")
+redis.call("HDEL", KEYS[4], "owner", "pending_since")
 if redis.call("HINCRBY", KEYS[4], "stalls", 1) > tonumber(ARGV[4]) then
 	redis.call("HSET", KEYS[4], "state", "archived", "msg", redis.call("HGET", KEYS[4], "msg") .. ARGV[6])
 	redis.call("ZADD", KEYS[5], ARGV[5], ARGV[1])

@@ -10,6 +10,7 @@ type slots struct {
 	mu       sync.Mutex
 	target   int
 	weights  []int // 0 for an isolated queue
+	isolated []bool
 	own      []int // of isolated queues
 	reserve  []int
 	inflight []int
@@ -18,11 +19,11 @@ type slots struct {
 
 func newSlots(target int, queues []Queue) *slots {
 	s := &slots{
-		target: target, weights: make([]int, len(queues)), own: make([]int, len(queues)),
+		target: target, weights: make([]int, len(queues)), isolated: make([]bool, len(queues)), own: make([]int, len(queues)),
 		inflight: make([]int, len(queues)), wake: make([]chan struct{}, len(queues)),
 	}
 	for i, q := range queues {
-		if s.own[i] = q.Isolated; q.Isolated == 0 {
+		if s.own[i], s.isolated[i] = q.Isolated, q.Isolated > 0; q.Isolated == 0 {
 			s.weights[i] = max(1, q.Weight)
 		}
 		s.wake[i] = make(chan struct{}, 1)
@@ -90,7 +91,7 @@ func (s *slots) take(q, n int) int {
 
 // free reports whether queue q may start one more job.
 func (s *slots) free(q int) bool {
-	if s.own[q] > 0 {
+	if s.isolated[q] {
 		return s.target > 0 && s.inflight[q] < s.own[q]
 	}
 	return admit(s.target, s.reserve, s.shared(), q)
@@ -98,12 +99,12 @@ func (s *slots) free(q int) bool {
 
 // shared are the jobs in flight that use shared slots.
 func (s *slots) shared() []int {
-	if !slices.ContainsFunc(s.own, func(n int) bool { return n > 0 }) {
+	if !slices.Contains(s.isolated, true) {
 		return s.inflight
 	}
 	shared := slices.Clone(s.inflight)
-	for i, n := range s.own {
-		if n > 0 {
+	for i, isolated := range s.isolated {
+		if isolated {
 			shared[i] = 0
 		}
 	}
@@ -125,6 +126,14 @@ func (s *slots) resize(target int) {
 	s.mu.Lock()
 	s.target = target
 	s.reserve = reserves(target, s.weights)
+	s.mu.Unlock()
+	s.notify()
+}
+
+// resizeOwn changes the slots of an isolated queue.
+func (s *slots) resizeOwn(q, n int) {
+	s.mu.Lock()
+	s.own[q] = n
 	s.mu.Unlock()
 	s.notify()
 }
@@ -163,8 +172,10 @@ func (s *slots) size() int {
 
 // sizeOf returns the number of slots that queue q may have at most.
 func (s *slots) sizeOf(q int) int {
-	if s.own[q] > 0 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.isolated[q] && s.target > 0 {
 		return s.own[q]
 	}
-	return s.size()
+	return s.target
 }

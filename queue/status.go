@@ -26,10 +26,11 @@ type Status struct {
 	Completed int `json:"completed"`
 	// Parked jobs were set aside by drain and come back with resume.
 	Parked int `json:"parked"`
-	// OldestSeconds is the age of the oldest waiting job; null when unknown.
+	// OldestSeconds is the age of the oldest waiting job; null when unknown. Of jobs that asynq's tools made waiting, which does not note
+	// the time, it counts from when a sample of Jobs.Run first saw one at the head; until then it is unknown.
 	OldestSeconds *float64 `json:"oldest_waiting_seconds"`
-	// RunP50Seconds, RunP95Seconds and RunP99Seconds are percentiles of attempts that ended in the last 5 minutes, at most
-	// 2.5 % off; null when there was none.
+	// RunP50Seconds, RunP95Seconds and RunP99Seconds are percentiles of attempts that ended in the last 5 minutes, without up to
+	// 10 seconds at their beginning, at most 2.5 % off; null when there was none.
 	RunP50Seconds *float64 `json:"run_p50_seconds"`
 	RunP95Seconds *float64 `json:"run_p95_seconds"`
 	RunP99Seconds *float64 `json:"run_p99_seconds"`
@@ -158,12 +159,15 @@ func (j *Jobs) readBounds(ctx context.Context, s *Status) error {
 // held returns what stands at the keys of a Hold, or nil.
 func (j *Jobs) held(ctx context.Context, stop, why string) (*Held, error) {
 	pipe := j.rdb.Pipeline()
-	left, reasons := pipe.PTTL(ctx, stop), pipe.HGetAll(ctx, why)
-	if _, err := pipe.Exec(ctx); err != nil {
+	value, left, reasons := pipe.Get(ctx, stop), pipe.PTTL(ctx, stop), pipe.HGetAll(ctx, why)
+	if _, err := pipe.Exec(ctx); err != nil && !isNil(err) {
 		return nil, err
 	}
-	if left.Val() == -2 { // no such key
+	if left.Val() == -2 || isNil(value.Err()) { // no such key
 		return nil, nil
+	}
+	if of := reasons.Val()["stop"]; of != "" && of != value.Val() { // asynq's tools have undone that hold, and paused
+		reasons.SetVal(nil)
 	}
 	h := &Held{Reason: reasons.Val()["reason"], Owner: reasons.Val()["owner"]}
 	if since, err := strconv.ParseInt(reasons.Val()["since"], 10, 64); err == nil {

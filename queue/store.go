@@ -26,13 +26,35 @@ const (
 // storeScript stores jobs, under one rule: what is there already stays as it is. A job that this very call has stored
 // before, whose answer was lost, is told by its attempt, which its message has in it; that is its ID, if nobody else can have it.
 // One that is done and was not retained meanwhile is stored again: a mark that outlives it would cost each job one more command.
+// Whether a job's time has come is told by Redis's clock, as it is later: those of the callers differ.
 //
-// KEYS: pending, scheduled, closed; ARGV: task key prefix, now in ns, then by job: id, message, attempt, unique lock or "",
-// its seconds, due in s or ""
+// KEYS: pending, scheduled, closed; ARGV: task key prefix, now in ns, refusal key prefix, for how many seconds a job that another
+// one's lock has refused stays so, 0 for not at all, then by job: id, message, attempt, unique lock or "", its seconds, due in s or ""
 // Returns by job 1 stored, 2 was stored by this call, 0 the ID exists, -1 the lock is taken, -2 the queue takes none.
 var storeScript = redis.NewScript(`
 local replies = {}
-for i = 3, #ARGV, 6 do
+local function refused(id, lock, seconds)
+	local mark = ARGV[3] .. id
+	local keeps = ARGV[4] ~= "0"
+	if keeps and redis.call("EXISTS", mark) == 1 then
+		return true
+	end
+	if redis.call("SET", lock, id, "NX", "EX", seconds) or redis.call("GET", lock) == id then
+		return false
+	end
+	if keeps then
+		redis.call("SET", mark, "1", "EX", ARGV[4])
+	end
+	return true
+end
+local function later(due)
+	if due == "" then
+		return false
+	end
+	local time = redis.call("TIME")
+	return tonumber(due) > tonumber(time[1]) + tonumber(time[2]) / 1000000
+end
+for i = 5, #ARGV, 6 do
 	local id, msg, attempt, lock, seconds, due = unpack(ARGV, i, i + 5)
 	local key = ARGV[1] .. id
 	local there, closed
@@ -44,10 +66,10 @@ for i = 3, #ARGV, 6 do
 		reply = string.find(there, attempt, 1, true) and 2 or 0
 	elseif closed then
 		reply = -2
-	elseif lock ~= "" and not redis.call("SET", lock, id, "NX", "EX", seconds) then
+	elseif lock ~= "" and refused(id, lock, seconds) then
 		reply = -1
 	else
-		if due ~= "" then
+		if later(due) then
 			redis.call("HSET", key, "msg", msg, "state", "scheduled")
 			redis.call("ZADD", KEYS[2], due, id)
 		else
@@ -61,6 +83,9 @@ for i = 3, #ARGV, 6 do
 	replies[#replies + 1] = reply
 end
 return replies`)
+
+// refusedPrefix begins the keys that say of an outbox row that it was refused because of another job's lock.
+func refusedPrefix(queue string) string { return ownKey(queue, "refused:") }
 
 // store puts envelopes, where there are any, into Redis until it has answered for certain, and notes in infos what became
 // of each. A lost answer is asked for again with the same IDs and attempts.
@@ -112,7 +137,11 @@ func (j *Jobs) storeIn(ctx context.Context, queue string, sealed []*envelope, en
 
 func (j *Jobs) storeBatch(ctx context.Context, queue string, sealed []*envelope, encoded []stored, batch []int, infos []Info, tries int) {
 	now := time.Now()
-	args := append(make([]any, 0, 2+6*len(batch)), taskPrefix(queue), now.UnixNano())
+	remember := time.Duration(0)
+	for _, i := range batch {
+		remember = max(remember, sealed[i].remember)
+	}
+	args := append(make([]any, 0, 4+6*len(batch)), taskPrefix(queue), now.UnixNano(), refusedPrefix(queue), int64(remember/time.Second))
 	replicas := 0
 	for _, i := range batch {
 		s := &encoded[i]
@@ -120,7 +149,7 @@ func (j *Jobs) storeBatch(ctx context.Context, queue string, sealed []*envelope,
 		if s.lock != "" {
 			seconds = strconv.FormatInt(int64(max(time.Second, s.lockFor)/time.Second), 10)
 		}
-		if s.due.After(now) {
+		if !s.due.IsZero() {
 			due = neverEarly(s.due)
 		}
 		args = append(args, s.id, s.msg, s.attempt, s.lock, seconds, due)

@@ -2,13 +2,15 @@ package queue
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"time"
 
 	"github.com/scaleaware/scaleaware/admin"
 )
 
-// HoldRequest is the body of pause and close. Empty is legal.
+// HoldRequest is the body of pause and close. Empty is legal. The owner is the caller. A queue that another owner holds stays as
+// it is, with that one's reason and end.
 type HoldRequest struct {
 	// Reason is for people.
 	Reason string `json:"reason,omitempty"`
@@ -16,12 +18,26 @@ type HoldRequest struct {
 	Seconds float64 `json:"seconds,omitempty"`
 }
 
-func (r HoldRequest) hold() (*Hold, error) {
-	h := &Hold{Reason: r.Reason, For: seconds(r.Seconds)}
+// hold is the actor's, as the audit names it.
+func (r HoldRequest) hold(actor string) (*Hold, error) {
+	h := &Hold{Reason: r.Reason, Owner: ownerOfCall(actor), For: seconds(r.Seconds)}
 	if _, err := h.validate("hold", ""); err != nil || r.Seconds < 0 {
 		return nil, admin.Invalid("seconds", "seconds is %v and reason has %d bytes, want 0 for no end or at least 1, and up to 1024 bytes", r.Seconds, len(r.Reason))
 	}
 	return h, nil
+}
+
+// ownerOfCall is who holds what an operation has stopped.
+func ownerOfCall(actor string) string {
+	return strings.ToValidUTF8(actor[:min(len(actor), maxOwner)], "")
+}
+
+// alreadyHeld makes an operation idempotent: what another owner has stopped stands still as it should, and stays that owner's.
+func alreadyHeld(changed bool, err error) (bool, error) {
+	if errors.Is(err, ErrHeld) {
+		return false, nil
+	}
+	return changed, err
 }
 
 // RetryRequest is the body of retry-failed. Empty takes all at once.
@@ -59,25 +75,25 @@ type ThrottleRequest struct {
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
 func (j *Jobs) opPause(ctx context.Context, call *admin.Call, s *Status) (any, error) {
-	hold, err := admin.Body[HoldRequest](call).hold()
+	hold, err := admin.Body[HoldRequest](call).hold(call.Actor)
 	if err != nil {
 		return nil, err
 	}
 	reply := &Changed{Done: "paused", Count: s.Waiting, Changed: !s.Paused}
 	if !call.DryRun {
-		reply.Changed, err = j.Pause(ctx, s.Queue, hold)
+		reply.Changed, err = alreadyHeld(j.Pause(ctx, s.Queue, hold))
 	}
 	return reply, err
 }
 
 func (j *Jobs) opClose(ctx context.Context, call *admin.Call, s *Status) (any, error) {
-	hold, err := admin.Body[HoldRequest](call).hold()
+	hold, err := admin.Body[HoldRequest](call).hold(call.Actor)
 	if err != nil {
 		return nil, err
 	}
 	reply := &Changed{Done: "closed", Changed: s.Closed == nil}
 	if !call.DryRun {
-		reply.Changed, err = j.Close(ctx, s.Queue, hold)
+		reply.Changed, err = alreadyHeld(j.Close(ctx, s.Queue, hold))
 	}
 	return reply, err
 }
@@ -106,7 +122,7 @@ func (j *Jobs) opDrain(ctx context.Context, call *admin.Call, s *Status) (any, e
 		reply := &Changed{Done: "closed", Count: s.Waiting + s.Active + s.Delayed + s.Retrying, Changed: s.Closed == nil}
 		var err error
 		if !call.DryRun {
-			reply.Changed, err = j.Close(ctx, s.Queue, &Hold{Reason: "drain"})
+			reply.Changed, err = alreadyHeld(j.Close(ctx, s.Queue, &Hold{Reason: "drain", Owner: ownerOfCall(call.Actor)}))
 		}
 		return reply, err
 	case "discard":

@@ -116,7 +116,7 @@ func (j *Jobs) NewWorker(o *WorkerOptions) (*Worker, error) {
 }
 
 // Resize changes how many jobs run at once, from 0 to MaxConcurrency. More takes effect at once, fewer as running
-// jobs end.
+// jobs end. Isolated queues keep the slots of their own, which ScaleTo changes, but start nothing while it is 0.
 func (w *Worker) Resize(n int) error {
 	if n < 0 || n > w.opts.MaxConcurrency {
 		return fmt.Errorf("queue: Resize to %d, want 0 to WorkerOptions.MaxConcurrency, which is %d", n, w.opts.MaxConcurrency)
@@ -189,10 +189,7 @@ func (w *Worker) Run(ctx context.Context) error {
 
 // most is how many jobs of a queue asynq may have at once.
 func (w *Worker) most(q Queue) int {
-	if q.Isolated > 0 {
-		return q.Isolated
-	}
-	return w.opts.MaxConcurrency
+	return max(q.Isolated, w.opts.MaxConcurrency)
 }
 
 // awaitRedis returns once Redis has said that it keeps what it is given, and has the limits.

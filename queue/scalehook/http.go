@@ -18,8 +18,8 @@ import (
 const (
 	defaultTimeout = 5 * time.Second
 	maxRedirects   = 3
-	// maxReply is how much of a reply is read.
-	maxReply = 64 << 10
+	// maxReply is how much of a reply is read: more than a workload of Kubernetes can be.
+	maxReply = 2 << 20
 )
 
 // HTTPOptions configures HTTP. Every field is optional.
@@ -35,7 +35,7 @@ type HTTPOptions struct {
 
 // HTTP makes a hook that posts the decision as JSON to a URL: {"queue", "generation", "workers", "previous", "reason",
 // …}. The receiver has to make "workers" workers run and to answer with a 2xx status. It should refuse a "generation" lower
-// than one that it has seen, with 409; the same number is also in the Idempotency-Key header, after the queue's name.
+// than one that it has seen, with 409, which is ErrOldGeneration; the same number is also in the Idempotency-Key header, after the queue's name.
 func HTTP(target string, o *HTTPOptions) (queue.ScaleHook, error) {
 	var opts HTTPOptions
 	if o != nil {
@@ -72,7 +72,7 @@ func HTTP(target string, o *HTTPOptions) (queue.ScaleHook, error) {
 		case err != nil:
 			return err
 		case status == http.StatusConflict:
-			return fmt.Errorf("scalehook: %s has seen a newer generation than %d and did nothing", u.Host, d.Generation)
+			return fmt.Errorf("%w: %s has seen a newer generation than %d", ErrOldGeneration, u.Host, d.Generation)
 		case status < 200 || status > 299:
 			return fmt.Errorf("scalehook: %s answered with status %d, want 2xx: see its log", u.Host, status)
 		default:

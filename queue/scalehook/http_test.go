@@ -60,7 +60,7 @@ func TestHTTP(t *testing.T) {
 	stale := decision
 	stale.Generation--
 	stale.Workers = 1
-	if err := hook(t.Context(), stale); err == nil || !strings.Contains(err.Error(), "newer generation") || done != 5 {
+	if err := hook(t.Context(), stale); !errors.Is(err, scalehook.ErrOldGeneration) || !strings.Contains(err.Error(), "newer generation") || done != 5 {
 		t.Errorf("a stale call: %v, %d workers", err, done)
 	}
 	if err := os.WriteFile(token, []byte("with space"), 0o600); err != nil {

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -21,8 +22,10 @@ import (
 const (
 	inCluster = "https://kubernetes.default.svc"
 	account   = "/var/run/secrets/kubernetes.io/serviceaccount/"
-	// conflictTries bounds how often a scale that somebody else changes at the same time is read again.
+	// conflictTries bounds how often a workload that somebody else changes at the same time is read again.
 	conflictTries = 4
+	// generationKey is the annotation that keeps the highest generation that was obeyed.
+	generationKey = "scaleaware/generation"
 )
 
 // KubernetesOptions configures Kubernetes. Every field is optional; the zero value is right in a pod.
@@ -43,7 +46,7 @@ type KubernetesOptions struct {
 // dnsLabel is what Kubernetes allows in names; nothing else gets into a path.
 var dnsLabel = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$`)
 
-// cluster is one scale subresource.
+// cluster is one workload.
 type cluster struct {
 	opts   KubernetesOptions
 	server *url.URL
@@ -54,18 +57,30 @@ type cluster struct {
 	client *http.Client
 }
 
-// scale is the autoscaling/v1 Scale.
-type scale struct {
+// workload is what is read of a Deployment, StatefulSet or ReplicaSet.
+type workload struct {
 	Metadata struct {
-		ResourceVersion string `json:"resourceVersion"`
+		ResourceVersion string            `json:"resourceVersion"`
+		Annotations     map[string]string `json:"annotations"`
 	} `json:"metadata"`
 	Spec struct {
-		Replicas int `json:"replicas"` // left out by the API server when it is 0
+		Replicas int `json:"replicas"`
 	} `json:"spec"`
 }
 
-// Kubernetes makes a hook that sets the replicas of the Deployment called name. Its service account needs the verbs get
-// and patch on deployments/scale. Nothing else may scale the Deployment, no HorizontalPodAutoscaler either.
+// generation is the highest that was obeyed, 0 for none.
+func (w *workload) generation() int64 {
+	n, err := strconv.ParseInt(w.Metadata.Annotations[generationKey], 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// Kubernetes makes a hook that sets the replicas of the Deployment called name, and keeps the decision's generation in its
+// annotation "scaleaware/generation", which starts no rollout: ErrOldGeneration is what an older one gets. Its service account needs
+// the verbs get and patch on deployments, as a scale keeps no annotation. Nothing else may scale the Deployment, no
+// HorizontalPodAutoscaler either.
 func Kubernetes(name string, o *KubernetesOptions) (queue.ScaleHook, error) {
 	c := &cluster{name: name}
 	if o != nil {
@@ -106,8 +121,8 @@ func Kubernetes(name string, o *KubernetesOptions) (queue.ScaleHook, error) {
 	return c.set, nil
 }
 
-// set reads the scale, and patches it if nobody has changed it since: a process that stood still in between changes
-// nothing.
+// set reads the workload, and patches it if nobody has changed it since: a process that stood still in between changes
+// nothing, and finds at its next look that a newer generation was there.
 func (c *cluster) set(ctx context.Context, d queue.Decision) error {
 	if d.Workers < 0 {
 		return fmt.Errorf("scalehook: a decision for %d workers is none", d.Workers)
@@ -121,12 +136,20 @@ func (c *cluster) set(ctx context.Context, d queue.Decision) error {
 		if err != nil {
 			return err
 		}
-		if now.Spec.Replicas == d.Workers {
+		seen := now.generation()
+		switch {
+		case d.Generation < seen:
+			return fmt.Errorf("%w: %s has obeyed generation %d, this is %d", ErrOldGeneration, c.name, seen, d.Generation)
+		case d.Generation == seen && now.Spec.Replicas == d.Workers:
 			return nil
 		}
+		// The replicas are sent also where they are right: this generation has to be known before an older one is refused.
 		patch, err := json.Marshal(map[string]any{
-			"metadata": map[string]any{"resourceVersion": now.Metadata.ResourceVersion},
-			"spec":     map[string]any{"replicas": d.Workers},
+			"metadata": map[string]any{
+				"resourceVersion": now.Metadata.ResourceVersion,
+				"annotations":     map[string]string{generationKey: strconv.FormatInt(d.Generation, 10)},
+			},
+			"spec": map[string]any{"replicas": d.Workers},
 		})
 		if err != nil {
 			return fmt.Errorf("scalehook: encode a patch: %w", err)
@@ -135,12 +158,15 @@ func (c *cluster) set(ctx context.Context, d queue.Decision) error {
 			return err
 		}
 	}
-	return fmt.Errorf("%w in each of %d tries: something else scales %s, let one of them do it", errConflict, conflictTries, c.name)
+	return fmt.Errorf("%w in each of %d tries: something else changes %s, let one of them do it", errConflict, conflictTries, c.name)
 }
 
-var errConflict = errors.New("scalehook: the scale was changed at the same time")
+// ErrOldGeneration means that what is scaled has obeyed a newer decision: another process leads by now, and nothing was done.
+var ErrOldGeneration = errors.New("scalehook: a newer decision was obeyed, nothing was done")
 
-// target is the scale's URL. The pod's namespace is not known before it runs.
+var errConflict = errors.New("scalehook: the workload was changed at the same time")
+
+// target is the workload's URL. The pod's namespace is not known before it runs.
 func (c *cluster) target() (*url.URL, error) {
 	ns := c.opts.Namespace
 	if ns == "" {
@@ -152,34 +178,34 @@ func (c *cluster) target() (*url.URL, error) {
 			return nil, fmt.Errorf("scalehook: the pod's namespace is %q", clip(ns))
 		}
 	}
-	return c.server.JoinPath("apis/apps/v1/namespaces", ns, c.opts.Resource, c.name, "scale"), nil // #nosec G125 -- all are checked to be DNS labels
+	return c.server.JoinPath("apis/apps/v1/namespaces", ns, c.opts.Resource, c.name), nil // #nosec G125 -- all are checked to be DNS labels
 }
 
-func (c *cluster) do(ctx context.Context, method string, target *url.URL, patch []byte) (scale, error) {
+func (c *cluster) do(ctx context.Context, method string, target *url.URL, patch []byte) (workload, error) {
 	client, err := c.trusting()
 	if err != nil {
-		return scale{}, err
+		return workload{}, err
 	}
 	status, reply, err := send(ctx, client, c.opts.Timeout, c.opts.TokenFile, method, target, "application/merge-patch+json", "", patch)
 	if err != nil {
-		return scale{}, err
+		return workload{}, err
 	}
 	switch status {
 	case http.StatusOK, http.StatusCreated:
-		var s scale
-		if err := json.Unmarshal(reply, &s); err != nil {
-			return scale{}, fmt.Errorf("scalehook: the answer of %s is no Scale: %w", target.Host, err)
+		var w workload
+		if err := json.Unmarshal(reply, &w); err != nil {
+			return workload{}, fmt.Errorf("scalehook: the answer of %s is none of %s: %w", target.Host, c.opts.Resource, err)
 		}
-		return s, nil
+		return w, nil
 	case http.StatusConflict:
-		return scale{}, errConflict
+		return workload{}, errConflict
 	case http.StatusUnauthorized, http.StatusForbidden:
-		return scale{}, fmt.Errorf("scalehook: Kubernetes refuses to %s the scale of %s (status %d), its service account needs get and patch on %s/scale: %s",
+		return workload{}, fmt.Errorf("scalehook: Kubernetes refuses to %s %s (status %d), its service account needs get and patch on %s: %s",
 			strings.ToLower(method), c.name, status, c.opts.Resource, message(reply))
 	case http.StatusNotFound:
-		return scale{}, fmt.Errorf("scalehook: Kubernetes has no %s %s there, check name and namespace: %s", c.opts.Resource, c.name, message(reply))
+		return workload{}, fmt.Errorf("scalehook: Kubernetes has no %s %s there, check name and namespace: %s", c.opts.Resource, c.name, message(reply))
 	default:
-		return scale{}, fmt.Errorf("scalehook: Kubernetes answered a %s of the scale of %s with status %d: %s", method, c.name, status, message(reply))
+		return workload{}, fmt.Errorf("scalehook: Kubernetes answered a %s of %s with status %d: %s", method, c.name, status, message(reply))
 	}
 }
 

@@ -7,8 +7,10 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/big"
 	"net/http"
 	"net/http/httptest"
@@ -23,18 +25,20 @@ import (
 	"github.com/scaleaware/scaleaware/queue/scalehook"
 )
 
-// apiServer behaves as the API server does for get and patch of one scale.
+// apiServer behaves as the API server does for get and patch of one Deployment.
 type apiServer struct {
 	mu       sync.Mutex
 	token    string
 	version  int
 	replicas int
-	patches  int
+	// annotations are the Deployment's.
+	annotations map[string]string
+	patches     int
 	// meanwhile runs between a get and the patch that follows it.
 	meanwhile func(a *apiServer)
 }
 
-const scalePath = "/apis/apps/v1/namespaces/prod/deployments/worker/scale"
+const deploymentPath = "/apis/apps/v1/namespaces/prod/deployments/worker"
 
 func (a *apiServer) refuse(w http.ResponseWriter, status int, reason, format string, args ...any) {
 	w.Header().Set("Content-Type", "application/json")
@@ -49,12 +53,12 @@ func (a *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer a.mu.Unlock()
 	switch {
 	case r.Header.Get("Authorization") == "Bearer readonly" && r.Method == "PATCH":
-		a.refuse(w, 403, "Forbidden", `deployments.apps "worker" is forbidden: User "system:serviceaccount:prod:leads" cannot patch resource "deployments/scale"`)
+		a.refuse(w, 403, "Forbidden", `deployments.apps "worker" is forbidden: User "system:serviceaccount:prod:leads" cannot patch resource "deployments"`)
 		return
 	case r.Header.Get("Authorization") != "Bearer "+a.token && r.Header.Get("Authorization") != "Bearer readonly":
 		a.refuse(w, 401, "Unauthorized", "Unauthorized")
 		return
-	case r.URL.Path != scalePath:
+	case r.URL.Path != deploymentPath:
 		a.refuse(w, 404, "NotFound", `deployments.apps "%s" not found`, strings.Split(r.URL.Path, "/")[7])
 		return
 	}
@@ -68,7 +72,8 @@ func (a *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "PATCH":
 		var patch struct {
 			Metadata struct {
-				ResourceVersion string `json:"resourceVersion"`
+				ResourceVersion string            `json:"resourceVersion"`
+				Annotations     map[string]string `json:"annotations"`
 			} `json:"metadata"`
 			Spec struct {
 				Replicas *int `json:"replicas"`
@@ -88,19 +93,22 @@ func (a *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		a.replicas = *patch.Spec.Replicas
+		if a.annotations == nil {
+			a.annotations = map[string]string{"deployment.kubernetes.io/revision": "7"}
+		}
+		maps.Copy(a.annotations, patch.Metadata.Annotations)
 		a.version++
 		a.patches++
 	default:
 		a.refuse(w, 405, "MethodNotAllowed", "no")
 		return
 	}
-	spec := map[string]any{}
-	if a.replicas != 0 {
-		spec["replicas"] = a.replicas
-	}
 	json.NewEncoder(w).Encode(map[string]any{
-		"kind": "Scale", "apiVersion": "autoscaling/v1", "spec": spec,
-		"metadata": map[string]any{"name": "worker", "namespace": "prod", "resourceVersion": strconv.Itoa(a.version)},
+		"kind": "Deployment", "apiVersion": "apps/v1", "spec": map[string]any{"replicas": a.replicas},
+		"metadata": map[string]any{
+			"name": "worker", "namespace": "prod", "resourceVersion": strconv.Itoa(a.version), "annotations": a.annotations,
+			"managedFields": strings.Repeat("x", 100_000),
+		},
 	})
 }
 
@@ -155,7 +163,7 @@ func TestKubernetes(t *testing.T) {
 	if err := os.WriteFile(opts.TokenFile, []byte("readonly"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := to(4); err == nil || !strings.Contains(err.Error(), "deployments/scale") || !strings.Contains(err.Error(), "cannot patch") || strings.Contains(err.Error(), "Bearer") {
+	if err := to(4); err == nil || !strings.Contains(err.Error(), "get and patch on deployments") || !strings.Contains(err.Error(), "cannot patch") || strings.Contains(err.Error(), "Bearer") {
 		t.Errorf("a forbidden patch: %v", err)
 	}
 	is(3, 3)
@@ -193,9 +201,68 @@ func TestKubernetesConflict(t *testing.T) {
 	}
 	api.replicas = 2
 	api.meanwhile = func(a *apiServer) { a.version++ }
-	if err := hook(t.Context(), decision); err == nil || !strings.Contains(err.Error(), "something else scales") || api.replicas != 2 {
+	if err := hook(t.Context(), decision); err == nil || !strings.Contains(err.Error(), "something else changes") || api.replicas != 2 {
 		t.Errorf("with conflicts all the time: %v, %d replicas", err, api.replicas)
 	}
+}
+
+// A leader that stood still finds that a newer one was obeyed, also where that one wanted what was there already.
+func TestKubernetesRefusesOldGenerations(t *testing.T) {
+	t.Parallel()
+	api, _, opts := startAPI(t)
+	hook, err := scalehook.Kubernetes("worker", opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	call := func(generation int64, workers int) error {
+		d := decision
+		d.Generation, d.Workers = generation, workers
+		return hook(t.Context(), d)
+	}
+	is := func(replicas int) {
+		t.Helper()
+		if api.replicas != replicas {
+			t.Errorf("%d replicas, want %d", api.replicas, replicas)
+		}
+	}
+	if err := call(100, 9); err != nil {
+		t.Error(err)
+	}
+	if err := call(99, 3); !errors.Is(err, scalehook.ErrOldGeneration) || !strings.Contains(err.Error(), "100") {
+		t.Errorf("generation 99 after 100: %v", err)
+	}
+	is(9)
+	for _, err := range []error{call(101, 9), call(101, 9)} {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	if err := call(100, 4); !errors.Is(err, scalehook.ErrOldGeneration) || api.patches != 2 {
+		t.Errorf("generation 100 after 101, which changed nothing: %v, %d patches", err, api.patches)
+	}
+	is(9)
+	// The next leader is obeyed between the old one's get and its patch.
+	once := true
+	api.meanwhile = func(a *apiServer) {
+		if once {
+			once = false
+			a.replicas, a.annotations["scaleaware/generation"] = 7, "205"
+			a.version++
+		}
+	}
+	if err := call(204, 5); !errors.Is(err, scalehook.ErrOldGeneration) {
+		t.Errorf("generation 204, overtaken by 205: %v", err)
+	}
+	is(7)
+	api.meanwhile = nil
+	if api.annotations["deployment.kubernetes.io/revision"] != "7" {
+		t.Errorf("annotations are %q", api.annotations)
+	}
+	api.annotations["scaleaware/generation"] = "by hand" // says nothing
+	if err := call(206, 2); err != nil {
+		t.Error(err)
+	}
+	is(2)
 }
 
 func TestKubernetesFailures(t *testing.T) {
@@ -212,7 +279,7 @@ func TestKubernetesFailures(t *testing.T) {
 		return hook(t.Context(), decision)
 	}
 	foreign := file(t, "foreign.crt", foreignCA(t))
-	redirecting := httptest.NewUnstartedServer(http.RedirectHandler(server.URL+scalePath, http.StatusTemporaryRedirect))
+	redirecting := httptest.NewUnstartedServer(http.RedirectHandler(server.URL+deploymentPath, http.StatusTemporaryRedirect))
 	redirecting.StartTLS()
 	defer redirecting.Close()
 	for _, c := range []struct {

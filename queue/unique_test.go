@@ -1,0 +1,100 @@
+package queue
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/redis/go-redis/v9"
+)
+
+// A row whose lock another job holds is done, and its job does not come when that one has ended; those behind it are not held up.
+func TestOutboxDropsDuplicates(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+		q, db := fresh("duplicates"), pool(t)
+		j, failures, put := outbox(t, rdb, db, q)
+		for range relayBatch + 1 { // one job and a batch of duplicates
+			if err := j.EnqueueTx(t.Context(), db, note{N: 7}, Unique(time.Hour)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		put(1)
+		start(t, j)
+		eventually(t, 20*time.Second, "the outbox is empty", func() bool { return rows(t, db) == 0 })
+		if s := status(t, j, q); s.Waiting != 2 {
+			t.Errorf("%d jobs wait, want one of the duplicates and the one behind them", s.Waiting)
+		}
+		if n := testutil.ToFloat64(j.meters.enqueued.WithLabelValues(q, "exists")); n != relayBatch {
+			t.Errorf("%v duplicates are counted, want %d", n, relayBatch)
+		}
+		if n := testutil.ToFloat64(failures.WithLabelValues("queue", "outbox")); n != 0 {
+			t.Errorf("%v failures are counted", n)
+		}
+		w := newWorker(t, j, nil)
+		var done ledger
+		Handle(w, func(_ context.Context, job note) error { done.add(job.N); return nil })
+		start(t, w)
+		eventually(t, 10*time.Second, "both ran", func() bool { return done.n.Load() == 2 })
+		put(1) // what is stored next is no duplicate's
+		eventually(t, 10*time.Second, "the next one ran", func() bool { return done.n.Load() == 3 })
+	})
+}
+
+// A relay that dies after it was told that a row is a duplicate is told so again, though the job that held the lock is done.
+func TestOutboxDuplicateStaysOne(t *testing.T) {
+	t.Parallel()
+	rdb, db := client(t, single.Get(t).Addrs()), pool(t)
+	q := fresh("still")
+	j := newJobs(t, rdb, &Options{Outbox: &dying{Pool: db}}, Queue{Name: q})
+	if err := newJobs(t, rdb, &Options{Outbox: db}, Queue{Name: q}).EnsureOutbox(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	enqueue(t, j, q, 1, Unique(time.Hour))
+	if err := j.EnqueueTx(t.Context(), db, note{}, Unique(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := j.relay(t.Context(), awayQueues{}); err == nil || rows(t, db) != 1 {
+		t.Fatalf("the relay did not die: %v", err)
+	}
+	w := newWorker(t, j, nil)
+	var done ledger
+	Handle(w, func(_ context.Context, job note) error { done.add(job.N); return nil })
+	start(t, w)
+	eventually(t, 10*time.Second, "the holder is done", func() bool {
+		s := status(t, j, q)
+		return done.n.Load() == 1 && s.Active == 0 && s.Waiting == 0
+	})
+	if _, err := j.relay(t.Context(), awayQueues{}); err != nil || rows(t, db) != 0 {
+		t.Fatalf("the row is left: %v", err)
+	}
+	if s := status(t, j, q); s.Waiting+s.Active != 0 || done.n.Load() != 1 {
+		t.Errorf("the duplicate became a job: %+v", s)
+	}
+}
+
+// A row whose own answer was lost is no duplicate of itself, and one whose job is gone with its master comes again.
+func TestOutboxOwnLockIsNoDuplicate(t *testing.T) {
+	t.Parallel()
+	rdb, db := client(t, single.Get(t).Addrs()), pool(t)
+	q := fresh("own-lock")
+	j := newJobs(t, rdb, &Options{Outbox: &dying{Pool: db}}, Queue{Name: q})
+	if err := newJobs(t, rdb, &Options{Outbox: db}, Queue{Name: q}).EnsureOutbox(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.EnqueueTx(t.Context(), db, note{}, Unique(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := j.relay(t.Context(), awayQueues{}); err == nil || rows(t, db) != 1 {
+		t.Fatalf("the relay did not die: %v", err)
+	}
+	id := pendingIDs(t, rdb, q)[0]
+	rdb.Del(t.Context(), taskPrefix(q)+id, asynqKey(q, "pending")) // but for its lock
+	if _, err := j.relay(t.Context(), awayQueues{}); err != nil || rows(t, db) != 0 {
+		t.Fatalf("the row is left: %v", err)
+	}
+	if got := pendingIDs(t, rdb, q); len(got) != 1 || got[0] != id {
+		t.Errorf("%q wait, want the row's own job", got)
+	}
+}
