@@ -359,6 +359,9 @@ func (s *Store) InvalidateTags(ctx context.Context, tags ...string) error {
 	e, err := s.tick(ctx)
 	if err != nil {
 		_ = changed(err)
+		for _, tag := range tags { // what is kept in the process is not for when the origin fails, either
+			s.tags.forget(hashTag(tag))
+		}
 		return fmt.Errorf("cache: no tag was invalidated, call again: %w", err)
 	}
 	pipe := s.rdb.Pipeline()
