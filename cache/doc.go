@@ -34,8 +34,9 @@
 // When Redis is slow, hung or gone, a look-up ends after Options.RedisTimeout and Load goes to the origin, within the
 // cap; calls beyond the cap wait up to Options.LoadWait and then get ErrShed, or, with StaleIfError, the stale value that
 // the process keeps. A store that runs leaves a
-// master alone that failed five times in a row, but for four trials a second; tags and invalidations of many keys ask it
-// all the same. Nothing is stored by a load that could not leave its lease.
+// master alone that failed five times in a row, but for four trials a second; only invalidations of many keys, by tags or
+// by pattern, ask it all the same. While the master that has the store's rules is silent, what is kept in the process is
+// not used, and is read from Redis instead. Nothing is stored by a load that could not leave its lease.
 // The client must honour contexts for that (redis.Options.ContextTimeoutEnabled); the redisclient package sets it.
 // A value that cannot be decoded, of another version or of another schema is a miss and is overwritten.
 //
