@@ -78,7 +78,7 @@ func TestExtendAndRestore(t *testing.T) {
 		}
 		near("new", rdb.PTTL(ctx, leads.prefix+"new").Val(), 2*time.Hour)
 
-		if report, err := s.restore(ctx, true); err != nil || report.Changed != 702 {
+		if report, err := s.RestoreTTLsWith(ctx, Restoration{DryRun: true}); err != nil || report.Changed != 702 {
 			t.Errorf("dry restore: %+v, %v", report, err)
 		}
 		report, err := s.RestoreTTLs(ctx)

@@ -23,7 +23,7 @@ var ofTest = regexp.MustCompile(`^t\d+:`)
 func snapshot(t *testing.T, ctx context.Context, s *Store) map[string]string {
 	t.Helper()
 	all := map[string]string{}
-	l, err := s.layout(ctx)
+	l, _, err := s.layout(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +82,7 @@ func TestStarLeavesEverybodyElseAlone(t *testing.T) {
 		if len(before) < 100 {
 			t.Fatalf("only %d strangers", len(before))
 		}
-		dry, err := s.invalidate(ctx, "*", true)
+		dry, err := s.InvalidateWith(ctx, Invalidation{Pattern: "*", DryRun: true})
 		if err != nil || dry.Changed != 1500 || !dry.Complete || !dry.DryRun {
 			t.Fatalf("dry run: %+v, %v", dry, err)
 		}
@@ -173,7 +173,7 @@ func TestSweepDuringSlotMigration(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The target is swept to its end before the source begins; meanwhile 100 more keys arrive at the target.
-	before, err := s.layout(ctx)
+	before, _, err := s.layout(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,7 +191,7 @@ func TestSweepDuringSlotMigration(t *testing.T) {
 	if err != nil || len(left) != 100 {
 		t.Fatalf("%d left, %v: the test does not show what it should", len(left), err)
 	}
-	after, err := s.layout(ctx)
+	after, _, err := s.layout(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
