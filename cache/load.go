@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"runtime/debug"
 	"slices"
+	"time"
 
 	"github.com/scaleaware/scaleaware"
 )
@@ -212,6 +213,9 @@ func (v *View[V]) prepare(ctx context.Context, id string, value V, err error) (h
 		outcome, store = "error", false
 	}
 	s.in.loads.WithLabelValues(v.name, outcome).Inc()
+	if outcome == "ok" || outcome == "not_found" {
+		v.window.add(time.Now(), resultLoad, 1)
+	}
 	return h, payload, store
 }
 

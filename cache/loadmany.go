@@ -45,6 +45,8 @@ func (v *View[V]) LoadMany(ctx context.Context, ids []string, load ManyLoader[V]
 		}
 		if e.phase != fresh || v.early(&e.header, e.left) {
 			behind = append(behind, &fill{key: v.prefix + id, id: id, need: need, seen: *e})
+		} else if e.verdict == hit && v.store.verifies() {
+			v.verify(ctx, id, value, e.header, single(load))
 		}
 	}
 	if blind == nil {

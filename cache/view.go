@@ -149,7 +149,7 @@ func Of[V any](s *Store, name string, options ...ViewOption) *View[V] {
 		s.broken = append(s.broken, v.err)
 		return v
 	}
-	for r, label := range resultNames {
+	for r, label := range resultNames[:resultLoad] {
 		v.looked[r] = s.in.requests.WithLabelValues(name, label)
 	}
 	s.views[name] = v.viewState
