@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"regexp"
 	"slices"
 	"strings"
@@ -311,5 +312,47 @@ func TestParsePlace(t *testing.T) {
 		if _, err := parsePlace(bad); err == nil {
 			t.Errorf("%q: accepted", bad)
 		}
+	}
+}
+
+// Invalidations and restorations go easy on Redis when they are asked to, and do as much.
+func TestSweepsPauseWhenAsked(t *testing.T) {
+	const keys, pause, least = 400, 20 * time.Millisecond, 50 * time.Millisecond // fifteen times a quarter of the pause
+	ctx := testContext(t)
+	s := newStore(t, client(t, one.Get(t)), nil)
+	leads := Of[lead](s, "lead", TTL(time.Hour))
+	fillStore(t, ctx, leads, keys)
+	if _, err := s.ExtendTTLs(ctx, Extension{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct {
+		name string
+		do   func() (Report, error)
+	}{
+		{"restore", func() (Report, error) { return s.RestoreTTLsWith(ctx, Restoration{Pause: pause}) }},
+		{"count", func() (Report, error) {
+			return s.InvalidateWith(ctx, Invalidation{Pattern: "lead:*", Pause: pause, DryRun: true})
+		}},
+		{"invalidate", func() (Report, error) { return s.InvalidateWith(ctx, Invalidation{Pattern: "lead:*", Pause: pause}) }},
+	} {
+		report, err := step.do()
+		if err != nil || report.Changed != keys || report.Seconds < least.Seconds() {
+			t.Errorf("%s: %+v, %v", step.name, report, err)
+		}
+	}
+}
+
+// A report names the master by its address, also where the client asks Sentinel for it.
+func TestReportNamesTheMasterBehindSentinel(t *testing.T) {
+	ctx := testContext(t)
+	addr := one.Get(t).Addrs()[0]
+	rdb := redis.NewClient(&redis.Options{Addr: behindSentinel, Dialer: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, addr)
+	}})
+	defer rdb.Close()
+	s := newStore(t, rdb, nil)
+	report, err := s.Invalidate(ctx, "*")
+	if _, named := report.Nodes[addr]; err != nil || !named || len(report.Nodes) != 1 {
+		t.Errorf("%+v, %v", report, err)
 	}
 }
