@@ -163,7 +163,7 @@ func TestPatternsKeepNobodyWaiting(t *testing.T) {
 	}()
 	for _, pattern := range []string{"*", "*a*a*a*a*a*a*a*b", "lead:" + strings.Repeat("a*", 8) + "b", "[^b]*[^b]*[^b]*[^b]*[^b]*[^b]*[^b]*[^a]"} {
 		began := time.Now()
-		report, err := s.invalidate(ctx, pattern, true)
+		report, err := s.InvalidateWith(ctx, Invalidation{Pattern: pattern, DryRun: true})
 		if err != nil || !report.Complete {
 			t.Errorf("%q: %+v, %v", pattern, report, err)
 		}

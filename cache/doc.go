@@ -23,7 +23,8 @@
 //     not see that. A load is not cancelled with the first of its callers. At most [Options.MaxLoads] loads run in a
 //     process at a time, Redis up or down.
 //   - Stale values are served only where the view allows it, [StaleWhileRevalidate] and [StaleIfError], and never when they
-//     were invalidated or are older than what the caller wrote.
+//     were invalidated or are older than what the caller wrote. When neither Redis nor the origin answers, a process
+//     cannot know what others have invalidated since it lost Redis, and StaleIfError serves what it keeps.
 //   - No key outside [Options.Prefix] is read or written, whatever a pattern says.
 //   - ExtendTTLs never shortens an expiry and never gives one to a key that has none; RestoreTTLs takes it back. Neither
 //     empties the level in the process.
@@ -31,9 +32,11 @@
 // # Failure
 //
 // When Redis is slow, hung or gone, a look-up ends after Options.RedisTimeout and Load goes to the origin, within the
-// cap; calls beyond the cap wait up to Options.LoadWait and then get ErrShed, or a stale value. A store that runs leaves a
-// master alone that failed five times in a row, but for four trials a second; tags and invalidations of many keys ask it
-// all the same. Nothing is stored by a load that could not leave its lease.
+// cap; calls beyond the cap wait up to Options.LoadWait and then get ErrShed, or, with StaleIfError, the stale value that
+// the process keeps. A store that runs leaves a
+// master alone that failed five times in a row, but for four trials a second; only invalidations of many keys, by tags or
+// by pattern, ask it all the same. While the master that has the store's rules is silent, what is kept in the process is
+// not used, and is read from Redis instead. Nothing is stored by a load that could not leave its lease.
 // The client must honour contexts for that (redis.Options.ContextTimeoutEnabled); the redisclient package sets it.
 // A value that cannot be decoded, of another version or of another schema is a miss and is overwritten.
 //

@@ -124,10 +124,21 @@ func (s *Store) ExtendTTLs(ctx context.Context, x Extension) (Report, error) {
 // RestoreTTLs takes extensions back: new entries get their own TTL again and the others end when they would have ended;
 // those already past that end within ten seconds. Entries that other processes store within a second of the call may
 // keep the extended TTL.
-func (s *Store) RestoreTTLs(ctx context.Context) (Report, error) { return s.restore(ctx, false) }
+func (s *Store) RestoreTTLs(ctx context.Context) (Report, error) {
+	return s.RestoreTTLsWith(ctx, Restoration{})
+}
 
-func (s *Store) restore(ctx context.Context, dryRun bool) (Report, error) {
-	report := Report{Pattern: "*", DryRun: dryRun}
+// Restoration says how to take extensions back.
+type Restoration struct {
+	// Pause is waited for each hundred entries, as that of Extension. Zero means none.
+	Pause time.Duration
+	// DryRun counts and changes nothing. Zero means do it.
+	DryRun bool
+}
+
+// RestoreTTLsWith is RestoreTTLs with pauses and dry run.
+func (s *Store) RestoreTTLsWith(ctx context.Context, r Restoration) (Report, error) {
+	dryRun, report := r.DryRun, Report{Pattern: "*", DryRun: r.DryRun}
 	if s.rdb == nil {
 		if !dryRun {
 			s.extension.Store(nil)
@@ -144,7 +155,7 @@ func (s *Store) restore(ctx context.Context, dryRun bool) (Report, error) {
 		s.extension.Store(&extending{})
 		defer s.moveTTLs(ctx)()
 	}
-	err := s.sweep(ctx, &report, 0, s.scripted(ctx, restoreScript, restoreGrace.Milliseconds(), flag(dryRun)))
+	err := s.sweep(ctx, &report, r.Pause, s.scripted(ctx, restoreScript, restoreGrace.Milliseconds(), flag(dryRun)))
 	s.opts.Logger.InfoContext(ctx, "cache: restored TTLs", "dry_run", dryRun, "restored", report.Changed, "complete", report.Complete)
 	return report, err
 }

@@ -78,7 +78,7 @@ func TestExtendAndRestore(t *testing.T) {
 		}
 		near("new", rdb.PTTL(ctx, leads.prefix+"new").Val(), 2*time.Hour)
 
-		if report, err := s.restore(ctx, true); err != nil || report.Changed != 702 {
+		if report, err := s.RestoreTTLsWith(ctx, Restoration{DryRun: true}); err != nil || report.Changed != 702 {
 			t.Errorf("dry restore: %+v, %v", report, err)
 		}
 		report, err := s.RestoreTTLs(ctx)
@@ -152,4 +152,59 @@ func TestSlowFollowerOfExtensions(t *testing.T) {
 	if err := <-ended; err != nil || s.extension.Load().of() != nil {
 		t.Errorf("%+v, %v", s.extension.Load().of(), err)
 	}
+}
+
+// While an extension has been announced, and the sweep has not come to a node, the process keeps nothing for longer than
+// Redis; what lives by the extension alone is kept for as long as Redis says.
+func TestProcessKeepsNothingLongerThanRedis(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := testContext(t)
+		s := running(t, newStore(t, rdb, func(o *Options) { o.Silence = patience }))
+		for name, options := range map[string][]ViewOption{"plain": nil, "windows": {StaleWhileRevalidate(3 * time.Second), StaleIfError(5 * time.Second)}} {
+			leads := Of[lead](s, name, append(options, TTL(20*time.Second), Jitter(0), InProcess(Local{}))...)
+			l, err := leads.Load(ctx, "1", loads(lead{Score: 1}))
+			wantScore(t, l, err, 1)
+			if err := s.announce(ctx, Extension{Factor: 100, Pattern: "*"}); err != nil {
+				t.Fatal(err)
+			}
+			leads.near.drop("1")
+			settled(t, ctx, leads, "1", loads(lead{Score: 2}))
+			longest := func() time.Duration {
+				r, kept := leads.near.cache.GetIfPresent("1")
+				if !kept {
+					return 0
+				}
+				left := rdb.PTTL(ctx, leads.prefix+"1").Val() // before the clock is read, or it would count against it
+				return r.end - s.now() - left
+			}
+			if d := longest(); d > 500*time.Millisecond {
+				t.Errorf("%s: kept for %v longer than in Redis", name, d)
+			}
+			// Past its own end, and extended.
+			raw, err := rdb.Get(ctx, leads.prefix+"1").Bytes()
+			if err != nil {
+				t.Fatal(err)
+			}
+			h, payload, err := parseHeader(raw)
+			if err != nil {
+				t.Fatal(err)
+			}
+			h.soft -= 30_000
+			h.start -= 30_000_000
+			if err := rdb.Set(ctx, leads.prefix+"1", append(appendHeader(nil, h), payload...), time.Minute).Err(); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "it is kept again, as long as Redis has it", func() bool {
+				l, err := leads.Get(ctx, "1")
+				wantScore(t, l, err, 1)
+				return inProcess(leads, "1") != nil && longest() > -5*time.Second
+			})
+			if d := longest(); d > 500*time.Millisecond {
+				t.Errorf("%s: kept for %v longer than in Redis, which has extended it", name, d)
+			}
+			if _, err := s.RestoreTTLs(ctx); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
 }

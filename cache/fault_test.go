@@ -246,6 +246,9 @@ func TestSweepSaysWhichNodeIsMissing(t *testing.T) {
 	if !errors.Is(err, ErrIncomplete) || report.Complete || !strings.Contains(err.Error(), victim.Addr()) {
 		t.Errorf("%+v, %v", report, err)
 	}
+	if report.Nodes[victim.Addr()].Error == "" {
+		t.Errorf("the frozen node is missing or without its error: %+v", report.Nodes)
+	}
 	for addr, node := range report.Nodes { // a cluster that has seen the silence may refuse everywhere
 		if node.Changed == 0 && node.Error == "" {
 			t.Errorf("node %s: %+v", addr, node)

@@ -18,10 +18,11 @@ const (
 	resultMiss
 	resultL1    // in the process
 	resultStale // in either, past its TTL
+	resultLoad  // no look-up: the origin has answered
 	results
 )
 
-var resultNames = [results]string{"l2", "negative", "miss", "l1", "stale"}
+var resultNames = [results]string{"l2", "negative", "miss", "l1", "stale", "load"}
 
 // HitRate is the share of look-ups that the cache answered, counted by the processes themselves: a Redis server's own
 // counters also count sessions, queues and scripts.
@@ -47,6 +48,9 @@ type Hits struct {
 	// ByResult splits them: l1 (found in the process), l2 (found in Redis), stale (found past its TTL, and served), negative
 	// (the origin has no such value, known from the cache), miss.
 	ByResult map[string]int64 `json:"by_result"`
+	// Loaded is how often the origin has answered for a key: for look-ups that missed, each load for all who waited for it, for
+	// refreshes and for warmings.
+	Loaded int64 `json:"loaded"`
 	// Rate is hits, negative ones included, by look-ups. Nil when there were none.
 	Rate *float64 `json:"rate"`
 }
@@ -156,6 +160,10 @@ func (v *viewState) settle() {
 func hitsOf(counts [results]int64) Hits {
 	h := Hits{ByResult: make(map[string]int64, results)}
 	for r, n := range counts {
+		if result(r) == resultLoad {
+			h.Loaded = n
+			continue
+		}
 		h.ByResult[resultNames[r]] = n
 		h.Lookups += n
 	}

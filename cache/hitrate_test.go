@@ -48,8 +48,8 @@ func TestHitsOf(t *testing.T) {
 	if h := hitsOf([results]int64{}); h.Rate != nil {
 		t.Errorf("a rate of %v out of no look-ups", *h.Rate)
 	}
-	h := hitsOf([results]int64{resultL2: 6, resultNegative: 2, resultMiss: 2})
-	if h.Lookups != 10 || *h.Rate != 0.8 || h.ByResult["l2"] != 6 {
+	h := hitsOf([results]int64{resultL2: 6, resultNegative: 2, resultMiss: 2, resultLoad: 3})
+	if h.Lookups != 10 || *h.Rate != 0.8 || h.ByResult["l2"] != 6 || h.Loaded != 3 {
 		t.Errorf("got %+v", h)
 	}
 }

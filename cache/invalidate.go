@@ -19,15 +19,30 @@ const metaMark = "~"
 // come after it share no load from before it. An error wraps ErrPattern, with nothing done, or ErrIncomplete, with the
 // Report saying what is left: stores that run do not serve it, and one of them goes on with the work.
 func (s *Store) Invalidate(ctx context.Context, pattern string) (Report, error) {
-	return s.invalidate(ctx, pattern, false)
+	return s.InvalidateWith(ctx, Invalidation{Pattern: pattern})
+}
+
+// Invalidation says what to invalidate and how.
+type Invalidation struct {
+	// Pattern says which entries, in view:key form, "*" for all.
+	Pattern string
+	// Pause is waited for each hundred entries, as that of Extension, while the memory is given back: the invalidation itself
+	// holds at once, and what is not swept yet is not served. After ten seconds another process that runs may help,
+	// which pauses for 5 ms. Zero means none.
+	Pause time.Duration
+	// DryRun counts and changes nothing. Zero means do it.
+	DryRun bool
 }
 
 // ruleAhead is how long before its sweep a rule holds, so that other processes need not read it from servers that are busy
 // with the sweep.
 const ruleAhead = 20 * time.Millisecond
 
-func (s *Store) invalidate(ctx context.Context, pattern string, dryRun bool) (Report, error) {
-	report := Report{Pattern: pattern, DryRun: dryRun}
+// InvalidateWith is Invalidate with pauses and dry run. One that was cut short is called again: its sweep begins anew, and
+// passes over what is gone already.
+func (s *Store) InvalidateWith(ctx context.Context, inv Invalidation) (Report, error) {
+	pattern := inv.Pattern
+	report := Report{Pattern: pattern, DryRun: inv.DryRun}
 	if err := checkPattern(pattern, s.opts.Prefix); err != nil {
 		return report, err
 	}
@@ -35,14 +50,15 @@ func (s *Store) invalidate(ctx context.Context, pattern string, dryRun bool) (Re
 		for _, v := range s.declared() {
 			report.Changed += int64(v.matching(pattern))
 		}
-		if !dryRun {
+		if !inv.DryRun {
 			s.forgetMatching(pattern)
 		}
 		report.Complete = true
 		return report, nil
 	}
-	if dryRun {
-		return report, s.sweep(ctx, &report, 0, s.counting())
+	if inv.DryRun {
+		err := s.sweep(ctx, &report, inv.Pause, s.counting())
+		return report, err
 	}
 	rule, barred := s.bar(ctx, pattern)
 	if barred == nil {
@@ -52,7 +68,7 @@ func (s *Store) invalidate(ctx context.Context, pattern string, dryRun bool) (Re
 	if barred != nil {
 		sweeping = s.telling(sweeping)
 	}
-	err := s.sweep(ctx, &report, 0, sweeping)
+	err := s.sweep(ctx, &report, inv.Pause, sweeping)
 	switch {
 	case barred != nil:
 		s.in.failed(ctx, "bar", barred)

@@ -21,30 +21,50 @@ type place struct {
 	moving bool   // slots are on their way to it
 }
 
-// layout asks every master about itself. A single node has one place without slots.
-func (s *Store) layout(ctx context.Context) (layout, error) {
+// layout asks every master about itself, and says of which it got no answer. A single node has one place without slots.
+func (s *Store) layout(ctx context.Context) (l layout, silent map[string]error, err error) {
 	var mu sync.Mutex
-	l := layout{}
-	err := redisclient.EachMaster(ctx, s.rdb, func(ctx context.Context, node *redis.Client) error {
-		var p place
+	l, silent = layout{}, make(map[string]error)
+	err = redisclient.EachMaster(ctx, s.rdb, func(ctx context.Context, node *redis.Client) error {
+		ctx, cancel := context.WithTimeout(ctx, s.stepTimeout())
+		defer cancel()
+		p, addr, err := place{}, node.Options().Addr, error(nil)
 		if _, clustered := s.rdb.(*redis.ClusterClient); clustered {
-			ctx, cancel := context.WithTimeout(ctx, s.stepTimeout())
-			defer cancel()
-			text, err := node.ClusterNodes(ctx).Result()
-			if err != nil {
-				return err
-			}
-			if p, err = parsePlace(text); err != nil {
-				return err
-			}
+			p, err = placeOf(ctx, node)
+		} else if addr == behindSentinel {
+			addr = masterAddr(ctx, node)
 		}
 		p.node = node
 		mu.Lock()
 		defer mu.Unlock()
-		l[node.Options().Addr] = p
+		if err != nil {
+			silent[addr] = err
+			return err
+		}
+		l[addr] = p
 		return nil
 	})
-	return l, err
+	return l, silent, err
+}
+
+func placeOf(ctx context.Context, node *redis.Client) (place, error) {
+	text, err := node.ClusterNodes(ctx).Result()
+	if err != nil {
+		return place{}, err
+	}
+	return parsePlace(text)
+}
+
+// behindSentinel is what a client that asks Sentinel has for an address.
+const behindSentinel = "FailoverClient"
+
+// masterAddr asks a master that Sentinel has named for its address.
+func masterAddr(ctx context.Context, node *redis.Client) string {
+	info, err := node.ClientInfo(ctx).Result()
+	if err != nil || info.LAddr == "" {
+		return behindSentinel
+	}
+	return info.LAddr
 }
 
 // parsePlace finds a node's own line: id address flags master ping pong epoch link slots…, where [slot-<-id] is a slot

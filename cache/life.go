@@ -19,9 +19,9 @@ func (l life) args() (fresh, whole, physical int64) {
 
 // lifeOf returns the life of an entry that is stored now. Jitter moves the end of freshness, and with it the rest.
 func (v *viewState) lifeOf(s *Store, id string, k kind) life {
-	ttl, window := v.opts.ttl, max(v.opts.revalidate, v.opts.onError)
+	ttl, window := v.opts.ttl, v.staleFor(k)
 	if k == kindNegative {
-		ttl, window = v.opts.negative, 0
+		ttl = v.opts.negative
 	}
 	fresh := max(ttl-time.Duration(rand.Float64()*v.opts.jitter*float64(ttl)), time.Millisecond)
 	l := life{fresh: fresh, whole: fresh + window, physical: fresh + window}
@@ -41,10 +41,22 @@ const (
 	over
 )
 
-// age says in which phase an entry is at now, Unix milliseconds by its node's clock, and how long it stays fresh. What
-// Redis still has is fresh when the view has no stale windows: then the TTL tells all, and no clock is asked.
+// staleFor is for how long an entry lives on when it is stale.
+func (v *viewState) staleFor(k kind) time.Duration {
+	if k != kindValue {
+		return 0
+	}
+	return max(v.opts.revalidate, v.opts.onError)
+}
+
+// own says how long an entry is fresh at now without any extension, less than nothing when it is stale.
+func (h *header) own(now int64) time.Duration { return time.Duration(h.soft-now) * time.Millisecond }
+
+// age says in which phase an entry is at now, Unix milliseconds by its node's clock, and how long it stays fresh, less than
+// nothing when it is stale. What Redis still has is fresh when the view has no stale windows: then the TTL tells all, and
+// no clock is asked.
 func (v *viewState) age(h header, now int64, x *Extension) (phase, time.Duration) {
-	left := time.Duration(h.soft-now) * time.Millisecond
+	left := h.own(now)
 	if x != nil && h.kind == kindValue {
 		begun := time.Duration(h.soft-int64(h.start/1000)) * time.Millisecond
 		left += x.stretch(begun) - begun
@@ -53,11 +65,11 @@ func (v *viewState) age(h header, now int64, x *Extension) (phase, time.Duration
 	case left > 0:
 		return fresh, left
 	case left > -v.opts.revalidate:
-		return revalidate, 0
+		return revalidate, left
 	case left > -v.opts.onError:
-		return onError, 0
+		return onError, left
 	default:
-		return over, 0
+		return over, left
 	}
 }
 

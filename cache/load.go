@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"runtime/debug"
 	"slices"
+	"time"
 
 	"github.com/scaleaware/scaleaware"
 )
@@ -35,9 +36,8 @@ func (v *View[V]) Load(ctx context.Context, id string, load Loader[V]) (V, error
 				v.verify(ctx, id, r.value, r.rest.header, load)
 			}
 			return r.value, v.given(ctx, &r, p)
-		case p == onError:
+		case p == onError && v.store.redisOff():
 			e := entry{verdict: hit, header: r.rest.header, phase: p, down: true}
-			v.account(ctx, e)
 			return v.shareOr(ctx, &fill{key: v.prefix + id, id: id, need: need, seen: e}, load, r.value)
 		}
 	}
@@ -47,8 +47,12 @@ func (v *View[V]) Load(ctx context.Context, id string, load Loader[V]) (V, error
 	if blind == nil {
 		value, found = v.fetch(ctx, key, id, need)
 	}
-	v.account(ctx, found)
+	looked := v.note(ctx, &found)
 	fl := &fill{key: key, id: id, need: need, blind: blind, seen: found}
+	if found.verdict == hit && found.phase == onError && ctx.Err() == nil {
+		return v.shareOr(ctx, fl, load, value)
+	}
+	v.count(looked, 1)
 	switch {
 	case found.serves():
 		if found.phase != fresh || v.early(&found.header, found.left) {
@@ -63,13 +67,10 @@ func (v *View[V]) Load(ctx context.Context, id string, load Loader[V]) (V, error
 	case blind == nil && ctx.Err() != nil:
 		return zero, context.Cause(ctx)
 	}
-	if found.verdict != hit || found.phase != onError {
-		return v.share(ctx, fl, load)
-	}
-	return v.shareOr(ctx, fl, load, value)
+	return v.share(ctx, fl, load)
 }
 
-// shareOr is share for a caller who has a stale value to fall back on.
+// shareOr is share for a caller who has a stale value to fall back on. It counts the look-up.
 func (v *View[V]) shareOr(ctx context.Context, fl *fill, load Loader[V], stale V) (V, error) {
 	stales := fl.seen.header // the flight may change what it has seen
 	wctx, cancel := ctx, context.CancelFunc(func() {})
@@ -79,8 +80,10 @@ func (v *View[V]) shareOr(ctx context.Context, fl *fill, load Loader[V], stale V
 	defer cancel()
 	value, err := v.share(wctx, fl, load)
 	if err == nil || errors.Is(err, ErrNotFound) || ctx.Err() != nil {
+		v.count(resultMiss, 1)
 		return value, err
 	}
+	v.count(resultStale, 1)
 	v.in().fallbacks.WithLabelValues(v.name).Inc()
 	v.store.in.failed(ctx, "stale", err, "view", v.name)
 	v.told(ctx, &stales)
@@ -210,6 +213,9 @@ func (v *View[V]) prepare(ctx context.Context, id string, value V, err error) (h
 		outcome, store = "error", false
 	}
 	s.in.loads.WithLabelValues(v.name, outcome).Inc()
+	if outcome == "ok" || outcome == "not_found" {
+		v.window.add(time.Now(), resultLoad, 1)
+	}
 	return h, payload, store
 }
 
@@ -233,7 +239,7 @@ func (v *View[V]) keepLoaded(fl *fill, h header, value V, payload []byte) {
 	if !fl.began.IsZero() {
 		h.cost = costSince(fl.began)
 	}
-	e := entry{header: h, payload: payload, left: l.physical - (l.whole - l.fresh)}
+	e := entry{header: h, payload: payload, left: l.physical - (l.whole - l.fresh), sure: l.physical}
 	for _, tag := range h.tags {
 		e.tags = append(e.tags, v.store.tags.here(tag, v.store.coverage.at(0, v.store.now())))
 	}

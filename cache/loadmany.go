@@ -30,20 +30,24 @@ func (v *View[V]) LoadMany(ctx context.Context, ids []string, load ManyLoader[V]
 	var behind []*fill
 	var ended tally
 	take := func(id string, value V, e *entry) {
-		ended[v.note(ctx, e)]++
-		switch {
-		case e.serves():
-			if e.verdict == hit {
-				found[id] = value
-			}
-			if e.phase != fresh || v.early(&e.header, e.left) {
-				behind = append(behind, &fill{key: v.prefix + id, id: id, need: need, seen: *e})
-			}
+		looked := v.note(ctx, e)
+		if e.verdict == hit && e.phase == onError { // how it ends is not known yet
+			stale[id], missing[id] = value, *e
 			return
-		case e.verdict == hit && e.phase == onError:
-			stale[id] = value
 		}
-		missing[id] = *e
+		ended[looked]++
+		if !e.serves() {
+			missing[id] = *e
+			return
+		}
+		if e.verdict == hit {
+			found[id] = value
+		}
+		if e.phase != fresh || v.early(&e.header, e.left) {
+			behind = append(behind, &fill{key: v.prefix + id, id: id, need: need, seen: *e})
+		} else if e.verdict == hit && v.store.verifies() {
+			v.verify(ctx, id, value, e.header, single(load))
+		}
 	}
 	if blind == nil {
 		v.each(ctx, ids, need, true, failed, take)
@@ -64,15 +68,18 @@ func (v *View[V]) LoadMany(ctx context.Context, ids []string, load ManyLoader[V]
 		for id := range missing {
 			failed[id] = context.Cause(ctx)
 		}
+		v.count(resultMiss, int64(len(stale)))
 		return found, failed
 	}
 	v.shareMany(ctx, missing, need, blind, load, v.store.opts.RedisTimeout, func(id string, value V, err error) {
 		fallback, ok := stale[id]
+		result := resultMiss
 		switch {
 		case err == nil:
 			found[id] = value
 		case errors.Is(err, ErrNotFound):
 		case ok && ctx.Err() == nil:
+			result = resultStale
 			v.in().fallbacks.WithLabelValues(v.name).Inc()
 			v.in().failed(ctx, "stale", err, "view", v.name)
 			h := missing[id].header
@@ -80,6 +87,9 @@ func (v *View[V]) LoadMany(ctx context.Context, ids []string, load ManyLoader[V]
 			found[id] = fallback
 		default:
 			failed[id] = err
+		}
+		if ok {
+			v.count(result, 1)
 		}
 	})
 	return found, failed.orNil()

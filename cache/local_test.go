@@ -38,7 +38,7 @@ func TestLocalOperations(t *testing.T) {
 			}
 		}
 	}
-	if report, err := s.invalidate(ctx, "lead:*", true); err != nil || !report.Complete || report.Changed != 1 || inProcess(leads, "1") == nil {
+	if report, err := s.InvalidateWith(ctx, Invalidation{Pattern: "lead:*", DryRun: true}); err != nil || !report.Complete || report.Changed != 1 || inProcess(leads, "1") == nil {
 		t.Errorf("dry run: %+v, %v", report, err)
 	}
 	if report, err := s.ExtendTTLs(ctx, Extension{Factor: 2, DryRun: true}); err != nil || !report.Complete || s.extension.Load() != nil {

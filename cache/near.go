@@ -29,7 +29,7 @@ type Local struct {
 // InProcess keeps values in the process, too, decoded, up to the bounds: a hit there costs no command. A store that is
 // running is told by Redis what changes, so a value is dropped within milliseconds after any process has changed or
 // removed its entry, and before Delete, Set and Invalidate return in this one. While the store is not running, or a
-// master is silent for Options.Silence, nothing that is kept is used. All callers get the same value: what V points to
+// master is silent for Options.Silence, nothing that is kept is used, but for what StaleIfError allows. All callers get the same value: what V points to
 // must not be changed. Without it, nothing is kept.
 func InProcess(l Local) ViewOption {
 	return func(o *viewOptions) { o.local, o.inProcess = l, true }
@@ -209,7 +209,7 @@ func (v *View[V]) usable(r *resident[V], need scaleaware.Tokens, now time.Durati
 		return fresh, true
 	case now < r.fresh+v.opts.revalidate:
 		return revalidate, true
-	default: // kept for this in a store without Redis only
+	default:
 		return onError, false
 	}
 }
@@ -260,12 +260,12 @@ func (v *View[V]) reconsider(id string) func(raw []byte, ttl time.Duration, ok b
 			v.near.drop(id)
 			return
 		}
-		_, left := v.age(was.rest.header, s.nodeTime(t.slot, now), s.extensionOf(v.name, id))
-		if was.kind == kindValue {
-			ttl -= max(v.opts.revalidate, v.opts.onError)
+		window := v.staleFor(was.kind)
+		left := was.rest.header.own(s.nodeTime(t.slot, now))
+		if ttl > 0 {
+			left = ttl - window
 		}
-		left = max(left, ttl)
-		kept, end := v.keepUntil(id, t, was.value, was.rest, left)
+		kept, end := v.keepUntil(id, t, was.value, was.rest, left, left+window)
 		if kept || t.cover != nil && s.now() < end && s.doubt(v.viewState, id) {
 			return // in the second case only because others changed that share its fence
 		}
@@ -278,26 +278,67 @@ func (v *View[V]) keep(id string, t ticket, value V, e entry) {
 	if hot := v.opts.local.HotPerSecond; hot > 0 && v.store.heat.perSecond(v.name, id, v.store.now()) < hot {
 		return
 	}
-	v.keepUntil(id, t, value, &residentRest{
+	rest := &residentRest{
 		header: e.header, tags: e.tags, weight: uint32(min(len(id)+len(e.payload)+residentBytes, 1<<31)), kept: v.store.now(),
-	}, e.left)
+	}
+	if e.sure <= 0 && e.left > 0 && t.cover != nil {
+		v.keepInDoubt(id, t, value, rest, e.left)
+		return
+	}
+	v.keepUntil(id, t, value, rest, e.left, e.sure)
 }
 
-func (v *View[V]) keepUntil(id string, t ticket, value V, rest *residentRest, left time.Duration) (kept bool, end time.Duration) {
+// keepInDoubt keeps a value that lives by a TTL extension alone. How long Redis has it is not known until it is looked at.
+func (v *View[V]) keepInDoubt(id string, t ticket, value V, rest *residentRest, left time.Duration) {
+	s := v.store
+	if was, has := v.near.cache.GetIfPresent(id); has && was.cover == t.cover && was.rest.header.gen == rest.header.gen &&
+		was.rest.header.start == rest.header.start && s.now() < was.end {
+		if was.suspect {
+			s.doubt(v.viewState, id)
+		}
+		return // it may have been looked at since this one was read
+	}
+	r := v.resident(value, rest, left, left)
+	r.suspect = true
+	if s.now() < r.end && v.near.keep(id, t, r) && !s.doubt(v.viewState, id) {
+		v.near.drop(id)
+	}
+}
+
+// keepUntil keeps a value that is fresh for so long, and that Redis has for sure.
+func (v *View[V]) keepUntil(id string, t ticket, value V, rest *residentRest, left, sure time.Duration) (kept bool, end time.Duration) {
+	r := v.resident(value, rest, left, sure)
+	return v.store.now() < r.end && v.near.keep(id, t, r), r.end
+}
+
+func (v *View[V]) resident(value V, rest *residentRest, left, sure time.Duration) resident[V] {
 	now := v.store.now()
 	r := resident[V]{value: value, rest: rest, kind: rest.header.kind, tagged: len(rest.tags) > 0, fresh: now + left}
-	r.end = r.fresh
-	switch {
-	case r.kind != kindValue:
-	case v.store.rdb == nil: // nobody else has it for when the origin fails
-		r.end += max(v.opts.revalidate, v.opts.onError)
-	default:
-		r.end += v.opts.revalidate
-	}
+	r.end = now + min(left+v.staleFor(r.kind), sure)
 	if ttl := v.opts.local.TTL; ttl > 0 {
 		r.end = min(r.end, rest.kept+ttl)
 	}
-	return now < r.end && v.near.keep(id, t, r), r.end
+	return r
+}
+
+// lastKept returns what the process has of id for when the origin fails, too, and puts it into e, which Redis has not
+// answered. What others have invalidated since Redis was last heard of may be among it.
+func (v *View[V]) lastKept(id string, need scaleaware.Tokens, e *entry) (value V) {
+	s := v.store
+	if v.near == nil || v.opts.onError == 0 || s.localOff.Load() {
+		return value
+	}
+	r, ok := v.near.cache.GetIfPresent(id)
+	if !ok || r.kind != kindValue || r.suspect || s.now() >= min(r.end, r.fresh+v.opts.onError) || !v.fresh(&r.rest.header, need) {
+		return value
+	}
+	for _, tag := range r.rest.tags {
+		if tag.dead.Load() {
+			return value
+		}
+	}
+	*e = entry{verdict: hit, header: r.rest.header, phase: onError, err: e.err, down: true}
+	return r.value
 }
 
 func (v *View[V]) matching(pattern string) (entries int) {

@@ -139,7 +139,7 @@ func TestReadDuringChangeIsNotKept(t *testing.T) {
 	} {
 		ticket := leads.near.ticket(leads.store, leads.prefix+"1", "1", leads.store.now())
 		change()
-		leads.keep("1", ticket, lead{Score: 1}, entry{header: header{kind: kindValue}, left: time.Minute})
+		leads.keep("1", ticket, lead{Score: 1}, entry{header: header{kind: kindValue}, left: time.Minute, sure: time.Minute})
 		if inProcess(leads, "1") != nil {
 			t.Errorf("%s: kept", name)
 		}
@@ -150,7 +150,7 @@ func TestReadDuringChangeIsNotKept(t *testing.T) {
 		other += "2" // which shares its fence with few
 	}
 	leads.keyChanged(other)
-	leads.keep("1", ticket, lead{Score: 1}, entry{header: header{kind: kindValue}, left: time.Minute})
+	leads.keep("1", ticket, lead{Score: 1}, entry{header: header{kind: kindValue}, left: time.Minute, sure: time.Minute})
 	if inProcess(leads, "1") == nil {
 		t.Error("nothing is kept at all")
 	}

@@ -17,6 +17,8 @@ type invalidateBody struct {
 	Pattern string `json:"pattern,omitempty"`
 	// Tags, in place of a pattern, invalidate all entries that have one of them.
 	Tags []string `json:"tags,omitempty"`
+	// Pause, with a pattern, goes easy on Redis as that of a TTL extension does. Empty means none.
+	Pause string `json:"pause,omitempty"`
 }
 
 // tagsReport says what an invalidation by tags did.
@@ -93,11 +95,10 @@ func (s *Store) Operations() []admin.Operation {
 		{
 			Method: http.MethodDelete, Path: operationsPath + "extend-ttls", ID: "cache.restore-ttls", Role: admin.Operator,
 			Summary: "Take TTL extensions back.",
-			Reply:   Report{},
-			Do: func(ctx context.Context, call *admin.Call) (any, error) {
-				report, err := s.restore(ctx, call.DryRun)
-				return report, problem(report, err)
+			Params: []admin.Param{
+				{Name: "pause", In: "query", Type: "string", Description: "Go easy on Redis: it is waited for each hundred entries, such as 5ms, up to 20ms. None, if not given."},
 			},
+			Reply: Report{}, Do: s.doRestore,
 		},
 	}
 }
@@ -108,10 +109,38 @@ func (s *Store) doInvalidate(ctx context.Context, call *admin.Call) (any, error)
 		if body.Pattern != "" {
 			return nil, admin.Invalid("tags", "give a pattern or tags, not both")
 		}
+		if body.Pause != "" {
+			return nil, admin.Invalid("pause", "tags are invalidated without a sweep, give no pause")
+		}
 		return s.doInvalidateTags(ctx, call, body.Tags)
 	}
-	report, err := s.invalidate(ctx, body.Pattern, call.DryRun)
+	pause, err := pauseOf(body.Pause)
+	if err != nil {
+		return nil, err
+	}
+	report, err := s.InvalidateWith(ctx, Invalidation{Pattern: body.Pattern, Pause: pause, DryRun: call.DryRun})
 	return report, problem(report, err)
+}
+
+func (s *Store) doRestore(ctx context.Context, call *admin.Call) (any, error) {
+	pause, err := pauseOf(call.Query("pause"))
+	if err != nil {
+		return nil, err
+	}
+	report, err := s.RestoreTTLsWith(ctx, Restoration{Pause: pause, DryRun: call.DryRun})
+	return report, problem(report, err)
+}
+
+// pauseOf reads a pause; an empty text is none.
+func pauseOf(text string) (time.Duration, error) {
+	if text == "" {
+		return 0, nil
+	}
+	pause, err := time.ParseDuration(text)
+	if err != nil || pause < 0 || pause > maxPause {
+		return 0, admin.Invalid("pause", "pause is %q, give a duration from 0s to %v, such as \"5ms\"", clip(text), maxPause)
+	}
+	return pause, nil
 }
 
 func (s *Store) doInvalidateTags(ctx context.Context, call *admin.Call, tags []string) (any, error) {
@@ -139,12 +168,9 @@ func (s *Store) doExtend(ctx context.Context, call *admin.Call) (any, error) {
 		}
 		x.By = by
 	}
-	if body.Pause != "" {
-		pause, err := time.ParseDuration(body.Pause)
-		if err != nil || pause < 0 || pause > maxPause {
-			return nil, admin.Invalid("pause", "pause is %q, give a duration from 0s to %v, such as \"5ms\"", clip(body.Pause), maxPause)
-		}
-		x.Pause = pause
+	var err error
+	if x.Pause, err = pauseOf(body.Pause); err != nil {
+		return nil, err
 	}
 	report, err := s.ExtendTTLs(ctx, x)
 	return report, problem(report, err)

@@ -90,7 +90,7 @@ func TestRunbookCalls(t *testing.T) {
 		if status != 200 || reply["changed"] != 19.0 {
 			t.Errorf("extend with pauses: %d %v", status, reply)
 		}
-		status, reply = call("DELETE", path+"extend-ttls", "")
+		status, reply = call("DELETE", path+"extend-ttls?pause=4ms", "")
 		if status != 200 || reply["changed"] != 20.0 || rdb.PTTL(ctx, leads.prefix+"1").Val() > time.Hour {
 			t.Errorf("restore: %d %v", status, reply)
 		}
@@ -98,7 +98,7 @@ func TestRunbookCalls(t *testing.T) {
 		if _, err := leads.Get(ctx, "1"); err != nil || status != 200 || reply["changed"] != 20.0 {
 			t.Errorf("dry invalidate: %d %v, %v", status, reply, err)
 		}
-		status, reply = call("POST", path+"invalidate", `{"pattern":"*"}`)
+		status, reply = call("POST", path+"invalidate", `{"pattern":"*","pause":"4ms"}`)
 		if _, err := leads.Get(ctx, "1"); !errors.Is(err, ErrMiss) || status != 200 || reply["complete"] != true {
 			t.Errorf("invalidate: %d %v, %v", status, reply, err)
 		}
@@ -125,6 +125,9 @@ func TestBadCallsNameTheFieldAndChangeNothing(t *testing.T) {
 		{"POST", "extend-ttls", `{"factor":1e9}`, "factor"},
 		{"POST", "extend-ttls", `{"by":"soon"}`, "by"},
 		{"POST", "extend-ttls", `{"pause":"soon"}`, "pause"},
+		{"POST", "invalidate", `{"pattern":"*","pause":"21ms"}`, "pause"},
+		{"POST", "invalidate", `{"tags":["a"],"pause":"5ms"}`, "pause"},
+		{"DELETE", "extend-ttls?pause=soon", "", "pause"},
 		{"POST", "extend-ttls", `{"pause":"21ms"}`, "pause"},
 		{"POST", "extend-ttls", `{"pause":"-1ms"}`, "pause"},
 		{"POST", "extend-ttls", `{"by":"-5m"}`, "by"},

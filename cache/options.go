@@ -48,8 +48,10 @@ type Options struct {
 	// WarmGate says, between steps of a warming, what the origin suffers from now: while it returns an error, such as
 	// that the database's pool is nearly used up or its replicas lag, the warming waits. Zero means that it never does.
 	WarmGate func(ctx context.Context) error
-	// Verify is the share of Load's hits that are compared with what the loader returns, reading where everything is seen,
-	// in the background and within MaxLoads: 0.001 is one in a thousand. Differences that no invalidation takes away
+	// Verify is the share of the hits of Load and LoadMany that are compared with what the loader returns, reading where
+	// everything is seen, in the background and within MaxLoads: 0.001 is one in a thousand. What an entry's position had is
+	// not read: a value that is the same now has not been missed, and one that has changed since has an invalidation. Get and
+	// GetMany have no loader to compare with. Differences that no invalidation takes away
 	// within a second are counted and logged. Zero means none.
 	Verify float64
 	// Logger gets background failures and what was refused. Zero means that nothing is logged.

@@ -34,7 +34,8 @@ type entry struct {
 	header  header
 	payload []byte
 	phase   phase         // of a hit or negative
-	left    time.Duration // that it is fresh
+	left    time.Duration // that it is fresh, less than nothing when it is stale
+	sure    time.Duration // that Redis has it at least
 	tags    []*tagState
 	bad     string // SHA-1 of an unusable value
 	err     error  // of Redis, or of not knowing what the caller wrote
@@ -74,7 +75,9 @@ func (v *viewState) judge(s *Store, id string, raw []byte, need scaleaware.Token
 		e.verdict, e.level = negative, resultNegative
 	}
 	if v.opts.windowed() || v.opts.inProcess {
-		e.phase, e.left = v.age(*h, s.nodeTime(s.coverage.slot(v.prefix+id), s.now()), s.extensionOf(v.name, id))
+		now := s.nodeTime(s.coverage.slot(v.prefix+id), s.now())
+		e.phase, e.left = v.age(*h, now, s.extensionOf(v.name, id))
+		e.sure = h.own(now) + v.staleFor(h.kind)
 		if !v.opts.windowed() || h.kind == kindNegative {
 			e.phase = fresh // what Redis still has
 		}
@@ -109,7 +112,8 @@ func (v *View[V]) kept(id string, need scaleaware.Tokens, r *resident[V]) (p pha
 func (v *View[V]) fetch(ctx context.Context, key, id string, need scaleaware.Tokens) (value V, e entry) {
 	s := v.store
 	if s.redisOff() {
-		return value, entry{down: true}
+		e.down = true
+		return v.lastKept(id, need, &e), e
 	}
 	var t ticket
 	if v.near != nil {
@@ -120,6 +124,9 @@ func (v *View[V]) fetch(ctx context.Context, key, id string, need scaleaware.Tok
 	value = v.open(ctx, id, raw, err, need, &e)
 	if e.verdict >= negative {
 		e = v.stands(ctx, e)
+	}
+	if e.down {
+		return v.lastKept(id, need, &e), e
 	}
 	if v.near != nil && e.verdict >= negative && !s.localOff.Load() {
 		v.keep(id, t, value, e)
@@ -345,6 +352,11 @@ func (v *View[V]) each(ctx context.Context, ids []string, need scaleaware.Tokens
 	if !s.redisOff() {
 		pipe = s.rdb.Pipeline()
 	}
+	down := func(id string, err error) {
+		e := entry{err: err, down: true}
+		value := v.lastKept(id, need, &e)
+		got(id, value, &e)
+	}
 	for _, id := range ids {
 		if err := v.check(id); err != nil {
 			failed[id] = err
@@ -369,14 +381,14 @@ func (v *View[V]) each(ctx context.Context, ids []string, need scaleaware.Tokens
 				}
 				got(id, r.value, &e)
 				continue
-			case p == onError:
+			case p == onError && s.redisOff():
 				got(id, r.value, &entry{verdict: hit, header: r.rest.header, phase: p, down: true})
 				continue
 			}
 			a.ticket = v.near.ticket(s, v.prefix+id, id, s.now())
 		}
 		if pipe == nil {
-			got(id, *new(V), &entry{down: true})
+			down(id, nil)
 			continue
 		}
 		if askedFor && (known+sampled)%hotSample == 0 {
@@ -385,7 +397,7 @@ func (v *View[V]) each(ctx context.Context, ids []string, need scaleaware.Tokens
 		key := v.prefix + id
 		a.pass = masters.enter(s.coverage.guard(s.coverage.slot(key)))
 		if err := masters[a.pass].refused; err != nil {
-			got(id, *new(V), &entry{err: err, down: true})
+			down(id, err)
 			continue
 		}
 		a.get = pipe.Get(rctx, key)
@@ -405,6 +417,10 @@ func (v *View[V]) each(ctx context.Context, ids []string, need scaleaware.Tokens
 		later []opened // until their tags are looked up
 	)
 	give := func(a *asked, value V, e *entry) {
+		if e.down {
+			down(a.id, e.err)
+			return
+		}
 		if v.near != nil && e.verdict >= negative && !s.localOff.Load() {
 			v.keep(a.id, a.ticket, value, *e)
 		}

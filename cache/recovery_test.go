@@ -3,6 +3,7 @@ package cache
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -157,6 +158,72 @@ func TestBreakerIsForAllCalls(t *testing.T) {
 		}
 		if !s.coverage.guard(0).breaker.IsClosed() {
 			t.Errorf("%s was answered, and the master is left alone still", name)
+		}
+	}
+}
+
+// While the master of a tag, or of the store's own keys, hangs, the keys of the others cost no more than they do without the
+// process's own level.
+func TestHungMasterOfOtherKeysCostsNothing(t *testing.T) {
+	ctx := testContext(t)
+	cluster, leads, _ := breakable(t, ctx, nil)
+	s := running(t, leads.store)
+	v := Of[lead](s, "near", InProcess(Local{}), TTL(time.Hour))
+	tagged := Of[lead](s, "tagged", InProcess(Local{}), TTL(time.Hour), Tags(func(string, lead) []string { return []string{"all"} }))
+	rules, err := cluster.MasterFor(ctx, s.rulesKey())
+	if err != nil {
+		t.Fatal(err)
+	}
+	tags, err := cluster.MasterFor(ctx, s.tagKey(hashTag("all")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name   string
+		view   *View[lead]
+		victim *rediscluster.Node
+	}{{"rules", v, rules}, {"tags", tagged, tags}} {
+		var healthy string
+		for i := 0; healthy == ""; i++ {
+			id := fmt.Sprint(i)
+			if m, err := cluster.MasterFor(ctx, c.view.prefix+id); err != nil {
+				t.Fatal(err)
+			} else if m != c.victim {
+				healthy = id
+			}
+		}
+		settled(t, ctx, c.view, healthy, loads(lead{Score: 1}))
+		c.victim.Freeze()
+		g := s.coverage.guard(s.coverage.slot(s.rulesKey()))
+		if c.name == "tags" {
+			g = s.coverage.guard(s.coverage.slot(s.tagKey(hashTag("all"))))
+		}
+		eventually(t, c.name+": the process is not told any more", func() bool { return inProcess(c.view, healthy) == nil })
+		eventually(t, c.name+": the breaker opens", func() bool {
+			g.breaker.RecordFailure()
+			return !g.breaker.IsClosed()
+		})
+		slow, calls, began, usual := 0, 0, time.Now(), []time.Duration(nil)
+		for time.Since(began) < time.Second {
+			call := time.Now()
+			if _, err := c.view.Get(ctx, healthy); err != nil && !errors.Is(err, ErrMiss) {
+				t.Fatal(err)
+			}
+			took := time.Since(call)
+			if calls++; took > s.opts.RedisTimeout/2 {
+				slow++
+			}
+			usual = append(usual, took)
+		}
+		slices.Sort(usual)
+		t.Logf("%s: %d calls, half of them within %v, %d slow", c.name, calls, usual[calls/2], slow)
+		if calls < 20 { // one who waits each time makes four
+			t.Errorf("%s: %d of %d calls on another master waited for the frozen one", c.name, slow, calls)
+		}
+		c.victim.Thaw()
+		eventually(t, c.name+": all are told again", func() bool { return s.coverage.covered(s.now()) == clusterSlots })
+		if err := cluster.WaitHealthy(ctx); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

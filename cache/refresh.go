@@ -11,6 +11,9 @@ import (
 // errElsewhere ends a refresh that another process has begun.
 var errElsewhere = errors.New("cache: another process loads the value")
 
+// shedPause is how long a process does not try again to refresh a value for which the origin had no room. Others may.
+const shedPause = time.Second
+
 // refresh loads a value anew behind the caller's back, once at a time in the process, and in all processes.
 func (v *View[V]) refresh(ctx context.Context, fl *fill, load Loader[V]) {
 	if s := v.store; s.rdb != nil && fl.seen.header.claim > s.nodeTime(s.coverage.slot(fl.key), s.now()) {
@@ -22,7 +25,8 @@ func (v *View[V]) refresh(ctx context.Context, fl *fill, load Loader[V]) {
 	fl.behind = true
 	ctx = context.WithValue(context.WithoutCancel(ctx), fillKey{}, (*fill)(nil)) // a loader that began it does not wait for it
 	go func() {
-		defer v.refreshing.Delete(fl.key)
+		ended := func() { v.refreshing.Delete(fl.key) }
+		defer func() { ended() }()
 		f := &flight[V]{need: fl.need, done: make(chan struct{})}
 		v.run(ctx, fl, f, load)
 		<-f.done
@@ -30,6 +34,7 @@ func (v *View[V]) refresh(ctx context.Context, fl *fill, load Loader[V]) {
 		case f.err == nil, errors.Is(f.err, errElsewhere), errors.Is(f.err, ErrNotFound):
 		case errors.Is(f.err, ErrShed):
 			v.in().refreshes.WithLabelValues(v.name, "shed").Inc()
+			ended = func() { time.AfterFunc(shedPause, func() { v.refreshing.Delete(fl.key) }) }
 			return
 		default:
 			v.store.in.failed(ctx, "refresh", f.err, "view", v.name)

@@ -3,19 +3,13 @@ package cache
 import (
 	"context"
 	"fmt"
-	"strconv"
 	"time"
 
-	"github.com/redis/go-redis/v9"
 	"github.com/robfig/cron/v3"
 	"golang.org/x/sync/errgroup"
 )
 
-const (
-	followEvery = time.Second
-	// warmLockLife outlives the difference of the fleet's clocks; each tick has a lock of its own.
-	warmLockLife = time.Hour
-)
+const followEvery = time.Second
 
 // Run is told by Redis what changes, so that values may be kept in the process; it follows invalidations and TTL extensions
 // of other processes, ends what could not be ended before, shares the hit counts, samples the servers' memory and evictions
@@ -64,42 +58,4 @@ func (s *Store) every(ctx context.Context, period time.Duration, name string, ta
 		case <-ticker.C:
 		}
 	}
-}
-
-// keep warms at each time of the schedule, in UTC, so that all processes mean the same one.
-func (s *Store) keep(ctx context.Context, schedule cron.Schedule) error {
-	for {
-		tick := schedule.Next(time.Now().UTC())
-		if tick.IsZero() { // a date that never comes
-			<-ctx.Done()
-			return nil
-		}
-		if sleep(ctx, time.Until(tick)) != nil {
-			return nil
-		}
-		if err := s.warmOnce(ctx, tick); err != nil && ctx.Err() == nil {
-			s.in.failed(ctx, "warm", err)
-		}
-	}
-}
-
-// warmOnce warms if this process is the first of all to come for the tick. When it dies on the way, the next tick goes
-// on where it was.
-func (s *Store) warmOnce(ctx context.Context, tick time.Time) error {
-	if s.rdb == nil {
-		_, err := s.Warm(ctx)
-		return err
-	}
-	lctx, cancel := context.WithTimeout(ctx, s.stepTimeout())
-	defer cancel()
-	lock := s.opts.Prefix + metaMark + "warm:" + strconv.FormatInt(tick.Unix(), 10)
-	err := s.rdb.SetArgs(lctx, lock, "1", redis.SetArgs{Mode: "NX", TTL: warmLockLife}).Err()
-	if err == redis.Nil {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("cache: nobody may have warmed at %v: %w", tick, err)
-	}
-	_, err = s.Warm(ctx)
-	return err
 }

@@ -65,7 +65,7 @@ func TestSampleReachesEveryMaster(t *testing.T) {
 		if err := newSampler(s).sample(ctx); err != nil {
 			t.Fatal(err)
 		}
-		l, err := s.layout(ctx)
+		l, _, err := s.layout(ctx)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -325,5 +326,56 @@ func TestEarlyRefresh(t *testing.T) {
 				return l.Score == 2
 			})
 		}
+	})
+}
+
+// scripts counts the scripts that a client runs.
+type scripts struct{ n atomic.Int64 }
+
+func (h *scripts) note(cmds ...redis.Cmder) {
+	for _, cmd := range cmds {
+		if name := cmd.Name(); name == "evalsha" || name == "eval" {
+			h.n.Add(1)
+		}
+	}
+}
+
+func (h *scripts) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (h *scripts) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error { h.note(cmd); return next(ctx, cmd) }
+}
+
+func (h *scripts) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error { h.note(cmds...); return next(ctx, cmds) }
+}
+
+// A refresh for which the origin has no room is not tried again by every caller.
+func TestShedRefreshIsLeftAlone(t *testing.T) {
+	ctx := testContext(t)
+	rdb := client(t, one.Get(t))
+	h := new(scripts)
+	rdb.AddHook(h)
+	leads := Of[lead](newStore(t, rdb, func(o *Options) { o.MaxLoads, o.LoadWait = 1, -1 }), "lead", StaleWhileRevalidate(time.Minute))
+	l, err := leads.Load(ctx, "1", loads(lead{Score: 1}))
+	wantScore(t, l, err, 1)
+	staled(t, ctx, leads, "1", time.Second)
+	g := newGate()
+	other := background(ctx, leads, "2", g.load)
+	<-g.entered
+	before, calls, began := h.n.Load(), 0, time.Now()
+	for ; time.Since(began) < time.Second/2 || calls < 100; calls++ {
+		l, err = leads.Load(ctx, "1", loads(lead{Score: 2}))
+		wantScore(t, l, err, 1)
+	}
+	tries := int64(time.Since(began)/shedPause) + 2
+	if n := h.n.Load() - before; n > 2*tries+1 { // each claims and lets go; the other load keeps its claim
+		t.Errorf("%d scripts for %d stale answers in %v", n, calls, time.Since(began))
+	}
+	g.release <- lead{}
+	<-other
+	eventually(t, "it is refreshed when there is room", func() bool {
+		l, err := leads.Load(ctx, "1", loads(lead{Score: 2}))
+		return err == nil && l.Score == 2
 	})
 }

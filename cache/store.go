@@ -43,7 +43,7 @@ type Store struct {
 	ruling    ruleState
 	tags      tagStates
 	waits     waits
-	suspects  chan suspect
+	suspects  suspects
 	sweepTill atomic.Int64 // by the store's clock
 	debts     debts        // what could not be invalidated yet
 	heat      heat
@@ -91,7 +91,7 @@ func open(rdb redis.UniversalClient, opts *Options) (*Store, error) {
 		born:       time.Now(),
 		views:      make(map[string]*viewState),
 		sets:       make(map[string]*warmSet),
-		suspects:   make(chan suspect, 4*suspectBatch),
+		suspects:   newSuspects(),
 		kicked:     newBell(),
 		rulesMoved: newBell(),
 		clockMoved: newBell(),

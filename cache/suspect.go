@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -18,38 +19,71 @@ type suspect struct {
 	id   string
 }
 
+// suspects are the entries to be looked at again, of each view as many at most as it may keep.
+type suspects struct {
+	mu    sync.Mutex
+	queue map[suspect]struct{}
+	of    map[*viewState]int
+	more  bell
+}
+
+func newSuspects() suspects {
+	return suspects{queue: make(map[suspect]struct{}), of: make(map[*viewState]int), more: newBell()}
+}
+
+// add reports whether there is room for one more.
+func (q *suspects) add(d suspect) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if _, queued := q.queue[d]; queued {
+		return true
+	}
+	if q.of[d.view] >= d.view.opts.local.withDefaults().Entries {
+		return false
+	}
+	q.queue[d] = struct{}{}
+	q.of[d.view]++
+	q.more.ring()
+	return true
+}
+
+// take moves some to batch.
+func (q *suspects) take(batch []suspect) []suspect {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for d := range q.queue {
+		if len(batch) == cap(batch) {
+			break
+		}
+		batch = append(batch, d)
+		delete(q.queue, d)
+		if q.of[d.view]--; q.of[d.view] == 0 {
+			delete(q.of, d.view)
+		}
+	}
+	if len(q.queue) == 0 && len(batch) > 0 {
+		q.queue = make(map[suspect]struct{}) // a map keeps the room that it once needed
+	}
+	return batch
+}
+
 // sweeping reports whether a TTL extension is under way somewhere.
 func (s *Store) sweeping() bool { return int64(s.now()) < s.sweepTill.Load() }
 
 // doubt queues an entry to be looked at again; false means that the queue is full, so drop it.
-func (s *Store) doubt(v *viewState, id string) bool {
-	select {
-	case s.suspects <- suspect{v, id}:
-		return true
-	default:
-		return false
-	}
-}
+func (s *Store) doubt(v *viewState, id string) bool { return s.suspects.add(suspect{v, id}) }
 
 func (s *Store) runSuspects(ctx context.Context) {
 	batch := make([]suspect, 0, suspectBatch)
-	for {
+	for ctx.Err() == nil {
+		if batch = s.suspects.take(batch[:0]); len(batch) > 0 {
+			s.acquit(ctx, batch)
+			continue
+		}
 		select {
 		case <-ctx.Done():
-			return
-		case first := <-s.suspects:
-			batch = append(batch[:0], first)
+		case <-s.suspects.more:
 		}
-	fill:
-		for len(batch) < suspectBatch {
-			select {
-			case next := <-s.suspects:
-				batch = append(batch, next)
-			default:
-				break fill
-			}
-		}
-		s.acquit(ctx, batch)
 	}
 }
 

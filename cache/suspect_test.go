@@ -3,6 +3,7 @@ package cache
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -66,4 +67,83 @@ func TestExtensionKeepsWhatIsInTheProcess(t *testing.T) {
 			return r != nil && r.fresh-there.now() <= time.Minute
 		})
 	})
+}
+
+// A full level stays when TTLs move as fast as Redis can, and when they are taken back.
+func TestUrgentExtensionKeepsAll(t *testing.T) {
+	const keys = 6000
+	ctx := testContext(t)
+	here := running(t, newStore(t, client(t, six.Get(t)), func(o *Options) { o.Silence = patience }))
+	there := running(t, sibling(t, here))
+	a := Of[lead](here, "lead", TTL(time.Minute))
+	b := Of[lead](there, "lead", TTL(time.Minute), InProcess(Local{}))
+	ids := make([]string, keys)
+	for i := range ids {
+		ids[i] = fmt.Sprint(i)
+	}
+	if _, err := a.LoadMany(ctx, ids, ofEach(loads(lead{Score: 1}))); err != nil {
+		t.Fatal(err)
+	}
+	kept := func(longerThan time.Duration) (n int) {
+		for _, id := range ids {
+			if r := inProcess(b, id); r != nil && r.fresh-there.now() > longerThan {
+				n++
+			}
+		}
+		return n
+	}
+	eventually(t, "all are kept", func() bool { _, _ = b.GetMany(ctx, ids); return kept(0) == keys })
+	// On a busy machine the news that TTLs move may come later than the first one moves, and the last one when it is over.
+	ended := make(chan struct{})
+	var telling sync.WaitGroup
+	telling.Go(func() {
+		for tick := time.NewTicker(50 * time.Millisecond); ; {
+			there.sweepTill.Store(int64(there.now() + patience))
+			select {
+			case <-tick.C:
+			case <-ended:
+				tick.Stop()
+				return
+			}
+		}
+	})
+	defer telling.Wait()
+	defer close(ended)
+	for _, step := range []struct {
+		name       string
+		do         func() (Report, error)
+		longerThan time.Duration
+	}{
+		{"extend", func() (Report, error) { return here.ExtendTTLs(ctx, Extension{Factor: 3}) }, time.Minute},
+		{"restore", func() (Report, error) { return here.RestoreTTLs(ctx) }, 0},
+	} {
+		if report, err := step.do(); err != nil || report.Changed != keys {
+			t.Fatalf("%s: %+v, %v", step.name, report, err)
+		}
+		eventually(t, step.name+" leaves all in the process", func() bool { return kept(step.longerThan) == keys })
+		if n := b.near.cache.EstimatedSize(); n != keys {
+			t.Errorf("%s: %d of %d are kept", step.name, n, keys)
+		}
+	}
+}
+
+// What waits to be looked at again is bounded by what may be kept.
+func TestSuspectsAreBounded(t *testing.T) {
+	q, v := newSuspects(), &viewState{opts: viewOptions{local: Local{Entries: 3}}}
+	for range 2 {
+		for i := range 3 {
+			if !q.add(suspect{v, fmt.Sprint(i)}) {
+				t.Errorf("no room for %d", i)
+			}
+		}
+	}
+	if q.add(suspect{v, "3"}) {
+		t.Error("room for more than may be kept")
+	}
+	if n := len(q.take(make([]suspect, 0, 2))) + len(q.take(make([]suspect, 0, 2))); n != 3 {
+		t.Errorf("%d taken of 3", n)
+	}
+	if !q.add(suspect{v, "3"}) {
+		t.Error("no room when all were taken")
+	}
 }

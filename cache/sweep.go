@@ -72,7 +72,8 @@ func (s *Store) sweep(ctx context.Context, report *Report, pause time.Duration, 
 	began := time.Now()
 	defer func() { report.Seconds = time.Since(began).Seconds() }()
 	report.Nodes = map[string]NodeReport{}
-	before, err := s.layout(ctx)
+	before, silent, err := s.layout(ctx)
+	report.lacks(silent)
 	if err != nil && len(before) == 0 {
 		return fmt.Errorf("%w, nothing was done: %w", ErrIncomplete, err)
 	}
@@ -84,7 +85,8 @@ func (s *Store) sweep(ctx context.Context, report *Report, pause time.Duration, 
 			break
 		}
 		errs = append(errs, s.visit(ctx, report, before, due, pause, do))
-		after, err := s.layout(ctx)
+		after, silent, err := s.layout(ctx)
+		report.lacks(silent)
 		if err != nil {
 			errs = append(errs, err)
 			break
@@ -101,6 +103,15 @@ func (s *Store) sweep(ctx context.Context, report *Report, pause time.Duration, 
 	}
 	report.Complete = true
 	return nil
+}
+
+// lacks notes the masters that could not be asked.
+func (r *Report) lacks(silent map[string]error) {
+	for addr, err := range silent {
+		n := r.Nodes[addr]
+		n.Error = err.Error()
+		r.Nodes[addr] = n
+	}
 }
 
 // visit sweeps the named nodes at once, each to its end.

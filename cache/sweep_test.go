@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"regexp"
 	"slices"
 	"strings"
@@ -23,7 +24,7 @@ var ofTest = regexp.MustCompile(`^t\d+:`)
 func snapshot(t *testing.T, ctx context.Context, s *Store) map[string]string {
 	t.Helper()
 	all := map[string]string{}
-	l, err := s.layout(ctx)
+	l, _, err := s.layout(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +83,7 @@ func TestStarLeavesEverybodyElseAlone(t *testing.T) {
 		if len(before) < 100 {
 			t.Fatalf("only %d strangers", len(before))
 		}
-		dry, err := s.invalidate(ctx, "*", true)
+		dry, err := s.InvalidateWith(ctx, Invalidation{Pattern: "*", DryRun: true})
 		if err != nil || dry.Changed != 1500 || !dry.Complete || !dry.DryRun {
 			t.Fatalf("dry run: %+v, %v", dry, err)
 		}
@@ -173,7 +174,7 @@ func TestSweepDuringSlotMigration(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The target is swept to its end before the source begins; meanwhile 100 more keys arrive at the target.
-	before, err := s.layout(ctx)
+	before, _, err := s.layout(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,7 +192,7 @@ func TestSweepDuringSlotMigration(t *testing.T) {
 	if err != nil || len(left) != 100 {
 		t.Fatalf("%d left, %v: the test does not show what it should", len(left), err)
 	}
-	after, err := s.layout(ctx)
+	after, _, err := s.layout(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -311,5 +312,47 @@ func TestParsePlace(t *testing.T) {
 		if _, err := parsePlace(bad); err == nil {
 			t.Errorf("%q: accepted", bad)
 		}
+	}
+}
+
+// Invalidations and restorations go easy on Redis when they are asked to, and do as much.
+func TestSweepsPauseWhenAsked(t *testing.T) {
+	const keys, pause, least = 400, 20 * time.Millisecond, 50 * time.Millisecond // fifteen times a quarter of the pause
+	ctx := testContext(t)
+	s := newStore(t, client(t, one.Get(t)), nil)
+	leads := Of[lead](s, "lead", TTL(time.Hour))
+	fillStore(t, ctx, leads, keys)
+	if _, err := s.ExtendTTLs(ctx, Extension{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct {
+		name string
+		do   func() (Report, error)
+	}{
+		{"restore", func() (Report, error) { return s.RestoreTTLsWith(ctx, Restoration{Pause: pause}) }},
+		{"count", func() (Report, error) {
+			return s.InvalidateWith(ctx, Invalidation{Pattern: "lead:*", Pause: pause, DryRun: true})
+		}},
+		{"invalidate", func() (Report, error) { return s.InvalidateWith(ctx, Invalidation{Pattern: "lead:*", Pause: pause}) }},
+	} {
+		report, err := step.do()
+		if err != nil || report.Changed != keys || report.Seconds < least.Seconds() {
+			t.Errorf("%s: %+v, %v", step.name, report, err)
+		}
+	}
+}
+
+// A report names the master by its address, also where the client asks Sentinel for it.
+func TestReportNamesTheMasterBehindSentinel(t *testing.T) {
+	ctx := testContext(t)
+	addr := one.Get(t).Addrs()[0]
+	rdb := redis.NewClient(&redis.Options{Addr: behindSentinel, Dialer: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, addr)
+	}})
+	defer rdb.Close()
+	s := newStore(t, rdb, nil)
+	report, err := s.Invalidate(ctx, "*")
+	if _, named := report.Nodes[addr]; err != nil || !named || len(report.Nodes) != 1 {
+		t.Errorf("%+v, %v", report, err)
 	}
 }

@@ -190,18 +190,18 @@ func (s *Store) lookUpTags(ctx context.Context, tags []tagHash) (states []*tagSt
 	}
 	fence := s.tags.begin()
 	fetched := make([]*tagState, len(missing))
-	ctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout)
-	defer cancel()
-	pipe := s.rdb.Pipeline()
-	gets := make([]*redis.StringCmd, len(missing))
-	for n, i := range missing {
-		slot := s.coverage.slot(s.tagKey(tags[i]))
-		fetched[n] = &tagState{slot: slot, cover: s.coverage.at(slot, now)}
-		gets[n] = pipe.Get(ctx, s.tagKey(tags[i]))
-	}
-	_, _ = pipe.Exec(ctx) // each command has its own error
 	errs = make([]error, len(tags))
+	gets := make([]*redis.StringCmd, len(missing))
+	s.askTags(ctx, len(missing), func(n int) tagHash { return tags[missing[n]] }, func(ctx context.Context, pipe redis.Pipeliner, n int, key string) redis.Cmder {
+		slot := s.coverage.slot(key)
+		fetched[n] = &tagState{slot: slot, cover: s.coverage.at(slot, now)}
+		gets[n] = pipe.Get(ctx, key)
+		return gets[n]
+	}, func(n int, err error) { errs[missing[n]] = err })
 	for n, i := range missing {
+		if gets[n] == nil {
+			continue
+		}
 		number, err := gets[n].Uint64()
 		switch {
 		case errors.Is(err, redis.Nil):
@@ -215,6 +215,32 @@ func (s *Store) lookUpTags(ctx context.Context, tags []tagHash) (states []*tagSt
 		states[i] = s.tags.learn(tags[i], t, fence)
 	}
 	return states, errs
+}
+
+// askTags sends a command for each of n tags, but to masters that are left alone, of whose tags it says so.
+func (s *Store) askTags(ctx context.Context, n int, tag func(int) tagHash, command func(ctx context.Context, pipe redis.Pipeliner, n int, key string) redis.Cmder, refused func(int, error)) {
+	rctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout)
+	defer cancel()
+	masters, pipe := make(passes, 0, 4), s.rdb.Pipeline()
+	asked, of := make([]redis.Cmder, n), make([]int, n)
+	for i := range n {
+		key := s.tagKey(tag(i))
+		of[i] = masters.enter(s.coverage.guard(s.coverage.slot(key)))
+		if err := masters[of[i]].refused; err != nil {
+			refused(i, err)
+			continue
+		}
+		asked[i] = command(rctx, pipe, i, key)
+	}
+	if pipe.Len() > 0 {
+		_, _ = pipe.Exec(rctx) // each command has its own error
+	}
+	for i, cmd := range asked {
+		if cmd != nil {
+			masters.note(of[i], cmd.Err())
+		}
+	}
+	s.leave(ctx, masters)
 }
 
 // standingMany is standing for entries that were looked up together: all tags are looked up at once.
@@ -297,18 +323,15 @@ func (s *Store) introduce(ctx context.Context, tags []tagHash) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout)
-	defer cancel()
-	pipe := s.rdb.Pipeline()
+	var unknown []tagHash
 	for i, tag := range tags {
 		if states[i] == nil {
-			pipe.SetArgs(ctx, s.tagKey(tag), uint64(now), redis.SetArgs{Mode: "NX", TTL: tagLife})
+			unknown = append(unknown, tag)
 		}
 	}
-	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
-		return err
-	}
-	return nil
+	return s.tellTags(ctx, unknown, func(ctx context.Context, pipe redis.Pipeliner, key string) redis.Cmder {
+		return pipe.SetArgs(ctx, key, uint64(now), redis.SetArgs{Mode: "NX", TTL: tagLife})
+	})
 }
 
 // renewTagScript makes a tag be remembered for longer when half of its life is over: all processes are told of that. KEYS: tag.
@@ -320,15 +343,28 @@ return redis.call('PEXPIRE', KEYS[1], ARGV[1])`)
 
 // renew makes tags that are used be remembered. What fails is tried again after tagCheck.
 func (s *Store) renew(ctx context.Context, tags []tagHash) {
-	ctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout)
-	defer cancel()
-	pipe := s.rdb.Pipeline()
-	for _, tag := range tags {
-		renewTagScript.Eval(ctx, pipe, []string{s.tagKey(tag)}, tagLife.Milliseconds())
-	}
-	if _, err := pipe.Exec(ctx); err != nil {
+	err := s.tellTags(ctx, tags, func(ctx context.Context, pipe redis.Pipeliner, key string) redis.Cmder {
+		return renewTagScript.Eval(ctx, pipe, []string{key}, tagLife.Milliseconds())
+	})
+	if err != nil {
 		s.in.failed(ctx, "tags", err)
 	}
+}
+
+// tellTags is askTags for commands whose answers do not matter. It returns the first error.
+func (s *Store) tellTags(ctx context.Context, tags []tagHash, command func(ctx context.Context, pipe redis.Pipeliner, key string) redis.Cmder) error {
+	sent := make([]redis.Cmder, 0, len(tags))
+	var errs []error
+	s.askTags(ctx, len(tags), func(n int) tagHash { return tags[n] }, func(ctx context.Context, pipe redis.Pipeliner, _ int, key string) redis.Cmder {
+		sent = append(sent, command(ctx, pipe, key))
+		return sent[len(sent)-1]
+	}, func(_ int, err error) { errs = append(errs, err) })
+	for _, cmd := range sent {
+		if err := cmd.Err(); err != nil && !errors.Is(err, redis.Nil) {
+			errs = append(errs, err)
+		}
+	}
+	return firstOf(errs)
 }
 
 // InvalidateTags invalidates all entries that have one of the tags (see Tags), in all processes, at once: one command a
@@ -359,6 +395,9 @@ func (s *Store) InvalidateTags(ctx context.Context, tags ...string) error {
 	e, err := s.tick(ctx)
 	if err != nil {
 		_ = changed(err)
+		for _, tag := range tags { // what is kept in the process is not for when the origin fails, either
+			s.tags.forget(hashTag(tag))
+		}
 		return fmt.Errorf("cache: no tag was invalidated, call again: %w", err)
 	}
 	pipe := s.rdb.Pipeline()

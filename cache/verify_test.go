@@ -35,6 +35,23 @@ func TestVerifyHoldsNoTurnWhileItWaits(t *testing.T) {
 	})
 }
 
+func TestVerifyOfLoadMany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := t.Context()
+		s := newLocal(t, &Options{Verify: 1})
+		leads := Of[lead](s, "lead", InProcess(Local{}))
+		for score := range 2 {
+			found, err := leads.LoadMany(ctx, []string{"1"}, ofEach(loads(lead{Score: int64(score)})))
+			wantScore(t, found["1"], err, 0)
+		}
+		time.Sleep(verifyGrace)
+		synctest.Wait()
+		if n := testutil.ToFloat64(s.in.verified.WithLabelValues("lead", "stale")); n != 1 {
+			t.Errorf("%v found stale", n)
+		}
+	})
+}
+
 // moody is a codec that writes equal values in ever other forms.
 type moody struct {
 	JSON

@@ -84,7 +84,9 @@ func StaleWhileRevalidate(d time.Duration) ViewOption {
 
 // StaleIfError lets Load serve an entry for so long after its TTL when the loader fails, is refused with ErrShed, or does
 // not return within LoadTimeout or SoftTimeout. It counts as stale, and what went wrong is counted and logged. What was
-// invalidated is never served. Without it Load returns the error.
+// invalidated is never served, but when Redis does not answer either: then what the process keeps is served (see InProcess),
+// also before its TTL ends, if this process has not invalidated it and the caller wrote nothing that is newer. What
+// others have invalidated since the process lost Redis may be among it. Without it Load returns the error.
 func StaleIfError(d time.Duration) ViewOption { return func(o *viewOptions) { o.onError = d } }
 
 // SoftTimeout is how long Load waits for a loader when it has a stale entry to serve instead; the loader goes on, and what
@@ -147,7 +149,7 @@ func Of[V any](s *Store, name string, options ...ViewOption) *View[V] {
 		s.broken = append(s.broken, v.err)
 		return v
 	}
-	for r, label := range resultNames {
+	for r, label := range resultNames[:resultLoad] {
 		v.looked[r] = s.in.requests.WithLabelValues(name, label)
 	}
 	s.views[name] = v.viewState

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/scaleaware/scaleaware/redisclient"
 )
 
 func numbers(n int) func(context.Context) ([]string, error) {
@@ -149,6 +151,61 @@ func TestScheduledWarmingRunsOnceForAll(t *testing.T) {
 			}
 		}
 	})
+}
+
+// When the process that warms for a tick dies, another goes on with it; when it ends, nobody does.
+func TestScheduledWarmingOutlivesWhoBeganIt(t *testing.T) {
+	ctx := testContext(t)
+	s := newStore(t, client(t, one.Get(t)), nil)
+	ran := make(chan struct{}, 2)
+	err := Of[lead](s, "lead").DeclareWarm(WarmSet[lead]{Name: "hot", Load: loads(lead{}), Keys: func(context.Context) ([]string, error) {
+		ran <- struct{}{}
+		return []string{"1"}, nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tick := time.Unix(1700000000, 0)
+	const dies = 500 * time.Millisecond
+	dead := redisclient.NewLease(s.rdb, s.opts.Prefix+metaMark+"warm:1700000000:lease", dies)
+	if mine, err := dead.Hold(ctx); err != nil || !mine {
+		t.Fatal(mine, err)
+	}
+	began := time.Now()
+	if err := s.warmOnce(ctx, tick); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(began); len(ran) != 1 || took < dies/2 {
+		t.Errorf("%d runs, after %v", len(ran), took)
+	}
+	if err := sibling(t, s).warmOnce(ctx, tick); err != nil || len(ran) != 1 {
+		t.Errorf("%d runs, %v", len(ran), err)
+	}
+	// Who is told to end leaves the rest to others at once.
+	<-ran
+	stopped, stop := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	slow := newStore(t, s.rdb, func(o *Options) { *o = s.opts })
+	g := newGate()
+	if err := Of[lead](slow, "lead").DeclareWarm(WarmSet[lead]{Name: "hot", Load: g.load, Keys: numbers(2)}); err != nil {
+		t.Fatal(err)
+	}
+	next := tick.Add(6 * time.Hour)
+	if err := Of[lead](s, "lead").Delete(ctx, "0", "1"); err != nil {
+		t.Fatal(err)
+	}
+	go func() { ended <- slow.warmOnce(stopped, next) }()
+	<-g.entered
+	<-g.entered
+	stop()
+	if err := <-ended; err == nil {
+		t.Error("it was cut short and says nothing")
+	}
+	g.release <- lead{}
+	g.release <- lead{}
+	if err := s.warmOnce(ctx, next); err != nil || len(ran) != 1 {
+		t.Errorf("%d runs when the one before was told to end, %v", len(ran), err)
+	}
 }
 
 // A set with LoadMany asks the origin for at most 500 keys at once, and so often at a time as it may.
