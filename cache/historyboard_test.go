@@ -46,7 +46,9 @@ type round struct {
 	open     atomic.Int64 // the callers may begin
 	release  atomic.Int64 // the loaders may return
 	loads    atomic.Int64
-	holder   atomic.Int64 // the process whose loader runs, plus 1
+	holder   atomic.Int64             // the process whose loader runs, plus 1
+	joined   atomic.Int64             // callers who wait for a load
+	waits    [boardProcs]atomic.Int64 // how often a process has waited for another's load
 	answered atomic.Int64
 	wrong    atomic.Int64
 }
