@@ -18,6 +18,9 @@ type Options struct {
 	// Config is added to the configuration of every server, as in redis.conf: directive and value. It overrides ours.
 	// With requirepass the servers also use the password among themselves. Zero means nothing is added.
 	Config map[string]string
+
+	// Clocks lets [Node.SetClock] set the servers' clocks; they run under libfaketime. Zero means that they are the machine's.
+	Clocks bool
 }
 
 // reserved are the directives on which this package relies.
