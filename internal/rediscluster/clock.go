@@ -12,7 +12,7 @@ import (
 // SetClock sets the server's clock ahead of this machine's, or with a negative duration behind it, as an administrator or
 // ntpd does: within a second the server sees it. Only for a cluster with [Options.Clocks].
 func (n *Node) SetClock(ahead time.Duration) error {
-	if !n.cluster.opts.Clocks {
+	if n.cluster.opts.Clocks == nil {
 		return fmt.Errorf("rediscluster: set the clock of %s: start the cluster with Options.Clocks", n.name)
 	}
 	// Written whole or not at all: the server may be reading it.
@@ -43,7 +43,7 @@ func (n *Node) clocks() ([]string, error) {
 
 // forgetClock removes what libfaketime leaves in shared memory when its process is killed. n.mu is held.
 func (n *Node) forgetClock() {
-	if !n.cluster.opts.Clocks || n.process == nil {
+	if n.cluster.opts.Clocks == nil || n.process == nil {
 		return
 	}
 	for _, name := range []string{"/dev/shm/sem.faketime_sem_%d", "/dev/shm/faketime_shm_%d"} {

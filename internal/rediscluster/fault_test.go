@@ -245,7 +245,7 @@ func TestLoseSlot(t *testing.T) {
 
 func TestSetClock(t *testing.T) {
 	ctx := t.Context()
-	c, err := Start(ctx, &Options{Nodes: 1, Clocks: true})
+	c, err := Start(ctx, &Options{Nodes: 1, Clocks: []time.Duration{}})
 	if errors.Is(err, localserver.ErrNotInstalled) && os.Getenv("SCALEAWARE_REQUIRE_SERVERS") == "" {
 		t.Skip(err)
 	}

@@ -49,8 +49,12 @@ func newNode(c *Cluster, number int) (*Node, error) {
 	if err := os.WriteFile(n.conf(), []byte(c.opts.conf(n)), 0o600); err != nil {
 		return nil, fmt.Errorf("rediscluster: %w", err)
 	}
-	if c.opts.Clocks {
-		if err := n.SetClock(0); err != nil {
+	if clocks := c.opts.Clocks; clocks != nil {
+		ahead := time.Duration(0)
+		if number < len(clocks) {
+			ahead = clocks[number]
+		}
+		if err := n.SetClock(ahead); err != nil {
 			return nil, err
 		}
 	}
@@ -111,7 +115,7 @@ func (n *Node) launch(ctx context.Context) error {
 		return fmt.Errorf("rediscluster: %s at %s already runs", n.name, n.Addr())
 	}
 	env := n.cluster.env
-	if n.cluster.opts.Clocks {
+	if n.cluster.opts.Clocks != nil {
 		clocks, err := n.clocks()
 		if err != nil {
 			return err

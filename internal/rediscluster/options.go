@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Options says which servers [Start] runs.
@@ -19,8 +20,10 @@ type Options struct {
 	// With requirepass the servers also use the password among themselves. Zero means nothing is added.
 	Config map[string]string
 
-	// Clocks lets [Node.SetClock] set the servers' clocks; they run under libfaketime. Zero means that they are the machine's.
-	Clocks bool
+	// Clocks are how far the servers' clocks are ahead of the machine's at their start, in the order of Nodes; those left out
+	// are right. [Node.SetClock] sets them later: a server of a cluster whose clock is set back may be of no use for as long.
+	// The servers then run under libfaketime. Zero means that the clocks are the machine's and are not set.
+	Clocks []time.Duration
 }
 
 // reserved are the directives on which this package relies.
