@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -134,6 +135,15 @@ func runStep() error {
 			}
 			return lead{Score: 1}, nil
 		})
+	case "warm":
+		err = leads.DeclareWarm(stepWarm(func(n int) {
+			if n > stepWarmed {
+				stop.reach("loading")
+			}
+		}))
+		if err == nil {
+			_, err = s.Warm(ctx)
+		}
 	case "delete":
 		err = leads.Delete(ctx, "1")
 	case "tag":
@@ -142,6 +152,41 @@ func runStep() error {
 		_, err = s.Invalidate(ctx, "lead:*")
 	}
 	return fmt.Errorf("%s did not come by %q: %w", c.Do, c.At, err)
+}
+
+const (
+	stepWarmKeys = 2000
+	stepWarmed   = 1000
+)
+
+// stepWarm is a set whose loader says how many it was asked for before it answers.
+func stepWarm(asked func(n int)) WarmSet[lead] {
+	var sum atomic.Int64
+	return WarmSet[lead]{Name: "all", Keys: func(context.Context) ([]string, error) { return spread(stepWarmKeys), nil },
+		Concurrency: 1, Load: func(_ context.Context, id string) (lead, error) {
+			asked(int(sum.Add(1)))
+			return lead{ID: id}, nil
+		}}
+}
+
+// What was warmed before the process was killed is not loaded again, but for a tenth.
+func TestWarmingGoesOnAfterAKill(t *testing.T) {
+	ctx := testContext(t)
+	servers := six.Get(t)
+	s := newStore(t, client(t, servers), nil)
+	killAt(t, stepConfig{Redis: servers.Addrs(), Prefix: s.opts.Prefix, Do: "warm", At: "loading"})
+	loaded := 0
+	if err := stepView(s).DeclareWarm(stepWarm(func(n int) { loaded = n })); err != nil {
+		t.Fatal(err)
+	}
+	report, err := s.Warm(ctx)
+	if err != nil || !report.Complete {
+		t.Fatalf("%+v, %v", report, err)
+	}
+	if most := stepWarmKeys - stepWarmed*9/10; loaded > most {
+		t.Errorf("%d keys were loaded after %d of %d had been, want at most %d", loaded, stepWarmed, stepWarmKeys, most)
+	}
+	t.Log(loaded, "loaded")
 }
 
 // killAt lets a process come so far, and kills it there.
