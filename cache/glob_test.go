@@ -50,10 +50,63 @@ func TestGlobMatchesAsRedisDoes(t *testing.T) {
 	}
 }
 
+// plainGlob is globMatch by trying every way, in as few words as can be: star by star, and a class as the set of its bytes.
+func plainGlob(p, s string) bool {
+	if p == "" {
+		return s == ""
+	}
+	if p[0] == '*' {
+		for i := range len(s) + 1 {
+			if plainGlob(p[1:], s[i:]) {
+				return true
+			}
+		}
+		return false
+	}
+	if s == "" {
+		return false
+	}
+	var set [256]bool
+	rest := p[1:]
+	switch {
+	case p[0] == '?':
+		return plainGlob(rest, s[1:])
+	case p[0] == '\\' && rest != "":
+		set[rest[0]], rest = true, rest[1:]
+	case p[0] == '[':
+		not := strings.HasPrefix(rest, "^")
+		rest = strings.TrimPrefix(rest, "^")
+		for rest != "" && rest[0] != ']' {
+			switch {
+			case rest[0] == '\\' && len(rest) > 1:
+				set[rest[1]], rest = true, rest[2:]
+			case len(rest) > 2 && rest[1] == '-':
+				for c := int(min(rest[0], rest[2])); c <= int(max(rest[0], rest[2])); c++ {
+					set[c] = true
+				}
+				rest = rest[3:]
+			default:
+				set[rest[0]], rest = true, rest[1:]
+			}
+		}
+		rest = strings.TrimPrefix(rest, "]")
+		for c := range set {
+			set[c] = set[c] != not
+		}
+	default:
+		set[p[0]] = true
+	}
+	return set[s[0]] && plainGlob(rest, s[1:])
+}
+
 func FuzzGlob(f *testing.F) {
 	f.Add("lead:*", "lead:1")
 	f.Add(strings.Repeat("*a", 100), strings.Repeat("a", 1000))
-	f.Add(`[^\`, "x")
+	for _, p := range []string{`[^\`, `\*`, `a\*b`, `\\`, `\`, `\a`, `*\?`, `[\]]`, `[a-\]`, "[]", "[^]", "[a-", "[b-a]", `\[a]`} {
+		for _, s := range []string{"x", "*", "a*b", `\`, "a", "?", "]", "[a]", ""} {
+			f.Add(p, s)
+		}
+	}
 	f.Fuzz(func(t *testing.T, p, s string) {
 		got := globMatch(p, s)
 		if !strings.ContainsAny(p, `*?[\`) && got != (p == s) {
@@ -61,6 +114,13 @@ func FuzzGlob(f *testing.F) {
 		}
 		if !globMatch("*"+p, s+s) && globMatch(p, s+s) {
 			t.Fatalf("a star in front of %q loses %q", p, s+s)
+		}
+		if len(p) <= 32 && len(s) <= 32 && strings.Count(p, "*") <= 4 && got != plainGlob(p, s) {
+			t.Fatalf("%q and %q: got %v", p, s, got)
+		}
+		literal := strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`).Replace(s)
+		if !globMatch(literal, s) || literal != s && len(s) > 0 && globMatch(literal, s+"x") {
+			t.Fatalf("%q, escaped, is %q, which does not match it alone", s, literal)
 		}
 	})
 }

@@ -31,12 +31,14 @@ type phaseCounts struct {
 	refused atomic.Int64 // and those that did not
 	stale   atomic.Int64 // reads of what somebody has invalidated before they began
 	over50  atomic.Int64 // of these, more than 50 ms before
+	late    atomic.Int64 // and of those, while every process and every server had its turn
 	oldest  atomic.Int64 // how long before, at most, ns
 	lost    atomic.Int64 // reads of what a failover has brought back
 }
 
 type register struct {
 	version atomic.Int64
+	raised  [boardRing]atomic.Int64             // when the version was committed
 	dead    [boardRing]atomic.Int64             // when an invalidation that covers the version returned first anywhere, ns
 	deadIn  [boardProcs][boardRing]atomic.Int64 // and in a process
 	losses  [boardLosses]struct{ from, to atomic.Int64 }
@@ -46,7 +48,9 @@ type round struct {
 	open     atomic.Int64 // the callers may begin
 	release  atomic.Int64 // the loaders may return
 	loads    atomic.Int64
-	holder   atomic.Int64 // the process whose loader runs, plus 1
+	holder   atomic.Int64             // the process whose loader runs, plus 1
+	joined   atomic.Int64             // callers who wait for a load
+	waits    [boardProcs]atomic.Int64 // how often a process has waited for another's load
 	answered atomic.Int64
 	wrong    atomic.Int64
 }
@@ -60,7 +64,28 @@ type board struct {
 	keys       [boardKeys]register
 	rounds     [boardRounds]round
 	phases     [boardPhases]phaseCounts
+	pulses     [boardProcs]pulse
 	stand      [boardProcs]struct{ kept, bad, inProcess, redis, misses atomic.Int64 }
+}
+
+// pulse says whether a process, and the servers for it, had their turn on the machine.
+type pulse struct {
+	since atomic.Int64 // no beat was late since
+	last  atomic.Int64
+}
+
+// lateBeat is when a beat is late, which asks every master.
+const lateBeat = 20 * time.Millisecond
+
+// unhurried reports whether all beats were in time between two moments, the second of them just now.
+func (b *board) unhurried(from, to int64) bool {
+	for i := range b.pulses {
+		p := &b.pulses[i]
+		if last := p.last.Load(); last != 0 && (p.since.Load() > from || last < to-int64(2*lateBeat)) {
+			return false
+		}
+	}
+	return true
 }
 
 // mapBoard maps the file; whoever creates it gives its size.
@@ -106,8 +131,9 @@ const (
 var invalidators = []string{"a delete", "a set", "a tag", "a pattern", "a rule"}
 
 // raise is a commit at the origin.
-func (r *register) raise() int64 {
+func (r *register) raise(at int64) int64 {
 	v := r.version.Add(1)
+	r.raised[v%boardRing].Store(at)
 	ahead := (v + boardRing/2) % boardRing
 	r.dead[ahead].Store(0)
 	for p := range r.deadIn {
@@ -119,12 +145,18 @@ func (r *register) raise() int64 {
 // retired notes that an invalidation of all that is older than version has returned in a process.
 func (r *register) retired(version int64, proc int, at int64) {
 	for v := version - 1; v >= 0 && v > version-boardRing/2; v-- {
-		first := r.dead[v%boardRing].CompareAndSwap(0, at)
-		here := r.deadIn[proc][v%boardRing].CompareAndSwap(0, at)
+		first := r.note(&r.dead[v%boardRing], at)
+		here := r.note(&r.deadIn[proc][v%boardRing], at)
 		if !first && !here {
 			return // and so are those before it
 		}
 	}
+}
+
+// note keeps the first time, or the first that was not lost.
+func (r *register) note(dead *atomic.Int64, at int64) bool {
+	was := dead.Load()
+	return (was == 0 || r.lossy(was) && !r.lossy(at)) && dead.CompareAndSwap(was, at)
 }
 
 // lossy reports whether an invalidation may have been lost in a failover.
@@ -138,28 +170,35 @@ func (r *register) lossy(at int64) bool {
 }
 
 // judge decides about a read that began at start in a process and gave version. The bound is how old news may be that
-// comes from other processes.
-func (b *board) judge(key int, version, start int64, proc int, bound time.Duration) (complaint string) {
+// comes from other processes. What a failover may have brought back is excused: lost is when it was invalidated in this process,
+// or 0.
+func (b *board) judge(key int, version, start int64, proc int, bound time.Duration) (complaint string, lost int64) {
 	r, counts := &b.keys[key], &b.phases[b.phase.Load()]
 	now := r.version.Load()
 	if version > now {
-		return fmt.Sprintf("version %d, the origin has only %d", version, now)
+		return fmt.Sprintf("version %d, the origin has only %d", version, now), 0
 	}
 	if now-version >= boardRing/2 {
-		return fmt.Sprintf("version %d, the origin has %d", version, now)
+		return fmt.Sprintf("version %d, the origin has %d", version, now), 0
 	}
 	dead, here := r.dead[version%boardRing].Load(), r.deadIn[proc][version%boardRing].Load()
 	if dead == 0 || dead >= start {
-		return ""
+		return "", 0
 	}
 	if r.lossy(dead) {
 		counts.lost.Add(1)
-		return ""
+		if here >= start {
+			here = 0
+		}
+		return "", here
 	}
 	late := start - dead
 	counts.stale.Add(1)
 	if late > int64(50*time.Millisecond) {
 		counts.over50.Add(1)
+		if b.unhurried(dead, start) {
+			counts.late.Add(1)
+		}
 	}
 	for {
 		oldest := counts.oldest.Load()
@@ -168,10 +207,10 @@ func (b *board) judge(key int, version, start int64, proc int, bound time.Durati
 		}
 	}
 	if here != 0 && here < start {
-		return fmt.Sprintf("version %d (the origin has %d), which %s had removed that returned here %v before the read began (at %v)", version, now, invalidators[here&7], time.Duration(start-here), time.Duration(start))
+		return fmt.Sprintf("version %d (the origin has %d), which %s had removed that returned here %v before the read began (at %v)", version, now, invalidators[here&7], time.Duration(start-here), time.Duration(start)), 0
 	}
 	if late > int64(bound) {
-		return fmt.Sprintf("version %d (the origin has %d), which %s had removed that returned elsewhere %v before the read began (at %v)", version, now, invalidators[dead&7], time.Duration(late), time.Duration(start))
+		return fmt.Sprintf("version %d (the origin has %d), which %s had removed that returned elsewhere %v before the read began (at %v)", version, now, invalidators[dead&7], time.Duration(late), time.Duration(start)), 0
 	}
-	return ""
+	return "", 0
 }

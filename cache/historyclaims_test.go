@@ -3,10 +3,29 @@ package cache
 import (
 	"context"
 	"fmt"
+	"runtime"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
 )
+
+// joining is the context of a caller who is counted when it waits for a load, its own or another's.
+type joining struct {
+	context.Context
+	once sync.Once
+	n    *atomic.Int64
+}
+
+func (j *joining) Done() <-chan struct{} {
+	if pc, _, _, ok := runtime.Caller(1); ok && strings.HasSuffix(runtime.FuncForPC(pc).Name(), "flight[...]).wait") {
+		j.once.Do(func() { j.n.Add(1) })
+	}
+	return j.Context.Done()
+}
 
 // answerGates lets many callers ask for the key of each round when its gate opens.
 func (w *worker) answerGates(ctx context.Context) {
@@ -22,9 +41,10 @@ func (w *worker) answerGates(ctx context.Context) {
 		if r.release.Load() == 2 {
 			continue // over before this process began
 		}
+		all.Go(func() { w.sayWaits(ctx, r) })
 		for range w.Callers {
 			all.Go(func() {
-				got, err := w.gated.Load(ctx, fmt.Sprint(n), func(ctx context.Context, _ string) (int64, error) {
+				got, err := w.gated.Load(&joining{Context: ctx, n: &r.joined}, fmt.Sprint(n), func(ctx context.Context, _ string) (int64, error) {
 					r.loads.Add(1)
 					r.holder.Store(int64(w.Number) + 1)
 					for r.release.Load() == 0 {
@@ -43,20 +63,43 @@ func (w *worker) answerGates(ctx context.Context) {
 	}
 }
 
-// gate opens a round, does something while the loader stands in it, and returns how often was loaded.
+// sayWaits tells until the round is over how often the process has waited for another's load.
+func (w *worker) sayWaits(ctx context.Context, r *round) {
+	waits := w.store.in.waited.WithLabelValues("gated")
+	for before := int64(testutil.ToFloat64(waits)); r.release.Load() == 0; {
+		r.waits[w.Number].Store(int64(testutil.ToFloat64(waits)) - before)
+		if w.board.stop.Load() != 0 || sleep(ctx, time.Millisecond) != nil {
+			return
+		}
+	}
+}
+
+// waiting counts the processes that have waited for another's load since.
+func (r *round) waiting(since [boardProcs]int64) (n int) {
+	for i := range r.waits {
+		if r.waits[i].Load() > since[i] {
+			n++
+		}
+	}
+	return n
+}
+
+// gate opens a round, does something while the loader stands in it and everybody waits for that, and returns how often was
+// loaded.
 func (h *historyRun) gate(t *testing.T, n int, held func(holder int)) (loads int64) {
 	t.Helper()
 	r := &h.board.rounds[n]
 	want := int64(h.callers * len(h.workers))
 	r.open.Store(1)
-	eventually(t, "a loader", func() bool { return r.holder.Load() != 0 })
-	time.Sleep(50 * time.Millisecond) // for the others to come; a load too many is seen whenever they do
+	eventually(t, fmt.Sprintf("all callers of round %d wait for one loader", n), func() bool {
+		return r.joined.Load() == want && r.loads.Load() > 0 && r.waiting([boardProcs]int64{}) >= len(h.workers)-int(r.loads.Load())
+	})
 	if held != nil {
 		held(int(r.holder.Load()) - 1)
 		want -= int64(h.callers)
 	}
 	r.release.Store(1)
-	eventually(t, fmt.Sprintf("the callers of round %d (%d of %d)", n, r.answered.Load(), want), func() bool { return r.answered.Load() >= want })
+	eventually(t, fmt.Sprintf("the callers of round %d", n), func() bool { return r.answered.Load() >= want })
 	r.release.Store(2)
 	if n := r.wrong.Load(); n > 0 {
 		t.Errorf("%d callers got no or a wrong value", n)
@@ -64,26 +107,30 @@ func (h *historyRun) gate(t *testing.T, n int, held func(holder int)) (loads int
 	return r.loads.Load()
 }
 
-// A key is loaded once by four processes with many callers each, and once more when who loads it is killed. Redis gets
+// A key is loaded once by four processes with a thousand callers each, and once more when who loads it is killed. Redis gets
 // time enough: without its answer everybody loads, and a busy machine is no subject here.
 func TestHistoryOneLoadForAllProcesses(t *testing.T) {
-	h := startHistory(t, 4, workerConfig{Callers: 100, RedisTimeout: 10 * time.Second})
-	for n := range 8 {
+	h := startHistory(t, 4, workerConfig{Callers: 1000, RedisTimeout: 10 * time.Second})
+	for n := range 4 {
 		if loads := h.gate(t, n, nil); loads != 1 {
 			t.Errorf("round %d: loaded %d times", n, loads)
 		}
 	}
-	loads := h.gate(t, 8, func(holder int) {
-		was := h.board.rounds[8].loads.Load()
+	loads := h.gate(t, 4, func(holder int) {
+		r := &h.board.rounds[4]
 		h.workers[holder].kill()
 		killed := time.Now()
-		eventually(t, "somebody else to load", func() bool { return h.board.rounds[8].loads.Load() > was })
+		eventually(t, "somebody else to load", func() bool { return r.loads.Load() > 1 })
 		if took := time.Since(killed); took > claimTTL+time.Second {
 			t.Errorf("the claim of the dead was waited for %v", took)
 		} else {
 			t.Logf("loaded again %v after who loaded was killed", took.Round(time.Millisecond))
 		}
-		time.Sleep(100 * time.Millisecond) // for one too many
+		var before [boardProcs]int64
+		for i := range before {
+			before[i] = r.waits[i].Load()
+		}
+		eventually(t, "the others to wait for that", func() bool { return r.waiting(before) >= 2-int(r.loads.Load()-2) })
 	})
 	if loads != 2 {
 		t.Errorf("loaded %d times around a death", loads)

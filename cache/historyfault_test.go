@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -30,6 +31,15 @@ var historyFaults = []historyFault{
 	}},
 	{name: "master frozen", drive: (*historyRun).freeze},
 	{name: "failover", drive: (*historyRun).failover},
+	{name: "slot lost by gossip", drive: (*historyRun).loseSlot},
+	{name: "asleep", drive: (*historyRun).putToSleep},
+	{name: "writes paused", drive: (*historyRun).pauseWrites},
+	{name: "failover forced", drive: func(h *historyRun, ctx context.Context, t *testing.T) error {
+		return h.overthrow(ctx, (*rediscluster.Node).ForceFailover)
+	}},
+	{name: "takeover", drive: func(h *historyRun, ctx context.Context, t *testing.T) error {
+		return h.overthrow(ctx, (*rediscluster.Node).Takeover)
+	}},
 	{name: "worker killed", drive: (*historyRun).killWorker},
 	{name: "tracking killed", drive: (*historyRun).killTracking},
 	{name: "slots moved", drive: (*historyRun).moveSlots},
@@ -57,9 +67,10 @@ func (h *historyRun) heal(t *testing.T) {
 	}
 }
 
-// mayLose says that what a master acknowledges from now on may be lost, until the function returned is called.
+// mayLose says that what a master acknowledges from now on may be lost, until the function returned is called, which may be
+// long before all is well again: what its successor acknowledges is not lost.
 func (h *historyRun) mayLose(ctx context.Context, victim *rediscluster.Node) (over func(), err error) {
-	masters := map[uint16]bool{}
+	has := map[uint16]bool{}
 	text, err := victim.Client().ClusterNodes(ctx).Result()
 	if err != nil {
 		return nil, err
@@ -71,18 +82,22 @@ func (h *historyRun) mayLose(ctx context.Context, victim *rediscluster.Node) (ov
 	_, slots, _ := strings.Cut(p.slots, " ")
 	for from, to := range ranges(slots) {
 		for slot := from; slot <= to; slot++ {
-			masters[uint16(slot)] = true
+			has[uint16(slot)] = true
 		}
 	}
+	return h.mayLoseSlots(func(slot uint16) bool { return has[slot] }), nil
+}
+
+func (h *historyRun) mayLoseSlots(has func(slot uint16) bool) (over func()) {
 	n := h.losses % boardLosses
 	h.losses++
 	// What was acknowledged a little before is lost, too, and its caller may hear of it only a while after.
-	const before, after = int64(300 * time.Millisecond), int64(1500 * time.Millisecond)
-	meta := masters[slotOf(h.config.Prefix+metaMark+"clock")] || masters[slotOf(h.config.Prefix+metaMark+"rules")]
+	const before, after = int64(300 * time.Millisecond), int64(500 * time.Millisecond)
+	meta := has(slotOf(h.config.Prefix+metaMark+"clock")) || has(slotOf(h.config.Prefix+metaMark+"rules"))
 	var hit []*register
 	for key := range h.board.keys {
 		view := string("abc"[key%3])
-		if meta || masters[slotOf(h.config.Prefix+view+":"+historyID(key))] || masters[h.tagSlot(key)] {
+		if meta || has(slotOf(h.config.Prefix+view+":"+historyID(key))) || has(h.tagSlot(key)) {
 			hit = append(hit, &h.board.keys[key])
 		}
 	}
@@ -94,7 +109,7 @@ func (h *historyRun) mayLose(ctx context.Context, victim *rediscluster.Node) (ov
 		for _, r := range hit {
 			r.losses[n].to.Store(h.clock.now() + after)
 		}
-	}, nil
+	}
 }
 
 func (h *historyRun) tagSlot(key int) uint16 {
@@ -123,12 +138,16 @@ func (h *historyRun) loseMaster(ctx context.Context, lose func(*rediscluster.Nod
 	if err != nil {
 		return err
 	}
+	over = sync.OnceFunc(over)
 	defer over()
 	replica, err := h.cluster.ReplicaOf(ctx, victim)
 	if err != nil {
 		return err
 	}
 	lose(victim)
+	if after == 0 {
+		over() // it acknowledges nothing any more; one that is frozen may, when it thaws and has not heard of its successor
+	}
 	for range 1000 {
 		if role, err := replica.Client().Do(ctx, "ROLE").Slice(); err == nil && role[0] == "master" {
 			break
@@ -188,6 +207,73 @@ func (h *historyRun) failover(ctx context.Context, t *testing.T) error {
 		(<-over)()
 	}
 	return err
+}
+
+// overthrow makes a replica the master without asking the old one, which lives, and whose last writes are lost.
+func (h *historyRun) overthrow(ctx context.Context, how func(*rediscluster.Node, context.Context) error) error {
+	victim, err := h.anyMaster(ctx)
+	if err != nil {
+		return err
+	}
+	replica, err := h.cluster.ReplicaOf(ctx, victim)
+	if err != nil {
+		return err
+	}
+	over, err := h.mayLose(ctx, victim)
+	if err != nil {
+		return err
+	}
+	defer over()
+	if err := how(replica, ctx); err != nil {
+		return err
+	}
+	return h.cluster.WaitHealthy(ctx)
+}
+
+// loseSlot lets a master take a slot from another that does not know, and back: the keys are lost each time, and until the old
+// one has heard of it, it acknowledges what nobody will see.
+func (h *historyRun) loseSlot(ctx context.Context, t *testing.T) error {
+	key := int(h.clock.now()/1000) % 20 * 7 % boardKeys
+	slot := slotOf(h.config.Prefix + string("abc"[key%3]) + ":" + historyID(key))
+	home, err := h.cluster.MasterOf(ctx, int(slot))
+	if err != nil {
+		return err
+	}
+	masters, err := h.cluster.Masters(ctx)
+	if err != nil {
+		return err
+	}
+	to := masters[0]
+	if to == home {
+		to = masters[1]
+	}
+	for _, to := range []*rediscluster.Node{to, home} {
+		over := h.mayLoseSlots(func(s uint16) bool { return s == slot })
+		err := h.cluster.LoseSlot(ctx, int(slot), to)
+		over()
+		if err := errors.Join(err, sleep(ctx, 300*time.Millisecond)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// putToSleep blocks a master for longer than what is kept of it may be used, and for less than a failover takes.
+func (h *historyRun) putToSleep(ctx context.Context, t *testing.T) error {
+	victim, err := h.anyMaster(ctx)
+	if err != nil {
+		return err
+	}
+	_ = victim.Client().Do(ctx, "DEBUG", "SLEEP", "1.4").Err() // it does not answer within a second
+	return sleep(ctx, 700*time.Millisecond)
+}
+
+// pauseWrites makes all masters hold writes back, and answer reads.
+func (h *historyRun) pauseWrites(ctx context.Context, t *testing.T) error {
+	err := h.onMasters(ctx, func(ctx context.Context, node *redis.Client) error {
+		return node.Do(ctx, "CLIENT", "PAUSE", "1200", "WRITE").Err()
+	})
+	return errors.Join(err, sleep(ctx, 1500*time.Millisecond))
 }
 
 // killWorker ends a process wherever it is, and starts it again.

@@ -35,6 +35,7 @@ type workerConfig struct {
 	Writers         int
 	Callers         int // at a gate
 	RedisTimeout    time.Duration
+	Lag             time.Duration // of a standby that loads may read from
 }
 
 // worker is one process of the history.
@@ -51,7 +52,14 @@ type worker struct {
 
 const historyTags = 16
 
+// historySweepFences lets those who invalidate tags and patterns, beside those who delete, say what they wrote while a
+// standby lags: a load that has not seen it must not land.
+const historySweepFences = false
+
 func historyTag(key int) string { return "g" + strconv.Itoa(key%historyTags) }
+
+// historyOwnTag is a tag that no other key has.
+func historyOwnTag(key int) string { return "own" + strconv.Itoa(key) }
 
 func historyID(key int) string { return fmt.Sprintf("%03d", key) }
 
@@ -84,7 +92,7 @@ func runWorker() error {
 	}
 	tags := Tags(func(id string, _ int64) []string {
 		key, _ := strconv.Atoi(id)
-		return []string{historyTag(key)}
+		return []string{historyTag(key), historyOwnTag(key)}
 	})
 	w.views = [3]*View[int64]{
 		Of[int64](w.store, "a", TTL(30*time.Second), InProcess(Local{}), tags),
@@ -106,6 +114,7 @@ func runWorker() error {
 
 	var all sync.WaitGroup
 	all.Go(func() { w.answerGates(ctx) })
+	all.Go(func() { w.beat(ctx, rdb) })
 	for n := range w.Readers {
 		all.Go(func() { w.read(ctx, rand.New(rand.NewPCG(w.Seed, uint64(w.Number)<<16|uint64(n)))) })
 	}
@@ -139,28 +148,6 @@ func (w *worker) working(ctx context.Context) bool {
 		}
 	}
 	return w.board.stop.Load() == 0 && ctx.Err() == nil
-}
-
-var errHistoryOrigin = errors.New("the origin fails now and then")
-
-// origin reads a register, and is slow after that: what it returns may be old by then.
-func (w *worker) origin(ctx context.Context, id string) (int64, error) {
-	w.counts().loads.Add(1)
-	key, err := strconv.Atoi(id)
-	if err != nil {
-		return 0, err
-	}
-	v := w.board.keys[key].version.Load()
-	scaleaware.WatermarkFrom(ctx).Saw(scaleaware.Token{System: historySystem(key), Timeline: 1, LSN: scaleaware.LSN(v)})
-	switch n := rand.IntN(1000); {
-	case n < 3:
-		_ = sleep(ctx, 300*time.Millisecond)
-	case n < 10:
-		return 0, errHistoryOrigin
-	case n < 500:
-		_ = sleep(ctx, time.Duration(rand.IntN(3000))*time.Microsecond)
-	}
-	return v, nil
 }
 
 // read reads and judges what it gets.
@@ -235,9 +222,25 @@ func (w *worker) saw(ctx context.Context, key int, version int64, err error, sta
 		}
 		return
 	}
-	if text := w.board.judge(key, version, start, w.Number, w.Bound); text != "" {
+	text, lost := w.board.judge(key, version, start, w.Number, w.Bound)
+	if lost != 0 { // in Redis: what the process keeps knows of it
+		if since := w.keptSince(key, version); since != 0 && since < lost {
+			text = fmt.Sprintf("version %d, which the process keeps since %v and %s had removed at %v", version, time.Duration(since), invalidators[lost&7], time.Duration(lost))
+		}
+	}
+	if text != "" {
 		w.complain("key %s of view %s gave %s; %s", historyID(key), w.view(key).name, text, w.diagnose(ctx, key))
 	}
+}
+
+// keptSince is since when the process keeps a version, if it would be given to anybody, or 0.
+func (w *worker) keptSince(key int, version int64) int64 {
+	v := w.view(key)
+	var r resident[int64]
+	if v.near == nil || !v.near.get(w.store, historyID(key), w.store.now(), &r) || r.value != version {
+		return 0
+	}
+	return int64(w.clock.offset + w.store.born.Add(r.rest.kept).Sub(w.clock.born))
 }
 
 // diagnose says where an old version may have come from.
@@ -307,9 +310,20 @@ func (w *worker) write(ctx context.Context, number int, dice *rand.Rand) {
 		case setClass(keys[0]) && (number != 0 || keys[0]%w.Workers != w.Number):
 			continue
 		case setClass(keys[0]):
-			version := w.board.keys[keys[0]].raise()
+			version := w.board.keys[keys[0]].raise(w.clock.now())
 			w.until(ctx, bySet, keys, []int64{version}, func(ctx context.Context) error { return v.Set(ctx, historyID(keys[0]), version) })
 			continue
+		case w.Lag > 0 && historySweepFences && n < 15:
+			how = byTag
+			invalidate = func(ctx context.Context) error { return w.store.InvalidateTags(ctx, historyOwnTag(keys[0])) }
+		case w.Lag > 0 && historySweepFences && n < 25:
+			how = byPattern
+			invalidate = func(ctx context.Context) error {
+				_, err := w.store.Invalidate(ctx, v.name+":"+historyID(keys[0]))
+				return err
+			}
+		case w.Lag > 0:
+			invalidate = func(ctx context.Context) error { return v.Delete(ctx, historyID(keys[0])) }
 		case n < 2:
 			how = byTag
 			tag := historyTag(keys[0])
@@ -345,12 +359,12 @@ func (w *worker) write(ctx context.Context, number int, dice *rand.Rand) {
 		versions := make([]int64, len(keys))
 		ictx := ctx
 		for i, key := range keys {
-			versions[i] = w.board.keys[key].raise()
+			versions[i] = w.board.keys[key].raise(w.clock.now())
 		}
 		if dice.IntN(4) == 0 {
 			_ = sleep(ctx, 20*time.Millisecond) // committed, and not yet invalidated
 		}
-		if dice.IntN(4) == 0 {
+		if w.Lag > 0 || dice.IntN(4) == 0 {
 			var mark *scaleaware.Watermark
 			ictx, mark = scaleaware.WithWatermark(ctx)
 			mark.Raise(scaleaware.Token{System: historySystem(keys[0]), Timeline: 1, LSN: scaleaware.LSN(versions[0])})

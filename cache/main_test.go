@@ -29,6 +29,10 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if os.Getenv(stepEnv) != "" {
+		fmt.Fprintln(os.Stderr, runStep())
+		os.Exit(1)
+	}
 	goleak.VerifyTestMain(one.Around(six.Around(m)),
 		// It sleeps for a second between its looks at a dead server, and only then sees that its client was closed.
 		goleak.IgnoreAnyFunction("github.com/redis/go-redis/v9/internal/pool.(*ConnPool).tryDial"))

@@ -199,9 +199,17 @@ func TestSilenceEndsWhatIsKept(t *testing.T) {
 	eventually(t, "nothing of the silent master is used", func() bool {
 		return inProcess(leads, silent) == nil
 	})
+	eventually(t, "what is kept of another is used", func() bool { return inProcess(leads, heard) != nil })
 	victim.Thaw()
 	eventually(t, "the master is heard of again", func() bool { return s.coverage.covered(s.now()) == clusterSlots })
 	settled(t, ctx, leads, silent, loads(lead{Score: 1}))
+	if err := cluster.WaitHealthy(ctx); err != nil {
+		t.Fatal(err)
+	}
+	victim, err := cluster.MasterFor(ctx, leads.prefix+silent) // another, if the machine was away for long
+	if err != nil {
+		t.Fatal(err)
+	}
 	before := s.coverage.slots[s.coverage.slot(leads.prefix+silent)].Load()
 	node := redis.NewClient(&redis.Options{Addr: victim.Addr()})
 	defer node.Close()

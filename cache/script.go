@@ -37,7 +37,9 @@ local head = string.sub(cur, 1, struct.unpack('>I2', cur, 7))
 now = math.max(now, struct.unpack('>I8', cur, 17) + 1)
 if ARGV[4] ~= '0' then
   local own = string.sub(cur, 9, 16) == string.sub(ARGV[1], 9, 16) -- the client has sent this twice
-  if struct.unpack('>I8', cur, 49) > ms and not own then return {head, now, 0} end
+  local left = struct.unpack('>I8', cur, 49) - ms
+  -- One that is longer than any was made by a server whose clock was ahead of this one's, before a failover.
+  if left > 0 and left <= tonumber(ARGV[4]) and not own then return {head, now, 0} end
   redis.call('SETRANGE', KEYS[1], '48', claim)
   head = string.sub(head, 1, 48) .. claim .. string.sub(head, 57)
 end

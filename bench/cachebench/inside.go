@@ -59,6 +59,7 @@ func look(name string, callers, batch int, drawn []string, get func(id string) b
 type insides struct {
 	drawn  []string
 	view   *cache.View[lead]
+	tagged *cache.View[lead]
 	otter  *otter.Cache[string, lead]
 	sturdy *sturdyc.Client[lead]
 }
@@ -79,13 +80,17 @@ func (l *lab) insides(ctx context.Context) (_ *insides, stop func(), err error) 
 	}()
 	all := ids(insideKeys)
 	in := &insides{
-		drawn:  zipf(all, 1<<20),
-		view:   cache.Of[lead](s, "lead", cache.TTL(time.Hour), cache.InProcess(cache.Local{Entries: 2 * insideKeys, Bytes: 512 << 20})),
+		drawn: zipf(all, 1<<20),
+		view:  cache.Of[lead](s, "lead", cache.TTL(time.Hour), cache.InProcess(cache.Local{Entries: 2 * insideKeys, Bytes: 512 << 20})),
+		tagged: cache.Of[lead](s, "tagged", cache.TTL(time.Hour), cache.InProcess(cache.Local{Entries: 2 * insideKeys, Bytes: 512 << 20}),
+			cache.Tags(func(id string, _ lead) []string { return []string{"group-" + id[len(id)-2:]} })),
 		otter:  otter.Must(&otter.Options[string, lead]{MaximumSize: 2 * insideKeys}),
 		sturdy: sturdyc.New[lead](2*insideKeys, 64, time.Hour, 10),
 	}
-	if err := fill(ctx, in.view, all); err != nil {
-		return nil, nil, err
+	for _, view := range []*cache.View[lead]{in.view, in.tagged} {
+		if err = fill(ctx, view, all); err != nil {
+			return nil, nil, err
+		}
 	}
 	for _, id := range all {
 		in.otter.Set(id, leadOf(id))
@@ -95,27 +100,31 @@ func (l *lab) insides(ctx context.Context) (_ *insides, stop func(), err error) 
 	err = eventually("all is kept in the process", func() bool {
 		time.Sleep(50 * time.Millisecond)
 		for i := 0; i < len(all); i += 1000 {
-			if found, err := in.view.GetMany(ctx, all[i:i+1000]); err != nil || len(found) != 1000 {
-				return false
+			for _, view := range []*cache.View[lead]{in.view, in.tagged} {
+				if found, err := view.GetMany(ctx, all[i:i+1000]); err != nil || len(found) != 1000 {
+					return false
+				}
 			}
 		}
 		h := s.HitRate().Total.ByResult
 		l1 := h["l1"]
 		for i := 0; i < len(all); i += 1000 {
 			_, _ = in.view.GetMany(ctx, all[i:i+1000])
+			_, _ = in.tagged.GetMany(ctx, all[i:i+1000])
 		}
-		return s.HitRate().Total.ByResult["l1"]-l1 == insideKeys
+		return s.HitRate().Total.ByResult["l1"]-l1 == 2*insideKeys
 	})
 	return in, stop, err
 }
 
-// contenders are cache, otter and sturdyc.
+// contenders are cache, otter, sturdyc, and cache with a tag.
 func (in *insides) contenders(callers, batch int) []pairs.Contender {
 	background := context.Background()
 	return []pairs.Contender{
 		look("cache", callers, batch, in.drawn, func(id string) bool { _, err := in.view.Get(background, id); return err == nil }),
 		look("otter", callers, batch, in.drawn, func(id string) bool { _, ok := in.otter.GetIfPresent(id); return ok }),
 		look("sturdyc", callers, batch, in.drawn, func(id string) bool { _, ok := in.sturdy.Get(id); return ok }),
+		look("cache, a tag", callers, batch, in.drawn, func(id string) bool { _, err := in.tagged.Get(background, id); return err == nil }),
 	}
 }
 
@@ -139,7 +148,8 @@ func (l *lab) inside(ctx context.Context) ([]report.Row, error) {
 		}
 		rows = append(rows,
 			row(fmt.Sprintf("%d CPU: cache, peer otter", cpus), "≤ 1.5 ×, 0 allocs", r[0], r[1], 1.5, report.AtMost(r[0].Allocs, 0.05)),
-			row(fmt.Sprintf("%d CPU: cache, peer sturdyc", cpus), "≤ 1 ×", r[0], r[2], 1))
+			row(fmt.Sprintf("%d CPU: cache, peer sturdyc", cpus), "≤ 1 ×", r[0], r[2], 1),
+			row(fmt.Sprintf("%d CPU: cache with a tag, peer otter", cpus), "≤ 1.5 ×, 0 allocs", r[3], r[1], 1.5, report.AtMost(r[3].Allocs, 0.05)))
 	}
 	return rows, nil
 }

@@ -66,7 +66,7 @@ func (l *lab) polite(ctx context.Context) ([]report.Row, error) {
 	}); err != nil {
 		return nil, err
 	}
-	out := row(fmt.Sprintf("99th percentile of reads while %d keys are extended in %s, peer nothing else", n, report.Since(took)), "≤ 2 ×, no command over 5 ms", during, idle, 2, report.AtMost(float64(slow), 0))
+	out := row(fmt.Sprintf("99th percentile of reads while %d keys are extended in %s, peer nothing else", n, report.Since(took)), "≤ 2 ×, no command over 5 ms"+millionKeys, during, idle, 2, report.AtMost(float64(slow), 0))
 	out.Ours += ", slow commands: " + strconv.Itoa(slow)
 	return []report.Row{out}, nil
 }

@@ -81,7 +81,13 @@ func (c *Cluster) Close() error {
 			errs = append(errs, err)
 		}
 	}
-	return errors.Join(append(errs, c.home.Close())...)
+	errs = append(errs, c.home.Close())
+	for _, n := range c.nodes {
+		n.mu.Lock()
+		n.forgetClock()
+		n.mu.Unlock()
+	}
+	return errors.Join(errs...)
 }
 
 // Nodes are all nodes, those that do not run included; the order is fixed and says nothing of roles.

@@ -9,8 +9,8 @@
 //     internal/localserver.
 //   - A server's log is part of the error when the start fails, and of [Cluster.Logs]; else it is never printed.
 //
-// Faults are methods of [Node]: Kill (SIGKILL) and Start, Freeze (SIGSTOP) and Thaw, Failover, SetMaxMemory; and of
-// [Cluster]: MigrateSlot, step by step with BeginMigration. [Cluster.WaitHealthy] waits until all nodes that run agree
+// Faults are methods of [Node]: Kill (SIGKILL) and Start, Freeze (SIGSTOP) and Thaw, Failover, SetMaxMemory, SetClock;
+// and of [Cluster]: MigrateSlot, step by step with BeginMigration, and LoseSlot. [Cluster.WaitHealthy] waits until all nodes that run agree
 // again. Servers lose their data when they are killed: nothing is persisted, unless Options.Config says so.
 //
 // Who is a master, and of what, is what the nodes say of themselves at that moment; a node that does not answer within a

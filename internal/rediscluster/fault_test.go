@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/scaleaware/scaleaware/internal/localserver"
 )
 
 func TestKillPromotesTheReplicaWithItsData(t *testing.T) {
@@ -216,4 +218,52 @@ func TestMigrateSlot(t *testing.T) {
 	}
 	check(t, c.MigrateSlot(ctx, slot, to)) // nothing to do
 	check(t, c.MigrateSlot(ctx, slot, from))
+}
+
+// A slot that another master takes, with a higher epoch, is lost with its keys.
+func TestLoseSlot(t *testing.T) {
+	ctx, c := healthy(t)
+	from := must[*Node](t)(c.MasterFor(ctx, "{lost}1"))
+	slot := must[int](t)(c.Slot(ctx, "{lost}1"))
+	check(t, from.Client().Set(ctx, "{lost}1", "v", 0).Err())
+	to := must[[]*Node](t)(c.Masters(ctx))[0]
+	if to == from {
+		to = must[[]*Node](t)(c.Masters(ctx))[1]
+	}
+	check(t, c.LoseSlot(ctx, slot, to))
+	if now := must[*Node](t)(c.MasterOf(ctx, slot)); now != to {
+		t.Errorf("%s has the slot, want %s", now.name, to.name)
+	}
+	if err := client(t, c).Get(ctx, "{lost}1").Err(); err != redis.Nil {
+		t.Errorf("GET: %v", err)
+	}
+	if n := from.Client().ClusterCountKeysInSlot(ctx, slot).Val(); n != 0 {
+		t.Errorf("%d keys are left", n)
+	}
+	check(t, c.MigrateSlot(ctx, slot, from))
+}
+
+func TestSetClock(t *testing.T) {
+	ctx := t.Context()
+	c, err := Start(ctx, &Options{Nodes: 1, Clocks: []time.Duration{}})
+	if errors.Is(err, localserver.ErrNotInstalled) && os.Getenv("SCALEAWARE_REQUIRE_SERVERS") == "" {
+		t.Skip(err)
+	}
+	check(t, err)
+	defer func() { check(t, c.Close()) }()
+	n := c.Nodes()[0]
+	for _, ahead := range []time.Duration{0, 5 * time.Minute, -5 * time.Minute} {
+		check(t, n.SetClock(ahead))
+		check(t, poll(ctx, func() error {
+			if off := n.Client().Time(ctx).Val().Sub(time.Now()) - ahead; off.Abs() > 2*time.Second {
+				return errors.New("it is off by " + off.String())
+			}
+			return nil
+		}))
+	}
+	other := must[*Cluster](t)(Start(ctx, &Options{Nodes: 1}))
+	if err := other.Nodes()[0].SetClock(time.Minute); err == nil {
+		t.Error("a clock was set that nobody can set")
+	}
+	check(t, other.Close())
 }

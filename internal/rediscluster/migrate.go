@@ -32,6 +32,21 @@ func (c *Cluster) MigrateSlot(ctx context.Context, slot int, to *Node) error {
 	}
 }
 
+// LoseSlot gives a slot to another master without its keys and without telling the present one, which learns from the other's
+// messages that it has lost the slot and deletes its keys. It returns when all nodes know.
+func (c *Cluster) LoseSlot(ctx context.Context, slot int, to *Node) error {
+	if len(c.nodes) == 1 {
+		return errors.New("rediscluster: a single server has no slots; start six nodes")
+	}
+	if err := to.client.Do(ctx, "cluster", "setslot", slot, "node", to.id).Err(); err != nil {
+		return fmt.Errorf("rediscluster: set slot %d on %s: %w", slot, to.name, err)
+	}
+	if err := to.client.Do(ctx, "cluster", "bumpepoch").Err(); err != nil {
+		return fmt.Errorf("rediscluster: raise the epoch of %s: %w", to.name, err)
+	}
+	return c.WaitHealthy(ctx)
+}
+
 // BeginMigration marks a slot as migrating and moves no key yet. It returns nil when the slot is already there.
 func (c *Cluster) BeginMigration(ctx context.Context, slot int, to *Node) (*Migration, error) {
 	if len(c.nodes) == 1 {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -47,6 +48,15 @@ func newNode(c *Cluster, number int) (*Node, error) {
 	}
 	if err := os.WriteFile(n.conf(), []byte(c.opts.conf(n)), 0o600); err != nil {
 		return nil, fmt.Errorf("rediscluster: %w", err)
+	}
+	if clocks := c.opts.Clocks; clocks != nil {
+		ahead := time.Duration(0)
+		if number < len(clocks) {
+			ahead = clocks[number]
+		}
+		if err := n.SetClock(ahead); err != nil {
+			return nil, err
+		}
 	}
 	n.client = redis.NewClient(&redis.Options{
 		Addr:                  n.Addr(),
@@ -104,11 +114,20 @@ func (n *Node) launch(ctx context.Context) error {
 	if n.process != nil && !ended(n.process) {
 		return fmt.Errorf("rediscluster: %s at %s already runs", n.name, n.Addr())
 	}
+	env := n.cluster.env
+	if n.cluster.opts.Clocks != nil {
+		clocks, err := n.clocks()
+		if err != nil {
+			return err
+		}
+		n.forgetClock()
+		env = slices.Concat(env, clocks)
+	}
 	process, err := n.cluster.home.Start(ctx, localserver.Config{
 		Name: n.name,
 		Path: n.cluster.binary,
 		Args: []string{n.conf()},
-		Env:  n.cluster.env,
+		Env:  env,
 		Dir:  n.dir,
 	})
 	if err != nil {
@@ -147,6 +166,7 @@ func (n *Node) Kill() {
 	defer n.mu.Unlock()
 	if n.process != nil {
 		n.process.Kill()
+		n.forgetClock()
 	}
 }
 

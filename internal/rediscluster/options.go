@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Options says which servers [Start] runs.
@@ -18,6 +19,11 @@ type Options struct {
 	// Config is added to the configuration of every server, as in redis.conf: directive and value. It overrides ours.
 	// With requirepass the servers also use the password among themselves. Zero means nothing is added.
 	Config map[string]string
+
+	// Clocks are how far the servers' clocks are ahead of the machine's at their start, in the order of Nodes; those left out
+	// are right. [Node.SetClock] sets them later: a server of a cluster whose clock is set back may be of no use for as long.
+	// The servers then run under libfaketime. Zero means that the clocks are the machine's and are not set.
+	Clocks []time.Duration
 }
 
 // reserved are the directives on which this package relies.
