@@ -125,8 +125,11 @@ func (s *Store) payKeys(ctx context.Context, batch []string, leases map[string]h
 
 // reclaimMemory goes on with sweeps that were cut short, one process at a time.
 func (s *Store) reclaimMemory(ctx context.Context) error {
+	if err := s.noteAll(ctx); err != nil {
+		s.in.failed(ctx, "memory", err)
+	}
 	rules := s.rules.Load()
-	if rules == nil || len(rules.list) == 0 {
+	if rules == nil || len(rules.list)+len(rules.floors) == 0 {
 		return nil
 	}
 	lease := redisclient.NewLease(s.rdb, s.opts.Prefix+metaMark+"sweeper", reclaimLease)
@@ -135,6 +138,9 @@ func (s *Store) reclaimMemory(ctx context.Context) error {
 		return err
 	}
 	defer lease.Release(context.WithoutCancel(ctx))
+	if err := s.endFloors(ctx); err != nil {
+		return err
+	}
 	young := s.nodeTime(s.coverage.slot(s.clockKey()), s.now())*1000 - reclaimEvery.Microseconds()
 	for _, r := range rules.list {
 		if int64(r.epoch) > young {

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/scaleaware/scaleaware"
 )
 
 // tagHash stands for a tag in headers and keys.
@@ -43,6 +46,7 @@ const (
 // tagState is what a process knows of a tag: entries that were filled in an earlier epoch are gone.
 type tagState struct {
 	epoch epoch
+	floor *floor // for later ones, or nil
 	cover *cover
 	slot  uint16
 	dead  atomic.Bool
@@ -110,7 +114,7 @@ func (ts *tagStates) learn(tag tagHash, t *tagState, fence uint64) *tagState {
 		return t
 	}
 	if old := ts.known[tag]; old != nil {
-		if old.epoch == t.epoch && old.cover == t.cover {
+		if old.epoch == t.epoch && old.cover == t.cover && t.floor == nil {
 			return old
 		}
 		old.dead.Store(true)
@@ -193,11 +197,12 @@ func (s *Store) lookUpTags(ctx context.Context, tags []tagHash) (states []*tagSt
 	ctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout)
 	defer cancel()
 	pipe := s.rdb.Pipeline()
-	gets := make([]*redis.StringCmd, len(missing))
+	gets, floors := make([]*redis.StringCmd, len(missing)), make([]*redis.StringCmd, len(missing))
 	for n, i := range missing {
 		slot := s.coverage.slot(s.tagKey(tags[i]))
 		fetched[n] = &tagState{slot: slot, cover: s.coverage.at(slot, now)}
 		gets[n] = pipe.Get(ctx, s.tagKey(tags[i]))
+		floors[n] = pipe.Get(ctx, s.tagFloorKey(tags[i])) // after it: whoever raises both begins with the floor
 	}
 	_, _ = pipe.Exec(ctx) // each command has its own error
 	errs = make([]error, len(tags))
@@ -212,6 +217,14 @@ func (s *Store) lookUpTags(ctx context.Context, tags []tagHash) (states []*tagSt
 		}
 		t := fetched[n]
 		t.epoch = epoch(number)
+		if text, err := floors[n].Result(); err == nil {
+			if f, ok := parseFloor(text); ok {
+				t.floor = &f
+			}
+		} else if !errors.Is(err, redis.Nil) {
+			errs[i] = err
+			continue
+		}
 		states[i] = s.tags.learn(tags[i], t, fence)
 	}
 	return states, errs
@@ -241,7 +254,7 @@ func (m *standingMany) lookUp(ctx context.Context, s *Store) {
 	m.states, m.errs = s.lookUpTags(ctx, m.tags)
 }
 
-func (m *standingMany) standing(h header) ([]*tagState, bool, error) {
+func (m *standingMany) standing(s *Store, h header) ([]*tagState, bool, error) {
 	states := make([]*tagState, len(h.tags))
 	for n, tag := range h.tags {
 		i := m.at[tag]
@@ -250,7 +263,7 @@ func (m *standingMany) standing(h header) ([]*tagState, bool, error) {
 		}
 		states[n] = m.states[i]
 	}
-	return stand(states, h)
+	return s.stand(states, h)
 }
 
 // standing reports whether no tag of an entry was invalidated since it was filled. The states are to bind what is kept
@@ -263,23 +276,25 @@ func (s *Store) standing(ctx context.Context, h header) ([]*tagState, bool, erro
 	if err != nil {
 		return nil, false, err
 	}
-	return stand(states, h)
+	return s.stand(states, h)
 }
 
-func stand(states []*tagState, h header) ([]*tagState, bool, error) {
+func (s *Store) stand(states []*tagState, h header) ([]*tagState, bool, error) {
 	for _, t := range states {
-		if t == nil || t.epoch > h.epoch { // a tag that Redis has forgotten may have been invalidated
+		if t == nil || t.epoch > h.epoch || // a tag that Redis has forgotten may have been invalidated
+			t.floor != nil && t.floor.overtakes(h.asOf, s.nodeTime(t.slot, s.now())) {
 			return nil, false, nil
 		}
 	}
 	return states, true, nil
 }
 
-// introduce makes Redis remember tags that it does not, as of now: entries from before then have them in doubt.
-func (s *Store) introduce(ctx context.Context, tags []tagHash) error {
+// introduce makes Redis remember tags that it does not, as of now: entries from before then have them in doubt. It
+// returns what is known of each, nil for a new one.
+func (s *Store) introduce(ctx context.Context, tags []tagHash) ([]*tagState, error) {
 	states, err := s.tagsOf(ctx, tags)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	known := make([]tagHash, 0, len(tags))
 	for i, tag := range tags {
@@ -291,11 +306,11 @@ func (s *Store) introduce(ctx context.Context, tags []tagHash) error {
 		s.renew(ctx, due)
 	}
 	if !slices.Contains(states, nil) {
-		return nil
+		return states, nil
 	}
 	now, err := s.readClock(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout)
 	defer cancel()
@@ -306,9 +321,9 @@ func (s *Store) introduce(ctx context.Context, tags []tagHash) error {
 		}
 	}
 	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
-		return err
+		return nil, err
 	}
-	return nil
+	return states, nil
 }
 
 // renewTagScript makes a tag be remembered for longer when half of its life is over: all processes are told of that. KEYS: tag.
@@ -339,42 +354,86 @@ func (s *Store) InvalidateTags(ctx context.Context, tags ...string) error {
 	if err := checkTags(tags); err != nil || len(tags) == 0 {
 		return err
 	}
-	var errs []error
+	hashes := make([]tagHash, len(tags))
+	for i, tag := range tags {
+		hashes[i] = hashTag(tag)
+	}
 	if s.rdb == nil {
 		e := s.clock.learn(epoch(s.clock.known.Load() + 1))
-		for _, tag := range tags {
-			s.tags.forget(hashTag(tag))
-			s.tags.learn(hashTag(tag), &tagState{epoch: e, cover: s.coverage.at(0, s.now())}, s.tags.begin())
+		for _, tag := range hashes {
+			s.tags.forget(tag)
+			s.tags.learn(tag, &tagState{epoch: e, cover: s.coverage.at(0, s.now())}, s.tags.begin())
 		}
 		s.forgetFlights()
 		return nil
 	}
+	var errs []error
+	for i, err := range s.raiseTags(ctx, hashes, written(ctx)) {
+		if err != nil {
+			errs = append(errs, fmt.Errorf("cache: tag %q was not invalidated, call again: %w", clip(tags[i]), err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// raiseTags invalidates tags, and says of each what went wrong. Loads that are older than floor are not stored afterwards.
+func (s *Store) raiseTags(ctx context.Context, tags []tagHash, floor scaleaware.Tokens) []error {
 	ctx, cancel := context.WithTimeout(ctx, s.stepTimeout())
 	defer cancel()
 	keys := []string{s.clockKey()}
 	for _, tag := range tags {
-		keys = append(keys, s.tagKey(hashTag(tag)))
+		keys = append(keys, s.tagKey(tag))
 	}
 	changed := s.changing(ctx, keys...)
+	errs := make([]error, len(tags))
 	e, err := s.tick(ctx)
-	if err != nil {
-		_ = changed(err)
-		return fmt.Errorf("cache: no tag was invalidated, call again: %w", err)
-	}
-	pipe := s.rdb.Pipeline()
-	sets := make([]*redis.Cmd, len(tags))
-	for i, tag := range tags {
-		sets[i] = raiseTagScript.Eval(ctx, pipe, []string{s.tagKey(hashTag(tag))}, uint64(e), tagLife.Milliseconds())
-	}
-	_, _ = pipe.Exec(ctx) // each command has its own error
-	for i, tag := range tags {
-		s.tags.forget(hashTag(tag))
-		if err := sets[i].Err(); err != nil {
-			errs = append(errs, fmt.Errorf("cache: tag %q was not invalidated, call again: %w", clip(tag), err))
+	for err == nil { // again when the clock was behind
+		var later epoch
+		if later, errs = s.raiseOnce(ctx, tags, e, floor); later <= e {
+			break
 		}
+		s.clock.learn(later)
+		e, err = s.tick(ctx)
+	}
+	for i, tag := range tags {
+		s.tags.forget(tag)
+		errs[i] = cmp.Or(err, errs[i])
 	}
 	s.forgetFlights()
-	return changed(errors.Join(errs...))
+	none := errs[0]
+	for _, err := range errs {
+		if err == nil {
+			none = nil
+		}
+	}
+	if untold := changed(none); untold != nil {
+		for i := range errs {
+			errs[i] = cmp.Or(errs[i], untold)
+		}
+	}
+	return errs
+}
+
+// raiseOnce notes an epoch for tags. It returns the latest that one of them has.
+func (s *Store) raiseOnce(ctx context.Context, tags []tagHash, e epoch, floor scaleaware.Tokens) (later epoch, errs []error) {
+	pipe := s.rdb.Pipeline()
+	floors, sets := make([]*redis.Cmd, len(tags)), make([]*redis.Cmd, len(tags))
+	for i, tag := range tags {
+		if len(floor) > 0 {
+			floors[i] = tagFloorScript.Eval(ctx, pipe, []string{s.tagFloorKey(tag)}, s.floorArgs(floor)...)
+		}
+		sets[i] = raiseTagScript.Eval(ctx, pipe, []string{s.tagKey(tag)}, uint64(e), tagLife.Milliseconds())
+	}
+	_, _ = pipe.Exec(ctx) // each command has its own error
+	errs = make([]error, len(tags))
+	for i := range tags {
+		if floors[i] != nil {
+			errs[i] = floors[i].Err()
+		}
+		n, err := sets[i].Uint64()
+		later, errs[i] = max(later, epoch(n)), cmp.Or(errs[i], err)
+	}
+	return later, errs
 }
 
 func checkTags(tags []string) error {
@@ -387,13 +446,14 @@ func checkTags(tags []string) error {
 	return errors.Join(errs...)
 }
 
-// raiseTagScript notes the epoch of a tag's invalidation, the later of two. KEYS: tag. ARGV: epoch, TTL in ms.
+// raiseTagScript notes the epoch of a tag's invalidation, the later of two, which it returns. KEYS: tag. ARGV: epoch, TTL in
+// ms.
 var raiseTagScript = redis.NewScript(`
 local e = ARGV[1]
 local was = redis.call('GET', KEYS[1])
 if was and tonumber(was) > tonumber(e) then e = was end
 redis.call('SET', KEYS[1], e, 'PX', ARGV[2])
-return 1`)
+return e`)
 
 // forgetFlights makes later callers not share the loads that run now.
 func (s *Store) forgetFlights() {

@@ -43,7 +43,7 @@ func (v *View[V]) Set(ctx context.Context, id string, value V) error {
 		return nil
 	}
 	if len(h.tags) > 0 {
-		if err := s.introduce(ctx, h.tags); err != nil {
+		if _, err := s.introduce(ctx, h.tags); err != nil {
 			return fmt.Errorf("cache: set in view %s, the entry is unchanged; retry or delete it: %w", v.name, err)
 		}
 	}
@@ -98,6 +98,9 @@ func (v *View[V]) Delete(ctx context.Context, ids ...string) error {
 	if len(calls) == 0 {
 		return failed.orNil()
 	}
+	if len(floor) > 0 {
+		s.markLeases(ctx)
+	}
 	changed := s.changing(ctx, v.keysOf(of)...)
 	s.callMany(ctx, deleteScript, calls, time.Until(end))
 	for _, id := range of {
@@ -123,7 +126,7 @@ func newLease(floor scaleaware.Tokens) header {
 
 // deletion is the call that removes an entry.
 func (s *Store) deletion(key string, lease header) keyCall {
-	return keyCall{key: key, args: []any{appendHeader(nil, lease), s.leaseTTL().Milliseconds()}}
+	return keyCall{key: key, args: []any{appendHeader(nil, lease), s.leaseTTL().Milliseconds(), max(floorTTL, s.leaseTTL()).Milliseconds()}}
 }
 
 func (v *viewState) keysOf(ids []string) []string {
