@@ -349,7 +349,9 @@ func (s *Store) renew(ctx context.Context, tags []tagHash) {
 // InvalidateTags invalidates all entries that have one of the tags (see Tags), in all processes, at once: one command a
 // tag, however many entries. When it returned nil, no look-up that begins after it, here or where the news has arrived
 // (milliseconds later), returns what was loaded before it, and no load from before it is stored. The memory is given back
-// when entries are looked up or end. An error says that some tags may not be invalidated; call again.
+// when entries are looked up or end. When the caller's context carries what it wrote, no load that is known to be older is
+// stored for a minute, whichever replica it was read from. An error says that some tags may not be invalidated; call again. A
+// store that is running goes on trying by itself, too.
 func (s *Store) InvalidateTags(ctx context.Context, tags ...string) error {
 	if err := checkTags(tags); err != nil || len(tags) == 0 {
 		return err
@@ -376,8 +378,27 @@ func (s *Store) InvalidateTags(ctx context.Context, tags ...string) error {
 	return errors.Join(errs...)
 }
 
-// raiseTags invalidates tags, and says of each what went wrong. Loads that are older than floor are not stored afterwards.
+// raiseTags invalidates tags, and says of each what went wrong, which it then owes. Loads that are older than floor are not
+// stored afterwards.
 func (s *Store) raiseTags(ctx context.Context, tags []tagHash, floor scaleaware.Tokens) []error {
+	owed := s.debts.owedTags(tags)
+	for _, debt := range owed {
+		floor = floor.Merge(debt.floor)
+	}
+	errs := s.raise(ctx, tags, floor)
+	for i, tag := range tags {
+		debt, known := owed[tag]
+		switch {
+		case errs[i] != nil && (!known || !debt.floor.Includes(floor)):
+			s.debts.oweTag(s, tag, floor)
+		case errs[i] == nil && known:
+			s.debts.settleTag(tag, debt)
+		}
+	}
+	return errs
+}
+
+func (s *Store) raise(ctx context.Context, tags []tagHash, floor scaleaware.Tokens) []error {
 	ctx, cancel := context.WithTimeout(ctx, s.stepTimeout())
 	defer cancel()
 	keys := []string{s.clockKey()}
