@@ -272,3 +272,48 @@ func TestRulesOfOlderVersions(t *testing.T) {
 		t.Errorf("%+v, %v", old.rules.Load(), err)
 	}
 }
+
+// A sweep spares the lease of a delete by one who wrote, and lets no load land there that began before it.
+func TestSweepSparesFloorsAndFencesLoads(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := testContext(t)
+		s := newStore(t, rdb, nil)
+		v := Of[lead](s, "lead")
+		ids := fillStore(t, ctx, v, 30)
+		if err := v.Delete(wrote(ctx, at(10)), "1", "2"); err != nil {
+			t.Fatal(err)
+		}
+		if ttl := rdb.PTTL(ctx, v.prefix+"1").Val(); ttl < floorTTL-patience {
+			t.Errorf("the lease lasts %v", ttl)
+		}
+		g := newGate()
+		g.saw = scaleaware.Tokens{at(11)}
+		slow := background(ctx, v, "1", g.load)
+		<-g.entered
+		report, err := sibling(t, s).Invalidate(ctx, "*") // which knows of no deletes
+		if err != nil || report.Changed != 28 {
+			t.Errorf("%+v, %v", report, err)
+		}
+		for _, id := range ids {
+			raw, err := rdb.Get(ctx, v.prefix+id).Bytes()
+			if id != "1" && id != "2" {
+				if !errors.Is(err, redis.Nil) {
+					t.Errorf("key %s is there: %v", id, err)
+				}
+				continue
+			}
+			if h, _, err := parseHeader(raw); err != nil || h.kind != kindLease || h.asOf.For(7) != at(10) || h.claim != 0 {
+				t.Errorf("key %s: %+v, %v", id, h, err)
+			}
+		}
+		g.release <- lead{Score: 1}
+		<-slow
+		if l, err := v.Get(ctx, "1"); !errors.Is(err, ErrMiss) {
+			t.Errorf("a load from before the sweep landed: %+v, %v", l, err)
+		}
+		l, err := v.Load(ctx, "1", loads(lead{Score: 2}, at(10)))
+		wantScore(t, l, err, 2)
+		l, err = v.Get(ctx, "1")
+		wantScore(t, l, err, 2)
+	})
+}

@@ -78,12 +78,12 @@ func (v *viewState) oweSet(ctx context.Context, key string) {
 }
 
 // Delete removes entries. Loads that began before it, in any process, will not store what they read, and callers that
-// come after it do not share them. When the caller's context carries what it wrote, nothing older than that is stored
-// for as long as a load may last, whichever replica it was read from, unless an Invalidate passes over the key, and
-// nothing of unknown age; databases that a load was not read from do not matter, so a loader must not mix those that it
-// tracks with others. Where its position could not be learned, nothing at all is stored for so long; loads return what they
-// read. The error is a KeyErrors: what it names may be served until its TTL ends, so call again; a store that is running
-// goes on trying by itself, too, until Redis is back.
+// come after it do not share them. When the caller's context carries what it wrote, nothing that is known to be older is
+// stored for a minute, or as long as loads go on to be refused, whichever replica it was read from, and nothing of unknown
+// age for as long as a load may last; databases that a load was not read from do not matter, so a loader must not mix those
+// that it tracks with others. Where its position could not be learned, nothing at all is stored for so long; loads return
+// what they read. The error is a KeyErrors: what it names may be served until its TTL ends, so call again; a store that is
+// running goes on trying by itself, too, until Redis is back, or a later Set or Delete of the key has succeeded here.
 func (v *View[V]) Delete(ctx context.Context, ids ...string) error {
 	if v.err != nil {
 		return v.err
