@@ -155,6 +155,34 @@ local function merge(was, new)
 end
 `
 
+// ruleScript adds a rule, and what it asks of the age of later loads. Older versions leave out fields that are no epochs. It
+// returns how many rules there ever were, and since when. KEYS: rules. ARGV: epoch, pattern, and for one who wrote as
+// floorArgs, and how many floors there may be.
+var ruleScript = redis.NewScript(mergeFloors + `
+redis.call('HSETNX', KEYS[1], 'since', ARGV[1])
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+if ARGV[3] then
+  local new = struct.pack('>I8I8', now + ARGV[4], now + ARGV[5]) .. ARGV[3]
+  local field = 'floor:' .. ARGV[2]
+  local fields, floors, all = redis.call('HGETALL', KEYS[1]), {}, new
+  for i = 1, #fields, 2 do
+    if string.sub(fields[i], 1, 6) == 'floor:' and fields[i] ~= field then
+      if #fields[i + 1] < 16 or struct.unpack('>I8', fields[i + 1], 9) <= now then
+        redis.call('HDEL', KEYS[1], fields[i])
+      else
+        floors[#floors + 1] = fields[i]
+        all = merge(fields[i + 1], all)
+      end
+    end
+  end
+  if #floors >= tonumber(ARGV[6]) then
+    redis.call('HDEL', KEYS[1], unpack(floors))
+    field, new = 'floor:*', all
+  end
+  redis.call('HSET', KEYS[1], field, merge(redis.call('HGET', KEYS[1], field) or '', new))
+end
+return {redis.call('HINCRBY', KEYS[1], 'count', 1), redis.call('HGET', KEYS[1], 'since')}`)
+
 // tagFloorScript raises a tag's floor. KEYS: the tag's floor. ARGV: as floorArgs.
 var tagFloorScript = redis.NewScript(mergeFloors + `
 local new = struct.pack('>I8I8', now + ARGV[2], now + ARGV[3]) .. ARGV[1]
