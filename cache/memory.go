@@ -99,17 +99,20 @@ redis.call('HSET', KEYS[1], 'since', ARGV[1], 'count', math.max(count, tonumber(
 return 1`)
 
 // mendRules puts rules back that were lost: absent, others than before, or fewer than there were. Where this process does
-// not know all that there were, a rule for everything takes their place.
-func (s *Store) mendRules(ctx context.Context, was, next *rules) (mended bool, err error) {
-	if was != nil && next.count >= was.count && (was.since == "" || next.since == was.since) {
+// not know all that there were, a rule for everything takes their place. A process that knows none yet goes by what it
+// remembered before it read them.
+func (s *Store) mendRules(ctx context.Context, was, next *rules, m memory) (mended bool, err error) {
+	count, since := m.rules, m.since
+	if was != nil {
+		count, since = was.count, was.since
+	}
+	if next.count >= count && (since == "" || next.since == since) {
 		return false, nil
 	}
-	m, err := s.remember(ctx)
-	if err != nil {
-		return false, err
-	}
-	if was == nil && next.count >= m.rules && (m.since == "" || next.since == m.since) {
-		return false, nil
+	if was != nil {
+		if m, err = s.remember(ctx); err != nil {
+			return false, err
+		}
 	}
 	lost := memory{clock: epoch(s.clock.known.Load()), rules: m.rules, since: m.since}
 	var fields []any

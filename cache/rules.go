@@ -119,12 +119,18 @@ func (s *Store) followRules(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	was, first := s.rules.Load(), memory{}
+	if was == nil { // before the rules, which others may add to at any time
+		var err error
+		if first, err = s.remember(ctx); err != nil {
+			return err
+		}
+	}
 	next, err := s.readRules(ctx)
 	if err != nil {
 		return err
 	}
-	was := s.rules.Load()
-	if mended, err := s.mendRules(ctx, was, next); err != nil {
+	if mended, err := s.mendRules(ctx, was, next, first); err != nil {
 		return err
 	} else if mended {
 		if next, err = s.readRules(ctx); err != nil {
