@@ -16,13 +16,20 @@ import (
 type epoch uint64
 
 // tickScript moves the clock on. It survives the loss of the key and the clocks of servers: whoever asks brings the last
-// value that it knows. KEYS: clock. ARGV: the last value known.
+// value that it knows. When the key is lost, it does nothing and returns nothing, unless the caller has tried to find out
+// what it showed. KEYS: clock. ARGV: the last value known, 1 when the caller has tried.
 var tickScript = redis.NewScript(`
-local t = redis.call('TIME')
-local now = math.max(t[1] * 1000000 + t[2], tonumber(redis.call('GET', KEYS[1]) or 0) + 1, ARGV[1] + 1)
+local t, shows = redis.call('TIME'), redis.call('GET', KEYS[1])
+if not shows and ARGV[2] ~= '1' then return '' end
+local now = math.max(t[1] * 1000000 + t[2], tonumber(shows or 0) + 1, ARGV[1] + 1)
 local text = string.format('%.0f', now)
 redis.call('SET', KEYS[1], text)
 return text`)
+
+// raiseClockScript makes the clock show what somebody has seen it show. KEYS: clock. ARGV: that.
+var raiseClockScript = redis.NewScript(`
+if tonumber(redis.call('GET', KEYS[1]) or 0) < tonumber(ARGV[1]) then redis.call('SET', KEYS[1], ARGV[1]) end
+return 1`)
 
 // clock is what a process knows of the shared clock: never more than it shows.
 type clock struct {
@@ -53,7 +60,13 @@ func (c *clock) learn(e epoch) epoch {
 
 // tick moves the clock on and returns the new epoch, which nobody else gets: two rules of one epoch would be one.
 func (s *Store) tick(ctx context.Context) (epoch, error) {
-	text, err := tickScript.Run(ctx, s.rdb, []string{s.clockKey()}, s.clock.known.Load()).Text()
+	text, err := s.tickOnce(ctx, 0, 0)
+	if err == nil && text == "" {
+		var least epoch
+		if least, err = s.recallClock(ctx); err == nil {
+			text, err = s.tickOnce(ctx, least, 1)
+		}
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -63,6 +76,10 @@ func (s *Store) tick(ctx context.Context) (epoch, error) {
 	}
 	s.clock.learn(epoch(n)) // which may know a later one by now
 	return epoch(n), nil
+}
+
+func (s *Store) tickOnce(ctx context.Context, least epoch, tried int) (string, error) {
+	return tickScript.Run(ctx, s.rdb, []string{s.clockKey()}, max(uint64(least), s.clock.known.Load()), tried).Text()
 }
 
 // epochNow returns an epoch that is not ahead of the clock, and as near to it as can be known: a fill that begins now
@@ -94,6 +111,14 @@ func (s *Store) readClock(ctx context.Context) (epoch, error) {
 		return epoch(s.clock.known.Load()), err
 	}
 	e := s.clock.learn(epoch(n))
+	if epoch(n) < e { // the key was lost, and somebody may have begun anew who knows less
+		err := s.call(ctx, s.clockKey(), func(ctx context.Context) error {
+			return raiseClockScript.Run(ctx, s.rdb, []string{s.clockKey()}, uint64(e)).Err()
+		})
+		if err != nil {
+			return e, err
+		}
+	}
 	for was := s.clock.read.Load(); !was.current(s); was = s.clock.read.Load() { // a slower one changes nothing of it
 		if s.clock.read.CompareAndSwap(was, reading) {
 			break

@@ -175,8 +175,9 @@ func (s *Store) metaChanged(meta string) {
 		s.ttlMoved.ring()
 	case meta == "sweeping":
 		s.sweepMoved.ring()
-	case strings.HasPrefix(meta, "tag:"):
-		if n, err := strconv.ParseUint(meta[len("tag:"):], 16, 64); err == nil {
+	case strings.HasPrefix(meta, "tag:"), strings.HasPrefix(meta, "floor:"):
+		_, hash, _ := strings.Cut(meta, "tag:") // the floor's name has that of the tag in it
+		if n, err := strconv.ParseUint(strings.TrimSuffix(hash, "}"), 16, 64); err == nil {
 			s.tags.forget(tagHash(n))
 			s.forgetFlights() // nobody knows the tags of what is being loaded
 		}

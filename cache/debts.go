@@ -24,12 +24,20 @@ const (
 )
 
 // debts are invalidations that Redis could not be told. Callers got an error; a store that runs makes good for it when
-// Redis is back, so that what they changed is not served till its TTL ends. One of a key stands for all.
+// Redis is back, so that what they changed is not served till its TTL ends. One of a key stands for all, and what succeeds
+// for it later settles it.
 type debts struct {
 	mu       sync.Mutex
 	keys     map[string]header // the lease to leave
+	tags     map[tagHash]tagDebt
 	patterns []string
-	asked    uint64 // counts what was added to patterns
+	asked    uint64 // counts what was added to patterns, or tags
+}
+
+// tagDebt is what an invalidation of a tag asked for.
+type tagDebt struct {
+	floor scaleaware.Tokens
+	asked uint64 // tells it from one that is owed anew
 }
 
 func (d *debts) owe(s *Store, key string, floor scaleaware.Tokens) {
@@ -47,6 +55,61 @@ func (d *debts) owe(s *Store, key string, floor scaleaware.Tokens) {
 		return
 	}
 	d.keys[key] = newLease(higher(was.asOf, floor))
+}
+
+// owed returns what is owed of a key, to be settled when it was changed.
+func (d *debts) owed(key string) (header, bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	h, ok := d.keys[key]
+	return h, ok
+}
+
+// settle takes in that a key was changed since it was owed so, which is newer than what is owed. What is owed anew stays.
+func (d *debts) settle(key string, was header) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if h, ok := d.keys[key]; ok && h.gen == was.gen {
+		delete(d.keys, key)
+	}
+}
+
+func (d *debts) oweTag(s *Store, tag tagHash, floor scaleaware.Tokens) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.tags == nil {
+		d.tags = make(map[tagHash]tagDebt)
+	}
+	was, known := d.tags[tag]
+	d.asked++
+	if !known && len(d.tags) >= maxDebts {
+		clear(d.tags)
+		d.patterns = []string{"*"}
+		s.opts.Logger.Warn("cache: invalidations of too many tags failed to remember each, all entries will be invalidated when Redis is back", "prefix", s.opts.Prefix)
+		return
+	}
+	d.tags[tag] = tagDebt{was.floor.Merge(floor), d.asked}
+}
+
+// owedTags returns what is owed of some tags.
+func (d *debts) owedTags(tags []tagHash) map[tagHash]tagDebt {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	owed := make(map[tagHash]tagDebt)
+	for _, tag := range tags {
+		if debt, ok := d.tags[tag]; ok {
+			owed[tag] = debt
+		}
+	}
+	return owed
+}
+
+func (d *debts) settleTag(tag tagHash, was tagDebt) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.tags[tag].asked == was.asked {
+		delete(d.tags, tag)
+	}
 }
 
 // higher is the least that a load must have seen for two deletes, which may have unknown positions beside known ones.
@@ -82,10 +145,14 @@ func (d *debts) owePattern(pattern string) {
 func (s *Store) payDebts(ctx context.Context) error {
 	s.debts.mu.Lock()
 	keys, patterns, asked := maps.Clone(s.debts.keys), slices.Clone(s.debts.patterns), s.debts.asked
+	tags := slices.Collect(maps.Keys(s.debts.tags))
 	s.debts.mu.Unlock()
 	var errs []error
 	for batch := range slices.Chunk(slices.Collect(maps.Keys(keys)), debtBatch) {
 		errs = append(errs, s.payKeys(ctx, batch, keys))
+	}
+	for batch := range slices.Chunk(tags, debtBatch) {
+		errs = append(errs, firstOf(slices.DeleteFunc(s.raiseTags(ctx, batch, nil), func(err error) bool { return err == nil })))
 	}
 	for _, pattern := range patterns {
 		report := Report{Pattern: pattern}
@@ -103,9 +170,13 @@ func (s *Store) payDebts(ctx context.Context) error {
 }
 
 func (s *Store) payKeys(ctx context.Context, batch []string, leases map[string]header) error {
-	calls := make([]keyCall, len(batch))
+	calls, floored := make([]keyCall, len(batch)), false
 	for i, key := range batch {
+		floored = floored || len(leases[key].asOf) > 0
 		calls[i] = s.deletion(key, leases[key])
+	}
+	if floored {
+		s.markLeases(ctx)
 	}
 	changed := s.changing(ctx, batch...)
 	s.callMany(ctx, deleteScript, calls, s.stepTimeout())
@@ -125,8 +196,11 @@ func (s *Store) payKeys(ctx context.Context, batch []string, leases map[string]h
 
 // reclaimMemory goes on with sweeps that were cut short, one process at a time.
 func (s *Store) reclaimMemory(ctx context.Context) error {
+	if err := s.noteAll(ctx); err != nil {
+		s.in.failed(ctx, "memory", err)
+	}
 	rules := s.rules.Load()
-	if rules == nil || len(rules.list) == 0 {
+	if rules == nil || len(rules.list)+len(rules.floors) == 0 {
 		return nil
 	}
 	lease := redisclient.NewLease(s.rdb, s.opts.Prefix+metaMark+"sweeper", reclaimLease)
@@ -135,6 +209,9 @@ func (s *Store) reclaimMemory(ctx context.Context) error {
 		return err
 	}
 	defer lease.Release(context.WithoutCancel(ctx))
+	if err := s.endFloors(ctx); err != nil {
+		return err
+	}
 	young := s.nodeTime(s.coverage.slot(s.clockKey()), s.now())*1000 - reclaimEvery.Microseconds()
 	for _, r := range rules.list {
 		if int64(r.epoch) > young {

@@ -18,6 +18,11 @@
 //   - A caller whose context says what it wrote (scaleaware.Watermark) is not given a value that is older, or whose age
 //     is unknown, from either level: such an entry is a miss for this caller only. Where both are known, an
 //     older fill never replaces a newer entry of the same timeline.
+//   - When a caller invalidates whose context says what it wrote, by Delete, Invalidate or InvalidateTags, a value that is
+//     known to be older, since a replica that lags has answered its load, is not stored for a minute. A load by Load that was
+//     overtaken so while it ran is made once more, and told what it must have seen. A process that hears of the invalidation
+//     only after it has stored (milliseconds, at most Options.Silence) does not serve it within that minute, either. A replica
+//     that lags for longer, and a load of LoadMany, which is not made again, go by the other promises.
 //   - One load for a key at a time in all processes, however many callers wait for it: it takes a claim, which it keeps
 //     while it runs, and which ends within three seconds when its process dies. Who wrote does not wait for a load that may
 //     not see that. A load is not cancelled with the first of its callers. At most [Options.MaxLoads] loads run in a
@@ -40,11 +45,17 @@
 // The client must honour contexts for that (redis.Options.ContextTimeoutEnabled); the redisclient package sets it.
 // A value that cannot be decoded, of another version or of another schema is a miss and is overwritten.
 //
-// Delete and Invalidate return an error when any node could not be reached: what they name may then be served until its
-// TTL ends; call again. A store that runs also makes good for it by itself when Redis is back. Invalidate first makes a rule,
-// which bars at once, in all stores that run, what it names; the sweep behind it gives the memory back, and is
-// finished by another process when its own dies. A cache whose Redis is down at start works as one that misses, Ready says
-// so, and it heals by itself.
+// Delete, Set and the invalidations return an error when any node could not be reached: what they name may then be served
+// until its TTL ends; call again. A store that runs also makes good for it by itself when Redis is back, unless something
+// newer was stored or deleted since in the same process: the newest wins. Invalidate first makes a rule, which bars at once,
+// in all stores that run, what it names; the sweep behind it gives the memory back, and is finished by another process when
+// its own dies. A cache whose Redis is down at start works as one that misses, Ready says so, and it heals by itself.
+//
+// A rule that Redis loses, by eviction or because its master was emptied, is put back by stores that run, which go on barring
+// by it. When none of them knows it any more, the next one finds by a key in another slot that there were rules, and
+// everything is loaded anew, once. The clock of invalidations, when its key is lost, goes on from what running stores, rules
+// and that key know, so that the clock of a server that is behind does no harm. What remains: all of these keys are lost
+// at the same time while no store runs, or no store that ran has lived for ten seconds since the clock showed more.
 //
 // Where a server refuses CLIENT TRACKING, processes publish what they change, and return an error when they cannot; then what
 // foreign programs change is not heard of before its TTL ends.

@@ -34,6 +34,9 @@ type fill struct {
 	began  time.Time
 
 	ageless atomic.Bool // the loader used something of unknown age
+
+	// older hands out the first answer, which somebody has overtaken meanwhile, when a second load fails.
+	older func()
 }
 
 type fillKey struct{}
@@ -149,6 +152,7 @@ func (s *Store) began(f *fill, reply any) (how begun, raw []byte, wait time.Dura
 			}
 		}
 	}
+	f.need = f.need.Merge(s.rules.Load().floorOf(s, f.key))
 	return granted, nil, 0, nil
 }
 

@@ -54,7 +54,7 @@ const historyTags = 16
 
 // historySweepFences lets those who invalidate tags and patterns, beside those who delete, say what they wrote while a
 // standby lags: a load that has not seen it must not land.
-const historySweepFences = false
+const historySweepFences = true
 
 func historyTag(key int) string { return "g" + strconv.Itoa(key%historyTags) }
 

@@ -24,8 +24,9 @@ type answer struct {
 
 // landing says how storing an answer ended.
 type landing struct {
-	outcome string // empty when there was nothing to store
-	silent  bool   // Redis did not answer
+	outcome string            // empty when there was nothing to store
+	silent  bool              // Redis did not answer
+	need    scaleaware.Tokens // what the load should have seen, where that is why it was refused
 }
 
 // settled says that the fill's claim has ended with it.
@@ -57,9 +58,15 @@ func (v *View[V]) answerOf(ctx context.Context, fl *fill, w *scaleaware.Watermar
 	return a
 }
 
-// conclude stores what the loader returned and hands it to the waiters.
-func (v *View[V]) conclude(ctx context.Context, fl *fill, f *flight[V], w *scaleaware.Watermark, value V, err error) {
+// conclude stores what the loader returned and hands it to the waiters. It does not when somebody has overtaken it
+// meanwhile: then the fill needs more than before, and is to be loaded again.
+func (v *View[V]) conclude(ctx context.Context, fl *fill, f *flight[V], w *scaleaware.Watermark, value V, err error) (again bool) {
 	a := v.answerOf(ctx, fl, w, value, err)
+	if fl.older != nil && err != nil && !errors.Is(err, ErrNotFound) {
+		fl.older()
+		v.store.release(ctx, fl)
+		return false
+	}
 	var l landing
 	switch {
 	case !a.store:
@@ -67,6 +74,11 @@ func (v *View[V]) conclude(ctx context.Context, fl *fill, f *flight[V], w *scale
 		v.keepLoaded(fl, a.header, value, a.payload)
 	default:
 		l = v.land(ctx, fl, &a)
+	}
+	if fl.older == nil && len(a.asOf) > 0 && !fl.need.Covers(l.need) {
+		fl.need = fl.need.Merge(l.need)
+		fl.older = func() { v.hand(fl, f, a, value) }
+		return true
 	}
 	// A refresh that failed leaves its claim: it ends soon, and till then nobody tries again.
 	release := !l.settled() && !fl.behind
@@ -77,6 +89,7 @@ func (v *View[V]) conclude(ctx context.Context, fl *fill, f *flight[V], w *scale
 	if release && l.silent {
 		v.store.release(ctx, fl)
 	}
+	return false
 }
 
 // hand gives an answer to the waiters.
@@ -145,9 +158,18 @@ func (v *viewState) land(ctx context.Context, f *fill, a *answer) (l landing) {
 	if args == nil {
 		return l
 	}
-	err := s.introduce(ctx, a.header.tags)
+	states, err := s.introduce(ctx, a.header.tags)
 	var reply any
 	if err == nil {
+		if v.refused(states, a.asOf) {
+			for _, t := range states {
+				if t != nil && t.floor != nil {
+					l.need = l.need.Merge(t.floor.tokens)
+				}
+			}
+			l.outcome = "older"
+			return l
+		}
 		reply, err = s.script(ctx, storeScript, f.key, args...)
 	}
 	return v.stored(ctx, reply, err)
@@ -170,8 +192,18 @@ func (v *viewState) landMany(ctx context.Context, fills []*fill, answers []answe
 		}
 	}
 	slices.Sort(tags)
-	err := s.introduce(ctx, slices.Compact(tags))
+	tags = slices.Compact(tags)
+	states, err := s.introduce(ctx, tags)
 	if err == nil {
+		refused := func(n int) bool {
+			return v.refused(statesAmong(tags, states, answers[of[n]].header.tags), answers[of[n]].asOf)
+		}
+		for n := len(calls) - 1; n >= 0; n-- {
+			if refused(n) {
+				landings[of[n]].outcome = "older"
+				calls, of = slices.Delete(calls, n, n+1), slices.Delete(of, n, n+1)
+			}
+		}
 		s.callMany(ctx, storeScript, calls, timeout)
 	}
 	for n, c := range calls {
@@ -184,11 +216,34 @@ func (v *viewState) landMany(ctx context.Context, fills []*fill, answers []answe
 	}
 }
 
+// refused reports whether a load is older than what somebody wrote who has invalidated a tag of it.
+func (v *viewState) refused(states []*tagState, asOf scaleaware.Tokens) bool {
+	s := v.store
+	return !v.opts.untracked && slices.ContainsFunc(states, func(t *tagState) bool {
+		return t != nil && t.floor.refuses(asOf, s.nodeTime(t.slot, s.now()))
+	})
+}
+
+// statesAmong returns the states of some of all tags, which are sorted.
+func statesAmong(all []tagHash, states []*tagState, tags []tagHash) []*tagState {
+	some := make([]*tagState, 0, len(tags))
+	for _, tag := range tags {
+		if i, ok := slices.BinarySearch(all, tag); ok {
+			some = append(some, states[i])
+		}
+	}
+	return some
+}
+
 // storeArgs returns the arguments of storeScript, or none and how it ended.
 func (v *viewState) storeArgs(ctx context.Context, f *fill, a *answer) ([]any, landing) {
 	s := v.store
 	if !f.leased {
 		return nil, landing{outcome: "unleased"}
+	}
+	rules := s.rules.Load()
+	if rules.bars(f.epoch, v.name, f.id) || !v.opts.untracked && rules.refuses(s, a.asOf, v.name, f.id) {
+		return nil, landing{outcome: "older", need: rules.floorOf(s, f.key)}
 	}
 	if len(a.payload) > s.opts.MaxValueBytes {
 		s.in.failed(ctx, "oversize", fmt.Errorf("%w: %d bytes", ErrTooLarge, len(a.payload)), "view", v.name)
@@ -216,7 +271,7 @@ func (v *viewState) stored(ctx context.Context, reply any, err error) landing {
 	}
 	if err != nil {
 		v.store.in.failed(ctx, "store", err, "view", v.name)
-		return landing{"failed", !answered(err)}
+		return landing{outcome: "failed", silent: !answered(err)}
 	}
 	return landing{outcome: outcome}
 }

@@ -154,7 +154,7 @@ func (v *View[V]) load(ctx context.Context, fl *fill, f *flight[V], load Loader[
 		done, err := s.turn(ctx, fl.behind, &f.turn)
 		if err != nil {
 			s.in.loads.WithLabelValues(v.name, "shed").Inc()
-			v.flights.finish(fl.key, f, func() { f.err = err })
+			v.fail(fl, f, err)
 			s.release(ctx, fl)
 			return
 		}
@@ -163,10 +163,9 @@ func (v *View[V]) load(ctx context.Context, fl *fill, f *flight[V], load Loader[
 	lctx, cancel := context.WithTimeoutCause(ctx, s.opts.LoadTimeout, ErrLoadTimeout)
 	defer cancel()
 	stop := context.AfterFunc(lctx, func() { // frees the waiters of a loader that ignores its context
-		v.flights.finish(fl.key, f, func() {
-			f.err = ErrLoadTimeout
+		if v.fail(fl, f, ErrLoadTimeout) {
 			s.in.loads.WithLabelValues(v.name, "timeout").Inc()
-		})
+		}
 	})
 	unclaim := s.keepClaims(lctx, fl)
 	wctx, w := fl.watch(lctx)
@@ -174,7 +173,7 @@ func (v *View[V]) load(ctx context.Context, fl *fill, f *flight[V], load Loader[
 		if !returned {
 			leave(false)
 			unclaim()
-			v.flights.finish(fl.key, f, func() { f.err = &PanicError{Stack: debug.Stack()} })
+			v.fail(fl, f, &PanicError{Stack: debug.Stack()})
 			s.release(ctx, fl)
 		}
 	}()
@@ -186,7 +185,20 @@ func (v *View[V]) load(ctx context.Context, fl *fill, f *flight[V], load Loader[
 		s.release(ctx, fl)
 		return // too late for the waiters, and the lease may have ended
 	}
-	v.conclude(ctx, fl, f, w, value, err)
+	if v.conclude(ctx, fl, f, w, value, err) {
+		fl.ageless.Store(false)
+		v.load(ctx, fl, f, load)
+	}
+}
+
+// fail ends a load that brought nothing, and reports whether it was that which ended it.
+func (v *View[V]) fail(fl *fill, f *flight[V], err error) (ended bool) {
+	if fl.older != nil {
+		fl.older()
+		return false
+	}
+	v.flights.finish(fl.key, f, func() { f.err, ended = err, true })
+	return ended
 }
 
 // prepare encodes what the loader returned. store is false for what is not kept.

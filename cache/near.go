@@ -256,7 +256,7 @@ func (v *View[V]) reconsider(id string) func(raw []byte, ttl time.Duration, ok b
 	return func(raw []byte, ttl time.Duration, ok bool) {
 		if !kept || !ok || len(raw) < headerSize || binary.BigEndian.Uint64(raw[8:]) != uint64(was.rest.header.gen) ||
 			binary.BigEndian.Uint64(raw[16:]) != was.rest.header.start || kind(raw[2]) != was.kind ||
-			s.rules.Load().bars(was.rest.header.epoch, v.name, id) { // and the sweep has not come to it
+			v.gone(&was.rest.header, id) { // and the sweep has not come to it
 			v.near.drop(id)
 			return
 		}

@@ -207,6 +207,9 @@ func TestChangesWithoutNumbersAreHeardOf(t *testing.T) {
 		if err := c.change(); (err == nil) != c.told {
 			t.Errorf("%s, %q refused: %v", c.what, c.refused, err)
 		}
+		if _, owed := here.debts.owed(view(here).prefix + "1"); owed != (!c.told && (c.what == "delete" || c.what == "set")) {
+			t.Errorf("%s, %q refused: owed %v", c.what, c.refused, owed)
+		}
 		h.set(refusing())
 		if c.told {
 			eventually(t, c.what+" is heard of", func() bool {
@@ -221,8 +224,9 @@ func TestChangesWithoutNumbersAreHeardOf(t *testing.T) {
 	}
 	here.debts.mu.Lock()
 	defer here.debts.mu.Unlock()
-	if len(here.debts.keys) != 1 || len(here.debts.patterns) != 1 {
-		t.Errorf("owed: %d keys, patterns %q; want those that nobody was told of", len(here.debts.keys), here.debts.patterns)
+	if len(here.debts.keys) != 0 || len(here.debts.tags) != 1 || len(here.debts.patterns) != 1 {
+		t.Errorf("owed: %d keys, %d tags, patterns %q; want those that nobody was told of, but for the key, which was deleted since",
+			len(here.debts.keys), len(here.debts.tags), here.debts.patterns)
 	}
 }
 

@@ -63,7 +63,7 @@ func (v *viewState) judge(s *Store, id string, raw []byte, need scaleaware.Token
 	case err != nil, h.schema != v.schema, h.codec != v.opts.codec.ID(), max(len(e.payload), int(h.plain)) > s.opts.MaxValueBytes:
 		*e = unusableEntry(raw)
 		return
-	case s.rules.Load().bars(h.epoch, v.name, id):
+	case v.gone(h, id):
 		e.verdict, e.payload = gone, nil
 		return
 	case !v.fresh(h, need):
@@ -82,6 +82,12 @@ func (v *viewState) judge(s *Store, id string, raw []byte, need scaleaware.Token
 			e.phase = fresh // what Redis still has
 		}
 	}
+}
+
+// gone reports whether the rules that are known here say that an entry was invalidated.
+func (v *viewState) gone(h *header, id string) bool {
+	rules := v.store.rules.Load()
+	return rules.bars(h.epoch, v.name, id) || !v.opts.untracked && rules.overtakes(v.store, h.asOf, v.name, id)
 }
 
 func unusableEntry(raw []byte) entry {
@@ -139,8 +145,16 @@ func (v *viewState) stands(ctx context.Context, e entry) entry {
 	if len(e.header.tags) == 0 {
 		return e
 	}
-	states, ok, err := v.store.standing(ctx, e.header)
+	states, ok, err := v.store.standing(ctx, v.aged(e.header))
 	return e.standing(states, ok, err)
+}
+
+// aged is a header without the age that does not count in the view.
+func (v *viewState) aged(h header) header {
+	if v.opts.untracked {
+		h.asOf = nil
+	}
+	return h
 }
 
 func (e entry) standing(states []*tagState, ok bool, err error) entry {
@@ -442,7 +456,7 @@ func (v *View[V]) each(ctx context.Context, ids []string, need scaleaware.Tokens
 	}
 	for i := range later {
 		o := &later[i]
-		o.e = o.e.standing(tags.standing(o.e.header))
+		o.e = o.e.standing(tags.standing(s, v.aged(o.e.header)))
 		give(o.asked, o.value, &o.e)
 	}
 }

@@ -4,10 +4,9 @@ import (
 	"context"
 	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
-
-	"github.com/redis/go-redis/v9"
 )
 
 // rule says that what a pattern names is gone if it was filled in an epoch before this one. It makes an invalidation of
@@ -19,11 +18,13 @@ type rule struct {
 
 // rules are those that a process knows. They are not changed once they are published.
 type rules struct {
-	list  []rule
-	count int64  // of all rules that ever were
-	cover *cover // under which they were read
-	slot  uint16
-	fence uint64 // as ruleState's when they were read
+	list   []rule
+	floors []patternFloor
+	count  int64  // of all rules that ever were
+	since  string // tells these rules from others that were made when they had been lost
+	cover  *cover // under which they were read
+	slot   uint16
+	fence  uint64 // as ruleState's when they were read
 }
 
 // ruleState is how a store follows the rules.
@@ -33,15 +34,13 @@ type ruleState struct {
 	applied []epoch       // of the listed rules, those that were applied in the process
 }
 
-const countField = "count"
+const (
+	countField = "count"
+	sinceField = "since"
+)
 
 // maxRules is how many rules there may be before they bar as one for everything does.
 const maxRules = 64
-
-// ruleScript adds a rule. KEYS: rules. ARGV: epoch, pattern.
-var ruleScript = redis.NewScript(`
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
-return redis.call('HINCRBY', KEYS[1], 'count', 1)`)
 
 func (s *Store) rulesKey() string { return s.opts.Prefix + metaMark + "rules" }
 
@@ -68,12 +67,20 @@ func (r *rules) bars(e epoch, view, id string) bool {
 
 // bar makes an invalidation hold in all processes and in this one before it returns. It returns the rule's epoch.
 func (s *Store) bar(ctx context.Context, pattern string) (epoch, error) {
+	floor := written(ctx)                                         // for as long as the database takes
 	rctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout) // the sweep must not wait for a server that hangs
 	defer cancel()
 	changed := s.changing(rctx, s.rulesKey(), s.clockKey())
 	e, err := s.tick(rctx)
 	if err == nil {
-		err = ruleScript.Run(rctx, s.rdb, []string{s.rulesKey()}, uint64(e), pattern).Err()
+		args := []any{uint64(e), pattern}
+		if len(floor) > 0 {
+			args = append(append(args, s.floorArgs(floor)...), maxFloors)
+		}
+		var reply []any
+		if reply, err = ruleScript.Run(rctx, s.rdb, []string{s.rulesKey()}, args...).Slice(); err == nil {
+			s.noteRule(rctx, e, reply)
+		}
 	}
 	s.ruling.fence.Add(1) // until the rules are read again, nothing that is kept in the process is used
 	err = changed(err)
@@ -112,30 +119,63 @@ func (s *Store) followRules(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	was, first := s.rules.Load(), memory{}
+	if was == nil { // before the rules, which others may add to at any time
+		var err error
+		if first, err = s.remember(ctx); err != nil {
+			return err
+		}
+	}
+	next, err := s.readRules(ctx)
+	if err != nil {
+		return err
+	}
+	if mended, err := s.mendRules(ctx, was, next, first); err != nil {
+		return err
+	} else if mended {
+		if next, err = s.readRules(ctx); err != nil {
+			return err
+		}
+	}
+	// What is read from now on is judged by these rules; what is kept is used again when it was gone through by them. Else
+	// what is read in between would be judged by the old ones and kept under the new.
+	judging := *next
+	judging.cover, judging.fence = nil, 0
+	s.rules.Store(&judging)
+	s.enact(was, next)
+	s.rules.Store(next)
+	return nil
+}
+
+func (s *Store) readRules(ctx context.Context) (*rules, error) {
 	next := &rules{fence: s.ruling.fence.Load(), slot: s.coverage.slot(s.rulesKey())}
 	next.cover = s.coverage.at(next.slot, s.now())
 	ctx, cancel := context.WithTimeout(ctx, s.stepTimeout())
 	defer cancel()
 	fields, err := s.rdb.HGetAll(ctx, s.rulesKey()).Result()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for field, value := range fields {
-		if field == countField {
+		pattern, isFloor := strings.CutPrefix(field, floorField)
+		switch {
+		case field == countField:
 			next.count, _ = strconv.ParseInt(value, 10, 64)
-		} else if n, err := strconv.ParseUint(field, 10, 64); err == nil {
-			next.list = append(next.list, rule{epoch(n), value})
-			s.clock.learn(epoch(n))
+		case field == sinceField:
+			next.since = value
+		case isFloor:
+			if f, ok := parseFloor(value); ok {
+				next.floors = append(next.floors, patternFloor{pattern, f})
+			}
+		default:
+			if n, err := strconv.ParseUint(field, 10, 64); err == nil {
+				next.list = append(next.list, rule{epoch(n), value})
+				s.clock.learn(epoch(n))
+			}
 		}
 	}
 	slices.SortFunc(next.list, func(a, b rule) int { return int(int64(a.epoch) - int64(b.epoch)) })
-	was := s.rules.Load()
-	// What is read from now on is judged by these rules; what is kept is used again when it was gone through by them. Else
-	// what is read in between would be judged by the old ones and kept under the new.
-	s.rules.Store(&rules{list: next.list, count: next.count, slot: next.slot})
-	s.enact(was, next)
-	s.rules.Store(next)
-	return nil
+	return next, nil
 }
 
 // enact drops from the process what rules say that are new here. When some came and went unseen, all goes.

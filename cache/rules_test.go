@@ -197,8 +197,8 @@ func TestRulesOfOneMomentAllStand(t *testing.T) {
 		}
 		wg.Wait()
 		rules, err := rdb.HGetAll(ctx, here.rulesKey()).Result()
-		if err != nil || len(rules) != n+1 { // and their count
-			t.Errorf("%d rules stand, want %d: %v, %v", len(rules)-1, n, rules, err)
+		if err != nil || len(rules) != n+2 { // and their count, and since when
+			t.Errorf("%d rules stand, want %d: %v, %v", len(rules)-2, n, rules, err)
 		}
 	})
 }

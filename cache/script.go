@@ -43,7 +43,7 @@ if ARGV[4] ~= '0' then
   redis.call('SETRANGE', KEYS[1], '48', claim)
   head = string.sub(head, 1, 48) .. claim .. string.sub(head, 57)
 end
-if string.sub(cur, 3, 3) == 'L' then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+if string.sub(cur, 3, 3) == 'L' then redis.call('PEXPIRE', KEYS[1], ARGV[2], 'GT') end
 return {head, now, 1}
 `)
 
@@ -127,7 +127,7 @@ local cur = redis.pcall('GETRANGE', KEYS[1], '0', '151')
 local new = ARGV[1]
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local tokens, order, soft, hard = {}, {}, 0, 0
+local tokens, order, soft, hard, ttl = {}, {}, 0, 0, tonumber(ARGV[2])
 local function add(from, known, unknown)
   for i = 0, string.byte(from, 6) - 1 do
     local system, tl, hi, lo = struct.unpack('>c8I4I4I4', from, 73 + i * 20)
@@ -135,7 +135,7 @@ local function add(from, known, unknown)
       if tl == 0 then
         system, hard = '?' .. system, math.max(hard, unknown)
       else
-        soft = math.max(soft, known)
+        soft, ttl = math.max(soft, known), tonumber(ARGV[3])
       end
       local was = tokens[system]
       if not was and #order < 4 then order[#order + 1] = system end
@@ -159,7 +159,7 @@ else
   local text = ''
   for _, system in ipairs(order) do text = text .. tokens[system].text end
   redis.call('SET', KEYS[1], string.sub(new, 1, 5) .. string.char(#order) .. struct.pack('>I2', 72 + #text)
-    .. string.sub(new, 9, 24) .. struct.pack('>I8I8', soft, hard) .. string.sub(new, 41, 72) .. text, 'PX', ARGV[2])
+    .. string.sub(new, 9, 24) .. struct.pack('>I8I8', soft, hard) .. string.sub(new, 41, 72) .. text, 'PX', ttl)
 end
 if lease or cur == '' then return 0 end
 return 1

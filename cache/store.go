@@ -46,9 +46,11 @@ type Store struct {
 	suspects  suspects
 	sweepTill atomic.Int64 // by the store's clock
 	debts     debts        // what could not be invalidated yet
-	heat      heat
-	runs      atomic.Bool
-	warmed    atomic.Bool // the first warming has ended
+	// leasesMarked is when this process last left the mark of leases with a floor, by the store's clock.
+	leasesMarked atomic.Int64
+	heat         heat
+	runs         atomic.Bool
+	warmed       atomic.Bool // the first warming has ended
 
 	kicked, rulesMoved, clockMoved, ttlMoved, sweepMoved bell
 }

@@ -43,6 +43,7 @@ const (
 // tagState is what a process knows of a tag: entries that were filled in an earlier epoch are gone.
 type tagState struct {
 	epoch epoch
+	floor *floor // for later ones, or nil
 	cover *cover
 	slot  uint16
 	dead  atomic.Bool
@@ -110,7 +111,7 @@ func (ts *tagStates) learn(tag tagHash, t *tagState, fence uint64) *tagState {
 		return t
 	}
 	if old := ts.known[tag]; old != nil {
-		if old.epoch == t.epoch && old.cover == t.cover {
+		if old.epoch == t.epoch && old.cover == t.cover && t.floor == nil {
 			return old
 		}
 		old.dead.Store(true)
@@ -162,150 +163,12 @@ func (s *Store) tagKey(tag tagHash) string {
 	return s.opts.Prefix + metaMark + "tag:" + strconv.FormatUint(uint64(tag), 16)
 }
 
-// tagsOf returns the states of tags; nil for one that Redis does not have.
-func (s *Store) tagsOf(ctx context.Context, tags []tagHash) ([]*tagState, error) {
-	states, errs := s.lookUpTags(ctx, tags)
-	for _, err := range errs {
-		if err != nil {
-			return nil, err
-		}
-	}
-	return states, nil
-}
-
-// lookUpTags is tagsOf with an error for each tag, or none at all.
-func (s *Store) lookUpTags(ctx context.Context, tags []tagHash) (states []*tagState, errs []error) {
-	states = make([]*tagState, len(tags))
-	now := s.now()
-	var missing []int
-	for i, tag := range tags {
-		if t := s.tags.get(tag); t != nil && t.holds(s, now) {
-			states[i] = t
-		} else {
-			missing = append(missing, i)
-		}
-	}
-	if len(missing) == 0 {
-		return states, nil
-	}
-	fence := s.tags.begin()
-	fetched := make([]*tagState, len(missing))
-	errs = make([]error, len(tags))
-	gets := make([]*redis.StringCmd, len(missing))
-	s.askTags(ctx, len(missing), func(n int) tagHash { return tags[missing[n]] }, func(ctx context.Context, pipe redis.Pipeliner, n int, key string) redis.Cmder {
-		slot := s.coverage.slot(key)
-		fetched[n] = &tagState{slot: slot, cover: s.coverage.at(slot, now)}
-		gets[n] = pipe.Get(ctx, key)
-		return gets[n]
-	}, func(n int, err error) { errs[missing[n]] = err })
-	for n, i := range missing {
-		if gets[n] == nil {
-			continue
-		}
-		number, err := gets[n].Uint64()
-		switch {
-		case errors.Is(err, redis.Nil):
-			continue
-		case err != nil:
-			errs[i] = err
-			continue
-		}
-		t := fetched[n]
-		t.epoch = epoch(number)
-		states[i] = s.tags.learn(tags[i], t, fence)
-	}
-	return states, errs
-}
-
-// askTags sends a command for each of n tags, but to masters that are left alone, of whose tags it says so.
-func (s *Store) askTags(ctx context.Context, n int, tag func(int) tagHash, command func(ctx context.Context, pipe redis.Pipeliner, n int, key string) redis.Cmder, refused func(int, error)) {
-	rctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout)
-	defer cancel()
-	masters, pipe := make(passes, 0, 4), s.rdb.Pipeline()
-	asked, of := make([]redis.Cmder, n), make([]int, n)
-	for i := range n {
-		key := s.tagKey(tag(i))
-		of[i] = masters.enter(s.coverage.guard(s.coverage.slot(key)))
-		if err := masters[of[i]].refused; err != nil {
-			refused(i, err)
-			continue
-		}
-		asked[i] = command(rctx, pipe, i, key)
-	}
-	if pipe.Len() > 0 {
-		_, _ = pipe.Exec(rctx) // each command has its own error
-	}
-	for i, cmd := range asked {
-		if cmd != nil {
-			masters.note(of[i], cmd.Err())
-		}
-	}
-	s.leave(ctx, masters)
-}
-
-// standingMany is standing for entries that were looked up together: all tags are looked up at once.
-type standingMany struct {
-	at     map[tagHash]int // in states and errs
-	tags   []tagHash
-	states []*tagState
-	errs   []error
-}
-
-func (m *standingMany) add(h header) {
-	if m.at == nil {
-		m.at = make(map[tagHash]int)
-	}
-	for _, tag := range h.tags {
-		if _, known := m.at[tag]; !known {
-			m.at[tag] = len(m.tags)
-			m.tags = append(m.tags, tag)
-		}
-	}
-}
-
-func (m *standingMany) lookUp(ctx context.Context, s *Store) {
-	m.states, m.errs = s.lookUpTags(ctx, m.tags)
-}
-
-func (m *standingMany) standing(h header) ([]*tagState, bool, error) {
-	states := make([]*tagState, len(h.tags))
-	for n, tag := range h.tags {
-		i := m.at[tag]
-		if m.errs != nil && m.errs[i] != nil {
-			return nil, false, m.errs[i]
-		}
-		states[n] = m.states[i]
-	}
-	return stand(states, h)
-}
-
-// standing reports whether no tag of an entry was invalidated since it was filled. The states are to bind what is kept
-// in the process to.
-func (s *Store) standing(ctx context.Context, h header) ([]*tagState, bool, error) {
-	if len(h.tags) == 0 {
-		return nil, true, nil
-	}
-	states, err := s.tagsOf(ctx, h.tags)
-	if err != nil {
-		return nil, false, err
-	}
-	return stand(states, h)
-}
-
-func stand(states []*tagState, h header) ([]*tagState, bool, error) {
-	for _, t := range states {
-		if t == nil || t.epoch > h.epoch { // a tag that Redis has forgotten may have been invalidated
-			return nil, false, nil
-		}
-	}
-	return states, true, nil
-}
-
-// introduce makes Redis remember tags that it does not, as of now: entries from before then have them in doubt.
-func (s *Store) introduce(ctx context.Context, tags []tagHash) error {
+// introduce makes Redis remember tags that it does not, as of now: entries from before then have them in doubt. It
+// returns what is known of each, nil for a new one.
+func (s *Store) introduce(ctx context.Context, tags []tagHash) ([]*tagState, error) {
 	states, err := s.tagsOf(ctx, tags)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	known := make([]tagHash, 0, len(tags))
 	for i, tag := range tags {
@@ -317,11 +180,11 @@ func (s *Store) introduce(ctx context.Context, tags []tagHash) error {
 		s.renew(ctx, due)
 	}
 	if !slices.Contains(states, nil) {
-		return nil
+		return states, nil
 	}
 	now, err := s.readClock(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var unknown []tagHash
 	for i, tag := range tags {
@@ -329,9 +192,13 @@ func (s *Store) introduce(ctx context.Context, tags []tagHash) error {
 			unknown = append(unknown, tag)
 		}
 	}
-	return s.tellTags(ctx, unknown, func(ctx context.Context, pipe redis.Pipeliner, key string) redis.Cmder {
+	err = s.tellTags(ctx, unknown, func(ctx context.Context, pipe redis.Pipeliner, key string) redis.Cmder {
 		return pipe.SetArgs(ctx, key, uint64(now), redis.SetArgs{Mode: "NX", TTL: tagLife})
 	})
+	if err != nil {
+		return nil, err
+	}
+	return states, nil
 }
 
 // renewTagScript makes a tag be remembered for longer when half of its life is over: all processes are told of that. KEYS: tag.
@@ -365,78 +232,4 @@ func (s *Store) tellTags(ctx context.Context, tags []tagHash, command func(ctx c
 		}
 	}
 	return firstOf(errs)
-}
-
-// InvalidateTags invalidates all entries that have one of the tags (see Tags), in all processes, at once: one command a
-// tag, however many entries. When it returned nil, no look-up that begins after it, here or where the news has arrived
-// (milliseconds later), returns what was loaded before it, and no load from before it is stored. The memory is given back
-// when entries are looked up or end. An error says that some tags may not be invalidated; call again.
-func (s *Store) InvalidateTags(ctx context.Context, tags ...string) error {
-	if err := checkTags(tags); err != nil || len(tags) == 0 {
-		return err
-	}
-	var errs []error
-	if s.rdb == nil {
-		e := s.clock.learn(epoch(s.clock.known.Load() + 1))
-		for _, tag := range tags {
-			s.tags.forget(hashTag(tag))
-			s.tags.learn(hashTag(tag), &tagState{epoch: e, cover: s.coverage.at(0, s.now())}, s.tags.begin())
-		}
-		s.forgetFlights()
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, s.stepTimeout())
-	defer cancel()
-	keys := []string{s.clockKey()}
-	for _, tag := range tags {
-		keys = append(keys, s.tagKey(hashTag(tag)))
-	}
-	changed := s.changing(ctx, keys...)
-	e, err := s.tick(ctx)
-	if err != nil {
-		_ = changed(err)
-		for _, tag := range tags { // what is kept in the process is not for when the origin fails, either
-			s.tags.forget(hashTag(tag))
-		}
-		return fmt.Errorf("cache: no tag was invalidated, call again: %w", err)
-	}
-	pipe := s.rdb.Pipeline()
-	sets := make([]*redis.Cmd, len(tags))
-	for i, tag := range tags {
-		sets[i] = raiseTagScript.Eval(ctx, pipe, []string{s.tagKey(hashTag(tag))}, uint64(e), tagLife.Milliseconds())
-	}
-	_, _ = pipe.Exec(ctx) // each command has its own error
-	for i, tag := range tags {
-		s.tags.forget(hashTag(tag))
-		if err := sets[i].Err(); err != nil {
-			errs = append(errs, fmt.Errorf("cache: tag %q was not invalidated, call again: %w", clip(tag), err))
-		}
-	}
-	s.forgetFlights()
-	return changed(errors.Join(errs...))
-}
-
-func checkTags(tags []string) error {
-	var errs []error
-	for _, tag := range tags {
-		if tag == "" || len(tag) > maxTagBytes {
-			errs = append(errs, fmt.Errorf("cache: tag %q, give 1 to %d bytes", clip(tag), maxTagBytes))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// raiseTagScript notes the epoch of a tag's invalidation, the later of two. KEYS: tag. ARGV: epoch, TTL in ms.
-var raiseTagScript = redis.NewScript(`
-local e = ARGV[1]
-local was = redis.call('GET', KEYS[1])
-if was and tonumber(was) > tonumber(e) then e = was end
-redis.call('SET', KEYS[1], e, 'PX', ARGV[2])
-return 1`)
-
-// forgetFlights makes later callers not share the loads that run now.
-func (s *Store) forgetFlights() {
-	for _, v := range s.declared() {
-		v.forget()
-	}
 }

@@ -135,7 +135,7 @@ func TestTagLearnedTwice(t *testing.T) {
 		for round := range 30 {
 			customer := int64(1000 + round)
 			tag := fmt.Sprint("customer:", customer)
-			if err := s.introduce(ctx, []tagHash{hashTag(tag), hashTag("all")}); err != nil {
+			if _, err := s.introduce(ctx, []tagHash{hashTag(tag), hashTag("all")}); err != nil {
 				t.Fatal(err)
 			}
 			s.tags.forget(hashTag(tag)) // none of them finds it known

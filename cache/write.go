@@ -13,7 +13,8 @@ import (
 // Set stores a value, over whatever is there; loads of the key that run now will not replace it. Where the value is a
 // database row, Delete after the commit is safer: two writers may Set in another order than they committed. A value
 // stored by Set has no known age, so it is a miss for callers that wrote (see Untracked). It returns ErrTooLarge for
-// a value over Options.MaxValueBytes.
+// a value over Options.MaxValueBytes. When Redis failed, a store that is running removes the entry, which may be old, when
+// Redis is back, unless a later Set of the key has succeeded in this process.
 func (v *View[V]) Set(ctx context.Context, id string, value V) error {
 	if err := v.check(id); err != nil {
 		return err
@@ -42,8 +43,10 @@ func (v *View[V]) Set(ctx context.Context, id string, value V) error {
 		v.flights.forget(key)
 		return nil
 	}
+	owed, known := s.debts.owed(key)
 	if len(h.tags) > 0 {
-		if err := s.introduce(ctx, h.tags); err != nil {
+		if _, err := s.introduce(ctx, h.tags); err != nil {
+			v.oweSet(ctx, key)
 			return fmt.Errorf("cache: set in view %s, the entry is unchanged; retry or delete it: %w", v.name, err)
 		}
 	}
@@ -56,18 +59,31 @@ func (v *View[V]) Set(ctx context.Context, id string, value V) error {
 	})
 	v.dropKey(id)
 	if err = changed(err); err != nil {
+		v.oweSet(ctx, key)
 		return fmt.Errorf("cache: set in view %s, the entry is unchanged or new; retry or delete it: %w", v.name, err)
+	}
+	if known {
+		s.debts.settle(key, owed)
 	}
 	return nil
 }
 
+// oweSet makes an entry be removed that may be older than what could not be stored.
+func (v *viewState) oweSet(ctx context.Context, key string) {
+	var floor scaleaware.Tokens
+	if !v.opts.untracked {
+		floor, _ = scaleaware.WatermarkFrom(ctx).Known()
+	}
+	v.store.debts.owe(v.store, key, floor)
+}
+
 // Delete removes entries. Loads that began before it, in any process, will not store what they read, and callers that
-// come after it do not share them. When the caller's context carries what it wrote, nothing older than that is stored
-// for as long as a load may last, whichever replica it was read from, unless an Invalidate passes over the key, and
-// nothing of unknown age; databases that a load was not read from do not matter, so a loader must not mix those that it
-// tracks with others. Where its position could not be learned, nothing at all is stored for so long; loads return what they
-// read. The error is a KeyErrors: what it names may be served until its TTL ends, so call again; a store that is running
-// goes on trying by itself, too, until Redis is back.
+// come after it do not share them. When the caller's context carries what it wrote, nothing that is known to be older is
+// stored for a minute, or as long as loads go on to be refused, whichever replica it was read from, and nothing of unknown
+// age for as long as a load may last; databases that a load was not read from do not matter, so a loader must not mix those
+// that it tracks with others. Where its position could not be learned, nothing at all is stored for so long; loads return
+// what they read. The error is a KeyErrors: what it names may be served until its TTL ends, so call again; a store that is
+// running goes on trying by itself, too, until Redis is back, or a later Set or Delete of the key has succeeded here.
 func (v *View[V]) Delete(ctx context.Context, ids ...string) error {
 	if v.err != nil {
 		return v.err
@@ -86,17 +102,27 @@ func (v *View[V]) Delete(ctx context.Context, ids ...string) error {
 	s := v.store
 	floor, _ := v.need(ctx)                    // what could not be learned is in it as unknown
 	end := time.Now().Add(s.opts.RedisTimeout) // not before: the database is asked for as long as it takes
-	calls, of := make([]keyCall, 0, len(ids)), make([]string, 0, len(ids))
+	calls, of, owed := make([]keyCall, 0, len(ids)), make([]string, 0, len(ids)), make(map[string]header)
+	floored := false
 	for _, id := range ids {
 		key, err := v.key(id)
 		if err != nil {
 			failed[id] = err
 			continue
 		}
-		calls, of = append(calls, s.deletion(key, newLease(floor))), append(of, id)
+		least := floor
+		was, known := s.debts.owed(key)
+		if known {
+			owed[key], least = was, higher(was.asOf, floor)
+		}
+		floored = floored || len(least) > 0
+		calls, of = append(calls, s.deletion(key, newLease(least))), append(of, id)
 	}
 	if len(calls) == 0 {
 		return failed.orNil()
+	}
+	if floored {
+		s.markLeases(ctx)
 	}
 	changed := s.changing(ctx, v.keysOf(of)...)
 	s.callMany(ctx, deleteScript, calls, time.Until(end))
@@ -111,6 +137,8 @@ func (v *View[V]) Delete(ctx context.Context, ids ...string) error {
 		if err := cmp.Or(c.err, untold); err != nil {
 			s.debts.owe(s, c.key, floor)
 			failed[of[i]] = fmt.Errorf("cache: delete in view %s, the entry may be served until its TTL ends; retry: %w", v.name, err)
+		} else if was, known := owed[c.key]; known {
+			s.debts.settle(c.key, was)
 		}
 	}
 	return failed.orNil()
@@ -123,7 +151,7 @@ func newLease(floor scaleaware.Tokens) header {
 
 // deletion is the call that removes an entry.
 func (s *Store) deletion(key string, lease header) keyCall {
-	return keyCall{key: key, args: []any{appendHeader(nil, lease), s.leaseTTL().Milliseconds()}}
+	return keyCall{key: key, args: []any{appendHeader(nil, lease), s.leaseTTL().Milliseconds(), max(floorTTL, s.leaseTTL()).Milliseconds()}}
 }
 
 func (v *viewState) keysOf(ids []string) []string {

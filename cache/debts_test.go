@@ -1,0 +1,149 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/scaleaware/scaleaware/internal/rediscluster"
+)
+
+// alone is a store on a server of its own, which does not run.
+func alone(t *testing.T, ctx context.Context) (*Store, *rediscluster.Node) {
+	t.Helper()
+	cluster, err := rediscluster.Start(ctx, &rediscluster.Options{Nodes: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cluster.Close() })
+	return newStore(t, client(t, cluster), func(o *Options) { o.RedisTimeout = 100 * time.Millisecond }), cluster.Nodes()[0]
+}
+
+// What could not be deleted and was set or deleted since is not deleted again when Redis is back: the newest wins.
+func TestNewestWinsOverWhatIsOwed(t *testing.T) {
+	ctx := testContext(t)
+	s, node := alone(t, ctx)
+	v := Of[lead](s, "lead")
+	set := func(id string, score int64) {
+		t.Helper()
+		eventually(t, "set", func() bool { return v.Set(ctx, id, lead{Score: score}) == nil })
+	}
+	for i := range 4 {
+		set(fmt.Sprint(i), 1)
+	}
+	node.Freeze()
+	for i := range 4 {
+		if err := v.Delete(wrote(ctx, at(10)), fmt.Sprint(i)); err == nil {
+			t.Fatal("deleted on a frozen server")
+		}
+	}
+	if len(s.debts.keys) != 4 {
+		t.Fatalf("%d owed", len(s.debts.keys))
+	}
+	node.Thaw()
+	set("0", 2)
+	eventually(t, "deleted", func() bool { return v.Delete(ctx, "1") == nil })
+	if _, ok := s.debts.owed(v.prefix + "0"); ok {
+		t.Error("a delete is owed that a Set came after")
+	}
+	if _, ok := s.debts.owed(v.prefix + "1"); ok {
+		t.Error("a delete is owed that another came after")
+	}
+	// The later delete asks for no less than what was owed.
+	if _, err := v.Load(ctx, "1", loads(lead{Score: 3}, at(9))); err != nil {
+		t.Fatal(err)
+	}
+	if l, err := v.Get(ctx, "1"); !errors.Is(err, ErrMiss) {
+		t.Errorf("a load as of 9 landed after a delete at 10: %+v, %v", l, err)
+	}
+	if err := s.payDebts(ctx); err != nil {
+		t.Fatal(err)
+	}
+	l, err := v.Get(ctx, "0")
+	wantScore(t, l, err, 2)
+	for _, id := range []string{"2", "3"} {
+		if l, err := v.Get(ctx, id); !errors.Is(err, ErrMiss) {
+			t.Errorf("still owed: %+v, %v", l, err)
+		}
+	}
+	if n := len(s.debts.keys); n != 0 {
+		t.Errorf("%d are still owed", n)
+	}
+}
+
+// A delete that fails while a Set is under way is owed still.
+func TestSetSettlesNoLaterDebt(t *testing.T) {
+	s := newStore(t, redis.NewClient(&redis.Options{Addr: "127.0.0.1:1"}), nil)
+	defer s.rdb.Close()
+	s.debts.owe(s, "k", nil)
+	before, _ := s.debts.owed("k")
+	s.debts.owe(s, "k", nil)
+	s.debts.settle("k", before)
+	if _, ok := s.debts.owed("k"); !ok {
+		t.Error("what was owed anew counts as settled")
+	}
+	s.debts.oweTag(s, 1, nil)
+	was := s.debts.owedTags([]tagHash{1})[1]
+	s.debts.oweTag(s, 1, nil)
+	s.debts.settleTag(1, was)
+	if len(s.debts.tags) != 1 {
+		t.Error("a tag that was owed anew counts as settled")
+	}
+}
+
+// Tags that could not be invalidated, and entries that could not be set, are made good for.
+func TestFailedTagsAndSetsAreMadeGood(t *testing.T) {
+	ctx := testContext(t)
+	s, node := alone(t, ctx)
+	v := Of[lead](s, "lead", Tags(byCustomer))
+	plain := Of[lead](s, "plain")
+	eventually(t, "stored", func() bool {
+		if v.Set(ctx, "1", lead{Score: 1}) != nil || plain.Set(ctx, "1", lead{Score: 1}) != nil {
+			return false
+		}
+		_, err := v.Get(ctx, "1")
+		return err == nil
+	})
+	node.Freeze()
+	if err := s.InvalidateTags(wrote(ctx, at(10)), "all"); err == nil {
+		t.Fatal("invalidated on a frozen server")
+	}
+	if err := plain.Set(ctx, "1", lead{Score: 2}); err == nil {
+		t.Fatal("set on a frozen server")
+	}
+	node.Kill() // and with it what was on its way
+	if err := node.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "stored", func() bool { return plain.Set(ctx, "2", lead{Score: 1}) == nil })
+	if _, ok := s.debts.owed(plain.prefix + "1"); !ok {
+		t.Error("the Set that failed is not owed")
+	}
+	eventually(t, "paid", func() bool { return s.payDebts(ctx) == nil })
+	if len(s.debts.keys)+len(s.debts.tags) != 0 {
+		t.Errorf("%d keys and %d tags are still owed", len(s.debts.keys), len(s.debts.tags))
+	}
+	n, err := s.rdb.Get(ctx, s.tagKey(hashTag("all"))).Uint64()
+	if err != nil || n == 0 {
+		t.Errorf("the tag is not raised: %d, %v", n, err)
+	}
+	states, err := s.tagsOf(ctx, []tagHash{hashTag("all")})
+	if err != nil || states[0] == nil || states[0].floor == nil || states[0].floor.tokens.For(7) != at(10) {
+		t.Errorf("its floor is %+v, %v", states, err)
+	}
+}
+
+func TestTagDebtsAreBounded(t *testing.T) {
+	s := newStore(t, redis.NewClient(&redis.Options{Addr: "127.0.0.1:1"}), nil)
+	defer s.rdb.Close()
+	for i := range maxDebts + 1 {
+		s.debts.oweTag(s, tagHash(i), nil)
+	}
+	if len(s.debts.tags) != 0 || len(s.debts.patterns) != 1 || s.debts.patterns[0] != "*" {
+		t.Errorf("%d tags, patterns %q", len(s.debts.tags), s.debts.patterns)
+	}
+}
