@@ -36,7 +36,7 @@
 //
 // New declares the queues. Jobs enqueues with Enqueue, EnqueueMany and EnqueueTx; its Run samples metrics, relays the outbox,
 // applies scale rules and enqueues periodic jobs. NewWorker and Handle make a Worker, whose Run works until its context
-// ends and then drains; AttemptFrom is what a handler knows of its job. Explain says why a job does not run. Operations
+// ends and then drains; HandleTask takes handlers of asynq's, AttemptFrom is what a handler knows of its job. Explain says why a job does not run. Operations
 // are the verbs over HTTP: status, explain, pause, close, resume, drain, retry-failed, limits, throttle,
 // scaling, which explains the autoscaler. docs/autoscaling.md tells of its rules; package scalehook has hooks for HTTP and
 // Kubernetes.
