@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"time"
 
 	"github.com/hibiken/asynq"
@@ -26,7 +25,7 @@ const unknownDelay = 15 * time.Second
 
 // Handle registers what runs the jobs of type T. Its context carries a Watermark raised to the positions that the
 // enqueuer had, and is cancelled at the job's timeout, or with cause ErrShutdown when the worker has drained long
-// enough. An error or a panic is a failed attempt, retried later. Jobs run at least once. Handle panics when T's kind
+// enough. An error or a panic, which is a PanicError, is a failed attempt, retried later. Jobs run at least once. Handle panics when T's kind
 // is invalid or taken, when its Consistency lacks what it needs, or when the worker runs already.
 func Handle[T Job](w *Worker, run func(ctx context.Context, job T) error) {
 	var zero T
@@ -105,7 +104,7 @@ func (w *Worker) process(f *fetcher) asynq.HandlerFunc {
 		defer context.AfterFunc(w.hard, func() { cancel(context.Cause(w.hard)) })()
 
 		measured := w.jobs.meters.runs.Of(f.queue.Name, h.name).Begin()
-		err = w.protect(ctx, h.run, task, f.queue.Name)
+		err = storable(w.protect(ctx, h.run, task, f.queue.Name, id))
 		outcome := metrics.Failed
 		switch {
 		case err == nil, errors.Is(err, asynq.RevokeTask):
@@ -129,14 +128,3 @@ func (w *Worker) unknown(f *fetcher, t *ticket, task *asynq.Task) error {
 }
 
 var errAwaits = errors.New("queue: the job waits for a replica to have what it is to read")
-
-// protect turns a panic into an error. Its stack goes to the log; the job keeps only the text.
-func (w *Worker) protect(ctx context.Context, run func(context.Context, *asynq.Task) error, task *asynq.Task, queue string) (err error) {
-	defer func() {
-		if x := recover(); x != nil {
-			w.jobs.log.Error("queue: a handler panicked", "queue", queue, "kind", task.Type(), "panic", x, "stack", string(debug.Stack()))
-			err = fmt.Errorf("queue: the handler of %q panicked: %v", task.Type(), x)
-		}
-	}()
-	return run(ctx, task)
-}
