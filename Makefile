@@ -190,9 +190,10 @@ cache-history: ## Check that no process reads from the cache what was invalidate
 jobs: ## Kill workers, masters and relays and hold replicas up, among JOBS jobs (default 100000); move MOVED (1000000); let LEADERS (50) fall
 	@scripts/install-servers postgres redis
 	SCALEAWARE_JOBS=$(JOBS) $(SERVERS) $(GO) test $(RACE) -count=1 -timeout 0 -v -parallel 1 \
-		-run '^(TestDeathsAmongManyJobs|TestConfirmedJobsOutliveTheirMasters|TestOutboxIsExactAcrossRelayDeaths|TestNoFailedJobIsCut|TestLimitsHoldTogether|TestLimitsHoldAtTheHandlers)$$' ./queue
+		-run '^(TestDeathsAmongManyJobs|TestConfirmedJobsOutliveTheirMasters|TestOutboxIsExactAcrossRelayDeaths|TestOutboxOutlivesDeathsAtEachStep|TestNoFailedJobIsCut|TestLimitsHoldTogether|TestLimitsHoldAtTheHandlers)$$' ./queue
 	SCALEAWARE_JOBS=$(MOVED) $(SERVERS) $(GO) test $(RACE) -count=1 -timeout 0 -v -run '^TestManyJobsAreMovedInSteps$$' ./queue
 	SCALEAWARE_JOBS=$(JOBS) $(SERVERS) $(GO) test $(RACE) -count=1 -timeout 0 -v -run '^TestJobsFindTheirRows$$' ./examples/consistency
+	SCALEAWARE_LIMITED=60s $(SERVERS) $(GO) test $(RACE) -count=1 -timeout 0 -v -run '^TestWaitingForALimitCostsNothing$$' ./queue
 	SCALEAWARE_LEADERS=$(LEADERS) $(SERVERS) $(GO) test $(RACE) -count=1 -timeout 0 -v -run '^TestOneActor$$' ./queue
 
 asynq-versions: ## Compile workers with other versions of asynq and see them refuse what they do not know

@@ -92,6 +92,7 @@ var (
 	QueueRateLimit      = Series{"queue_rate_limit_jobs_per_second", Gauge, []string{"queue"}, nil, "Starts per second that a queue's rate limit allows the whole fleet; absent where it has none."}
 	QueueStalled        = Series{"queue_stalled_total", Counter, []string{"queue"}, nil, "Jobs taken back from workers that died or hung."}
 	QueueDead           = Series{"queue_dead_total", Counter, []string{"queue"}, nil, "Jobs that used up their attempts and are kept among the failed ones."}
+	QueueCut            = Series{"queue_failed_cut_total", Counter, []string{"queue"}, nil, "Failed jobs that a tool of asynq's has cut off when it archived others; their data are still stored, but nothing lists them."}
 	JobDuration         = Series{"job_duration_seconds", Histogram, []string{"queue", "type", "outcome"}, jobBuckets, "Duration of jobs by queue, type and outcome: done, failed, requeued."}
 )
 
@@ -154,7 +155,7 @@ func Contract() []Series {
 		DBPoolAcquired, DBPoolMax, DBPoolWaiters, DBPoolAcquireWait, DBPoolAcquireTime, DBPoolFailures, DBFleetMax, DBServerMax,
 		DBQueryDuration, DBReads, DBMisroutes, DBHedgedReads, DBShadowReads, DBReplicaStale, DBNodeUp, DBTokens, DBSize,
 		CacheRequests, CacheLoads, CacheFills, CacheWaited, CacheRefreshes, CacheFallbacks, CacheVerified, CacheCovered, CacheResidents, CacheResidentBytes, CacheBroken, CacheMemoryUsed, CacheMemoryMax, CacheEvicted, CacheEvicting, CacheInvalidated,
-		QueueTasks, QueueOldestPending, QueueEnqueued, QueueDesiredWorkers, QueueWorkerSlots, QueueLimited, QueueRateLimit, QueueStalled, QueueDead, JobDuration,
+		QueueTasks, QueueOldestPending, QueueEnqueued, QueueDesiredWorkers, QueueWorkerSlots, QueueLimited, QueueRateLimit, QueueStalled, QueueDead, QueueCut, JobDuration,
 		SessionCommands, ReadOnlyEnabled, ReadOnlyEpoch, ReadOnlyRefused, AdminWrites, BackgroundErrors, SamplerSuccess,
 		EvaluationDuration, Notifications,
 		RedisCommandDuration, RedisPipelined, RedisDialDuration, RedisPoolUsed, RedisPoolMax, RedisPoolWaiters, RedisPoolWait, RedisPoolTimeouts,

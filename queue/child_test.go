@@ -8,9 +8,11 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -27,11 +29,13 @@ type childConfig struct {
 	Queues []Queue
 	// Hold makes handlers never return.
 	Hold bool
+	// Work is how long a job takes.
+	Work time.Duration
 	// Late makes them tell when they began, and how many µs after the limiter's stamp, instead of which job it was.
 	Late bool
 }
 
-// runChild works until stdin closes, and writes a line for each start: the queue and the limiter's stamp, or "run"
+// runChild works until stdin closes, or SIGTERM, and writes a line for each start: the queue and the limiter's stamp, or "run"
 // and the job's number, or with Late "late:", by how much, the queue, and when.
 func runChild() {
 	var cfg childConfig
@@ -76,9 +80,12 @@ func runChild() {
 		if cfg.Hold {
 			select {}
 		}
+		if cfg.Work > 0 && !sleep(ctx, cfg.Work) {
+			return ctx.Err()
+		}
 		return nil
 	})
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	go func() {
 		io.Copy(io.Discard, os.Stdin)
 		cancel()
@@ -131,6 +138,13 @@ func startChild(t *testing.T, cfg childConfig, each func(what string, n int64)) 
 // stop lets the worker drain; kill does not.
 func (c *child) stop() {
 	c.stdin.Close()
+	<-c.done
+	c.cmd.Wait()
+}
+
+// terminate is stop by a signal, as a deployment does it.
+func (c *child) terminate() {
+	c.cmd.Process.Signal(syscall.SIGTERM)
 	<-c.done
 	c.cmd.Wait()
 }

@@ -13,6 +13,8 @@ type DeadJob struct {
 	Payload []byte
 	// Error is what its last attempt ended with.
 	Error string
+	// Stack is that of its panic, when the last attempt ended with one: see PanicError.
+	Stack string
 	// Retried is how often it was tried again.
 	Retried int
 }
@@ -35,5 +37,8 @@ func (f *fetcher) died(id string) {
 	}()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	f.onDead(ctx, DeadJob{Queue: f.queue.Name, ID: id, Kind: info.Type, Payload: info.Payload, Error: info.LastErr, Retried: info.Retried})
+	panicked := f.jobs.rdb.HGet(ctx, taskPrefix(f.queue.Name)+id, fieldPanic).Val() // without an answer, without the stack
+	f.onDead(ctx, DeadJob{
+		Queue: f.queue.Name, ID: id, Kind: info.Type, Payload: info.Payload, Error: info.LastErr, Stack: stackOf(info.LastErr, panicked), Retried: info.Retried,
+	})
 }

@@ -7,7 +7,8 @@
 //     all workers. A job that has to wait for them stays where it is: no attempt and no time is used. Limits are the
 //     fleet's, in Redis: SetLimits changes them for all at once.
 //   - A queue with a backlog does not hold up another: each has a fetcher of its own and keeps half of its share, by
-//     weight, of a worker's slots.
+//     weight, of a worker's slots. A worker with fewer slots than queues keeps none for anybody: there a queue whose jobs never
+//     end can hold up the others, so give it a slot for each, or mark queues Isolated.
 //   - A confirmed job runs at least once. It may run twice, when its worker dies or is cut off, or when the answer to its
 //     Enqueue is lost and it is done before that asks again: handlers must bear that. The job of a dead worker is back at the
 //     head of its queue within about 20 seconds, with no attempt counted, and that worker, should it live after all, cannot end
@@ -30,13 +31,16 @@
 // evict keys is refused with ErrEvicting. While writes are off, Options.Gate's refusal is what Enqueue returns, and
 // stored jobs wait in place. While Redis is away, workers wait for it; a job that ends meanwhile is recorded when it
 // is back, if that happens within its 30 second lease. Workers of bare asynq on the same queue are not limited, and delete
-// the oldest failed jobs beyond 9,999.
+// the oldest failed jobs beyond 9,999 and those older than 90 days whenever a job of theirs fails for good. asynq's tools cut the
+// list of failed jobs in the same way whenever they archive something: "archive" and "archive all" in asynqmon, "task archive" and
+// "task archive-all" of the CLI, Inspector.ArchiveTask and its kin. What those cut is counted in queue_failed_cut_total and
+// logged; looking, running and deleting with them takes no other job away. Use Purge, or delete, in their place.
 //
 // # Use
 //
 // New declares the queues. Jobs enqueues with Enqueue, EnqueueMany and EnqueueTx; its Run samples metrics, relays the outbox,
 // applies scale rules and enqueues periodic jobs. NewWorker and Handle make a Worker, whose Run works until its context
-// ends and then drains; AttemptFrom is what a handler knows of its job. Explain says why a job does not run. Operations
+// ends and then drains; HandleTask takes handlers of asynq's, AttemptFrom is what a handler knows of its job. Explain says why a job does not run. Operations
 // are the verbs over HTTP: status, explain, pause, close, resume, drain, retry-failed, limits, throttle,
 // scaling, which explains the autoscaler. docs/autoscaling.md tells of its rules; package scalehook has hooks for HTTP and
 // Kubernetes.

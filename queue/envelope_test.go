@@ -51,10 +51,34 @@ func FuzzName(f *testing.F) {
 func FuzzPayload(f *testing.F) {
 	f.Add([]byte(`{"n":1}`))
 	f.Add([]byte(`{"n":"1"}`))
+	f.Add([]byte(`{"n":-7,"text":"<\u2028\ud800 ä\u0000>"}`))
 	f.Add([]byte(nil))
 	f.Fuzz(func(t *testing.T, payload []byte) {
-		if _, err := open[note](jsonCodec{}, payload); err != nil && !strings.HasPrefix(err.Error(), "queue: ") {
-			t.Errorf("error %q does not say whose it is", err)
+		job, err := open[note](jsonCodec{}, payload)
+		if err != nil {
+			if !strings.HasPrefix(err.Error(), "queue: ") {
+				t.Errorf("error %q does not say whose it is", err)
+			}
+			return
+		}
+		// What was read is what a job that is enqueued anew, with all that is stored of it, comes back as.
+		e, err := seal(jsonCodec{}, job, []Option{On("q"), ID("id")})
+		if err != nil {
+			if len(payload) < maxPayload/8 { // text may become longer: up to six bytes for one
+				t.Errorf("%q was read and cannot be enqueued: %v", payload, err)
+			}
+			return
+		}
+		stored, err := e.store()
+		if err != nil {
+			t.Fatal(err)
+		}
+		read, err := readByAsynq(string(stored.msg))
+		if err != nil || string(read.Payload) != string(e.Payload) {
+			t.Fatalf("of payload %q asynq reads %q, %v", e.Payload, read.Payload, err)
+		}
+		if again, err := open[note](jsonCodec{}, read.Payload); err != nil || again != job {
+			t.Errorf("%+v came back as %+v, %v", job, again, err)
 		}
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/scaleaware/scaleaware/queue"
@@ -47,6 +48,33 @@ func Example() {
 		cancel() // ends Run, which drains
 		return nil
 	})
+	if err := worker.Run(ctx); err != nil {
+		fmt.Println(err)
+	}
+}
+
+func ExampleWorker_HandleTask() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	rdb := redis.NewUniversalClient(&redis.UniversalOptions{Addrs: []string{"127.0.0.1:6379"}, ContextTimeoutEnabled: true})
+	defer rdb.Close()
+	jobs, err := queue.New(rdb, []queue.Queue{{Name: "critical", Rate: queue.Rate{Max: 1000, Per: time.Second}}}, nil)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	worker, err := jobs.NewWorker(nil)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	mux := asynq.NewServeMux() // as it was
+	mux.HandleFunc("lead:score", func(ctx context.Context, task *asynq.Task) error {
+		id, _ := asynq.GetTaskID(ctx)
+		_, err := fmt.Fprintf(task.ResultWriter(), "job %s scored %s", id, task.Payload())
+		return err
+	})
+	worker.HandleTask("", mux)
 	if err := worker.Run(ctx); err != nil {
 		fmt.Println(err)
 	}

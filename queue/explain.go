@@ -30,6 +30,8 @@ type Explanation struct {
 	Stalls   int `json:"stalls"`
 	// Error is what the last attempt ended with.
 	Error string `json:"error,omitempty"`
+	// Stack is that of its panic, when it ended with one: see PanicError.
+	Stack string `json:"stack,omitempty"`
 	// Progress and Result are what its handler has set.
 	Progress string `json:"progress,omitempty"`
 	Result   string `json:"result,omitempty"`
@@ -53,6 +55,7 @@ func (j *Jobs) Explain(ctx context.Context, queue, id string) (*Explanation, err
 	x := &Explanation{Queue: queue, ID: id, Kind: info.Type, Retried: info.Retried, MaxRetry: info.MaxRetry, Error: info.LastErr, Result: string(info.Result)}
 	pipe := j.rdb.Pipeline()
 	stalls, progress := pipe.HGet(ctx, taskPrefix(queue)+id, "stalls"), pipe.HGet(ctx, taskPrefix(queue)+id, "progress")
+	panicked := pipe.HGet(ctx, taskPrefix(queue)+id, fieldPanic)
 	lease := pipe.ZScore(ctx, asynqKey(queue, "lease"), id)
 	ahead := pipe.LPos(ctx, asynqKey(queue, "pending"), id, redis.LPosArgs{Rank: -1, MaxLen: 100_000})
 	parked := pipe.LPos(ctx, ownKey(queue, "parked"), id, redis.LPosArgs{})
@@ -64,7 +67,7 @@ func (j *Jobs) Explain(ctx context.Context, queue, id string) (*Explanation, err
 		return nil, err
 	}
 	x.Stalls, _ = stalls.Int()
-	x.Progress = progress.Val()
+	x.Progress, x.Stack = progress.Val(), stackOf(info.LastErr, panicked.Val())
 	switch info.State {
 	case asynq.TaskStateActive:
 		x.State, x.Why = "running", "it runs"

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"time"
 
 	"github.com/hibiken/asynq"
@@ -15,8 +14,9 @@ import (
 
 // handler runs one kind of job.
 type handler struct {
+	name        string // which metrics know it by
 	consistency Consistency
-	run         func(ctx context.Context, payload []byte) error
+	run         func(ctx context.Context, task *asynq.Task) error
 }
 
 // unknownDelay is how long a job of an unknown kind waits: long enough for a deployment to reach the worker that
@@ -25,7 +25,7 @@ const unknownDelay = 15 * time.Second
 
 // Handle registers what runs the jobs of type T. Its context carries a Watermark raised to the positions that the
 // enqueuer had, and is cancelled at the job's timeout, or with cause ErrShutdown when the worker has drained long
-// enough. An error or a panic is a failed attempt, retried later; that of Later is none. Jobs run at least once. Handle panics when T's kind
+// enough. An error or a panic, which is a PanicError, is a failed attempt, retried later; that of Later is none. Jobs run at least once. Handle panics when T's kind
 // is invalid or taken, when its Consistency lacks what it needs, or when the worker runs already.
 func Handle[T Job](w *Worker, run func(ctx context.Context, job T) error) {
 	var zero T
@@ -33,7 +33,7 @@ func Handle[T Job](w *Worker, run func(ctx context.Context, job T) error) {
 	switch {
 	case validateKind(kind) != nil:
 		panic(validateKind(kind).Error())
-	case w.handlers[kind].run != nil:
+	case w.handlers[kind].run != nil, w.patterns[kind] != nil:
 		panic(fmt.Sprintf("queue: kind %q has a handler already", kind))
 	case w.started.Load():
 		panic(fmt.Sprintf("queue: Handle for kind %q is called after Run", kind))
@@ -45,8 +45,8 @@ func Handle[T Job](w *Worker, run func(ctx context.Context, job T) error) {
 	case consistency == ReadDelayed && w.opts.Replicas == nil:
 		panic(fmt.Sprintf("queue: kind %q is ReadDelayed, which needs WorkerOptions.Replicas", kind))
 	}
-	w.handlers[kind] = handler{consistency, func(ctx context.Context, payload []byte) error {
-		job, err := open[T](w.jobs.opts.Codec, payload)
+	w.handlers[kind] = handler{kind, consistency, func(ctx context.Context, task *asynq.Task) error {
+		job, err := open[T](w.jobs.opts.Codec, task.Payload())
 		if err != nil {
 			return fmt.Errorf("%w: %w", err, asynq.SkipRetry) // another attempt reads the same bytes
 		}
@@ -78,12 +78,10 @@ func (w *Worker) process(f *fetcher) asynq.HandlerFunc {
 		if task.Type() == kindUnreadable {
 			return fmt.Errorf("%w: %w", errUnreadable, asynq.SkipRetry)
 		}
-		h, ok := w.handlers[task.Type()]
+		h, ok := w.handlerOf(task)
 		if !ok {
-			w.jobs.log.Warn("queue: no handler for this kind of job, it is tried again later", "queue", f.queue.Name, "kind", clip(task.Type()))
-			f.returnJob(t, unknownDelay)
 			w.jobs.meters.runs.Of(f.queue.Name, "unknown").Begin().End(ctx, metrics.Requeued)
-			return fmt.Errorf("queue: this worker has no handler for kind %q", clip(task.Type()))
+			return w.unknown(f, t, task)
 		}
 		tokens, err := tokensIn(task.Headers())
 		if err != nil {
@@ -91,7 +89,7 @@ func (w *Worker) process(f *fetcher) asynq.HandlerFunc {
 		}
 		if wait := w.awaits(ctx, f.queue.Name, id, h.consistency, tokens); wait > 0 {
 			f.returnJob(t, wait)
-			w.jobs.meters.runs.Of(f.queue.Name, task.Type()).Begin().End(ctx, metrics.Requeued)
+			w.jobs.meters.runs.Of(f.queue.Name, h.name).Begin().End(ctx, metrics.Requeued)
 			return errAwaits
 		}
 		ctx, mark := scaleaware.WithWatermark(w.attempt(ctx, id, f.queue.Name, task))
@@ -105,16 +103,18 @@ func (w *Worker) process(f *fetcher) asynq.HandlerFunc {
 		defer cancel(nil)
 		defer context.AfterFunc(w.hard, func() { cancel(context.Cause(w.hard)) })()
 
-		measured := w.jobs.meters.runs.Of(f.queue.Name, task.Type()).Begin()
-		err = w.protect(ctx, h.run, task, f.queue.Name)
+		measured := w.jobs.meters.runs.Of(f.queue.Name, h.name).Begin()
+		err = storable(w.protect(ctx, h.run, task, f.queue.Name, id))
 		outcome := metrics.Failed
 		later, isLater := errors.AsType[*LaterError](err)
 		switch {
-		case err == nil:
+		case err == nil, errors.Is(err, asynq.RevokeTask):
 			outcome = metrics.Done
 		case isLater:
 			f.returnJob(t, later.wait())
 			err, outcome = errGivenBack, metrics.Requeued // what it wraps may mean something to asynq
+		case errors.Is(err, asynq.ErrHandlerNotFound): // of a mux inside of the handler
+			err, outcome = w.unknown(f, t, task), metrics.Requeued
 		case w.hard.Err() != nil:
 			f.returnJob(t, 0)
 			outcome = metrics.Requeued
@@ -124,15 +124,11 @@ func (w *Worker) process(f *fetcher) asynq.HandlerFunc {
 	}
 }
 
-var errAwaits = errors.New("queue: the job waits for a replica to have what it is to read")
-
-// protect turns a panic into an error. Its stack goes to the log; the job keeps only the text.
-func (w *Worker) protect(ctx context.Context, run func(context.Context, []byte) error, task *asynq.Task, queue string) (err error) {
-	defer func() {
-		if x := recover(); x != nil {
-			w.jobs.log.Error("queue: a handler panicked", "queue", queue, "kind", task.Type(), "panic", x, "stack", string(debug.Stack()))
-			err = fmt.Errorf("queue: the handler of %q panicked: %v", task.Type(), x)
-		}
-	}()
-	return run(ctx, task.Payload())
+// unknown puts a job back whose kind nothing here knows.
+func (w *Worker) unknown(f *fetcher, t *ticket, task *asynq.Task) error {
+	w.jobs.log.Warn("queue: no handler for this kind of job, it is tried again later", "queue", f.queue.Name, "kind", clip(task.Type()))
+	f.returnJob(t, unknownDelay)
+	return fmt.Errorf("queue: this worker has no handler for kind %q", clip(task.Type()))
 }
+
+var errAwaits = errors.New("queue: the job waits for a replica to have what it is to read")

@@ -61,12 +61,31 @@ func TestLimitsHoldTogether(t *testing.T) { // alone: only a busy limiter proves
 			processes = []int{1, 2, 4, 8}
 		}
 		for _, n := range processes {
-			t.Run(fmt.Sprint(n), func(t *testing.T) { limitsHold(t, rdb, addrs, n) })
+			t.Run(fmt.Sprint(n), func(t *testing.T) {
+				// The limit holds in every try. With a backlog it is also reached, unless the machine stood still at a window's end, for
+				// which no window makes up.
+				const tries = 5
+				least := make([]float64, 3)
+				for range tries {
+					for i, share := range limitsHold(t, rdb, addrs, n) {
+						least[i] = max(least[i], share)
+					}
+					if slices.Min(least) >= 0.99 {
+						return
+					}
+				}
+				for i, share := range least { // the highest may be more than a busy machine can do
+					if floor := []float64{0.9, 0.99, 0.99}[i]; share < floor {
+						t.Errorf("queue %d starts %.1f %% of its limit with a backlog at best, want %.0f %%", i, 100*share, 100*floor)
+					}
+				}
+			})
 		}
 	})
 }
 
-func limitsHold(t *testing.T, rdb redis.UniversalClient, addrs []string, processes int) {
+// limitsHold returns what share of their limits three queues reach.
+func limitsHold(t *testing.T, rdb redis.UniversalClient, addrs []string, processes int) (shares []float64) {
 	queues := []Queue{
 		{Name: fresh("critical"), Rate: Rate{Max: 1000, Per: time.Second}, Weight: 6},
 		{Name: fresh("normal"), Rate: Rate{Max: 100, Per: time.Second}, Weight: 3},
@@ -106,14 +125,12 @@ func limitsHold(t *testing.T, rdb redis.UniversalClient, addrs []string, process
 		if most > q.Rate.Max {
 			t.Errorf("%s: %d starts in a second, the limit is %d", q.Name, most, q.Rate.Max)
 		}
-		// The two lower limits are what bounds them, on any machine; the highest may be more than a busy one can do.
-		if floor := 0.5 * min(float64(q.Rate.Max), 100); mean < floor {
-			t.Errorf("%s: only %.1f starts a second with a backlog, the limit is %d", q.Name, mean, q.Rate.Max)
-		}
+		shares = append(shares, mean/float64(q.Rate.Max))
 		if s := status(t, j, q.Name); s.Retrying != 0 || s.Failed != 0 || s.Active != 0 {
 			t.Errorf("%s: waiting for the limit cost something: %+v", q.Name, s)
 		}
 	}
+	return shares
 }
 
 // fill enqueues n jobs at once, many producers at a time.

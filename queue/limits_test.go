@@ -186,7 +186,7 @@ func TestConcurrencyOfTheFleet(t *testing.T) {
 }
 
 // A job that waits for a limit for longer than it may run waits in its place: it costs no attempt and no part of its timeout.
-// SCALEAWARE_LIMITED is how long; 60s was tried.
+// SCALEAWARE_LIMITED is how long: 60s in make jobs.
 func TestWaitingForALimitCostsNothing(t *testing.T) {
 	t.Parallel()
 	wait, err := time.ParseDuration(cmp.Or(os.Getenv("SCALEAWARE_LIMITED"), "6s"))

@@ -31,6 +31,10 @@ func TestMain(m *testing.M) {
 		runChild()
 		return
 	}
+	if os.Getenv(relayEnv) != "" {
+		runRelay()
+		return
+	}
 	if os.Getenv(scaleChildEnv) != "" {
 		runScaleChild()
 		return

@@ -2,8 +2,10 @@ package queue
 
 import (
 	"context"
+	"errors"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -95,10 +97,23 @@ func TestDeathsAmongManyJobs(t *testing.T) {
 	}
 }
 
-// What is done to very many jobs at once holds Redis up for milliseconds.
+// What is done to very many jobs at once holds Redis up for milliseconds. A script of another try is not held up by the machine.
 func TestManyJobsAreMovedInSteps(t *testing.T) {
 	n := many(t, 20_000)
-	rdb := client(t, single.Get(t).Addrs())
+	rdb := client(t, alone(t).Addrs())
+	const tries, most = 4, 50 * time.Millisecond
+	var longest time.Duration
+	for range tries {
+		if longest = manyMoved(t, rdb, n); longest <= most {
+			return
+		}
+	}
+	t.Errorf("a script took %v of Redis's time in each of %d tries, want %v at most", longest, tries, most)
+}
+
+// manyMoved returns how long the longest script has kept Redis.
+func manyMoved(t *testing.T, rdb redis.UniversalClient, n int) (longest time.Duration) {
+	t.Helper()
 	q := fresh("steps")
 	j := newJobs(t, rdb, nil, Queue{Name: q})
 	ctx := t.Context()
@@ -113,6 +128,7 @@ func TestManyJobsAreMovedInSteps(t *testing.T) {
 	}
 	step := func(what string, do func() (int, error)) {
 		t.Helper()
+		slowest := scriptsOf(t, rdb)
 		stalls := probe(t, rdb)
 		began := time.Now()
 		got, err := do()
@@ -120,7 +136,9 @@ func TestManyJobsAreMovedInSteps(t *testing.T) {
 		if got != n || err != nil {
 			t.Fatalf("%s: %d of %d, %v", what, got, n, err)
 		}
-		t.Logf("%s of %d jobs: %v, the longest answer to another client meanwhile %v", what, n, took.Round(time.Millisecond), worst.Round(10*time.Microsecond))
+		script := slowest()
+		longest = max(longest, script)
+		t.Logf("%s of %d jobs: %v, the longest answer to another client meanwhile %v, the longest script %v", what, n, took.Round(time.Millisecond), worst.Round(10*time.Microsecond), script)
 	}
 	step("park", func() (int, error) { return j.Park(ctx, q) })
 	step("unpark", func() (int, error) { return j.Unpark(ctx, q) })
@@ -140,6 +158,30 @@ func TestManyJobsAreMovedInSteps(t *testing.T) {
 	}
 	step("retry", func() (int, error) { return j.RetryFailed(ctx, q, nil) })
 	step("purge", func() (int, error) { return j.Purge(ctx, q, Waiting) })
+	return longest
+}
+
+// scriptsOf returns how long the longest script took since, as Redis has measured it; 0 if none took a millisecond.
+func scriptsOf(t *testing.T, rdb redis.UniversalClient) (slowest func() time.Duration) {
+	t.Helper()
+	ctx := t.Context()
+	if err := errors.Join(rdb.ConfigSet(ctx, "slowlog-log-slower-than", "1000").Err(), rdb.ConfigSet(ctx, "slowlog-max-len", "100000").Err(), rdb.Do(ctx, "SLOWLOG", "RESET").Err()); err != nil {
+		t.Fatal(err)
+	}
+	return func() (longest time.Duration) {
+		log, err := rdb.(interface {
+			SlowLogGet(ctx context.Context, num int64) *redis.SlowLogCmd
+		}).SlowLogGet(ctx, -1).Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, entry := range log {
+			if strings.HasPrefix(strings.ToLower(entry.Args[0]), "eval") {
+				longest = max(longest, entry.Duration)
+			}
+		}
+		return longest
+	}
 }
 
 // probe asks Redis every millisecond until stop, which returns how long the longest answer took.

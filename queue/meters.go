@@ -18,13 +18,14 @@ type meters struct {
 	limited    *prometheus.CounterVec
 	stalled    *prometheus.CounterVec
 	dead       *prometheus.CounterVec
+	cut        *prometheus.CounterVec
 	runs       *metrics.Job
 	background *prometheus.CounterVec
 }
 
 func newMeters(reg prometheus.Registerer) (*meters, error) {
 	m := new(meters)
-	errs := make([]error, 11)
+	errs := make([]error, 12)
 	m.tasks, errs[0] = metrics.NewGauge(reg, metrics.QueueTasks)
 	m.oldest, errs[1] = metrics.NewGauge(reg, metrics.QueueOldestPending)
 	m.desired, errs[2] = metrics.NewGauge(reg, metrics.QueueDesiredWorkers)
@@ -36,5 +37,6 @@ func newMeters(reg prometheus.Registerer) (*meters, error) {
 	m.stalled, errs[8] = metrics.NewCounter(reg, metrics.QueueStalled)
 	m.dead, errs[9] = metrics.NewCounter(reg, metrics.QueueDead)
 	m.rate, errs[10] = metrics.NewGauge(reg, metrics.QueueRateLimit)
+	m.cut, errs[11] = metrics.NewCounter(reg, metrics.QueueCut)
 	return m, errors.Join(errs...)
 }

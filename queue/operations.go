@@ -66,7 +66,7 @@ func (j *Jobs) Operations() []admin.Operation {
 		write("close", "Accept no new jobs of a queue; run the stored ones.", HoldRequest{}, nil, j.opClose),
 		write("resume", "Start and accept jobs of a queue again, whoever has stopped it, and bring back parked ones.", nil, nil, j.opResume),
 		write("drain", "Set the waiting jobs of a queue aside until resume, or accept no more and run what is there, or delete.", nil, []admin.Param{
-			{Name: "mode", In: "query", Type: "string", Description: "park (the default) sets jobs aside until resume; finish accepts no new ones until resume and runs what is there; discard deletes."},
+			{Name: "mode", In: "query", Type: "string", Description: "park (the default) sets jobs aside until resume; finish accepts no new ones until resume and runs what is there: it answers at once, and the queue's status says finished when all is done; discard deletes."},
 			{Name: "states", In: "query", Type: "string", Description: "With mode=discard: of waiting (the default), delayed, retrying, failed, completed, parked, separated by commas."},
 			{Name: "confirm", In: "query", Type: "boolean", Description: "Required to be true with mode=discard."},
 		}, j.opDrain),

@@ -16,8 +16,7 @@ import (
 	"github.com/scaleaware/scaleaware/redisclient"
 )
 
-// TestKilledWorkerLosesNothing kills a worker process in the middle of its jobs, which are on their last attempt. The others take it
-// for dead two seconds sooner than by default, which leaves a busy machine as much more time.
+// TestKilledWorkerLosesNothing kills a worker process in the middle of its jobs, which are on their last attempt.
 func TestKilledWorkerLosesNothing(t *testing.T) {
 	t.Parallel()
 	rdb := client(t, cluster.Get(t).Addrs())
@@ -32,7 +31,7 @@ func TestKilledWorkerLosesNothing(t *testing.T) {
 		}
 	})
 	eventually(t, 20*time.Second, "the doomed worker holds 20 jobs", func() bool { return held.Load() == 20 })
-	w := newWorker(t, j, &WorkerOptions{StallTimeout: 11 * time.Second})
+	w := newWorker(t, j, nil)
 	var done ledger
 	Handle(w, func(_ context.Context, job note) error { done.add(job.N); return nil })
 	start(t, w)
@@ -47,6 +46,53 @@ func TestKilledWorkerLosesNothing(t *testing.T) {
 	done.check(t, n, true)
 	if s := status(t, j, q.Name); s.Failed != 0 || s.Retrying != 0 {
 		t.Errorf("a kill burned attempts: %+v", s)
+	}
+}
+
+// TestLeasesDeletedUnderWorkers deletes all leases of a queue while jobs run: what living workers run ends, once, and what a worker ran
+// that dies then is back within 20 seconds.
+func TestLeasesDeletedUnderWorkers(t *testing.T) {
+	t.Parallel()
+	rdb := client(t, single.Get(t).Addrs())
+	q := Queue{Name: fresh("leases")}
+	j := newJobs(t, rdb, nil, q)
+	const n = 30
+	fill(t, j, q.Name, n)
+	var held atomic.Int64
+	doomed := startChild(t, childConfig{Addrs: single.Get(t).Addrs(), Queues: []Queue{q}, Hold: true}, func(what string, _ int64) {
+		if what == "run" {
+			held.Add(1)
+		}
+	})
+	eventually(t, 20*time.Second, "the doomed worker holds 20 jobs", func() bool { return held.Load() == 20 })
+	w := newWorker(t, j, &WorkerOptions{Concurrency: 20})
+	var begun atomic.Int64
+	var done ledger
+	release := make(chan struct{})
+	Handle(w, func(_ context.Context, job note) error {
+		begun.Add(1)
+		<-release
+		done.add(job.N)
+		return nil
+	})
+	start(t, w)
+	eventually(t, 20*time.Second, "the living worker runs the others", func() bool { return begun.Load() == n-20 })
+	if gone := rdb.Del(t.Context(), asynqKey(q.Name, "lease")).Val(); gone != 1 {
+		t.Fatal("there were no leases")
+	}
+	deleted := time.Now()
+	doomed.kill()
+	close(release)
+	eventually(t, 60*time.Second, "all are done", func() bool { return done.n.Load() >= n })
+	took := time.Since(deleted)
+	t.Logf("all were done %v after the leases were deleted", took.Round(time.Millisecond))
+	if took > 20*time.Second {
+		t.Errorf("jobs without leases were back after %v, want 20s at most", took)
+	}
+	done.check(t, n, true)
+	eventually(t, 10*time.Second, "all ends are recorded", func() bool { s := status(t, j, q.Name); return s.Waiting+s.Active == 0 })
+	if s := status(t, j, q.Name); s.Failed != 0 || s.Retrying != 0 {
+		t.Errorf("it cost attempts: %+v", s)
 	}
 }
 

@@ -162,6 +162,42 @@ func TestRetryFailedGoesOnBehindTheLastOne(t *testing.T) {
 	}
 }
 
+// What gets fresh attempts waits from then on: asynq's own "run all" leaves the time out, and its tools and scalers then see no latency.
+func TestRetryFailedWaitsFromThenOn(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+		q := fresh("since")
+		j := newJobs(t, rdb, nil, Queue{Name: q})
+		enqueue(t, j, q, 1)
+		if n, err := j.Purge(t.Context(), q, Waiting); n != 1 || err != nil {
+			t.Fatal(n, err)
+		}
+		for i := range 3 {
+			fail(t, rdb, q, fmt.Sprint(i), "test.note", time.Now().Add(-time.Hour))
+		}
+		began := time.Now()
+		if n, err := j.RetryFailed(t.Context(), q, nil); n != 3 || err != nil {
+			t.Fatal(n, err)
+		}
+		ended := time.Now()
+		for i := range 3 {
+			since, err := rdb.HGet(t.Context(), taskPrefix(q)+fmt.Sprint(i), "pending_since").Int64()
+			if at := time.Unix(0, since); err != nil || at.Before(began) || at.After(ended) {
+				t.Errorf("job %d waits since %v, %v; want between %v and %v", i, at, err, began, ended)
+			}
+		}
+		sleep(t.Context(), 300*time.Millisecond)
+		most := time.Since(began).Seconds() + 1 // Redis's clock is this machine's
+		if age := status(t, j, q).OldestSeconds; age == nil || *age < 0.3 || *age > most {
+			t.Errorf("the oldest waits for %v seconds, want 0.3 and a little", age)
+		}
+		info, err := j.asynq.GetQueueInfo(q)
+		if err != nil || info.Latency < 300*time.Millisecond || info.Latency.Seconds() > most {
+			t.Errorf("asynq's latency is %v, %v", info.Latency, err)
+		}
+	})
+}
+
 // A dry run counts what a retry would take, and takes nothing.
 func TestDryRunOfRetryFailed(t *testing.T) {
 	t.Parallel()

@@ -127,3 +127,49 @@ func TestRunWindow(t *testing.T) {
 		t.Errorf("%d count, %v, want 3", c.failed, err)
 	}
 }
+
+// The failed rate is exact: of all workers, of the last five minutes and no older, without what was put back.
+func TestFailedRateOfAWindow(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+		q := fresh("rate")
+		j := newJobs(t, rdb, nil, Queue{Name: q})
+		rate := func(want float64, what string) {
+			t.Helper()
+			s := status(t, j, q)
+			if s.FailedRate == nil || math.Abs(*s.FailedRate-want) > 1e-12 {
+				t.Errorf("%s: failed rate %v, want %v", what, s.FailedRate, want)
+			}
+		}
+		if s := status(t, j, q); s.FailedRate != nil {
+			t.Errorf("of nothing %v failed", *s.FailedRate)
+		}
+		for _, outcomes := range []map[string]int{{"done": 4, "failed": 3, "requeued": 50}, {"done": 1}} { // two workers
+			l := newRunLog()
+			for outcome, n := range outcomes {
+				for range n {
+					l.add(q, outcome, time.Millisecond)
+				}
+			}
+			if err := l.flush(t.Context(), rdb); err != nil {
+				t.Fatal(err)
+			}
+		}
+		rate(3.0/8, "3 of 8")
+		add := func(age time.Duration, failed, done int64) {
+			t.Helper()
+			key := runKey(q, time.Now().Add(-age))
+			if _, err := rdb.TxPipelined(context.Background(), func(pipe redis.Pipeliner) error {
+				pipe.HIncrBy(t.Context(), key, "failed", failed)
+				pipe.HIncrBy(t.Context(), key, "done", done)
+				return nil
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		add(runWindow-2*runBucket, 1, 7)
+		rate(4.0/16, "with 1 of 8 nearly five minutes ago")
+		add(runWindow+2*runBucket, 100, 0)
+		rate(4.0/16, "with 100 more than five minutes ago")
+	})
+}

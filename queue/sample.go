@@ -153,5 +153,5 @@ func (j *Jobs) sample(ctx context.Context, queue string) error {
 	} else {
 		j.meters.desired.DeleteLabelValues(queue)
 	}
-	return nil
+	return j.noticeCut(ctx, queue)
 }

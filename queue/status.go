@@ -41,6 +41,8 @@ type Status struct {
 	Pause  *Held `json:"pause"`
 	// Closed is who has made the queue take no new jobs; null when it takes them.
 	Closed *Held `json:"closed"`
+	// Finished says that it is closed and nothing waits, runs, is delayed or retrying: drain with mode=finish is through.
+	Finished bool `json:"finished"`
 	// ThrottledSeconds is how long no job is started because of Throttle; null when it is not.
 	ThrottledSeconds *float64 `json:"throttled_seconds"`
 	// RateLimit is the limit that holds now; null when there is none.
@@ -100,6 +102,7 @@ func (j *Jobs) Status(ctx context.Context, queue string) (*Status, error) {
 	if err := j.readBounds(ctx, s); err != nil {
 		return nil, err
 	}
+	s.Finished = s.Closed != nil && s.unfinished() == 0
 	if n := j.wanted(ctx, queue); n >= 0 {
 		s.DesiredWorkers = &n
 	}

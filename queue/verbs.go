@@ -119,7 +119,7 @@ func (j *Jobs) opDrain(ctx context.Context, call *admin.Call, s *Status) (any, e
 		reply.Changed = reply.Count > 0
 		return reply, err
 	case "finish":
-		reply := &Changed{Done: "closed", Count: s.Waiting + s.Active + s.Delayed + s.Retrying, Changed: s.Closed == nil}
+		reply := &Changed{Done: "closed", Count: s.unfinished(), Changed: s.Closed == nil}
 		var err error
 		if !call.DryRun {
 			reply.Changed, err = alreadyHeld(j.Close(ctx, s.Queue, &Hold{Reason: "drain", Owner: ownerOfCall(call.Actor)}))

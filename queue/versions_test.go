@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"os"
@@ -10,8 +11,8 @@ import (
 	"testing"
 )
 
-// TestAsynqVersions compiles a worker with other versions of asynq: with the last one before ours, which fetches in the same way, and with
-// some of the future, which are ours with changes. Where the gate does not know the fetch, the worker refuses and no job has run past
+// TestAsynqVersions compiles a worker with other versions of asynq: with the last two before ours, which fetch in the same way, given what
+// they lack of ours, and with some of the future, which are ours with changes. Where the gate does not know the fetch, the worker refuses and no job has run past
 // the limit. It compiles for a minute, so it wants SCALEAWARE_VERSIONS=1.
 func TestAsynqVersions(t *testing.T) {
 	if os.Getenv("SCALEAWARE_VERSIONS") == "" {
@@ -23,18 +24,33 @@ func TestAsynqVersions(t *testing.T) {
 	)
 	for _, c := range []struct {
 		name, version string
-		old, new      string // in its internal/rdb/rdb.go
+		file          string // that is changed, by default internal/rdb/rdb.go
+		old, new      string // in it
 		add           string // a file beside its own
 		refused       string // part of the reason; "" for none
 	}{
 		{name: "the one before ours", version: "v0.25.1", add: `package asynq
 
-func (t *Task) Headers() map[string]string { return nil }
+import "errors"
+` + lacking},
+		{name: "the second one before ours", version: "v0.24.1", file: "server.go", old: "\tHealthCheckInterval time.Duration\n", new: "\tHealthCheckInterval, TaskCheckInterval time.Duration\n", add: `package asynq
 
-func NewTaskWithHeaders(typename string, payload []byte, _ map[string]string, opts ...Option) *Task {
-	return NewTask(typename, payload, opts...)
-}
-`},
+import (
+	"errors"
+
+	"github.com/redis/go-redis/v9"
+)
+
+var RevokeTask = errors.New("revoke task")
+
+type given struct{ redis.UniversalClient }
+
+func (g given) MakeRedisClient() interface{} { return g.UniversalClient }
+
+func NewServerFromRedisClient(c redis.UniversalClient, cfg Config) *Server { return NewServer(given{c}, cfg) }
+func NewClientFromRedisClient(c redis.UniversalClient) *Client             { return NewClient(given{c}) }
+func NewInspectorFromRedisClient(c redis.UniversalClient) *Inspector       { return NewInspector(given{c}) }
+` + lacking},
 		{name: "ours"},
 		{name: "one more key", old: last, new: "base.LeaseKey(qname), base.ProcessedTotalKey(qname),\n\t\t}\n\t\tleaseExpirationTime", refused: "has keys"},
 		{name: "one more argument", old: "argv...).Result()\n\t\tif err == redis.Nil", new: "append(argv, 1)...).Result()\n\t\tif err == redis.Nil", refused: "has keys"},
@@ -51,7 +67,7 @@ func NewTaskWithHeaders(typename string, payload []byte, _ map[string]string, op
 					write(t, filepath.Join(source, "added.go"), c.add)
 				}
 				if c.old != "" {
-					change(t, filepath.Join(source, "internal/rdb/rdb.go"), c.old, c.new)
+					change(t, filepath.Join(source, cmp.Or(c.file, "internal/rdb/rdb.go")), c.old, c.new)
 				}
 			})
 			for _, limit := range [][]string{nil, {"set"}} { // declared, or at run time
@@ -60,6 +76,17 @@ func NewTaskWithHeaders(typename string, payload []byte, _ map[string]string, op
 		})
 	}
 }
+
+// lacking is what asynq has only since ours.
+const lacking = `
+var ErrHandlerNotFound = errors.New("handler not found for task")
+
+func (t *Task) Headers() map[string]string { return nil }
+
+func NewTaskWithHeaders(typename string, payload []byte, _ map[string]string, opts ...Option) *Task {
+	return NewTask(typename, payload, opts...)
+}
+`
 
 func try(t *testing.T, program string, limit []string, refused string) {
 	t.Helper()

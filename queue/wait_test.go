@@ -2,6 +2,8 @@ package queue
 
 import (
 	"context"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -25,6 +27,64 @@ func (c *calls) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 
 func (c *calls) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return next
+}
+
+// commands counts all that a client sends.
+type commands struct{ calls }
+
+func (c *commands) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		c.Add(1)
+		return next(ctx, cmd)
+	}
+}
+
+func (c *commands) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		c.Add(int64(len(cmds)))
+		return next(ctx, cmds)
+	}
+}
+
+// TestIdleWorkerSendsLittle counts in both ways what an idle worker of one queue costs: what it sends, and what Redis's commandstats
+// have, which count the commands inside of scripts as well.
+func TestIdleWorkerSendsLittle(t *testing.T) {
+	t.Parallel()
+	server := alone(t)
+	rdb, aside := client(t, server.Addrs()), client(t, server.Addrs())
+	sent := new(commands)
+	rdb.AddHook(sent)
+	j := newJobs(t, rdb, nil, Queue{Name: fresh("idle")})
+	w := newWorker(t, j, nil)
+	Handle(w, func(context.Context, note) error { return nil })
+	start(t, w)
+	stats := func() (all float64) {
+		info, err := aside.InfoMap(t.Context(), "commandstats").Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, text := range info["Commandstats"] {
+			calls, _, _ := strings.Cut(strings.TrimPrefix(text, "calls="), ",")
+			n, err := strconv.ParseFloat(calls, 64)
+			if err != nil {
+				t.Fatalf("%s is %q", name, text)
+			}
+			all += n
+		}
+		return all
+	}
+	sleep(t.Context(), 2*time.Second) // its start is over
+	before, counted, began := sent.Load(), stats(), time.Now()
+	sleep(t.Context(), 5*time.Second)
+	seconds := time.Since(began).Seconds()
+	perSecond, inside := float64(sent.Load()-before)/seconds, (stats()-counted)/seconds
+	t.Logf("an idle worker sends %.0f commands a second, which commandstats count as %.0f with those inside of scripts", perSecond, inside)
+	if perSecond > 60 {
+		t.Errorf("an idle worker sends %.0f commands a second, want 60 at most", perSecond)
+	}
+	if inside > 400 {
+		t.Errorf("Redis runs %.0f commands a second for an idle worker, want 400 at most", inside)
+	}
 }
 
 // A worker that waits for limits, for the end of a pause and for its gate asks Redis a few times a second, however many queues of

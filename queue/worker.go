@@ -83,14 +83,15 @@ func (o *WorkerOptions) withDefaults(j *Jobs) (WorkerOptions, []Queue, error) {
 	return opts, queues, errors.Join(errs...)
 }
 
-// Worker runs jobs. Register handlers with Handle, then call Run.
+// Worker runs jobs. Register handlers with Handle or HandleTask, then call Run.
 type Worker struct {
 	jobs     *Jobs
 	opts     WorkerOptions
 	queues   []Queue
 	slots    *slots
 	runs     *runLog
-	handlers map[string]handler
+	handlers map[string]handler       // by kind
+	patterns map[string]asynq.Handler // by what kinds begin with
 	started  atomic.Bool
 	hard     context.Context // ends, with cause, when running jobs must stop
 	stopHard context.CancelCauseFunc
@@ -108,8 +109,8 @@ func (j *Jobs) NewWorker(o *WorkerOptions) (*Worker, error) {
 	}
 	w := &Worker{
 		jobs: j, opts: opts, queues: queues, slots: newSlots(opts.Concurrency, queues), runs: newRunLog(),
-		handlers: make(map[string]handler),
-		expose:   func(f *fetcher) redis.UniversalClient { return f },
+		handlers: make(map[string]handler), patterns: make(map[string]asynq.Handler),
+		expose: func(f *fetcher) redis.UniversalClient { return f },
 	}
 	w.hard, w.stopHard = context.WithCancelCause(context.Background())
 	return w, nil
@@ -143,8 +144,8 @@ func (w *Worker) Run(ctx context.Context) error {
 	if w.started.Swap(true) {
 		return errors.New("queue: Worker.Run is called a second time, make a new worker")
 	}
-	if len(w.handlers) == 0 {
-		return errors.New("queue: the worker has no handler, call Handle before Run")
+	if len(w.handlers)+len(w.patterns) == 0 {
+		return errors.New("queue: the worker has no handler, call Handle or HandleTask before Run")
 	}
 	if err := w.awaitRedis(ctx); err != nil || ctx.Err() != nil {
 		return err

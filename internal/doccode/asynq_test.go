@@ -88,6 +88,17 @@ func Example_fromAsynq() {
 		})
 		return worker.Run(ctx) // until ctx ends, and then until what runs is done
 	}
+	_ = func(ctx context.Context, jobs *queue.Jobs, mux *asynq.ServeMux) error {
+		worker, err := jobs.NewWorker(&queue.WorkerOptions{Concurrency: 20})
+		if err != nil {
+			return err
+		}
+		worker.HandleTask("", mux) // asynq's, with its middleware: it gets what no Handle takes
+		queue.Handle(worker, func(ctx context.Context, job SendEmail) error {
+			return deliverNow(ctx, job)
+		})
+		return worker.Run(ctx)
+	}
 }
 
 var redisServer = rediscluster.NewShared(&rediscluster.Options{Nodes: 1})

@@ -1,0 +1,79 @@
+package queue
+
+import (
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/redis/go-redis/v9"
+)
+
+// failedJobs stores n of them, one a second.
+func failedJobs(t *testing.T, rdb redis.UniversalClient, q string, n int) {
+	t.Helper()
+	msg := (&message{kind: note{}.Kind(), payload: []byte("{}"), id: "x", queue: q}).encode()
+	pipe := rdb.Pipeline()
+	for i := range n {
+		id := fmt.Sprintf("dead-%d", i)
+		pipe.HSet(t.Context(), taskPrefix(q)+id, "msg", msg, "state", "archived")
+		pipe.ZAdd(t.Context(), asynqKey(q, "archived"), redis.Z{Score: float64(time.Now().Unix() - int64(n-i)), Member: id})
+	}
+	if _, err := pipe.Exec(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// asynq's own tools cut the failed jobs to 9,999 when they archive one. That is counted and told, and nothing else is.
+func TestCutFailedJobsAreNoticed(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+		q := fresh("cut")
+		log := new(lines)
+		j := newJobs(t, rdb, &Options{Logger: slog.New(slog.NewTextHandler(log, nil))}, Queue{Name: q})
+		failedJobs(t, rdb, q, 10_500)
+		enqueue(t, j, q, 1, ID("victim"))
+		look := func(want float64, what string) {
+			t.Helper()
+			if err := j.sample(t.Context(), q); err != nil {
+				t.Fatal(err)
+			}
+			if got := testutil.ToFloat64(j.meters.cut.WithLabelValues(q)); got != want {
+				t.Errorf("%s: %v failed jobs are counted as cut, want %v", what, got, want)
+			}
+		}
+		look(0, "at first")
+		if n, err := j.RetryFailed(t.Context(), q, &RetryFailed{Most: 20}); n != 20 || err != nil {
+			t.Fatal(n, err)
+		}
+		look(0, "after RetryFailed")
+		if err := j.asynq.DeleteTask(q, "dead-20"); err != nil {
+			t.Fatal(err)
+		}
+		if err := j.asynq.RunTask(q, "dead-21"); err != nil {
+			t.Fatal(err)
+		}
+		look(0, "after asynq's delete and run")
+		if strings.Contains(log.String(), "cut") {
+			t.Errorf("the log says\n%s", log)
+		}
+		if err := j.asynq.ArchiveTask(q, "victim"); err != nil { // as asynqmon and the CLI do
+			t.Fatal(err)
+		}
+		left := status(t, j, q).Failed
+		if left != 9999 {
+			t.Fatalf("asynq has left %d, the test is out of date", left)
+		}
+		look(10_478-9999, "after asynq's archive")
+		if !strings.Contains(log.String(), "has cut the oldest failed jobs off") || !strings.Contains(log.String(), "jobs=479") {
+			t.Errorf("the log says\n%s", log)
+		}
+		look(10_478-9999, "once more")
+		if n, err := j.Purge(t.Context(), q, Failed); n != 9999 || err != nil {
+			t.Fatal(n, err)
+		}
+		look(10_478-9999, "after Purge")
+	})
+}

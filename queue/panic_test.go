@@ -1,0 +1,137 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hibiken/asynq"
+)
+
+//go:noinline
+func explode(n int) {
+	if n == 0 {
+		panic("boom")
+	}
+	explode(n - 1)
+}
+
+//go:noinline
+func outOfRange(list []int, i int) int { return list[i] }
+
+func TestPanicsAreErrorsWithStack(t *testing.T) {
+	t.Parallel()
+	q := fresh("panic")
+	rdb := client(t, single.Get(t).Addrs())
+	j := newJobs(t, rdb, nil, Queue{Name: q})
+	dead := make(chan DeadJob, 10)
+	asked := make(chan error, 10)
+	w := newWorker(t, j, &WorkerOptions{
+		OnDead:     func(_ context.Context, d DeadJob) { dead <- d },
+		RetryDelay: func(_ int, err error) time.Duration { asked <- err; return 0 },
+	})
+	Handle(w, func(_ context.Context, job note) error {
+		switch job.N {
+		case 0:
+			explode(3)
+		case 1:
+			outOfRange(nil, job.N)
+		case 2:
+			explode(1000)
+		case 3:
+			panic(strings.Repeat("é", 10_000))
+		case 4:
+			return errors.New("no")
+		}
+		return nil
+	})
+	start(t, w)
+	for n, want := range []struct{ text, function, file string }{
+		{"panic: boom [", "queue.explode(", "panic_test.go:17"},
+		{"index out of range [1] with length 0 [", "queue.outOfRange(", "panic_test.go:23"},
+		{"panic: boom [", "queue.explode(", "panic_test.go:17"},
+		{"é… [", "TestPanicsAreErrorsWithStack", "panic_test.go:45"},
+	} {
+		info, err := j.Enqueue(t.Context(), note{N: n}, MaxRetry(0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := <-dead
+		x, err := j.Explain(t.Context(), q, info.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		theirs, err := j.asynq.GetTaskInfo(q, info.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for where, text := range map[string]string{"OnDead": d.Error, "Explain": x.Error, "asynq's tools": theirs.LastErr} {
+			if !strings.Contains(text, want.text) || !strings.Contains(text, want.file+"]") || strings.Contains(text, "\n") || len(text) > 1500 {
+				t.Errorf("job %d: %s says %q, want %q and %q", n, where, text, want.text, want.file)
+			}
+		}
+		for where, stack := range map[string]string{"OnDead": d.Stack, "Explain": x.Stack} {
+			first, _, _ := strings.Cut(stack, "\n")
+			if !strings.Contains(stack, want.function) || !strings.Contains(stack, want.file) ||
+				len(stack) > maxStack || !strings.Contains(first, "queue.") {
+				t.Errorf("job %d: %s has stack %d bytes\n%s\nwant %q and %q, the handler's frames first", n, where, len(stack), stack, want.function, want.file)
+			}
+		}
+	}
+	// A RetryDelay can tell.
+	info, err := j.Enqueue(t.Context(), note{N: 0}, MaxRetry(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, ok := errors.AsType[*PanicError](<-asked)
+	if !ok || p.Value != "boom" || !strings.Contains(p.Stack, "queue.explode(") {
+		t.Errorf("RetryDelay was asked about %#v", p)
+	}
+	<-dead
+	// The stack of an earlier panic is not told as that of a later error.
+	if err := rdb.HSet(t.Context(), taskPrefix(q)+info.ID, "msg", string((&message{kind: "test.note", payload: []byte(`{"n":4}`), id: info.ID, queue: q}).encode())).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := j.RetryFailed(t.Context(), q, &RetryFailed{Most: 10}); err != nil || n == 0 {
+		t.Fatal(n, err)
+	}
+	eventually(t, 10*time.Second, "it fails by an error", func() bool {
+		x, err := j.Explain(t.Context(), q, info.ID)
+		return err == nil && x.State == "failed" && x.Error == "no" && x.Stack == ""
+	})
+}
+
+// TestErrorsThatAreNoText: asynq's message is UTF-8, and an error that is none could not be stored, so the job never failed.
+func TestErrorsThatAreNoText(t *testing.T) {
+	t.Parallel()
+	q := fresh("binary")
+	rdb := client(t, single.Get(t).Addrs())
+	j := newJobs(t, rdb, nil, Queue{Name: q})
+	w := newWorker(t, j, nil)
+	Handle(w, func(context.Context, note) error { return fmt.Errorf("read \xff\xfe: %w", asynq.SkipRetry) })
+	start(t, w)
+	info, err := j.Enqueue(t.Context(), note{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 10*time.Second, "it has failed", func() bool {
+		x, err := j.Explain(t.Context(), q, info.ID)
+		return err == nil && x.State == "failed" && strings.HasPrefix(x.Error, "read \uFFFD")
+	})
+}
+
+func TestPanicOfAnAsynqHandler(t *testing.T) {
+	w := &Worker{jobs: newJobs(t, client(t, []string{"127.0.0.1:1"}), nil, Queue{Name: "a"})}
+	err := w.protect(t.Context(), func(context.Context, *asynq.Task) error {
+		var none map[string]int
+		none["a"] = 1
+		return nil
+	}, asynq.NewTask("a", nil), "a", "1")
+	p, ok := errors.AsType[*PanicError](err)
+	if !ok || !strings.Contains(err.Error(), "assignment to entry in nil map [") || !strings.Contains(err.Error(), "panic_test.go:") || strings.Contains(p.Stack, "protect") {
+		t.Errorf("%v\n%s", err, fmt.Sprint(p))
+	}
+}
