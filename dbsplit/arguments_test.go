@@ -45,11 +45,11 @@ func TestCopiedArguments(t *testing.T) {
 }
 
 func TestArgumentsThatCannotBeCopied(t *testing.T) {
-	type hidden struct{ p *int } //nolint:unused // what matters is that it is there
+	type hidden struct{ p *int }
 	circle := map[string]any{}
 	circle["self"] = circle
 	for name, arg := range map[string]any{
-		"a function": func() {}, "a channel": make(chan int), "a hidden pointer": hidden{}, "a circle": circle, "deep inside": []any{map[string]any{"f": func() {}}},
+		"a function": func() {}, "a channel": make(chan int), "a hidden pointer": hidden{p: new(int)}, "a circle": circle, "deep inside": []any{map[string]any{"f": func() {}}},
 	} {
 		if _, ok := copied([]any{1, arg}); ok {
 			t.Errorf("%s was copied", name)

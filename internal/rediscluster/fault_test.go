@@ -255,7 +255,7 @@ func TestSetClock(t *testing.T) {
 	for _, ahead := range []time.Duration{0, 5 * time.Minute, -5 * time.Minute} {
 		check(t, n.SetClock(ahead))
 		check(t, poll(ctx, func() error {
-			if off := n.Client().Time(ctx).Val().Sub(time.Now()) - ahead; off.Abs() > 2*time.Second {
+			if off := time.Until(n.Client().Time(ctx).Val()) - ahead; off.Abs() > 2*time.Second {
 				return errors.New("it is off by " + off.String())
 			}
 			return nil
