@@ -34,13 +34,13 @@ func (s *Store) InvalidateTags(ctx context.Context, tags ...string) error {
 		s.forgetFlights()
 		return nil
 	}
-	var errs []error
-	for i, err := range s.raiseTags(ctx, hashes, written(ctx)) {
-		if err != nil {
-			errs = append(errs, fmt.Errorf("cache: tag %q was not invalidated, call again: %w", clip(tags[i]), err))
+	failed := s.raiseTags(ctx, hashes, written(ctx))
+	for i, tag := range tags {
+		if failed[i] != nil {
+			failed[i] = fmt.Errorf("cache: tag %q was not invalidated, call again: %w", clip(tag), failed[i])
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(failed...)
 }
 
 // raiseTags invalidates tags, and says of each what went wrong, which it then owes. Loads that are older than floor are not
