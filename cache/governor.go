@@ -10,6 +10,14 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
+const (
+	// adaptWindow is how often the number of loads is thought over, each time by one or two, where adaptSamples have ended.
+	adaptWindow  = 250 * time.Millisecond
+	adaptSamples = 20
+	// adaptMemory is of how many windows the usual time of a load is an average: an origin that stays slow becomes usual.
+	adaptMemory = 240
+)
+
 // governor lets the origin have so many loads at a time, and no more.
 type governor struct {
 	wait     time.Duration
@@ -23,6 +31,8 @@ func newGovernor(o Options) *governor {
 		most := uint(o.MaxLoads)
 		g.adaptive = adaptivelimiter.NewBuilder[any]().
 			WithLimits(max(1, most/8), most, most).
+			WithRecentWindow(adaptWindow, 20*adaptWindow, adaptSamples).
+			WithBaselineWindow(adaptMemory).
 			WithMaxWaitTime(max(o.LoadWait, 0)).
 			Build()
 	}

@@ -25,8 +25,9 @@ type Options struct {
 	LoadTimeout time.Duration
 	// MaxLoads is how many loaders run at a time in this process. Zero means 64.
 	MaxLoads int
-	// AdaptLoads lowers that number while loaders take longer than they did, down to an eighth, and raises it again: an
-	// origin that is overloaded answers nobody. Zero means that it stays.
+	// AdaptLoads lowers that number while loaders take longer than they did, by a few each second down to an eighth, and raises
+	// it again: an origin that is overloaded answers nobody. What has lasted for minutes counts as usual. Zero means that it
+	// stays.
 	AdaptLoads bool
 	// Silence is how long a master may say nothing before what views keep in the process of its keys is not used: the
 	// longest time for which a process that is cut off from Redis can serve what others have invalidated. Zero means 1 s.
