@@ -127,6 +127,15 @@ func (s *Store) readClock(ctx context.Context) (epoch, error) {
 	return e, nil
 }
 
+// followClock reads the clock if that is due: news of it may have come while its master could not be asked.
+func (s *Store) followClock(ctx context.Context) error {
+	if s.clockCurrent() {
+		return nil
+	}
+	_, err := s.readClock(ctx)
+	return err
+}
+
 // now is the store's own clock, which nobody sets.
 func (s *Store) now() time.Duration { return time.Since(s.born) }
 

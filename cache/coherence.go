@@ -132,9 +132,7 @@ func (s *Store) followNews(ctx context.Context) {
 				err = s.followRules(ctx)
 			}
 		case <-s.clockMoved:
-			if !s.clockCurrent() {
-				_, err = s.readClock(ctx)
-			}
+			err = s.followClock(ctx)
 		case <-s.ttlMoved:
 			err = s.follow(ctx)
 		case <-s.sweepMoved:

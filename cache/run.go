@@ -36,6 +36,7 @@ func (s *Store) Run(ctx context.Context) error {
 	group.Go(func() error { s.warnOnce(ctx); return nil })
 	group.Go(func() error { return s.runCoherence(ctx) })
 	group.Go(func() error { return s.every(ctx, followEvery, "rules", s.followRules) })
+	group.Go(func() error { return s.every(ctx, followEvery, "clock", s.followClock) })
 	group.Go(func() error { return s.every(ctx, debtEvery, "recover", s.payDebts) })
 	group.Go(func() error { return s.every(ctx, reclaimEvery, "reclaim", s.reclaimMemory) })
 	group.Go(func() error { return s.every(ctx, followEvery, "follow", s.follow) })

@@ -23,6 +23,8 @@ func TestReadOnlyPrimaryIsQuestioned(t *testing.T) {
 	db := run(t, nodesOf(c, "postgres"), &dbsplit.Options{ProbeInterval: time.Hour, MaxConns: 1})
 	await(t, db, "both nodes", func() bool { return db.Nodes()[0].Up && db.Nodes()[1].Up })
 	exec(t, db, "create table notes (n int)")
+	// What looks at the fleet gives a connection back, and so would notice the promotion.
+	await(t, db, "the fleet to be counted", func() bool { return db.Nodes()[0].FleetConnections > 0 && db.Nodes()[1].FleetConnections > 0 })
 	must(t, c.Replica(0).WaitCaughtUp(ctx))
 	must(t, c.Replica(0).Promote(ctx))
 	if to := db.Nodes()[0].Role; to != "primary" {

@@ -40,7 +40,14 @@ func (db *DB) visit(ctx context.Context, n *node) (v visitor, leave func(), err 
 	c.DefaultQueryExecMode = pgx.QueryExecModeExec
 	conn, err := pgx.ConnectConfig(ctx, c)
 	if err == nil {
-		return conn, func() { hangUp(conn) }, nil
+		if !n.pooler.byTransaction() {
+			err = makeRepeatable(ctx, conn.PgConn())
+		}
+		if err == nil {
+			return conn, func() { hangUp(conn) }, nil
+		}
+		hangUp(conn)
+		return nil, nil, err
 	}
 	if sqlState(err) == stateTooManyConnections {
 		if pooled, poolErr := db.acquireRead(ctx, n); poolErr == nil {

@@ -108,11 +108,11 @@ func (w *Worker) process(f *fetcher) asynq.HandlerFunc {
 		outcome := metrics.Failed
 		later, isLater := errors.AsType[*LaterError](err)
 		switch {
-		case err == nil, errors.Is(err, asynq.RevokeTask):
-			outcome = metrics.Done
 		case isLater:
 			f.returnJob(t, later.wait())
 			err, outcome = errGivenBack, metrics.Requeued // what it wraps may mean something to asynq
+		case err == nil, errors.Is(err, asynq.RevokeTask):
+			outcome = metrics.Done
 		case errors.Is(err, asynq.ErrHandlerNotFound): // of a mux inside of the handler
 			err, outcome = w.unknown(f, t, task), metrics.Requeued
 		case w.hard.Err() != nil:

@@ -73,18 +73,18 @@ func TestIdleWorkerSendsLittle(t *testing.T) {
 		}
 		return all
 	}
-	sleep(t.Context(), 2*time.Second) // its start is over
-	before, counted, began := sent.Load(), stats(), time.Now()
-	sleep(t.Context(), 5*time.Second)
-	seconds := time.Since(began).Seconds()
-	perSecond, inside := float64(sent.Load()-before)/seconds, (stats()-counted)/seconds
-	t.Logf("an idle worker sends %.0f commands a second, which commandstats count as %.0f with those inside of scripts", perSecond, inside)
-	if perSecond > 60 {
-		t.Errorf("an idle worker sends %.0f commands a second, want 60 at most", perSecond)
+	var perSecond, inside float64
+	for range 5 { // its start may not be over
+		before, counted, began := sent.Load(), stats(), time.Now()
+		sleep(t.Context(), 5*time.Second)
+		seconds := time.Since(began).Seconds()
+		perSecond, inside = float64(sent.Load()-before)/seconds, (stats()-counted)/seconds
+		t.Logf("an idle worker sends %.0f commands a second, which commandstats count as %.0f with those inside of scripts", perSecond, inside)
+		if perSecond <= 60 && inside <= 400 {
+			return
+		}
 	}
-	if inside > 400 {
-		t.Errorf("Redis runs %.0f commands a second for an idle worker, want 400 at most", inside)
-	}
+	t.Errorf("an idle worker sends %.0f commands a second, want 60 at most; Redis runs %.0f, want 400 at most", perSecond, inside)
 }
 
 // A worker that waits for limits, for the end of a pause and for its gate asks Redis a few times a second, however many queues of
