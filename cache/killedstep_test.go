@@ -264,7 +264,7 @@ func TestKilledAtEachStep(t *testing.T) {
 			}
 			killAt(t, stepConfig{Redis: servers.Addrs(), Prefix: here.opts.Prefix, Do: c.do, At: c.at})
 			if c.gone {
-				eventually(t, "the news", func() bool { return inProcess(a, "1") == nil })
+				eventually(t, "the news", func() bool { _, err := a.Get(ctx, "1"); return errors.Is(err, ErrMiss) })
 			}
 			want := int64(2)
 			if c.given || c.has && !c.gone {
