@@ -53,6 +53,10 @@ func TestStopsFromTheOutsideIn(t *testing.T) {
 			answered <- 0
 			return
 		}
+		if resp.StatusCode != http.StatusCreated {
+			why, _ := io.ReadAll(resp.Body)
+			t.Logf("the request that had begun: %s", why)
+		}
 		resp.Body.Close()
 		answered <- resp.StatusCode
 	}()
