@@ -152,6 +152,15 @@ if lease then
   local known, unknown = struct.unpack('>I8I8', cur, 25)
   if known == 0 then known = till end -- of an older version
   add(cur, known, unknown)
+elseif type(cur) == 'string' and #cur >= 72 and string.sub(cur, 1, 2) == '\202\002' then
+  -- A delete that comes late must not let in what an earlier one has shut out, whose load has landed meanwhile.
+  for i = 0, string.byte(cur, 6) - 1 do
+    local system, tl, hi, lo = struct.unpack('>c8I4I4I4', cur, 73 + i * 20)
+    local was = tokens[system]
+    if was and (tl > was.tl or (tl == was.tl and (hi > was.hi or (hi == was.hi and lo > was.lo)))) then
+      tokens[system] = {tl = tl, hi = hi, lo = lo, text = string.sub(cur, 73 + i * 20, 92 + i * 20)}
+    end
+  end
 end
 if #order == 0 then
   redis.call('UNLINK', KEYS[1])
