@@ -36,6 +36,7 @@ type workerConfig struct {
 	Callers         int // at a gate
 	RedisTimeout    time.Duration
 	Lag             time.Duration // of a standby that loads may read from
+	Sweeps          bool          // tags and patterns are invalidated beside deletes while it lags
 }
 
 // worker is one process of the history.
@@ -51,10 +52,6 @@ type worker struct {
 }
 
 const historyTags = 16
-
-// historySweepFences lets those who invalidate tags and patterns, beside those who delete, say what they wrote while a
-// standby lags: a load that has not seen it must not land.
-const historySweepFences = true
 
 func historyTag(key int) string { return "g" + strconv.Itoa(key%historyTags) }
 
@@ -313,10 +310,10 @@ func (w *worker) write(ctx context.Context, number int, dice *rand.Rand) {
 			version := w.board.keys[keys[0]].raise(w.clock.now())
 			w.until(ctx, bySet, keys, []int64{version}, func(ctx context.Context) error { return v.Set(ctx, historyID(keys[0]), version) })
 			continue
-		case w.Lag > 0 && historySweepFences && n < 15:
+		case w.Lag > 0 && w.Sweeps && n < 15:
 			how = byTag
 			invalidate = func(ctx context.Context) error { return w.store.InvalidateTags(ctx, historyOwnTag(keys[0])) }
-		case w.Lag > 0 && historySweepFences && n < 25:
+		case w.Lag > 0 && w.Sweeps && n < 25:
 			how = byPattern
 			invalidate = func(ctx context.Context) error {
 				_, err := w.store.Invalidate(ctx, v.name+":"+historyID(keys[0]))
