@@ -271,3 +271,21 @@ func TestDeleteBeforeLoadsOfUnknownAgeEnds(t *testing.T) {
 		wantScore(t, l, err, 2)
 	})
 }
+
+// A value that was loaded with others, from more databases than its own, does not keep those out that are loaded alone.
+func TestLoadOfFewerDatabasesLands(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := testContext(t)
+		s := running(t, newStore(t, rdb, nil))
+		v := tagged(t, ctx, s)
+		l, err := v.Load(ctx, "1", loads(lead{Score: 1}, at(5), scaleaware.Token{System: 8, Timeline: 1, LSN: 5}))
+		wantScore(t, l, err, 1)
+		if err := s.InvalidateTags(ctx, "all"); err != nil {
+			t.Fatal(err)
+		}
+		l, err = v.Load(ctx, "1", loads(lead{Score: 2}, at(6)))
+		wantScore(t, l, err, 2)
+		l, err = v.Get(ctx, "1")
+		wantScore(t, l, err, 2)
+	})
+}

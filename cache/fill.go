@@ -35,8 +35,7 @@ type fill struct {
 
 	ageless atomic.Bool // the loader used something of unknown age
 
-	// older hands out the first answer, which somebody has overtaken meanwhile, when a second load fails.
-	older func()
+	reloads int // how often an answer was older than what the load was told of
 }
 
 type fillKey struct{}

@@ -222,9 +222,8 @@ func (s *Store) endFloors(ctx context.Context) error {
 	return changed(endFloorsScript.Run(ctx, s.rdb, []string{s.rulesKey()}).Err())
 }
 
-// A sweep unlinks many keys with one command and looks into none of them. So that it does not take away what deletes have
-// left there by callers who wrote, a mark says whether there may be such leases. While there may, it asks a script to spare
-// them.
+// A sweep unlinks many keys with one command and looks into none of them. So that it does not take away what deletes by
+// callers who wrote ask for, a mark says whether there may be such leases. While there may, it asks a script to spare them.
 
 // leaseMarkEvery is how often a process leaves the mark, at most.
 const leaseMarkEvery = 10 * time.Second
@@ -255,15 +254,28 @@ func (s *Store) mayHaveLeases(ctx context.Context) bool {
 	return !errors.Is(err, redis.Nil)
 }
 
-// spareScript unlinks keys but for leases with a floor, which no fill from before lands on any more. It returns how many it
-// has unlinked. KEYS: entries of one slot. ARGV: a generation.
+// spareScript unlinks keys but for leases with a floor, which no fill from before lands on any more. Such a lease takes the
+// place of values whose loads may have landed on one: those that began no longer ago than a floor stands. It returns how many
+// values it has removed. KEYS: entries of one slot. ARGV: a generation, and in ms for how long loads of unknown age are
+// refused, and others.
 var spareScript = redis.NewScript(`
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local n = 0
 for _, key in ipairs(KEYS) do
-  local h = redis.pcall('GETRANGE', key, '0', '5')
-  if type(h) == 'string' and #h == 6 and string.sub(h, 1, 3) == '\202\002L' and string.byte(h, 6) > 0 then
+  local h = redis.pcall('GETRANGE', key, '0', '151')
+  local have, start = 0, 0
+  if type(h) == 'string' and #h >= 72 and string.sub(h, 1, 2) == '\202\002' then
+    have, start = string.byte(h, 6), math.floor(struct.unpack('>I8', h, 17) / 1000)
+  end
+  if have > 0 and string.sub(h, 3, 3) == 'L' then
     redis.call('SETRANGE', key, '8', ARGV[1])
     redis.call('SETRANGE', key, '48', string.rep('\0', 8))
+  elseif have > 0 and start + ARGV[3] > now then
+    local floor = string.sub(h, 73, 72 + have * 20)
+    redis.call('SET', key, '\202\002L\0\0' .. struct.pack('>BI2', have, 72 + #floor) .. ARGV[1]
+      .. struct.pack('>I8I8', now * 1000, start + ARGV[2]) .. string.rep('\0', 40) .. floor, 'PX', math.min(start + ARGV[3] - now, ARGV[3]))
+    n = n + 1
   else
     n = n + redis.call('UNLINK', key)
   end

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -157,14 +158,68 @@ func TestOvertakenLoadIsMadeOnceMore(t *testing.T) {
 			t.Errorf("obeys %v: %+v, %v", obeys, l, err)
 		}
 		calls = 0
+		away := errors.New("away")
 		l, err = v.Load(ctx, "2", func(ctx context.Context, id string) (lead, error) {
 			if calls++; calls == 1 {
 				return loads(lead{Score: 1}, at(9))(ctx, id)
 			}
-			return lead{}, errors.New("away")
+			return lead{}, away
 		})
-		wantScore(t, l, err, 1) // which was right when it was asked for
+		if !errors.Is(err, away) {
+			t.Errorf("what was loaded first is older than the tag's invalidation: %+v, %v", l, err)
+		}
 	}
+}
+
+// As with one key, and only those that were overtaken are loaded again.
+func TestOvertakenLoadsOfManyAreMadeOnceMore(t *testing.T) {
+	ctx := testContext(t)
+	s := running(t, newStore(t, client(t, one.Get(t)), nil))
+	tagged(t, ctx, s)
+	v := Of[lead](s, "customer", Tags(func(id string, _ lead) []string { return []string{"customer:" + id} }))
+	if err := s.InvalidateTags(wrote(ctx, at(10)), "customer:1"); err != nil {
+		t.Fatal(err)
+	}
+	var asked [][]string
+	found, err := v.LoadMany(ctx, []string{"1", "2"}, func(ctx context.Context, ids []string) (map[string]lead, error) {
+		asked = append(asked, slices.Clone(ids))
+		saw, found := at(9), map[string]lead{}
+		if need, _ := scaleaware.WatermarkFrom(ctx).Written(ctx); !need.For(7).IsZero() {
+			saw = need.For(7)
+		}
+		scaleaware.WatermarkFrom(ctx).Saw(saw)
+		for _, id := range ids {
+			found[id] = lead{ID: id, Score: int64(saw.LSN)}
+		}
+		return found, nil
+	})
+	if err != nil || found["1"].Score != 10 || found["2"].Score != 9 {
+		t.Errorf("%+v, %v", found, err)
+	}
+	if want := [][]string{{"1", "2"}, {"1"}}; !slices.EqualFunc(asked, want, slices.Equal) {
+		t.Errorf("asked for %v, want %v", asked, want)
+	}
+}
+
+// What stands there still, though nobody is given it any more, says what a load must have seen.
+func TestLoadThatIsOlderThanWhatWasInvalidatedIsMadeOnceMore(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := testContext(t)
+		s := running(t, newStore(t, rdb, nil))
+		v := tagged(t, ctx, s)
+		l, err := v.Load(ctx, "1", loads(lead{Score: 8}, at(8)))
+		wantScore(t, l, err, 8)
+		if err := s.InvalidateTags(ctx, "all"); err != nil {
+			t.Fatal(err)
+		}
+		l, err = v.Load(ctx, "1", func(ctx context.Context, id string) (lead, error) {
+			if need, _ := scaleaware.WatermarkFrom(ctx).Written(ctx); !need.For(7).IsZero() {
+				return loads(lead{Score: int64(need.For(7).LSN)}, need.For(7))(ctx, id)
+			}
+			return loads(lead{Score: 7}, at(7))(ctx, id)
+		})
+		wantScore(t, l, err, 8)
+	})
 }
 
 // The floors that stay when their sweeps are done bar nothing else, however many there are, and end.

@@ -35,6 +35,19 @@ func (w *worker) origin(ctx context.Context, id string) (int64, error) {
 	return v, nil
 }
 
+// originOfMany is origin for a batch, which fails as one.
+func (w *worker) originOfMany(ctx context.Context, ids []string) (map[string]int64, error) {
+	found := make(map[string]int64, len(ids))
+	for _, id := range ids {
+		v, err := w.origin(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		found[id] = v
+	}
+	return found, nil
+}
+
 // version is what the origin has, or, now and then, what a standby has that lags; it is not asked for more than it has.
 func (w *worker) version(ctx context.Context, key int) int64 {
 	r := &w.board.keys[key]

@@ -36,7 +36,6 @@ type workerConfig struct {
 	Callers         int // at a gate
 	RedisTimeout    time.Duration
 	Lag             time.Duration // of a standby that loads may read from
-	Sweeps          bool          // tags and patterns are invalidated beside deletes while it lags
 }
 
 // worker is one process of the history.
@@ -169,7 +168,13 @@ func (w *worker) read(ctx context.Context, dice *rand.Rand) {
 					ids, keys[historyID(other)] = append(ids, historyID(other)), other
 				}
 			}
-			got, _ := v.GetMany(ctx, ids)
+			got, err := v.GetMany(ctx, ids)
+			if dice.IntN(2) == 0 {
+				got, err = v.LoadMany(ctx, ids[:maxTokens], w.originOfMany) // each key has a database of its own
+			}
+			if err != nil {
+				w.counts().failed.Add(1)
+			}
 			for id, value := range got {
 				w.saw(ctx, keys[id], value, nil, start)
 			}
@@ -310,10 +315,10 @@ func (w *worker) write(ctx context.Context, number int, dice *rand.Rand) {
 			version := w.board.keys[keys[0]].raise(w.clock.now())
 			w.until(ctx, bySet, keys, []int64{version}, func(ctx context.Context) error { return v.Set(ctx, historyID(keys[0]), version) })
 			continue
-		case w.Lag > 0 && w.Sweeps && n < 15:
+		case w.Lag > 0 && n < 15:
 			how = byTag
 			invalidate = func(ctx context.Context) error { return w.store.InvalidateTags(ctx, historyOwnTag(keys[0])) }
-		case w.Lag > 0 && w.Sweeps && n < 25:
+		case w.Lag > 0 && n < 25:
 			how = byPattern
 			invalidate = func(ctx context.Context) error {
 				_, err := w.store.Invalidate(ctx, v.name+":"+historyID(keys[0]))
@@ -367,6 +372,10 @@ func (w *worker) write(ctx context.Context, number int, dice *rand.Rand) {
 			mark.Raise(scaleaware.Token{System: historySystem(keys[0]), Timeline: 1, LSN: scaleaware.LSN(versions[0])})
 		}
 		w.until(ictx, how, keys, versions, invalidate)
+		if w.Lag > 0 && dice.IntN(4) == 0 { // an operator, who wrote nothing, takes away what has been loaded meanwhile
+			_ = sleep(ctx, time.Duration(dice.IntN(30))*time.Millisecond)
+			w.until(ctx, how, keys, versions, invalidate)
+		}
 	}
 }
 

@@ -130,7 +130,7 @@ func (s *Store) unlink(ctx context.Context, groups []together, spare bool) (remo
 	ends := make([]func() (int64, error), len(groups))
 	for i, g := range groups {
 		if spare {
-			ends[i] = spareScript.EvalSha(ctx, pipe, g.keys, newGeneration()).Int64
+			ends[i] = spareScript.EvalSha(ctx, pipe, g.keys, s.spareArgs()...).Int64
 		} else {
 			ends[i] = pipe.Unlink(ctx, g.keys...).Result
 		}
@@ -154,7 +154,7 @@ func (s *Store) unlink(ctx context.Context, groups []together, spare bool) (remo
 func (s *Store) unlinkEach(ctx context.Context, keys []string, spare bool) (removed int64, err error) {
 	unlink := func(c redis.Cmdable, key string) func() (int64, error) {
 		if spare {
-			return spareScript.Eval(ctx, c, []string{key}, newGeneration()).Int64
+			return spareScript.Eval(ctx, c, []string{key}, s.spareArgs()...).Int64
 		}
 		return c.Unlink(ctx, key).Result
 	}
@@ -178,8 +178,10 @@ func (s *Store) unlinkEach(ctx context.Context, keys []string, spare bool) (remo
 	return removed, firstOf(errs)
 }
 
-// newGeneration is one in the form that scripts take.
-func newGeneration() []byte { return binary.BigEndian.AppendUint64(nil, rand.Uint64()) }
+func (s *Store) spareArgs() []any {
+	generation := binary.BigEndian.AppendUint64(nil, rand.Uint64())
+	return []any{generation, s.leaseTTL().Milliseconds(), max(floorTTL, s.leaseTTL()).Milliseconds()}
+}
 
 // redirected says that a slot moved more often than a pipeline follows.
 func redirected(err error) bool {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/scaleaware/scaleaware"
@@ -62,11 +63,6 @@ func (v *View[V]) answerOf(ctx context.Context, fl *fill, w *scaleaware.Watermar
 // meanwhile: then the fill needs more than before, and is to be loaded again.
 func (v *View[V]) conclude(ctx context.Context, fl *fill, f *flight[V], w *scaleaware.Watermark, value V, err error) (again bool) {
 	a := v.answerOf(ctx, fl, w, value, err)
-	if fl.older != nil && err != nil && !errors.Is(err, ErrNotFound) {
-		fl.older()
-		v.store.release(ctx, fl)
-		return false
-	}
 	var l landing
 	switch {
 	case !a.store:
@@ -75,9 +71,7 @@ func (v *View[V]) conclude(ctx context.Context, fl *fill, f *flight[V], w *scale
 	default:
 		l = v.land(ctx, fl, &a)
 	}
-	if fl.older == nil && len(a.asOf) > 0 && !fl.need.Covers(l.need) {
-		fl.need = fl.need.Merge(l.need)
-		fl.older = func() { v.hand(fl, f, a, value) }
+	if fl.overtakenBy(l, a) {
 		return true
 	}
 	// A refresh that failed leaves its claim: it ends soon, and till then nobody tries again.
@@ -90,6 +84,19 @@ func (v *View[V]) conclude(ctx context.Context, fl *fill, f *flight[V], w *scale
 		v.store.release(ctx, fl)
 	}
 	return false
+}
+
+// maxReloads bounds how often news may overtake a load. Who was told of them and did not obey is not asked again.
+const maxReloads = 3
+
+// overtakenBy reports whether an answer was refused for what the load was not told to see, and tells it.
+func (fl *fill) overtakenBy(l landing, a answer) bool {
+	if fl.reloads == maxReloads || fl.behind || len(a.asOf) == 0 || fl.need.Covers(l.need) {
+		return false
+	}
+	fl.need, fl.reloads = fl.need.Merge(l.need), fl.reloads+1
+	fl.ageless.Store(false)
+	return true
 }
 
 // hand gives an answer to the waiters.
@@ -105,15 +112,16 @@ const (
 	landBytes    = 1 << 20
 )
 
-// concludeMany is conclude for fills whose values were loaded together; value says what each has got. Each go takes no longer
-// than timeout, and there is no further one when a master has not answered: the waiters have waited for that once.
-func (v *View[V]) concludeMany(ctx context.Context, fills []*fill, flights map[string]*flight[V], w *scaleaware.Watermark, value func(id string) (V, error), timeout time.Duration) {
+// concludeMany is conclude for fills whose values were loaded together; value says what each has got, and again are those to be
+// loaded again. Each go takes no longer than timeout, and there is no further one when a master has not answered: the waiters
+// have waited for that once.
+func (v *View[V]) concludeMany(ctx context.Context, fills []*fill, flights map[string]*flight[V], w *scaleaware.Watermark, value func(id string) (V, error), timeout time.Duration) (again []*fill) {
 	if v.store.rdb == nil {
 		for _, fl := range fills {
 			value, err := value(fl.id)
 			v.conclude(ctx, fl, flights[fl.id], w, value, err)
 		}
-		return
+		return nil
 	}
 	hung, late := false, []*fill(nil)
 	for len(fills) > 0 {
@@ -133,8 +141,11 @@ func (v *View[V]) concludeMany(ctx context.Context, fills []*fill, flights map[s
 			hung = slices.ContainsFunc(landings, func(l landing) bool { return l.silent })
 		}
 		var open []*fill
+		overtaken := make([]bool, len(going))
 		for i, fl := range going {
-			if !landings[i].settled() {
+			if overtaken[i] = fl.overtakenBy(landings[i], answers[i]); overtaken[i] {
+				again = append(again, fl)
+			} else if !landings[i].settled() {
 				open = append(open, fl)
 			}
 		}
@@ -144,10 +155,13 @@ func (v *View[V]) concludeMany(ctx context.Context, fills []*fill, flights map[s
 			v.store.releaseMany(ctx, open)
 		}
 		for i, fl := range going {
-			v.hand(fl, flights[fl.id], answers[i], values[i])
+			if !overtaken[i] {
+				v.hand(fl, flights[fl.id], answers[i], values[i])
+			}
 		}
 	}
 	v.store.releaseMany(ctx, late)
+	return again
 }
 
 // land stores an answer if the fill's lease still stands.
@@ -162,17 +176,11 @@ func (v *viewState) land(ctx context.Context, f *fill, a *answer) (l landing) {
 	var reply any
 	if err == nil {
 		if v.refused(states, a.asOf) {
-			for _, t := range states {
-				if t != nil && t.floor != nil {
-					l.need = l.need.Merge(t.floor.tokens)
-				}
-			}
-			l.outcome = "older"
-			return l
+			return refusedBy(states)
 		}
 		reply, err = s.script(ctx, storeScript, f.key, args...)
 	}
-	return v.stored(ctx, reply, err)
+	return v.stored(ctx, f, reply, err)
 }
 
 // landMany is land for fills that were loaded together.
@@ -195,19 +203,17 @@ func (v *viewState) landMany(ctx context.Context, fills []*fill, answers []answe
 	tags = slices.Compact(tags)
 	states, err := s.introduce(ctx, tags)
 	if err == nil {
-		refused := func(n int) bool {
-			return v.refused(statesAmong(tags, states, answers[of[n]].header.tags), answers[of[n]].asOf)
-		}
 		for n := len(calls) - 1; n >= 0; n-- {
-			if refused(n) {
-				landings[of[n]].outcome = "older"
+			a := &answers[of[n]]
+			if its := statesAmong(tags, states, a.header.tags); v.refused(its, a.asOf) {
+				landings[of[n]] = refusedBy(its)
 				calls, of = slices.Delete(calls, n, n+1), slices.Delete(of, n, n+1)
 			}
 		}
 		s.callMany(ctx, storeScript, calls, timeout)
 	}
 	for n, c := range calls {
-		landings[of[n]] = v.stored(ctx, c.reply, cmp.Or(err, c.err))
+		landings[of[n]] = v.stored(ctx, fills[of[n]], c.reply, cmp.Or(err, c.err))
 	}
 	for _, l := range landings {
 		if l.outcome != "" {
@@ -222,6 +228,17 @@ func (v *viewState) refused(states []*tagState, asOf scaleaware.Tokens) bool {
 	return !v.opts.untracked && slices.ContainsFunc(states, func(t *tagState) bool {
 		return t != nil && t.floor.refuses(asOf, s.nodeTime(t.slot, s.now()))
 	})
+}
+
+// refusedBy is the landing of a load that the floors of its tags refuse.
+func refusedBy(states []*tagState) (l landing) {
+	l.outcome = "older"
+	for _, t := range states {
+		if t != nil && t.floor != nil {
+			l.need = l.need.Merge(t.floor.tokens)
+		}
+	}
+	return l
 }
 
 // statesAmong returns the states of some of all tags, which are sorted.
@@ -263,9 +280,17 @@ func costSince(began time.Time) uint32 {
 	return uint32(min(max(time.Since(began).Microseconds(), 1), 1<<32-1))
 }
 
-// stored says what storeScript's answer means.
-func (v *viewState) stored(ctx context.Context, reply any, err error) landing {
+// stored says what storeScript's answer means. What is newer than the answer is no reason to load again, unless it has been
+// invalidated and the answer is for callers who came afterwards.
+func (v *viewState) stored(ctx context.Context, f *fill, reply any, err error) landing {
 	outcome, ok := reply.(string)
+	if tokens, older := strings.CutPrefix(outcome, "older"); older {
+		l := landing{outcome: "older"}
+		if f.seen.verdict == gone && !v.opts.untracked {
+			l.need, _, _ = parseTokens([]byte(tokens), byte(len(tokens)/tokenSize), false)
+		}
+		return l
+	}
 	if err == nil && !ok {
 		err = errors.New("cache: the store script answered in no known form")
 	}

@@ -186,17 +186,12 @@ func (v *View[V]) load(ctx context.Context, fl *fill, f *flight[V], load Loader[
 		return // too late for the waiters, and the lease may have ended
 	}
 	if v.conclude(ctx, fl, f, w, value, err) {
-		fl.ageless.Store(false)
 		v.load(ctx, fl, f, load)
 	}
 }
 
 // fail ends a load that brought nothing, and reports whether it was that which ended it.
 func (v *View[V]) fail(fl *fill, f *flight[V], err error) (ended bool) {
-	if fl.older != nil {
-		fl.older()
-		return false
-	}
 	v.flights.finish(fl.key, f, func() { f.err, ended = err, true })
 	return ended
 }

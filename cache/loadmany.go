@@ -263,5 +263,8 @@ func (v *View[V]) loadMany(ctx context.Context, batch []*fill, flights map[strin
 		fl.noted, fl.began = whole.noted, whole.began
 		fl.ageless.Store(whole.ageless.Load())
 	}
-	v.concludeMany(ctx, batch, flights, w, func(id string) (V, error) { return oneOf(values, err, id) }, timeout)
+	again := v.concludeMany(ctx, batch, flights, w, func(id string) (V, error) { return oneOf(values, err, id) }, timeout)
+	if len(again) > 0 {
+		v.loadMany(ctx, again, flights, load, timeout)
+	}
 }

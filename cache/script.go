@@ -66,9 +66,10 @@ return till
 `)
 
 // storeScript lands a fill if its lease still stands and what stands there is not newer. Before a lease's hard expiry
-// nothing covers its unknown positions. Of its known ones those count that are of databases which the fill was read from; a
+// nothing covers its unknown positions. Of known ones those count that are of databases which the fill was read from; a
 // fill of unknown age is covered by none until the lease's soft expiry, which older versions leave out. What was filled in
-// an earlier epoch is older. It returns 'stored', 'fenced' or 'older'.
+// an earlier epoch is older, or began before, when nothing else tells. It returns 'stored', 'fenced' or 'older', with the
+// tokens of the newer value where they say so.
 // KEYS: entry. ARGV: header and payload, and in ms: the time until the soft expiry, until the hard one, the TTL.
 var storeScript = redis.NewScript(`
 local cur = redis.pcall('GETRANGE', KEYS[1], '0', '151')
@@ -79,9 +80,9 @@ if type(cur) ~= 'string' or #cur < 72 or string.sub(cur, 1, 2) ~= '\202\002'
 end
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local lease, soft, hard = string.sub(cur, 3, 3) == 'L', struct.unpack('>I8I8', cur, 25)
 local have, give = string.byte(cur, 6), string.byte(new, 6)
-local elsewhere = lease and (give > 0 or (soft > 0 and now >= soft))
+local lease, soft, hard = string.sub(cur, 3, 3) == 'L', struct.unpack('>I8I8', cur, 25)
+local elsewhere, compared = give > 0 or (lease and soft > 0 and now >= soft), false
 for i = 0, have - 1 do
   local system, tl, hi, lo = struct.unpack('>c8I4I4I4', cur, 73 + i * 20)
   local covered = elsewhere
@@ -89,15 +90,16 @@ for i = 0, have - 1 do
   for j = 0, give - 1 do
     local s, t, h, l = struct.unpack('>c8I4I4I4', new, 73 + j * 20)
     if s == system and tl ~= 0 then
+      compared = true
       covered = t > tl or (t == tl and (h > hi or (h == hi and l >= lo)))
     end
   end
-  if not covered then return 'older' end
+  if not covered then return 'older' .. (lease and '' or string.sub(cur, 73, 72 + have * 20)) end
 end
-if string.sub(cur, 3, 3) ~= 'L' and struct.unpack('>I8', new, 57) < struct.unpack('>I8', cur, 57) then
+if not lease and struct.unpack('>I8', new, 57) < struct.unpack('>I8', cur, 57) then
   return 'older'
 end
-if have == 0 and string.sub(cur, 3, 3) ~= 'L' and struct.unpack('>I8', new, 17) < struct.unpack('>I8', cur, 17) then
+if not compared and not lease and struct.unpack('>I8', new, 17) < struct.unpack('>I8', cur, 17) then
   return 'older'
 end
 redis.call('SET', KEYS[1], string.sub(new, 1, 24) .. struct.pack('>I8I8', now + ARGV[2], now + ARGV[3])
@@ -116,12 +118,12 @@ redis.call('SET', KEYS[1], string.sub(new, 1, 16) .. struct.pack('>I8I8I8', now,
 return 'stored'
 `)
 
-// deleteScript removes an entry and leaves a lease that says what loads must have seen, if anything: the tokens given and
-// those that an earlier delete left there. Unknown positions stand beside known ones, and end with the TTL of the delete
-// that brought them, however long loads and other deletes keep the lease: no load can satisfy them. Loads of unknown age
-// cannot satisfy known ones, which end for them with the TTL of the last delete that brought some. It returns 1 when a value
-// was there, 0 when not.
-// KEYS: entry. ARGV: lease, its TTL in ms.
+// deleteScript removes an entry and leaves a lease that says what loads must have seen, if anything: the tokens given, those
+// that an earlier delete left there, and those of the value, if its load may have landed on such a lease. Unknown positions
+// stand beside known ones, and end with the TTL of the delete that brought them, however long loads and other deletes keep the
+// lease: no load can satisfy them. Loads of unknown age cannot satisfy known ones, which end for them with the TTL of the last
+// delete that brought some. It returns 1 when a value was there, 0 when not.
+// KEYS: entry. ARGV: lease, its TTL in ms, and that with known positions.
 var deleteScript = redis.NewScript(`
 local cur = redis.pcall('GETRANGE', KEYS[1], '0', '151')
 local new = ARGV[1]
@@ -153,14 +155,8 @@ if lease then
   if known == 0 then known = till end -- of an older version
   add(cur, known, unknown)
 elseif type(cur) == 'string' and #cur >= 72 and string.sub(cur, 1, 2) == '\202\002' then
-  -- A delete that comes late must not let in what an earlier one has shut out, whose load has landed meanwhile.
-  for i = 0, string.byte(cur, 6) - 1 do
-    local system, tl, hi, lo = struct.unpack('>c8I4I4I4', cur, 73 + i * 20)
-    local was = tokens[system]
-    if was and (tl > was.tl or (tl == was.tl and (hi > was.hi or (hi == was.hi and lo > was.lo)))) then
-      tokens[system] = {tl = tl, hi = hi, lo = lo, text = string.sub(cur, 73 + i * 20, 92 + i * 20)}
-    end
-  end
+  local start = math.floor(struct.unpack('>I8', cur, 17) / 1000)
+  if start + ARGV[3] > now then add(cur, start + ARGV[2], 0) end
 end
 if #order == 0 then
   redis.call('UNLINK', KEYS[1])
