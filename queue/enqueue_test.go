@@ -250,7 +250,7 @@ func (h hostAhead) EvalSha(ctx context.Context, sha string, keys []string, args 
 		args = slices.Clone(args)
 		for i, arg := range args {
 			if due, err := strconv.ParseFloat(fmt.Sprint(arg), 64); err == nil && i == len(args)-1 {
-				args[i] = strconv.FormatFloat(due+3600, 'f', 3, 64)
+				args[i] = strconv.FormatFloat(due+3600, 'f', 6, 64)
 			}
 		}
 	}
@@ -273,5 +273,18 @@ func TestDelayedJobOfAHostWhoseClockIsAhead(t *testing.T) {
 	enqueue(t, j, q, 1, At(time.Now().Add(-2*time.Hour)))
 	if s := status(t, j, q); s.Delayed != 1 || s.Waiting != 1 {
 		t.Errorf("a job whose time was an hour ago: %d are delayed and %d wait", s.Delayed, s.Waiting)
+	}
+}
+
+// A job whose time is now does not wait until delayed jobs are looked at again.
+func TestJobForNowIsNotDelayed(t *testing.T) {
+	t.Parallel()
+	q := fresh("now")
+	j := newJobs(t, client(t, single.Get(t).Addrs()), nil, Queue{Name: q})
+	for range 50 {
+		enqueue(t, j, q, 1, At(time.Now()))
+	}
+	if s := status(t, j, q); s.Delayed != 0 || s.Waiting != 50 {
+		t.Errorf("%d are delayed and %d wait", s.Delayed, s.Waiting)
 	}
 }

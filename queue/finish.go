@@ -3,7 +3,7 @@ package queue
 import (
 	"context"
 	"errors"
-	"strconv"
+	"fmt"
 	"time"
 
 	"github.com/hibiken/asynq"
@@ -256,7 +256,8 @@ func due(delay time.Duration) string {
 }
 
 // neverEarly is a time as asynq's sorted sets have it, in seconds; with the fraction that asynq leaves out, which makes a job
-// up to a second early. It is the next millisecond.
+// up to a second early. It is the next microsecond: a job for now does not wait for the next look at delayed ones.
 func neverEarly(t time.Time) string {
-	return strconv.FormatFloat(float64(t.Add(time.Millisecond-1).UnixMilli())/1000, 'f', 3, 64)
+	t = t.Add(time.Microsecond - 1)
+	return fmt.Sprintf("%d.%06d", t.Unix(), t.Nanosecond()/1000)
 }

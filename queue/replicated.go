@@ -54,7 +54,7 @@ func (j *Jobs) confirm(ctx context.Context, queue string, rows []*outboxRow) (sa
 	exist := make([]*redis.IntCmd, len(rows))
 	_, err = conn.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 		for i, row := range rows {
-			exist[i] = pipe.Exists(ctx, taskPrefix(queue)+row.ID, refusedPrefix(queue)+row.ID)
+			exist[i] = pipe.Exists(ctx, taskPrefix(queue)+row.ID, refusedKey(queue, row.ID))
 		}
 		pipe.Set(ctx, ownKey(queue, "relayed"), 1, time.Minute)
 		return nil

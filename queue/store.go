@@ -28,14 +28,14 @@ const (
 // One that is done and was not retained meanwhile is stored again: a mark that outlives it would cost each job one more command.
 // Whether a job's time has come is told by Redis's clock, as it is later: those of the callers differ.
 //
-// KEYS: pending, scheduled, closed; ARGV: task key prefix, now in ns, refusal key prefix, for how many seconds a job that another
-// one's lock has refused stays so, 0 for not at all, then by job: id, message, attempt, unique lock or "", its seconds, due in s or ""
+// KEYS: pending, scheduled, closed; ARGV: task key prefix, now in ns, for how many seconds a job that another one's lock has refused
+// stays so, 0 for not at all, then by job: id, message, attempt, unique lock or "", its seconds, due in s or ""
 // Returns by job 1 stored, 2 was stored by this call, 0 the ID exists, -1 the lock is taken, -2 the queue takes none.
 var storeScript = redis.NewScript(`
 local replies = {}
 local function refused(id, lock, seconds)
-	local mark = ARGV[3] .. id
-	local keeps = ARGV[4] ~= "0"
+	local mark = string.sub(KEYS[3], 1, -7) .. "refused:" .. id
+	local keeps = ARGV[3] ~= "0"
 	if keeps and redis.call("EXISTS", mark) == 1 then
 		return true
 	end
@@ -43,7 +43,7 @@ local function refused(id, lock, seconds)
 		return false
 	end
 	if keeps then
-		redis.call("SET", mark, "1", "EX", ARGV[4])
+		redis.call("SET", mark, "1", "EX", ARGV[3])
 	end
 	return true
 end
@@ -54,7 +54,7 @@ local function later(due)
 	local time = redis.call("TIME")
 	return tonumber(due) > tonumber(time[1]) + tonumber(time[2]) / 1000000
 end
-for i = 5, #ARGV, 6 do
+for i = 4, #ARGV, 6 do
 	local id, msg, attempt, lock, seconds, due = unpack(ARGV, i, i + 5)
 	local key = ARGV[1] .. id
 	local there, closed
@@ -84,8 +84,8 @@ for i = 5, #ARGV, 6 do
 end
 return replies`)
 
-// refusedPrefix begins the keys that say of an outbox row that it was refused because of another job's lock.
-func refusedPrefix(queue string) string { return ownKey(queue, "refused:") }
+// refusedKey says of an outbox row that it was refused because of another job's lock. The script makes it of the key for closed.
+func refusedKey(queue, id string) string { return ownKey(queue, "refused:") + id }
 
 // store puts envelopes, where there are any, into Redis until it has answered for certain, and notes in infos what became
 // of each. A lost answer is asked for again with the same IDs and attempts.
@@ -141,7 +141,7 @@ func (j *Jobs) storeBatch(ctx context.Context, queue string, sealed []*envelope,
 	for _, i := range batch {
 		remember = max(remember, sealed[i].remember)
 	}
-	args := append(make([]any, 0, 4+6*len(batch)), taskPrefix(queue), now.UnixNano(), refusedPrefix(queue), int64(remember/time.Second))
+	args := append(make([]any, 0, 3+6*len(batch)), taskPrefix(queue), now.UnixNano(), int64(remember/time.Second))
 	replicas := 0
 	for _, i := range batch {
 		s := &encoded[i]
