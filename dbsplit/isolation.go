@@ -54,6 +54,19 @@ func makeRepeatable(ctx context.Context, conn *pgconn.PgConn) error {
 	return err
 }
 
+// probe asks n where it is: in a transaction of its own where a plain query was refused, as that takes the server, and who waits
+// for a token, a third longer.
+func (n *node) probe(ctx context.Context, conn *pgx.Conn) (position, error) {
+	if !n.strict {
+		p, err := probe(ctx, conn)
+		if !refusedSerializable(err) {
+			return p, err
+		}
+		n.strict = true
+	}
+	return probe(ctx, n.asks(conn))
+}
+
 // asks is what asks over the monitor's connection to n. A declared pooler in transaction mode gives reads no session that
 // could be made repeatable, so the monitor has to find what they would.
 func (n *node) asks(conn *pgx.Conn) rowQuerier {

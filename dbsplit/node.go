@@ -27,6 +27,7 @@ type node struct {
 	studied  time.Time // when its timeline's history was last asked for; its watcher's own
 	budget   atomic.Pointer[budget]
 	refuses  atomic.Bool // a primary that was seen to be read-only by its own settings
+	strict   bool        // a standby where serializable is the default; its watcher's own
 	// discovered says that Options.Discover named it, and so may take it out again.
 	discovered bool
 	// finding is nil before the monitor has looked for a pooler.

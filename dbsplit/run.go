@@ -143,7 +143,7 @@ func (db *DB) probeNode(ctx context.Context, n *node, conn **pgx.Conn) (position
 		}
 	}
 	db.lookAgain(ctx, n, *conn)
-	p, err := probe(ctx, n.asks(*conn))
+	p, err := n.probe(ctx, *conn)
 	n.refuses.Store(err == nil && !p.recovering && p.refuses)
 	if err != nil {
 		hangUp(*conn)
