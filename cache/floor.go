@@ -268,14 +268,16 @@ for _, key in ipairs(KEYS) do
   if type(h) == 'string' and #h >= 72 and string.sub(h, 1, 2) == '\202\002' then
     have, start = string.byte(h, 6), math.floor(struct.unpack('>I8', h, 17) / 1000)
   end
-  if have > 0 and string.sub(h, 3, 3) == 'L' then
-    redis.call('SETRANGE', key, '8', ARGV[1])
-    redis.call('SETRANGE', key, '48', string.rep('\0', 8))
-  elseif have > 0 and start + ARGV[3] > now then
+  local lease = have > 0 and string.sub(h, 3, 3) == 'L'
+  if lease or have > 0 and start + ARGV[3] > now then
+    local left, ends = start + ARGV[3] - now, struct.pack('>I8I8', start + ARGV[2], 0)
     local floor = string.sub(h, 73, 72 + have * 20)
-    redis.call('SET', key, '\202\002L\0\0' .. struct.pack('>BI2', have, 72 + #floor) .. ARGV[1]
-      .. struct.pack('>I8I8', now * 1000, start + ARGV[2]) .. string.rep('\0', 40) .. floor, 'PX', math.min(start + ARGV[3] - now, ARGV[3]))
-    n = n + 1
+    if lease then left, ends = redis.call('PTTL', key), string.sub(h, 25, 40) end
+    if left <= 0 or not lease and left > tonumber(ARGV[3]) then left = ARGV[3] end
+    n = n + (lease and 0 or 1)
+    redis.call('UNLINK', key) -- a full server lets only those write more who have freed something
+    redis.call('SET', key, '\202\002L\0\0' .. struct.pack('>BI2', have, 72 + #floor) .. ARGV[1] .. struct.pack('>I8', now * 1000)
+      .. ends .. string.rep('\0', 32) .. floor, 'PX', left)
   else
     n = n + redis.call('UNLINK', key)
   end

@@ -163,6 +163,7 @@ if #order == 0 then
 else
   local text = ''
   for _, system in ipairs(order) do text = text .. tokens[system].text end
+  if cur ~= '' then redis.call('UNLINK', KEYS[1]) end -- a full server lets only those write more who have freed something
   redis.call('SET', KEYS[1], string.sub(new, 1, 5) .. string.char(#order) .. struct.pack('>I2', 72 + #text)
     .. string.sub(new, 9, 24) .. struct.pack('>I8I8', soft, hard) .. string.sub(new, 41, 72) .. text, 'PX', ttl)
 end
