@@ -258,16 +258,14 @@ func (s *Store) mayHaveLeases(ctx context.Context) bool {
 // place of values whose loads may have landed on one: those that began no longer ago than a floor stands. It returns how many
 // values it has removed. KEYS: entries of one slot. ARGV: a generation, and in ms for how long loads of unknown age are
 // refused, and others.
-var spareScript = redis.NewScript(`
+var spareScript = redis.NewScript(wholeHeader + `
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local n = 0
 for _, key in ipairs(KEYS) do
   local h = redis.pcall('GETRANGE', key, '0', '151')
-  local have, start = 0, 0
-  if type(h) == 'string' and #h >= 72 and string.sub(h, 1, 2) == '\202\002' then
-    have, start = string.byte(h, 6), math.floor(struct.unpack('>I8', h, 17) / 1000)
-  end
+  local have, start = tokensOf(h) or 0, 0
+  if have > 0 then start = math.floor(struct.unpack('>I8', h, 17) / 1000) end
   local lease = have > 0 and string.sub(h, 3, 3) == 'L'
   if lease or have > 0 and start + ARGV[3] > now then
     local left, ends = start + ARGV[3] - now, struct.pack('>I8I8', start + ARGV[2], 0)

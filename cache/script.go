@@ -118,13 +118,23 @@ redis.call('SET', KEYS[1], string.sub(new, 1, 16) .. struct.pack('>I8I8I8', now,
 return 'stored'
 `)
 
+// wholeHeader is the part of scripts that returns how many as-of tokens an entry has, of which it is given what they may take of
+// its beginning, or nil when it is none, or is cut short.
+const wholeHeader = `
+local function tokensOf(h)
+  if type(h) ~= 'string' or #h < 72 or string.sub(h, 1, 2) ~= '\202\002' then return nil end
+  local have = string.byte(h, 6)
+  return have <= 4 and #h >= 72 + have * 20 and have or nil
+end
+`
+
 // deleteScript removes an entry and leaves a lease that says what loads must have seen, if anything: the tokens given, those
 // that an earlier delete left there, and those of the value, if its load may have landed on such a lease. Unknown positions
 // stand beside known ones, and end with the TTL of the delete that brought them, however long loads and other deletes keep the
 // lease: no load can satisfy them. Loads of unknown age cannot satisfy known ones, which end for them with the TTL of the last
 // delete that brought some. It returns 1 when a value was there, 0 when not.
 // KEYS: entry. ARGV: lease, its TTL in ms, and that with known positions.
-var deleteScript = redis.NewScript(`
+var deleteScript = redis.NewScript(wholeHeader + `
 local cur = redis.pcall('GETRANGE', KEYS[1], '0', '151')
 local new = ARGV[1]
 local t = redis.call('TIME')
@@ -149,12 +159,12 @@ local function add(from, known, unknown)
 end
 local till = now + ARGV[2]
 add(new, till, till)
-local lease = type(cur) == 'string' and #cur >= 72 and string.sub(cur, 1, 3) == '\202\002L'
+local lease = tokensOf(cur) and string.sub(cur, 3, 3) == 'L'
 if lease then
   local known, unknown = struct.unpack('>I8I8', cur, 25)
   if known == 0 then known = till end -- of an older version
   add(cur, known, unknown)
-elseif type(cur) == 'string' and #cur >= 72 and string.sub(cur, 1, 2) == '\202\002' then
+elseif tokensOf(cur) then
   local start = math.floor(struct.unpack('>I8', cur, 17) / 1000)
   if start + ARGV[3] > now then add(cur, start + ARGV[2], 0) end
 end
