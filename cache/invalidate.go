@@ -126,56 +126,69 @@ func (s *Store) telling(c change) change {
 func (s *Store) unlink(ctx context.Context, groups []together, spare bool) (removed int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.stepTimeout())
 	defer cancel()
+	first := func(c redis.Cmdable, keys []string) func() (int64, error) { return c.Unlink(ctx, keys...).Result }
+	then := first
+	if spare {
+		first = func(c redis.Cmdable, keys []string) func() (int64, error) {
+			return spareScript.EvalSha(ctx, c, keys, s.spareArgs()...).Int64
+		}
+		then = func(c redis.Cmdable, keys []string) func() (int64, error) {
+			return spareScript.Eval(ctx, c, keys, s.spareArgs()...).Int64
+		}
+	}
+	var errs []error
+	var left []together
+	removed = s.unlinkAll(ctx, groups, first, func(g together, err error) {
+		switch {
+		case redis.HasErrorPrefix(err, "NOSCRIPT"):
+			left = append(left, g)
+		case len(g.keys) > 1 || redirected(err): // half of the slot may have moved
+			for i := range g.keys {
+				left = append(left, together{g.view, g.slot, g.keys[i : i+1]})
+			}
+		default:
+			errs = append(errs, err)
+		}
+	})
+	var alone int64
+	again := s.unlinkAll(ctx, left, then, func(g together, err error) {
+		if len(g.keys) == 1 && !redirected(err) {
+			errs = append(errs, err)
+			return
+		}
+		for _, key := range g.keys {
+			n, err := then(s.rdb, []string{key})()
+			if err != nil {
+				errs = append(errs, err)
+			}
+			alone += n
+			s.in.invalidated.WithLabelValues(g.view).Add(float64(n))
+		}
+	})
+	return removed + again + alone, firstOf(errs)
+}
+
+// unlinkAll sends a command for each group, in one pipeline, and says which have failed.
+func (s *Store) unlinkAll(ctx context.Context, groups []together, unlink func(c redis.Cmdable, keys []string) func() (int64, error), failed func(together, error)) (removed int64) {
+	if len(groups) == 0 {
+		return 0
+	}
 	pipe := s.rdb.Pipeline()
 	ends := make([]func() (int64, error), len(groups))
 	for i, g := range groups {
-		if spare {
-			ends[i] = spareScript.EvalSha(ctx, pipe, g.keys, s.spareArgs()...).Int64
-		} else {
-			ends[i] = pipe.Unlink(ctx, g.keys...).Result
-		}
+		ends[i] = unlink(pipe, g.keys)
 	}
 	_, _ = pipe.Exec(ctx) // each command has its own error
-	var errs []error
 	for i, end := range ends {
 		n, err := end()
-		if err != nil && (len(groups[i].keys) > 1 || redirected(err) || redis.HasErrorPrefix(err, "NOSCRIPT")) { // half of the slot may have moved
-			n, err = s.unlinkEach(ctx, groups[i].keys, spare)
-		}
 		if err != nil {
-			errs = append(errs, err)
+			failed(groups[i], err)
+			continue
 		}
 		removed += n
 		s.in.invalidated.WithLabelValues(groups[i].view).Add(float64(n))
 	}
-	return removed, firstOf(errs)
-}
-
-func (s *Store) unlinkEach(ctx context.Context, keys []string, spare bool) (removed int64, err error) {
-	unlink := func(c redis.Cmdable, key string) func() (int64, error) {
-		if spare {
-			return spareScript.Eval(ctx, c, []string{key}, s.spareArgs()...).Int64
-		}
-		return c.Unlink(ctx, key).Result
-	}
-	pipe := s.rdb.Pipeline()
-	ends := make([]func() (int64, error), len(keys))
-	for i, key := range keys {
-		ends[i] = unlink(pipe, key)
-	}
-	_, _ = pipe.Exec(ctx) // each command has its own error
-	var errs []error
-	for i, end := range ends {
-		n, err := end()
-		if redirected(err) {
-			n, err = unlink(s.rdb, keys[i])()
-		}
-		if err != nil {
-			errs = append(errs, err)
-		}
-		removed += n
-	}
-	return removed, firstOf(errs)
+	return removed
 }
 
 func (s *Store) spareArgs() []any {
