@@ -173,6 +173,8 @@ func (s *Store) metaChanged(meta string) {
 		s.ttlMoved.ring()
 	case meta == "sweeping":
 		s.sweepMoved.ring()
+	case meta == leaseMark:
+		s.leaseMarks.fence.Add(1)
 	case strings.HasPrefix(meta, "tag:"), strings.HasPrefix(meta, "floor:"):
 		_, hash, _ := strings.Cut(meta, "tag:") // the floor's name has that of the tag in it
 		if n, err := strconv.ParseUint(strings.TrimSuffix(hash, "}"), 16, 64); err == nil {

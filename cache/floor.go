@@ -3,7 +3,6 @@ package cache
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"strings"
 	"time"
 
@@ -220,38 +219,6 @@ func (s *Store) endFloors(ctx context.Context) error {
 	defer cancel()
 	changed := s.changing(ctx, s.rulesKey())
 	return changed(endFloorsScript.Run(ctx, s.rdb, []string{s.rulesKey()}).Err())
-}
-
-// A sweep unlinks many keys with one command and looks into none of them. So that it does not take away what deletes by
-// callers who wrote ask for, a mark says whether there may be such leases. While there may, it asks a script to spare them.
-
-// leaseMarkEvery is how often a process leaves the mark, at most.
-const leaseMarkEvery = 10 * time.Second
-
-func (s *Store) leaseMarkKey() string { return s.opts.Prefix + metaMark + "leases" }
-
-// markLeases says that there may be leases with a floor.
-func (s *Store) markLeases(ctx context.Context) {
-	now, was := int64(s.now()), s.leasesMarked.Load()
-	if was != 0 && now-was < int64(leaseMarkEvery) {
-		return
-	}
-	err := s.aside(ctx, s.leaseMarkKey(), func(ctx context.Context) error {
-		return s.rdb.Set(ctx, s.leaseMarkKey(), "1", leaseMarkEvery+floorTTL+s.leaseTTL()).Err()
-	})
-	if err != nil {
-		s.in.failed(ctx, "floor", err)
-		return
-	}
-	s.leasesMarked.Store(now)
-}
-
-// mayHaveLeases reports whether there may be leases with a floor.
-func (s *Store) mayHaveLeases(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout)
-	defer cancel()
-	err := s.rdb.Get(ctx, s.leaseMarkKey()).Err()
-	return !errors.Is(err, redis.Nil)
 }
 
 // spareScript unlinks keys but for leases with a floor, which no fill from before lands on any more. Such a lease takes the

@@ -101,9 +101,8 @@ const (
 // command, which is less work for everybody.
 func (s *Store) unlinking() change {
 	return change{atOnce: unlinkKeys, do: func(ctx context.Context, _ *redis.Client, keys []string) (removed, skipped int64, err error) {
-		spare := s.mayHaveLeases(ctx)
 		for groups := range slices.Chunk(s.together(keys), unlinkCommands) {
-			n, err := s.unlink(ctx, groups, spare)
+			n, err := s.unlink(ctx, groups, s.mayHaveLeases(ctx)) // asked each time, as one may be left at any
 			removed += n
 			if err != nil {
 				return removed, 0, err
