@@ -19,10 +19,11 @@ const metaMark = "~"
 // question marks, classes and backslashes are as in Redis's MATCH. When it returned nil, nothing that was loaded before
 // the call began is in Redis, nor will be: loads that were running find their lease gone. Callers in this process that
 // come after it share no load from before it. When the caller's context carries what it wrote, nothing that is known to be
-// older is stored for a minute, nor served by stores that run, whichever replica it was read from, and nothing of unknown age
-// for as long as a load may last; a position that could not be learned asks for nothing. What deletes by such callers ask for
-// stays. An error wraps ErrPattern, with nothing done, or ErrIncomplete, with the
-// Report saying what is left: stores that run do not serve it, and one of them goes on with the work.
+// older is stored for a minute, nor served, whichever replica it was read from, and nothing of unknown age for as long as a load
+// may last, by stores that run and can reach the master that has the rules; a position that could not be learned asks for
+// nothing. Where other stores load, too, Delete or InvalidateTags asks that of all. What deletes by such callers ask for stays.
+// An error wraps ErrPattern, with nothing done, or ErrIncomplete, with the Report saying what is left: stores that run do not
+// serve it, and one of them goes on with the work.
 func (s *Store) Invalidate(ctx context.Context, pattern string) (Report, error) {
 	return s.InvalidateWith(ctx, Invalidation{Pattern: pattern})
 }
