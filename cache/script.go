@@ -50,7 +50,8 @@ return {head, now, 1}
 // claimScript keeps a claim for longer, or gives it up, if it still stands. It returns its new end, or 0. When the answer to an
 // earlier call was lost, the claim may end later than its owner knows. An end that is not a whole claim later is still the
 // owner's: whoever else claims does so after that end, for a whole claim.
-// KEYS: entry. ARGV: generation, claim, ms from now (0 gives up), ms that the claim may have been kept for unheard (or 0).
+// A lease lasts as long as it is claimed again. KEYS: entry. ARGV: generation, claim, ms from now (0 gives up), ms that the claim
+// may have been kept for unheard (or 0), a lease's TTL in ms (or nothing).
 var claimScript = redis.NewScript(`
 local h = redis.pcall('GETRANGE', KEYS[1], '0', '55')
 if type(h) ~= 'string' or #h < 56 or string.sub(h, 9, 16) ~= ARGV[1] then return 0 end
@@ -62,6 +63,7 @@ if ARGV[3] ~= '0' then
   if ARGV[4] ~= '0' then till = math.min(till, known + ARGV[4]) end -- this answer may be lost, too
 end
 redis.call('SETRANGE', KEYS[1], '48', struct.pack('>I8', till))
+if ARGV[5] and string.sub(h, 3, 3) == 'L' then redis.call('PEXPIRE', KEYS[1], ARGV[5], 'GT') end
 return till
 `)
 
