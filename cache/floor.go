@@ -119,31 +119,41 @@ func written(ctx context.Context) scaleaware.Tokens {
 	return known(floor)
 }
 
-// floorArgs are the arguments of the scripts that raise floors: tokens, and in ms how long loads of unknown age are refused,
-// and others.
-func (s *Store) floorArgs(tokens scaleaware.Tokens) []any {
-	return []any{appendTokens(nil, tokens[:min(len(tokens), maxTokens)]), s.leaseTTL().Milliseconds(), max(floorTTL, s.leaseTTL()).Milliseconds()}
+// floorTimes returns, in ms, for how long floors refuse loads of unknown age, and others.
+func (s *Store) floorTimes() (ageless, aged int64) {
+	return s.leaseTTL().Milliseconds(), max(floorTTL, s.leaseTTL()).Milliseconds()
 }
+
+// floorArgs are the arguments of the scripts that raise floors: tokens, and the floor's times.
+func (s *Store) floorArgs(tokens scaleaware.Tokens) []any {
+	ageless, aged := s.floorTimes()
+	return []any{appendTokens(nil, tokens[:min(len(tokens), maxTokens)]), ageless, aged}
+}
+
+// endedFloor is the part of scripts that tells whether a floor has ended.
+const endedFloor = `
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local function ended(floor)
+  return #floor <= 16 or struct.unpack('>I8', floor, 9) <= now
+end
+`
 
 // mergeFloors is the part of the scripts that makes one floor of two: each of the positions and times is the higher one.
 // One that has ended, or is empty, adds nothing.
-const mergeFloors = `
-local t = redis.call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
+const mergeFloors = endedFloor + `
 local function merge(was, new)
   local ageless, till, tokens, order = 0, 0, {}, {}
   for _, floor in ipairs({new, was}) do
-    if #floor > 16 then
+    if not ended(floor) then
       local a, u = struct.unpack('>I8I8', floor)
-      if u > now then
-        ageless, till = math.max(ageless, a), math.max(till, u)
-        for at = 17, #floor, 20 do
-          local system, tl, hi, lo = struct.unpack('>c8I4I4I4', floor, at)
-          local have = tokens[system]
-          if not have and #order < 4 then order[#order + 1] = system end
-          if not have or tl > have.tl or (tl == have.tl and (hi > have.hi or (hi == have.hi and lo > have.lo))) then
-            tokens[system] = {tl = tl, hi = hi, lo = lo, text = string.sub(floor, at, at + 19)}
-          end
+      ageless, till = math.max(ageless, a), math.max(till, u)
+      for at = 17, #floor, 20 do
+        local system, tl, hi, lo = struct.unpack('>c8I4I4I4', floor, at)
+        local have = tokens[system]
+        if not have and #order < 4 then order[#order + 1] = system end
+        if not have or tl > have.tl or (tl == have.tl and (hi > have.hi or (hi == have.hi and lo > have.lo))) then
+          tokens[system] = {tl = tl, hi = hi, lo = lo, text = string.sub(floor, at, at + 19)}
         end
       end
     end
@@ -166,7 +176,7 @@ if ARGV[3] then
   local fields, floors, all = redis.call('HGETALL', KEYS[1]), {}, new
   for i = 1, #fields, 2 do
     if string.sub(fields[i], 1, 6) == 'floor:' and fields[i] ~= field then
-      if #fields[i + 1] < 16 or struct.unpack('>I8', fields[i + 1], 9) <= now then
+      if ended(fields[i + 1]) then
         redis.call('HDEL', KEYS[1], fields[i])
       else
         floors[#floors + 1] = fields[i]
@@ -194,14 +204,10 @@ func (s *Store) tagFloorKey(tag tagHash) string {
 }
 
 // endFloorsScript takes away floors of patterns that have ended. KEYS: rules.
-var endFloorsScript = redis.NewScript(`
-local t = redis.call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
+var endFloorsScript = redis.NewScript(endedFloor + `
 local fields = redis.call('HGETALL', KEYS[1])
 for i = 1, #fields, 2 do
-  if string.sub(fields[i], 1, 6) == 'floor:' and (#fields[i + 1] < 16 or struct.unpack('>I8', fields[i + 1], 9) <= now) then
-    redis.call('HDEL', KEYS[1], fields[i])
-  end
+  if string.sub(fields[i], 1, 6) == 'floor:' and ended(fields[i + 1]) then redis.call('HDEL', KEYS[1], fields[i]) end
 end
 return 1`)
 

@@ -193,7 +193,8 @@ func (s *Store) unlinkAll(ctx context.Context, groups []together, unlink func(c 
 
 func (s *Store) spareArgs() []any {
 	generation := binary.BigEndian.AppendUint64(nil, rand.Uint64())
-	return []any{generation, s.leaseTTL().Milliseconds(), max(floorTTL, s.leaseTTL()).Milliseconds()}
+	ageless, aged := s.floorTimes()
+	return []any{generation, ageless, aged}
 }
 
 // redirected says that a slot moved more often than a pipeline follows.
