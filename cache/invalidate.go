@@ -126,8 +126,7 @@ func (s *Store) telling(c change) change {
 func (s *Store) unlink(ctx context.Context, groups []together, spare bool) (removed int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.stepTimeout())
 	defer cancel()
-	first := func(c redis.Cmdable, keys []string) func() (int64, error) { return c.Unlink(ctx, keys...).Result }
-	then := first
+	var first, then removal
 	if spare {
 		first = func(c redis.Cmdable, keys []string) func() (int64, error) {
 			return spareScript.EvalSha(ctx, c, keys, s.spareArgs()...).Int64
@@ -135,6 +134,9 @@ func (s *Store) unlink(ctx context.Context, groups []together, spare bool) (remo
 		then = func(c redis.Cmdable, keys []string) func() (int64, error) {
 			return spareScript.Eval(ctx, c, keys, s.spareArgs()...).Int64
 		}
+	} else {
+		first = func(c redis.Cmdable, keys []string) func() (int64, error) { return c.Unlink(ctx, keys...).Result }
+		then = first
 	}
 	var errs []error
 	var left []together
@@ -168,8 +170,11 @@ func (s *Store) unlink(ctx context.Context, groups []together, spare bool) (remo
 	return removed + again + alone, firstOf(errs)
 }
 
+// removal is a command that removes keys of one slot, and returns what says, when it was sent, how many it has removed.
+type removal func(c redis.Cmdable, keys []string) func() (int64, error)
+
 // unlinkAll sends a command for each group, in one pipeline, and says which have failed.
-func (s *Store) unlinkAll(ctx context.Context, groups []together, unlink func(c redis.Cmdable, keys []string) func() (int64, error), failed func(together, error)) (removed int64) {
+func (s *Store) unlinkAll(ctx context.Context, groups []together, unlink removal, failed func(together, error)) (removed int64) {
 	if len(groups) == 0 {
 		return 0
 	}
