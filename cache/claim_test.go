@@ -287,3 +287,21 @@ func TestClaimIsLetGoOfAtOnce(t *testing.T) {
 		t.Errorf("it took %v", took)
 	}
 }
+
+// A lease stands for as long as its load goes on, made again or not.
+func TestLeaseLastsAsLongAsItsLoad(t *testing.T) {
+	ctx := testContext(t)
+	s := newStore(t, client(t, one.Get(t)), nil)
+	v := Of[lead](s, "lead")
+	g := newGate()
+	slow := background(ctx, v, "1", g.load)
+	<-g.entered
+	if ok, err := s.rdb.PExpire(ctx, v.prefix+"1", 5*time.Second).Result(); err != nil || !ok {
+		t.Fatal(ok, err)
+	}
+	eventually(t, "the lease lasts for longer", func() bool { return s.rdb.PTTL(ctx, v.prefix+"1").Val() > 5*time.Second })
+	g.release <- lead{Score: 1}
+	<-slow
+	l, err := v.Get(ctx, "1")
+	wantScore(t, l, err, 1)
+}

@@ -173,9 +173,11 @@ func (s *Store) metaChanged(meta string) {
 		s.ttlMoved.ring()
 	case meta == "sweeping":
 		s.sweepMoved.ring()
-	case strings.HasPrefix(meta, "tag:"), strings.HasPrefix(meta, "floor:"):
-		_, hash, _ := strings.Cut(meta, "tag:") // the floor's name has that of the tag in it
-		if n, err := strconv.ParseUint(strings.TrimSuffix(hash, "}"), 16, 64); err == nil {
+	case meta == leaseMark:
+		s.leaseMarks.fence.Add(1)
+	default: // whoever raises the floor of a tag raises the tag, too
+		hash, ok := strings.CutPrefix(meta, "tag:")
+		if n, err := strconv.ParseUint(hash, 16, 64); ok && err == nil {
 			s.tags.forget(tagHash(n))
 			s.forgetFlights() // nobody knows the tags of what is being loaded
 		}

@@ -20,9 +20,11 @@
 //     older fill never replaces a newer entry of the same timeline.
 //   - When a caller invalidates whose context says what it wrote, by Delete, Invalidate or InvalidateTags, a value that is
 //     known to be older, since a replica that lags has answered its load, is not stored for a minute, whoever takes away
-//     meanwhile what was loaded since. The load is made again, and told what it must have seen. A process that hears of the
-//     invalidation only after it has stored (milliseconds, at most Options.Silence) does not serve it within that minute,
-//     either. A replica that lags for longer goes by the other promises, and so does a TTL shorter than the lag.
+//     meanwhile what was loaded since. The load is made again, and told what it must have seen. What Delete and InvalidateTags
+//     ask for is found in Redis by every load. What Invalidate asks for, stores that run are told, in milliseconds; one that
+//     does not run, and one for as long as it cannot reach the master that has the store's rules, may store what is older,
+//     and serve it, while stores that know of the invalidation do not serve it within that minute, either. A replica that
+//     lags for longer goes by the other promises, and so does a TTL shorter than the lag.
 //   - One load for a key at a time in all processes, however many callers wait for it: it takes a claim, which it keeps
 //     while it runs, and which ends within three seconds when its process dies. Who wrote does not wait for a load that may
 //     not see that. A load is not cancelled with the first of its callers. At most [Options.MaxLoads] loads run in a

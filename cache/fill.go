@@ -67,7 +67,7 @@ func (f *fill) watch(ctx context.Context) (context.Context, *scaleaware.Watermar
 	return ctx, w
 }
 
-// leaseTTL outlives any load. A lease that has ended refuses.
+// leaseTTL outlives a load; one that is made again claims its lease again. A lease that has ended refuses.
 func (s *Store) leaseTTL() time.Duration {
 	return s.opts.LoadTimeout + 2*s.opts.RedisTimeout + 5*time.Second
 }
@@ -211,7 +211,7 @@ func (s *Store) keepOnce(ctx context.Context, mu *sync.Mutex, fills []*fill) boo
 		return true
 	}
 	asked := change(func(f *fill, c *keyCall) {
-		*c = keyCall{key: f.key, args: claimArgs(f, claimTTL)}
+		*c = keyCall{key: f.key, args: append(claimArgs(f, claimTTL), s.leaseTTL().Milliseconds())}
 		f.doubt = true
 	})
 	if !asked {

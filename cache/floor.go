@@ -3,7 +3,6 @@ package cache
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"strings"
 	"time"
 
@@ -120,31 +119,41 @@ func written(ctx context.Context) scaleaware.Tokens {
 	return known(floor)
 }
 
-// floorArgs are the arguments of the scripts that raise floors: tokens, and in ms how long loads of unknown age are refused,
-// and others.
-func (s *Store) floorArgs(tokens scaleaware.Tokens) []any {
-	return []any{appendTokens(nil, tokens[:min(len(tokens), maxTokens)]), s.leaseTTL().Milliseconds(), max(floorTTL, s.leaseTTL()).Milliseconds()}
+// floorTimes returns, in ms, for how long floors refuse loads of unknown age, and others.
+func (s *Store) floorTimes() (ageless, aged int64) {
+	return s.leaseTTL().Milliseconds(), max(floorTTL, s.leaseTTL()).Milliseconds()
 }
+
+// floorArgs are the arguments of the scripts that raise floors: tokens, and the floor's times.
+func (s *Store) floorArgs(tokens scaleaware.Tokens) []any {
+	ageless, aged := s.floorTimes()
+	return []any{appendTokens(nil, tokens[:min(len(tokens), maxTokens)]), ageless, aged}
+}
+
+// endedFloor is the part of scripts that tells whether a floor has ended.
+const endedFloor = `
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local function ended(floor)
+  return #floor <= 16 or struct.unpack('>I8', floor, 9) <= now
+end
+`
 
 // mergeFloors is the part of the scripts that makes one floor of two: each of the positions and times is the higher one.
 // One that has ended, or is empty, adds nothing.
-const mergeFloors = `
-local t = redis.call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
+const mergeFloors = endedFloor + `
 local function merge(was, new)
   local ageless, till, tokens, order = 0, 0, {}, {}
   for _, floor in ipairs({new, was}) do
-    if #floor > 16 then
+    if not ended(floor) then
       local a, u = struct.unpack('>I8I8', floor)
-      if u > now then
-        ageless, till = math.max(ageless, a), math.max(till, u)
-        for at = 17, #floor, 20 do
-          local system, tl, hi, lo = struct.unpack('>c8I4I4I4', floor, at)
-          local have = tokens[system]
-          if not have and #order < 4 then order[#order + 1] = system end
-          if not have or tl > have.tl or (tl == have.tl and (hi > have.hi or (hi == have.hi and lo > have.lo))) then
-            tokens[system] = {tl = tl, hi = hi, lo = lo, text = string.sub(floor, at, at + 19)}
-          end
+      ageless, till = math.max(ageless, a), math.max(till, u)
+      for at = 17, #floor, 20 do
+        local system, tl, hi, lo = struct.unpack('>c8I4I4I4', floor, at)
+        local have = tokens[system]
+        if not have and #order < 4 then order[#order + 1] = system end
+        if not have or tl > have.tl or (tl == have.tl and (hi > have.hi or (hi == have.hi and lo > have.lo))) then
+          tokens[system] = {tl = tl, hi = hi, lo = lo, text = string.sub(floor, at, at + 19)}
         end
       end
     end
@@ -167,7 +176,7 @@ if ARGV[3] then
   local fields, floors, all = redis.call('HGETALL', KEYS[1]), {}, new
   for i = 1, #fields, 2 do
     if string.sub(fields[i], 1, 6) == 'floor:' and fields[i] ~= field then
-      if #fields[i + 1] < 16 or struct.unpack('>I8', fields[i + 1], 9) <= now then
+      if ended(fields[i + 1]) then
         redis.call('HDEL', KEYS[1], fields[i])
       else
         floors[#floors + 1] = fields[i]
@@ -195,14 +204,10 @@ func (s *Store) tagFloorKey(tag tagHash) string {
 }
 
 // endFloorsScript takes away floors of patterns that have ended. KEYS: rules.
-var endFloorsScript = redis.NewScript(`
-local t = redis.call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
+var endFloorsScript = redis.NewScript(endedFloor + `
 local fields = redis.call('HGETALL', KEYS[1])
 for i = 1, #fields, 2 do
-  if string.sub(fields[i], 1, 6) == 'floor:' and (#fields[i + 1] < 16 or struct.unpack('>I8', fields[i + 1], 9) <= now) then
-    redis.call('HDEL', KEYS[1], fields[i])
-  end
+  if string.sub(fields[i], 1, 6) == 'floor:' and ended(fields[i + 1]) then redis.call('HDEL', KEYS[1], fields[i]) end
 end
 return 1`)
 
@@ -222,60 +227,28 @@ func (s *Store) endFloors(ctx context.Context) error {
 	return changed(endFloorsScript.Run(ctx, s.rdb, []string{s.rulesKey()}).Err())
 }
 
-// A sweep unlinks many keys with one command and looks into none of them. So that it does not take away what deletes by
-// callers who wrote ask for, a mark says whether there may be such leases. While there may, it asks a script to spare them.
-
-// leaseMarkEvery is how often a process leaves the mark, at most.
-const leaseMarkEvery = 10 * time.Second
-
-func (s *Store) leaseMarkKey() string { return s.opts.Prefix + metaMark + "leases" }
-
-// markLeases says that there may be leases with a floor.
-func (s *Store) markLeases(ctx context.Context) {
-	now, was := int64(s.now()), s.leasesMarked.Load()
-	if was != 0 && now-was < int64(leaseMarkEvery) {
-		return
-	}
-	err := s.aside(ctx, s.leaseMarkKey(), func(ctx context.Context) error {
-		return s.rdb.Set(ctx, s.leaseMarkKey(), "1", leaseMarkEvery+floorTTL+s.leaseTTL()).Err()
-	})
-	if err != nil {
-		s.in.failed(ctx, "floor", err)
-		return
-	}
-	s.leasesMarked.Store(now)
-}
-
-// mayHaveLeases reports whether there may be leases with a floor.
-func (s *Store) mayHaveLeases(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout)
-	defer cancel()
-	err := s.rdb.Get(ctx, s.leaseMarkKey()).Err()
-	return !errors.Is(err, redis.Nil)
-}
-
 // spareScript unlinks keys but for leases with a floor, which no fill from before lands on any more. Such a lease takes the
 // place of values whose loads may have landed on one: those that began no longer ago than a floor stands. It returns how many
 // values it has removed. KEYS: entries of one slot. ARGV: a generation, and in ms for how long loads of unknown age are
 // refused, and others.
-var spareScript = redis.NewScript(`
+var spareScript = redis.NewScript(wholeHeader + `
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local n = 0
 for _, key in ipairs(KEYS) do
   local h = redis.pcall('GETRANGE', key, '0', '151')
-  local have, start = 0, 0
-  if type(h) == 'string' and #h >= 72 and string.sub(h, 1, 2) == '\202\002' then
-    have, start = string.byte(h, 6), math.floor(struct.unpack('>I8', h, 17) / 1000)
-  end
-  if have > 0 and string.sub(h, 3, 3) == 'L' then
-    redis.call('SETRANGE', key, '8', ARGV[1])
-    redis.call('SETRANGE', key, '48', string.rep('\0', 8))
-  elseif have > 0 and start + ARGV[3] > now then
+  local have, start = tokensOf(h) or 0, 0
+  if have > 0 then start = math.floor(struct.unpack('>I8', h, 17) / 1000) end
+  local lease = have > 0 and string.sub(h, 3, 3) == 'L'
+  if lease or have > 0 and start + ARGV[3] > now then
+    local left, ends = start + ARGV[3] - now, struct.pack('>I8I8', start + ARGV[2], 0)
     local floor = string.sub(h, 73, 72 + have * 20)
-    redis.call('SET', key, '\202\002L\0\0' .. struct.pack('>BI2', have, 72 + #floor) .. ARGV[1]
-      .. struct.pack('>I8I8', now * 1000, start + ARGV[2]) .. string.rep('\0', 40) .. floor, 'PX', math.min(start + ARGV[3] - now, ARGV[3]))
-    n = n + 1
+    if lease then left, ends = redis.call('PTTL', key), string.sub(h, 25, 40) end
+    if left <= 0 or not lease and left > tonumber(ARGV[3]) then left = ARGV[3] end
+    n = n + (lease and 0 or 1)
+    redis.call('UNLINK', key) -- a full server lets only those write more who have freed something
+    redis.call('SET', key, '\202\002L\0\0' .. struct.pack('>BI2', have, 72 + #floor) .. ARGV[1] .. struct.pack('>I8', now * 1000)
+      .. ends .. string.rep('\0', 32) .. floor, 'PX', left)
   else
     n = n + redis.call('UNLINK', key)
   end

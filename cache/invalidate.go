@@ -19,10 +19,11 @@ const metaMark = "~"
 // question marks, classes and backslashes are as in Redis's MATCH. When it returned nil, nothing that was loaded before
 // the call began is in Redis, nor will be: loads that were running find their lease gone. Callers in this process that
 // come after it share no load from before it. When the caller's context carries what it wrote, nothing that is known to be
-// older is stored for a minute, nor served by stores that run, whichever replica it was read from, and nothing of unknown age
-// for as long as a load may last; a position that could not be learned asks for nothing. What deletes by such callers ask for
-// stays. An error wraps ErrPattern, with nothing done, or ErrIncomplete, with the
-// Report saying what is left: stores that run do not serve it, and one of them goes on with the work.
+// older is stored for a minute, nor served, whichever replica it was read from, and nothing of unknown age for as long as a load
+// may last, by stores that run and can reach the master that has the rules; a position that could not be learned asks for
+// nothing. Where other stores load, too, Delete or InvalidateTags asks that of all. What deletes by such callers ask for stays.
+// An error wraps ErrPattern, with nothing done, or ErrIncomplete, with the Report saying what is left: stores that run do not
+// serve it, and one of them goes on with the work.
 func (s *Store) Invalidate(ctx context.Context, pattern string) (Report, error) {
 	return s.InvalidateWith(ctx, Invalidation{Pattern: pattern})
 }
@@ -101,9 +102,8 @@ const (
 // command, which is less work for everybody.
 func (s *Store) unlinking() change {
 	return change{atOnce: unlinkKeys, do: func(ctx context.Context, _ *redis.Client, keys []string) (removed, skipped int64, err error) {
-		spare := s.mayHaveLeases(ctx)
 		for groups := range slices.Chunk(s.together(keys), unlinkCommands) {
-			n, err := s.unlink(ctx, groups, spare)
+			n, err := s.unlink(ctx, groups, s.mayHaveLeases(ctx)) // asked each time, as one may be left at any
 			removed += n
 			if err != nil {
 				return removed, 0, err
@@ -126,61 +126,80 @@ func (s *Store) telling(c change) change {
 func (s *Store) unlink(ctx context.Context, groups []together, spare bool) (removed int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.stepTimeout())
 	defer cancel()
+	var first, then removal
+	if spare {
+		first = func(c redis.Cmdable, keys []string) func() (int64, error) {
+			return spareScript.EvalSha(ctx, c, keys, s.spareArgs()...).Int64
+		}
+		then = func(c redis.Cmdable, keys []string) func() (int64, error) {
+			return spareScript.Eval(ctx, c, keys, s.spareArgs()...).Int64
+		}
+	} else {
+		first = func(c redis.Cmdable, keys []string) func() (int64, error) { return c.Unlink(ctx, keys...).Result }
+		then = first
+	}
+	var errs []error
+	var left []together
+	removed = s.unlinkAll(ctx, groups, first, func(g together, err error) {
+		switch {
+		case redis.HasErrorPrefix(err, "NOSCRIPT"):
+			left = append(left, g)
+		case len(g.keys) > 1 || redirected(err): // half of the slot may have moved
+			for i := range g.keys {
+				left = append(left, together{g.view, g.slot, g.keys[i : i+1]})
+			}
+		default:
+			errs = append(errs, err)
+		}
+	})
+	var alone int64
+	again := s.unlinkAll(ctx, left, then, func(g together, err error) {
+		if len(g.keys) == 1 && !redirected(err) {
+			errs = append(errs, err)
+			return
+		}
+		for _, key := range g.keys {
+			n, err := then(s.rdb, []string{key})()
+			if err != nil {
+				errs = append(errs, err)
+			}
+			alone += n
+			s.in.invalidated.WithLabelValues(g.view).Add(float64(n))
+		}
+	})
+	return removed + again + alone, firstOf(errs)
+}
+
+// removal is a command that removes keys of one slot, and returns what says, when it was sent, how many it has removed.
+type removal func(c redis.Cmdable, keys []string) func() (int64, error)
+
+// unlinkAll sends a command for each group, in one pipeline, and says which have failed.
+func (s *Store) unlinkAll(ctx context.Context, groups []together, unlink removal, failed func(together, error)) (removed int64) {
+	if len(groups) == 0 {
+		return 0
+	}
 	pipe := s.rdb.Pipeline()
 	ends := make([]func() (int64, error), len(groups))
 	for i, g := range groups {
-		if spare {
-			ends[i] = spareScript.EvalSha(ctx, pipe, g.keys, s.spareArgs()...).Int64
-		} else {
-			ends[i] = pipe.Unlink(ctx, g.keys...).Result
-		}
+		ends[i] = unlink(pipe, g.keys)
 	}
 	_, _ = pipe.Exec(ctx) // each command has its own error
-	var errs []error
 	for i, end := range ends {
 		n, err := end()
-		if err != nil && (len(groups[i].keys) > 1 || redirected(err) || redis.HasErrorPrefix(err, "NOSCRIPT")) { // half of the slot may have moved
-			n, err = s.unlinkEach(ctx, groups[i].keys, spare)
-		}
 		if err != nil {
-			errs = append(errs, err)
+			failed(groups[i], err)
+			continue
 		}
 		removed += n
 		s.in.invalidated.WithLabelValues(groups[i].view).Add(float64(n))
 	}
-	return removed, firstOf(errs)
-}
-
-func (s *Store) unlinkEach(ctx context.Context, keys []string, spare bool) (removed int64, err error) {
-	unlink := func(c redis.Cmdable, key string) func() (int64, error) {
-		if spare {
-			return spareScript.Eval(ctx, c, []string{key}, s.spareArgs()...).Int64
-		}
-		return c.Unlink(ctx, key).Result
-	}
-	pipe := s.rdb.Pipeline()
-	ends := make([]func() (int64, error), len(keys))
-	for i, key := range keys {
-		ends[i] = unlink(pipe, key)
-	}
-	_, _ = pipe.Exec(ctx) // each command has its own error
-	var errs []error
-	for i, end := range ends {
-		n, err := end()
-		if redirected(err) {
-			n, err = unlink(s.rdb, keys[i])()
-		}
-		if err != nil {
-			errs = append(errs, err)
-		}
-		removed += n
-	}
-	return removed, firstOf(errs)
+	return removed
 }
 
 func (s *Store) spareArgs() []any {
 	generation := binary.BigEndian.AppendUint64(nil, rand.Uint64())
-	return []any{generation, s.leaseTTL().Milliseconds(), max(floorTTL, s.leaseTTL()).Milliseconds()}
+	ageless, aged := s.floorTimes()
+	return []any{generation, ageless, aged}
 }
 
 // redirected says that a slot moved more often than a pipeline follows.

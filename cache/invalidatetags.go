@@ -15,8 +15,8 @@ import (
 // tag, however many entries. When it returned nil, no look-up that begins after it, here or where the news has arrived
 // (milliseconds later), returns what was loaded before it, and no load from before it is stored. The memory is given back
 // when entries are looked up or end. When the caller's context carries what it wrote, nothing that is known to be older is
-// stored for a minute, nor served, as with Invalidate. An error says that some tags may not be invalidated; call again. A
-// store that is running goes on trying by itself, too.
+// stored for a minute, nor served, whichever replica it was read from, by any store. An error says that some tags may not be
+// invalidated; call again. A store that is running goes on trying by itself, too.
 func (s *Store) InvalidateTags(ctx context.Context, tags ...string) error {
 	if err := checkTags(tags); err != nil || len(tags) == 0 {
 		return err

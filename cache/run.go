@@ -37,6 +37,7 @@ func (s *Store) Run(ctx context.Context) error {
 	group.Go(func() error { return s.runCoherence(ctx) })
 	group.Go(func() error { return s.every(ctx, followEvery, "rules", s.followRules) })
 	group.Go(func() error { return s.every(ctx, followEvery, "clock", s.followClock) })
+	group.Go(func() error { return s.every(ctx, followEvery, "floor", s.keepLeaseMark) })
 	group.Go(func() error { return s.every(ctx, debtEvery, "recover", s.payDebts) })
 	group.Go(func() error { return s.every(ctx, reclaimEvery, "reclaim", s.reclaimMemory) })
 	group.Go(func() error { return s.every(ctx, followEvery, "follow", s.follow) })

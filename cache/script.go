@@ -50,7 +50,8 @@ return {head, now, 1}
 // claimScript keeps a claim for longer, or gives it up, if it still stands. It returns its new end, or 0. When the answer to an
 // earlier call was lost, the claim may end later than its owner knows. An end that is not a whole claim later is still the
 // owner's: whoever else claims does so after that end, for a whole claim.
-// KEYS: entry. ARGV: generation, claim, ms from now (0 gives up), ms that the claim may have been kept for unheard (or 0).
+// A lease lasts as long as it is claimed again. KEYS: entry. ARGV: generation, claim, ms from now (0 gives up), ms that the claim
+// may have been kept for unheard (or 0), a lease's TTL in ms (or nothing).
 var claimScript = redis.NewScript(`
 local h = redis.pcall('GETRANGE', KEYS[1], '0', '55')
 if type(h) ~= 'string' or #h < 56 or string.sub(h, 9, 16) ~= ARGV[1] then return 0 end
@@ -62,6 +63,7 @@ if ARGV[3] ~= '0' then
   if ARGV[4] ~= '0' then till = math.min(till, known + ARGV[4]) end -- this answer may be lost, too
 end
 redis.call('SETRANGE', KEYS[1], '48', struct.pack('>I8', till))
+if ARGV[5] and string.sub(h, 3, 3) == 'L' then redis.call('PEXPIRE', KEYS[1], ARGV[5], 'GT') end
 return till
 `)
 
@@ -118,13 +120,23 @@ redis.call('SET', KEYS[1], string.sub(new, 1, 16) .. struct.pack('>I8I8I8', now,
 return 'stored'
 `)
 
+// wholeHeader is the part of scripts that returns how many as-of tokens an entry has, of which it is given what they may take of
+// its beginning, or nil when it is none, or is cut short.
+const wholeHeader = `
+local function tokensOf(h)
+  if type(h) ~= 'string' or #h < 72 or string.sub(h, 1, 2) ~= '\202\002' then return nil end
+  local have = string.byte(h, 6)
+  return have <= 4 and #h >= 72 + have * 20 and have or nil
+end
+`
+
 // deleteScript removes an entry and leaves a lease that says what loads must have seen, if anything: the tokens given, those
 // that an earlier delete left there, and those of the value, if its load may have landed on such a lease. Unknown positions
 // stand beside known ones, and end with the TTL of the delete that brought them, however long loads and other deletes keep the
 // lease: no load can satisfy them. Loads of unknown age cannot satisfy known ones, which end for them with the TTL of the last
 // delete that brought some. It returns 1 when a value was there, 0 when not.
 // KEYS: entry. ARGV: lease, its TTL in ms, and that with known positions.
-var deleteScript = redis.NewScript(`
+var deleteScript = redis.NewScript(wholeHeader + `
 local cur = redis.pcall('GETRANGE', KEYS[1], '0', '151')
 local new = ARGV[1]
 local t = redis.call('TIME')
@@ -149,12 +161,12 @@ local function add(from, known, unknown)
 end
 local till = now + ARGV[2]
 add(new, till, till)
-local lease = type(cur) == 'string' and #cur >= 72 and string.sub(cur, 1, 3) == '\202\002L'
+local lease = tokensOf(cur) and string.sub(cur, 3, 3) == 'L'
 if lease then
   local known, unknown = struct.unpack('>I8I8', cur, 25)
   if known == 0 then known = till end -- of an older version
   add(cur, known, unknown)
-elseif type(cur) == 'string' and #cur >= 72 and string.sub(cur, 1, 2) == '\202\002' then
+elseif tokensOf(cur) then
   local start = math.floor(struct.unpack('>I8', cur, 17) / 1000)
   if start + ARGV[3] > now then add(cur, start + ARGV[2], 0) end
 end
@@ -163,6 +175,7 @@ if #order == 0 then
 else
   local text = ''
   for _, system in ipairs(order) do text = text .. tokens[system].text end
+  if cur ~= '' then redis.call('UNLINK', KEYS[1]) end -- a full server lets only those write more who have freed something
   redis.call('SET', KEYS[1], string.sub(new, 1, 5) .. string.char(#order) .. struct.pack('>I2', 72 + #text)
     .. string.sub(new, 9, 24) .. struct.pack('>I8I8', soft, hard) .. string.sub(new, 41, 72) .. text, 'PX', ttl)
 end

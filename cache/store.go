@@ -33,24 +33,23 @@ type Store struct {
 	localOff  atomic.Bool
 	remoteOff atomic.Bool
 
-	coverage  coverage
-	marked    atomic.Pointer[marking] // whether somebody wants changes published
-	lanes     lanes
-	untracked atomic.Bool // a server refuses to tell what changes
-	ahead     atomic.Int64
-	clock     clock
-	rules     atomic.Pointer[rules]
-	ruling    ruleState
-	tags      tagStates
-	waits     waits
-	suspects  suspects
-	sweepTill atomic.Int64 // by the store's clock
-	debts     debts        // what could not be invalidated yet
-	// leasesMarked is when this process last left the mark of leases with a floor, by the store's clock.
-	leasesMarked atomic.Int64
-	heat         heat
-	runs         atomic.Bool
-	warmed       atomic.Bool // the first warming has ended
+	coverage   coverage
+	marked     atomic.Pointer[marking] // whether somebody wants changes published
+	lanes      lanes
+	untracked  atomic.Bool // a server refuses to tell what changes
+	ahead      atomic.Int64
+	clock      clock
+	rules      atomic.Pointer[rules]
+	ruling     ruleState
+	tags       tagStates
+	waits      waits
+	suspects   suspects
+	sweepTill  atomic.Int64 // by the store's clock
+	debts      debts        // what could not be invalidated yet
+	leaseMarks leaseMarks
+	heat       heat
+	runs       atomic.Bool
+	warmed     atomic.Bool // the first warming has ended
 
 	kicked, rulesMoved, clockMoved, ttlMoved, sweepMoved bell
 }

@@ -3,6 +3,8 @@ package cache
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"sync"
 	"testing"
 
@@ -84,5 +86,39 @@ func TestInvalidateAcrossAFailover(t *testing.T) {
 			eventually(t, "the rest is swept", func() bool { r, err := leads.store.Invalidate(ctx, "lead:*"); return err == nil && r.Complete })
 			check(leads)
 		})
+	}
+}
+
+// A server that has forgotten the scripts is told the one that a sweep needs once for many keys.
+func TestSweepTellsAScriptForManyKeys(t *testing.T) {
+	ctx := testContext(t)
+	s := newStore(t, client(t, one.Get(t)), nil)
+	v := Of[lead](s, "lead")
+	fillStore(t, ctx, v, 2000)
+	if err := v.Delete(wrote(ctx, at(10)), "1"); err != nil {
+		t.Fatal(err)
+	}
+	told := func() (n int) {
+		stats, err := s.rdb.Info(ctx, "commandstats").Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, calls, found := strings.Cut(stats, "cmdstat_eval:calls="); found {
+			_, err = fmt.Sscan(calls[:strings.IndexByte(calls, ',')], &n)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	if err := s.rdb.ScriptFlush(ctx).Err(); err != nil {
+		t.Fatal(err)
+	}
+	before := told()
+	if report, err := s.Invalidate(ctx, "*"); err != nil || report.Changed != 1999 {
+		t.Errorf("%+v, %v", report, err)
+	}
+	if n := told() - before; n > 10 {
+		t.Errorf("scripts were told %d times", n)
 	}
 }

@@ -305,3 +305,24 @@ func TestTagInUseIsRemembered(t *testing.T) {
 		}
 	})
 }
+
+// When the floor of a tag ends, what was loaded since stays in the process.
+func TestEndOfATagsFloorDropsNothing(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := testContext(t)
+		s := running(t, newStore(t, rdb, func(o *Options) { o.Silence = patience }))
+		v := tagged(t, ctx, s, InProcess(Local{}))
+		if err := s.InvalidateTags(wrote(ctx, at(10)), "all"); err != nil {
+			t.Fatal(err)
+		}
+		settled(t, ctx, v, "1", loads(lead{Score: 1}, at(10)))
+		if ok, err := rdb.PExpire(ctx, s.tagFloorKey(hashTag("all")), time.Millisecond).Result(); err != nil || !ok {
+			t.Fatal(ok, err)
+		}
+		eventually(t, "the floor ends", func() bool { return rdb.Exists(ctx, s.tagFloorKey(hashTag("all"))).Val() == 0 })
+		allHeard(t, ctx, s)
+		if inProcess(v, "1") == nil {
+			t.Error("it was dropped")
+		}
+	})
+}

@@ -153,7 +153,8 @@ func newLease(floor scaleaware.Tokens) header {
 
 // deletion is the call that removes an entry.
 func (s *Store) deletion(key string, lease header) keyCall {
-	return keyCall{key: key, args: []any{appendHeader(nil, lease), s.leaseTTL().Milliseconds(), max(floorTTL, s.leaseTTL()).Milliseconds()}}
+	ageless, aged := s.floorTimes()
+	return keyCall{key: key, args: []any{appendHeader(nil, lease), ageless, aged}}
 }
 
 func (v *viewState) keysOf(ids []string) []string {
