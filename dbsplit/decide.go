@@ -38,6 +38,9 @@ func (r *Reader) decide(ctx context.Context, not uint64, out *decision) error {
 	}
 	out.snapshot = s
 	need, err := db.needed(ctx, s, out.watermark)
+	if err == nil && need.old {
+		err = r.outlive(out.watermark, need.token)
+	}
 	if err == nil && r.s.current {
 		err = db.present(ctx, &need)
 	}
@@ -47,7 +50,11 @@ func (r *Reader) decide(ctx context.Context, not uint64, out *decision) error {
 	c, err := r.choose(ctx, need, not, out)
 	if err == nil && need.seen != nil && c.node != need.seen.index {
 		// What was seen there must be known as a position, to be looked for elsewhere.
-		if need, err = db.settled(ctx, s, out.watermark); err == nil {
+		need, err = db.settled(ctx, s, out.watermark)
+		if err == nil && need.old {
+			err = r.outlive(out.watermark, need.token)
+		}
+		if err == nil {
 			c, err = r.choose(ctx, need, not, out)
 		}
 	}

@@ -1,0 +1,76 @@
+package dbsplit_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/scaleaware/scaleaware"
+	"github.com/scaleaware/scaleaware/dbsplit"
+	"github.com/scaleaware/scaleaware/internal/pgcluster"
+)
+
+// A lost write is told of by the read whose answer counts, or by the next one: what the second node would have told may be
+// heard by nobody.
+func TestHedgeAndLostWrite(t *testing.T) {
+	t.Parallel()
+	ctx := within(t, 100*time.Second)
+	c, err := pgcluster.Start(ctx, &pgcluster.Options{Replicas: 2})
+	must(t, err)
+	t.Cleanup(func() { c.Close() })
+	reg := prometheus.NewRegistry()
+	db := run(t, nodesOf(c, "postgres"), &dbsplit.Options{Registerer: reg})
+	await(t, db, "fresh replicas", func() bool { return fresh(db) == 2 })
+	for range 20 {
+		get[int](t, ctx, db.Read(dbsplit.Hedge(time.Hour)), "select 1")
+	}
+	exec(t, db, "create table notes (n int)")
+	must(t, c.Replica(0).WaitCaughtUp(ctx))
+	must(t, c.Replica(0).CutStream(ctx))
+	lost, w := scaleaware.WithWatermark(ctx)
+	for i := range 200 { // so that the position lies well beyond the fork
+		exec(t, watched{db, lost}, "insert into notes values ($1)", i)
+	}
+	_, err = w.Written(lost)
+	must(t, err)
+	must(t, c.Replica(1).WaitCaughtUp(ctx))
+	holder, err := c.Replica(1).Connect(ctx, "postgres")
+	must(t, err)
+	defer holder.Close(context.Background())
+	get[string](t, ctx, holder, "select pg_advisory_lock(7)::text")
+
+	const delay = 8 * time.Second // for the promotion
+	begun := time.Now()
+	result := make(chan error, 1)
+	go func() {
+		result <- db.Read(dbsplit.Canary(c.Replica(1).Addr(), 1), dbsplit.Hedge(delay)).QueryRow(lost, "select pg_advisory_lock_shared(7)::text").Scan(nil)
+	}()
+	await(t, db, "the read", func() bool {
+		return get[bool](t, ctx, holder, "select exists (select from pg_stat_activity where wait_event = 'advisory')")
+	})
+	c.Primary().Kill()
+	must(t, c.Replica(0).Promote(ctx))
+	await(t, db, "writes", func() bool { _, err := db.Exec(ctx, "insert into notes values (1000)"); return err == nil })
+	exec(t, db, "insert into notes select generate_series(1000, 50000)")
+	if since := time.Since(begun); since > delay {
+		t.Logf("the promotion took %v", since)
+	}
+	await(t, db, "the second node", func() bool {
+		return time.Since(begun) > delay+time.Second || counter(t, reg, "db_tokens_total", "outcome", "lost") > 0
+	})
+	get[bool](t, ctx, holder, "select pg_advisory_unlock(7)")
+	told := 0
+	for i, err := range []error{<-result, db.Read().QueryRow(lost, "select 1").Scan(nil)} {
+		if errors.Is(err, dbsplit.ErrLostWrite) {
+			told++
+		} else if err != nil {
+			t.Errorf("read %d: %v", i, err)
+		}
+	}
+	if told != 1 {
+		t.Errorf("the lost write was told of %d times", told)
+	}
+}
