@@ -22,8 +22,9 @@ import (
 // closed. It does not count as a failure of the node.
 //
 // OnRoute and ReadTracer are told once, of the answer that counts, when it is there; its reason is hedge when the second node
-// gave it. Arguments are copied first: a read with one that cannot be, as it holds a function or a pointer in a field
-// that is not exported, is sent once.
+// gave it. Arguments are copied first: a read is sent once when one of them is not plain. Plain are numbers, strings, times and
+// what else holds no pointers, pgtype.Numeric, pointers to the language's own types and to times, and slices and maps of all
+// that which have no type name of their own, pgx.NamedArgs included.
 func Hedge(delay time.Duration) ReadOption {
 	return func(s *readSettings) { s.special, s.hedged, s.delay = true, true, max(0, delay) }
 }

@@ -26,7 +26,7 @@ import (
 // shown, and may have replayed more.
 //
 // A read is skipped when the node is the one that answered, does not get that far within a second, or is not proven to;
-// when four others are being compared; and when an argument cannot be copied, as with Hedge. It is given up after ten
+// when four others are being compared; and when an argument is not plain, as with Hedge. It is given up after ten
 // seconds, and when the DB is closed.
 //
 // report runs in a goroutine of its own, which Close waits for. Its context has the values of the caller's, but another
