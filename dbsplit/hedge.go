@@ -103,11 +103,11 @@ func (r *Reader) hedge(ctx context.Context, sql string, args []any) (pgx.Rows, e
 			go second.run(&attempt{not: 1 << first.lease.node.index}, sql, args)
 		}
 		won := race(ctx, first, second)
+		if won == second && first.over() { // it may have failed, and counts as a try then
+			a.again(ctx, &first.lease, first.err)
+		}
 		if second != nil {
 			r.db.hedgeEnds(first, second, won)
-		}
-		if won == second {
-			a.not |= 1 << first.lease.node.index
 		}
 		rows, again, err := won.answer(r, ctx, &a)
 		if !again {

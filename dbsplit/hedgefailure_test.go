@@ -74,3 +74,30 @@ func TestHedgeAndLostWrite(t *testing.T) {
 		t.Errorf("the lost write was told of %d times", told)
 	}
 }
+
+const conflicting = `create function conflicting() returns int language plpgsql as
+$$begin if pg_is_in_recovery() then perform pg_sleep(0.5); raise exception using errcode = '40001'; end if; return 7; end$$`
+
+// When both replicas cancel a read for their replay, the primary is asked, as without Hedge.
+func TestHedgeAndConflicts(t *testing.T) {
+	traced := &sends{mark: "conflicting()"}
+	h := hedged(t, dbsplit.Options{Tracer: traced})
+	ctx := within(t, 60*time.Second)
+	exec(t, h.DB, conflicting)
+	for _, r := range h.c.Servers()[1:] {
+		must(t, r.WaitCaughtUp(ctx))
+	}
+	var p dbsplit.Provenance
+	before := traced.n.Load()
+	if n := get[int](t, ctx, h.first(time.Millisecond, &p), "select conflicting()"); n != 7 || p.Role != "primary" {
+		t.Errorf("%d from %+v", n, p)
+	}
+	if n := traced.n.Load() - before; n != 3 {
+		t.Errorf("it was sent %d times", n)
+	}
+	err := h.first(time.Millisecond, &p, dbsplit.FallBack(dbsplit.FallbackNone)).QueryRow(ctx, "select conflicting()").Scan(nil)
+	if !pgcluster.Conflicted(err) {
+		t.Errorf("without the primary: %v", err)
+	}
+	h.quiet(t)
+}
