@@ -2,7 +2,6 @@ package dbsplit
 
 import (
 	"context"
-	"errors"
 	"sync/atomic"
 	"time"
 
@@ -80,11 +79,14 @@ const (
 	hedgeWon        hedgeOutcome = iota // the second node answered first
 	hedgeLost                           // the first did, after all
 	hedgeOverBudget                     // it was not sent twice: too many were
-	hedgeNoNode                         // nor was it: no other node qualified
+	hedgeNoNode                         // nor was it: no other node qualified, or had a connection to spare
+	hedgeFailed                         // it was, and neither node answered
 	hedgeOutcomes
 )
 
-func (o hedgeOutcome) String() string { return [...]string{"won", "lost", "over-budget", "no-node"}[o] }
+func (o hedgeOutcome) String() string {
+	return [...]string{"won", "lost", "over-budget", "no-node", "failed"}[o]
+}
 
 // hedge is Query with Hedge, for arguments that stay as they are. Once a node has failed the read, it goes on without.
 func (r *Reader) hedge(ctx context.Context, sql string, args []any) (pgx.Rows, error) {
@@ -169,18 +171,20 @@ func race(ctx context.Context, first, second *leg) *leg {
 	return first
 }
 
-// hedgeEnds counts what became of a read that was sent twice, and ends what lost.
+// hedgeEnds counts what became of a read for which a second node was looked for, and ends what lost.
 func (db *DB) hedgeEnds(first, second, won *leg) {
 	outcome, lost := hedgeLost, second
-	switch {
-	case won == second:
+	if won == second {
 		lost = first
-		if second.answered() {
-			outcome = hedgeWon
-			first.lease.node.load.answer(first.lease.begun, db.now()) // it has taken as long as that at least
-		}
-	case second.over() && errors.Is(second.err, ErrNoNode):
+	}
+	switch {
+	case second.over() && !second.held:
 		outcome = hedgeNoNode
+	case !won.answered():
+		outcome = hedgeFailed
+	case won == second:
+		outcome = hedgeWon
+		first.lease.node.load.answer(first.lease.begun, db.now()) // it has taken as long as that at least
 	}
 	db.in.hedged[outcome].Inc()
 	if !db.background.run(lost.leave) {

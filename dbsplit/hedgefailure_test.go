@@ -99,5 +99,22 @@ func TestHedgeAndConflicts(t *testing.T) {
 	if !pgcluster.Conflicted(err) {
 		t.Errorf("without the primary: %v", err)
 	}
+	if failed, others := h.outcomes(t, "failed"), h.outcomes(t, "lost")+h.outcomes(t, "won"); failed != 2 || others != 0 {
+		t.Errorf("%v are counted as failed, %v otherwise", failed, others)
+	}
 	h.quiet(t)
+}
+
+// A second node that has no connection to spare was not asked.
+func TestHedgeWithoutAConnection(t *testing.T) {
+	h := hedged(t, dbsplit.Options{ReplicaConns: 1, PoolWait: 100 * time.Millisecond, Fallback: dbsplit.FallbackNone})
+	ctx := within(t, 60*time.Second)
+	tx, err := h.Read(dbsplit.OnNode(h.c.Replica(1).Addr())).Begin(ctx)
+	must(t, err)
+	defer tx.Rollback(ctx)
+	var p dbsplit.Provenance
+	get[string](t, ctx, h.first(time.Millisecond, &p), "select pg_sleep(1)::text")
+	if none, lost := h.outcomes(t, "no-node"), h.outcomes(t, "lost"); none != 1 || lost != 0 {
+		t.Errorf("%v are counted as no-node, %v as lost", none, lost)
+	}
 }

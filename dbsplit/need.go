@@ -77,20 +77,26 @@ func (db *DB) concerning(open []scaleaware.Source) []scaleaware.Source {
 func (db *DB) settled(ctx context.Context, s *snapshot, w *scaleaware.Watermark) (need, error) {
 	written, err := db.written(ctx, w)
 	if err != nil {
-		db.in.token(tokenUnknown)
-		return need{because: becauseUnknown}, nil
+		return db.unsettled(ctx), nil
 	}
 	token := db.own(s, written)
 	if token.Unknown() {
 		unknown := token
 		if token, err = db.Position(ctx); err != nil || token.System != unknown.System {
-			db.in.token(tokenUnknown)
-			return need{because: becauseUnknown}, nil
+			return db.unsettled(ctx), nil
 		}
 		w.Settle(unknown, token)
 		db.in.token(tokenSettled)
 	}
 	return db.proven(ctx, s, w, token)
+}
+
+// unsettled is what is needed when the position is not known. A caller who has gone says nothing about that.
+func (db *DB) unsettled(ctx context.Context) need {
+	if ctx.Err() == nil {
+		db.in.token(tokenUnknown)
+	}
+	return need{because: becauseUnknown}
 }
 
 // proven returns a token that is proven to be possible. A position on the present timeline that the primary has not
