@@ -3,13 +3,18 @@ package dbsplit_test
 import (
 	"context"
 	"errors"
+	"strconv"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/scaleaware/scaleaware"
 	"github.com/scaleaware/scaleaware/dbsplit"
+	"github.com/scaleaware/scaleaware/internal/faultconn"
 	"github.com/scaleaware/scaleaware/internal/pgcluster"
 )
 
@@ -117,4 +122,50 @@ func TestHedgeWithoutAConnection(t *testing.T) {
 	if none, lost := h.outcomes(t, "no-node"), h.outcomes(t, "lost"); none != 1 || lost != 0 {
 		t.Errorf("%v are counted as no-node, %v as lost", none, lost)
 	}
+}
+
+// panicking panics at the end of marked statements on the server of a port.
+type panicking struct {
+	mark string
+	port atomic.Uint32
+}
+
+type panickingKey struct{}
+
+func (p *panicking) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
+	if strings.Contains(data.SQL, p.mark) {
+		return context.WithValue(ctx, panickingKey{}, true)
+	}
+	return ctx
+}
+
+func (p *panicking) TraceQueryEnd(ctx context.Context, conn *pgx.Conn, _ pgx.TraceQueryEndData) {
+	if ctx.Value(panickingKey{}) != nil && uint32(conn.Config().Port) == p.port.Load() {
+		panic("a tracer")
+	}
+}
+
+// A hook that panics for the node that lost does not end the process, and its connection is given back.
+func TestHedgeWhoseLoserPanics(t *testing.T) {
+	traced := &panicking{mark: "-- panics"}
+	h := hedged(t, dbsplit.Options{Tracer: traced, ReplicaConns: 1, ProbeTimeout: 20 * time.Second})
+	ctx := within(t, 60*time.Second)
+	const sql = "select generate_series(1, 3) -- panics"
+	get[int](t, ctx, h.Read(dbsplit.OnNode(h.slow.Addr())), sql) // prepares it
+	h.slow.Delay(faultconn.ToClient, 300*time.Millisecond)
+	_, port, _ := strings.Cut(h.slow.Addr(), ":")
+	n, err := strconv.Atoi(port)
+	must(t, err)
+	traced.port.Store(uint32(n))
+	var p dbsplit.Provenance
+	get[int](t, ctx, h.first(50*time.Millisecond, &p), sql)
+	if p.Reason != "hedge" {
+		t.Errorf("%+v", p)
+	}
+	h.quiet(t)
+	if n := counter(t, h.reg, "scaleaware_background_errors_total", "task", "hedge"); n != 1 {
+		t.Errorf("%v panics are counted", n)
+	}
+	h.slow.Heal()
+	get[int](t, ctx, h.Read(dbsplit.OnNode(h.slow.Addr())), "select 1")
 }

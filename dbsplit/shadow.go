@@ -148,12 +148,7 @@ func (r *shadowRows) end(whole bool) {
 // compare asks the node. closing ends with the DB.
 func (s *shadow) compare(closing context.Context) {
 	defer s.db.shadows.Add(-1)
-	defer func() {
-		if p := recover(); p != nil { // of report, or of a hook: the caller has gone on
-			s.db.in.failed("shadow")
-			s.db.opts.Logger.Error("dbsplit: comparing a read has panicked", "db", s.db.opts.Name, "panic", p)
-		}
-	}()
+	defer s.db.recovered("shadow") // of report, or of a hook
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), shadowTimeout)
 	defer cancel()
 	defer context.AfterFunc(closing, cancel)()
