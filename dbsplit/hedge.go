@@ -13,8 +13,8 @@ import (
 // Query, until the first row; all else is sent once.
 //
 // The second node has what the read must see, as the first has, and is chosen as after a failure: when no other replica
-// qualifies, the primary, unless FallBack spares it. Of all reads of the DB with Hedge at most one in twenty is sent twice, of
-// the first twenty none. When one of the two fails, the other is waited for, and no third node is asked.
+// qualifies, the primary, unless FallBack spares it. Of all reads of the DB with Hedge at most one in twenty is sent twice, so of
+// the first nineteen none. When one of the two fails, the other is waited for, and no third node is asked.
 //
 // The node that was too slow is asked to cancel the statement, and its connection goes back to the pool when the server has
 // done so. Behind a pooler nothing is cancelled. Where the statement has not ended within Options.ProbeTimeout, the connection is
@@ -54,6 +54,14 @@ func (h *hedges) spend() bool {
 		if h.credit.CompareAndSwap(credit, credit-hedgePart) {
 			return true
 		}
+	}
+}
+
+// heed learns from the first node, after took, when its answer is there or is known to take longer than usual. Of others it is not
+// known how long they would have taken.
+func (h *hedges) heed(first *leg, took time.Duration) {
+	if over := first.over(); over && first.answered() || !over && int64(took) > h.usual.Load() {
+		h.learn(took)
 	}
 }
 
@@ -105,6 +113,7 @@ func (r *Reader) hedge(ctx context.Context, sql string, args []any) (pgx.Rows, e
 			go second.run(&attempt{not: 1 << first.lease.node.index}, sql, args)
 		}
 		won := race(ctx, first, second)
+		r.db.hedges.heed(first, r.db.now()-first.lease.begun)
 		if won == second && first.over() { // it may have failed, and counts as a try then
 			a.again(ctx, &first.lease, first.err)
 		}
@@ -138,7 +147,6 @@ func (r *Reader) late(first *leg, repeated bool) bool {
 			late = true
 		}
 	}
-	h.learn(r.db.now() - first.lease.begun)
 	if late && !h.spend() {
 		r.db.in.hedged[hedgeOverBudget].Inc()
 		return false

@@ -169,3 +169,22 @@ func TestHedgeWhoseLoserPanics(t *testing.T) {
 	h.slow.Heal()
 	get[int](t, ctx, h.Read(dbsplit.OnNode(h.slow.Addr())), "select 1")
 }
+
+// What one is learned from is answers, when they are there: not the time after which a second node was asked.
+func TestHedgeLearnsFromAnswers(t *testing.T) {
+	h := hedged(t, dbsplit.Options{ProbeTimeout: 20 * time.Second})
+	ctx := within(t, 60*time.Second)
+	for range 60 {
+		get[string](t, ctx, h.Read(dbsplit.Hedge(time.Millisecond)), "select pg_sleep(0.03)::text")
+	}
+	if usual := h.Usual(); usual < 25*time.Millisecond || usual > 100*time.Millisecond {
+		t.Errorf("95 of 100 reads take %v", usual)
+	}
+	for range 30 {
+		_ = h.Read(dbsplit.Hedge(time.Millisecond)).QueryRow(ctx, "select 1 / 0").Scan(nil)
+	}
+	if usual := h.Usual(); usual < 25*time.Millisecond {
+		t.Errorf("after errors 95 of 100 reads take %v", usual)
+	}
+	h.quiet(t)
+}
