@@ -25,7 +25,7 @@ import (
 // time, differs by itself. So does what is written meanwhile: the node is asked once it has replayed all that the answer can have
 // shown, and may have replayed more.
 //
-// A read is skipped when the node is the one that answered, does not get that far within a second, or is not proven to;
+// A read is skipped when the node is the one that answered, is not found to have got that far within a second, or not proven to;
 // when four others are being compared; and when an argument is not plain, as with Hedge. It is given up after ten
 // seconds, and when the DB is closed.
 //
