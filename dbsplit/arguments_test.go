@@ -22,7 +22,8 @@ func TestCopiedArguments(t *testing.T) {
 			nil, 1, "text", true, 2.5, time.Unix(1, 0), []byte("bytes"), []string{"a", "b"}, [16]byte{1}, &n, (*int)(nil), []byte(nil),
 			pgx.NamedArgs{"ids": []int64{1, 2}, "none": nil}, pgx.QueryExecModeExec, pgx.QueryResultFormats{1, 0},
 			pgtype.Numeric{Int: big.NewInt(5), Valid: true}, pgtype.Text{String: "t", Valid: true},
-			[]*int{&n, nil}, netip.MustParseAddr("::1"), []id{{1}}, map[string]any{"k": []any{1, "v"}}, [][]byte{[]byte("x"), nil}, []any(nil), pgx.QueryResultFormatsByOID{20: 1},
+			[]*int{&n, nil}, netip.MustParseAddr("::1"), []id{{1}}, map[string]any{"k": []any{1, "v"}},
+			[][]byte{[]byte("x"), nil}, []any(nil), pgx.QueryResultFormatsByOID{20: 1},
 		}
 	}
 	given, want := args(), args()

@@ -66,7 +66,7 @@ var errBegin = errors.New("dbsplit: the connection was lost at BEGIN")
 // away reports whether an error means that there is no primary at the other end, and that nothing was written.
 func away(err error) bool {
 	switch sqlState(err) {
-	case "57P01", "57P02", "57P03": // admin_shutdown, crash_shutdown, cannot_connect_now: here they ended a connect or a BEGIN
+	case stateAdminShutdown, stateCrashShutdown, stateCannotConnectNow: // here they ended a connect or a BEGIN
 		return true
 	case "":
 		_, connecting := errors.AsType[*pgconn.ConnectError](err)
@@ -143,10 +143,14 @@ func (w *succession) take(ctx context.Context, n *node, p *pool) (*pgxpool.Conn,
 			c, _, err = p.take(ctx, n, db.now())
 			return c, err
 		}
-		err = fmt.Errorf("dbsplit: primary %s does not take writes, and no other was there within FailoverWait, bring it up or promote a replica: %w",
-			n.name, db.monitor.reason(n.index))
+		err = db.unwritable(n, ", and no other was there within FailoverWait")
 	}
 	return c, err
+}
+
+// unwritable says of n, which writes go to, why it takes none.
+func (db *DB) unwritable(n *node, more string) error {
+	return fmt.Errorf("dbsplit: primary %s does not take writes%s, bring it up or promote a replica: %w", n.name, more, db.monitor.reason(n.index))
 }
 
 // missing reports whether n, which writes go to, was no primary at the monitor's last look, or did not answer. A server that lets

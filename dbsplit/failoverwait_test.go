@@ -209,8 +209,8 @@ func TestFailoverWaitIncludesConnecting(t *testing.T) {
 	}
 }
 
-// A write that waits for a connection which others use is not given up because the monitor did not reach the primary for a moment,
-// nor because the server, which is up, lets nobody in who would look at it.
+// A write that waits for a connection which others use is not given up because the monitor did not reach the primary for a
+// moment, nor because the server, which is up, lets nobody in who would look at it.
 func TestFailoverWaitIsNotForThePool(t *testing.T) {
 	t.Parallel()
 	for name, then := range map[string]string{"for a moment": "select 1", "as long as it waits": "alter role app connection limit 1"} {

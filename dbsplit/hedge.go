@@ -57,8 +57,8 @@ func (h *hedges) spend() bool {
 	}
 }
 
-// heed learns from the first node, after took, when its answer is there or is known to take longer than usual. Of others it is not
-// known how long they would have taken.
+// heed learns from the first node, after took, when its answer is there or is known to take longer than usual. Of others it is
+// not known how long they would have taken.
 func (h *hedges) heed(first *leg, took time.Duration) {
 	if over := first.over(); over && first.answered() || !over && int64(took) > h.usual.Load() {
 		h.learn(took)

@@ -122,6 +122,7 @@ func TestSerializableBatchGoesToThePrimary(t *testing.T) {
 		b.BeginTx(options)
 		b.Queue("select concat_ws(' ', current_setting('transaction_isolation'), current_setting('transaction_read_only'), 'in', case when pg_is_in_recovery() then 'replica' else 'primary' end)")
 		results := db.Read().SendBatch(ctx, b)
+		defer results.Tx().Rollback(ctx)
 		defer results.Close()
 		_, err := results.Exec()
 		must(t, err)

@@ -37,17 +37,17 @@ func Shadow(node string, share float64, report func(context.Context, ShadowResul
 
 // ShadowResult is a read whose two answers differ, or whose second one failed.
 type ShadowResult struct {
-	SQL    string
+	SQL    string       // as the caller gave it
 	Answer ShadowAnswer // the caller's
-	Shadow ShadowAnswer
+	Shadow ShadowAnswer // the compared node's; empty, but for what came before the failure, when Err is set
 	// Err is why there is no second answer. Nil means that they differ.
 	Err error
 }
 
 // ShadowAnswer is one of two answers that are compared.
 type ShadowAnswer struct {
-	Provenance Provenance
-	Rows       int
+	Provenance Provenance // which node answered, and why that
+	Rows       int        // as far as they were compared
 	// Hash is FNV-1a, of 64 bits, over the values of all rows as they were sent.
 	Hash uint64
 	// Took is the time until the first row was there, with the wait for a connection, or until it was known that there is none.
