@@ -2,134 +2,130 @@ package dbsplit
 
 import (
 	"bytes"
+	"maps"
 	"math/big"
 	"net/netip"
 	"reflect"
+	"slices"
 	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// copied returns args for a statement that may be sent when its caller has gone on, and changes what it gave. ok is false
-// when one of them cannot be copied for sure: it holds a pointer that only its own package can follow, a function or a channel.
+// copied returns args for a statement that may be sent twice at once, and when its caller has gone on, and changes what it gave.
+// ok is false when one of them is not plain. What code of the caller's encodes may lock, or change itself, so it is not
+// copied, unless it holds nothing that two copies could share.
 func copied(args []any) (own []any, ok bool) {
+	return copyAll(args, maxDepth)
+}
+
+// maxDepth keeps copying from following a circle.
+const maxDepth = 10
+
+func copyAll(args []any, depth int) (own []any, ok bool) {
+	if args == nil || depth == 0 {
+		return nil, args == nil
+	}
 	own = make([]any, len(args))
 	for i, arg := range args {
-		switch arg := arg.(type) {
-		case nil, bool, int, int16, int32, int64, float64, string, time.Time, time.Duration: // what most are
-			own[i] = arg
-		case []byte:
-			own[i] = bytes.Clone(arg)
-		default:
-			v, ok := deepCopy(reflect.ValueOf(arg), maxDepth)
-			if !ok {
-				return nil, false
-			}
-			own[i] = v.Interface()
+		if own[i], ok = copyOf(arg, depth); !ok {
+			return nil, false
 		}
 	}
 	return own, true
 }
 
-// maxDepth keeps copying from following a circle of pointers.
-const maxDepth = 10
-
-func deepCopy(v reflect.Value, depth int) (reflect.Value, bool) {
-	t := v.Type()
-	if fixed(t) {
-		return v, true
+func copyOf(arg any, depth int) (own any, ok bool) {
+	switch arg := arg.(type) {
+	case nil, bool, int, int16, int32, int64, float64, string, time.Time, time.Duration: // what most are
+		return arg, true
+	case []byte:
+		return bytes.Clone(arg), true
+	case []any:
+		own, ok := copyAll(arg, depth-1)
+		return own, ok
+	case map[string]any:
+		own, ok := copyNamed(arg, depth-1)
+		return own, ok
+	case pgx.NamedArgs:
+		own, ok := copyNamed(arg, depth-1)
+		return pgx.NamedArgs(own), ok
+	case pgx.StrictNamedArgs:
+		own, ok := copyNamed(arg, depth-1)
+		return pgx.StrictNamedArgs(own), ok
+	case pgx.QueryResultFormats:
+		return slices.Clone(arg), true
+	case pgx.QueryResultFormatsByOID:
+		return maps.Clone(arg), true
+	case pgtype.Numeric:
+		if arg.Int != nil {
+			arg.Int = new(big.Int).Set(arg.Int)
+		}
+		return arg, true
 	}
-	if depth == 0 {
-		return v, false
-	}
-	if n, ok := v.Interface().(*big.Int); ok && n != nil {
-		return reflect.ValueOf(new(big.Int).Set(n)), true
-	}
-	out := reflect.New(t).Elem()
-	out.Set(v)
-	switch v.Kind() {
-	case reflect.Pointer, reflect.Interface:
+	v := reflect.ValueOf(arg)
+	switch t := v.Type(); {
+	case fixed(t):
+		return arg, true
+	case t.Name() != "": // it may have methods
+		return nil, false
+	case t.Kind() == reflect.Pointer && basic(t.Elem()):
 		if v.IsNil() {
-			return v, true
-		}
-		pointee, ok := deepCopy(v.Elem(), depth-1)
-		if !ok {
-			return v, false
-		}
-		if v.Kind() == reflect.Interface {
-			out.Set(pointee)
-			return out, true
+			return arg, true
 		}
 		p := reflect.New(t.Elem())
-		p.Elem().Set(pointee)
-		return p.Convert(t), true
-	case reflect.Slice:
-		if v.IsNil() {
-			return v, true
-		}
-		out = reflect.MakeSlice(t, v.Len(), v.Len())
-		return out, copyElements(out, v, depth)
-	case reflect.Array:
-		return out, copyElements(out, v, depth)
-	case reflect.Map:
-		return copyMap(v, depth)
-	case reflect.Struct:
-		return out, copyFields(out, v, depth)
+		p.Elem().Set(v.Elem())
+		return p.Interface(), true
+	case t.Kind() == reflect.Slice:
+		return copySlice(v, depth-1)
 	default:
-		return v, false
+		return nil, false
 	}
 }
 
-func copyElements(out, v reflect.Value, depth int) bool {
-	if fixed(v.Type().Elem()) {
+func copyNamed(args map[string]any, depth int) (own map[string]any, ok bool) {
+	if args == nil || depth == 0 {
+		return nil, args == nil
+	}
+	own = make(map[string]any, len(args))
+	for name, arg := range args {
+		if own[name], ok = copyOf(arg, depth); !ok {
+			return nil, false
+		}
+	}
+	return own, true
+}
+
+func copySlice(v reflect.Value, depth int) (own any, ok bool) {
+	t := v.Type()
+	switch {
+	case v.IsNil():
+		return v.Interface(), true
+	case depth == 0 || t.Elem().Kind() == reflect.Interface:
+		return nil, false
+	}
+	out := reflect.MakeSlice(t, v.Len(), v.Len())
+	if fixed(t.Elem()) {
 		reflect.Copy(out, v)
-		return true
+		return out.Interface(), true
 	}
 	for i := range v.Len() {
-		element, ok := deepCopy(v.Index(i), depth-1)
+		element, ok := copyOf(v.Index(i).Interface(), depth)
 		if !ok {
-			return false
+			return nil, false
 		}
-		out.Index(i).Set(element)
+		out.Index(i).Set(reflect.ValueOf(element))
 	}
-	return true
+	return out.Interface(), true
 }
 
-func copyMap(v reflect.Value, depth int) (reflect.Value, bool) {
-	if v.IsNil() {
-		return v, true
-	}
-	if !fixed(v.Type().Key()) {
-		return v, false
-	}
-	out := reflect.MakeMapWithSize(v.Type(), v.Len())
-	for each := v.MapRange(); each.Next(); {
-		value, ok := deepCopy(each.Value(), depth-1)
-		if !ok {
-			return v, false
-		}
-		out.SetMapIndex(each.Key(), value)
-	}
-	return out, true
+// basic reports whether t is a type of the language itself without pointers, or a time.
+func basic(t reflect.Type) bool {
+	return t == reflect.TypeFor[time.Time]() || t.PkgPath() == "" && t.Kind() != reflect.Struct && fixed(t)
 }
 
-func copyFields(out, v reflect.Value, depth int) bool {
-	for i := range v.NumField() {
-		f := v.Type().Field(i)
-		if fixed(f.Type) {
-			continue
-		}
-		if !f.IsExported() {
-			return false
-		}
-		field, ok := deepCopy(v.Field(i), depth-1)
-		if !ok {
-			return false
-		}
-		out.Field(i).Set(field)
-	}
-	return true
-}
-
-// fixed reports whether values of type t hold nothing that could be changed through another copy.
+// fixed reports whether values of type t hold nothing that two copies could share.
 func fixed(t reflect.Type) bool {
 	switch t {
 	case reflect.TypeFor[time.Time](), reflect.TypeFor[netip.Addr](), reflect.TypeFor[netip.Prefix]():

@@ -1,9 +1,11 @@
 package dbsplit
 
 import (
+	"database/sql/driver"
 	"math/big"
 	"net/netip"
 	"reflect"
+	"sync"
 	"testing"
 	"time"
 
@@ -14,13 +16,14 @@ import (
 // What a caller does to its arguments later is not seen by a copy.
 func TestCopiedArguments(t *testing.T) {
 	n := 7
-	type point struct{ X, Y []int }
+	type id [16]byte
 	args := func() []any {
 		return []any{
 			nil, 1, "text", true, 2.5, time.Unix(1, 0), []byte("bytes"), []string{"a", "b"}, [16]byte{1}, &n, (*int)(nil), []byte(nil),
 			pgx.NamedArgs{"ids": []int64{1, 2}, "none": nil}, pgx.QueryExecModeExec, pgx.QueryResultFormats{1, 0},
 			pgtype.Numeric{Int: big.NewInt(5), Valid: true}, pgtype.Text{String: "t", Valid: true},
-			pgtype.Array[string]{Elements: []string{"x"}, Valid: true}, netip.MustParseAddr("::1"), point{X: []int{1}}, map[string]any{"k": []any{1, "v"}},
+			[]*int{&n, nil}, netip.MustParseAddr("::1"), []id{{1}}, map[string]any{"k": []any{1, "v"}},
+			[][]byte{[]byte("x"), nil}, []any(nil), pgx.QueryResultFormatsByOID{20: 1},
 		}
 	}
 	given, want := args(), args()
@@ -34,11 +37,11 @@ func TestCopiedArguments(t *testing.T) {
 	given[12].(pgx.NamedArgs)["ids"].([]int64)[0] = 99
 	given[14].(pgx.QueryResultFormats)[0] = 9
 	given[15].(pgtype.Numeric).Int.SetInt64(99)
-	given[17].(pgtype.Array[string]).Elements[0] = "X"
-	given[19].(point).X[0] = 99
+	given[19].([]id)[0][0] = 99
 	given[20].(map[string]any)["k"].([]any)[1] = "X"
+	given[21].([][]byte)[0][0] = 'X'
 	seven := 7
-	want[9] = &seven
+	want[9], want[17] = &seven, []*int{&seven, nil}
 	if !reflect.DeepEqual(own, want) {
 		t.Errorf("the copy has changed: %v", own)
 	}
@@ -46,10 +49,18 @@ func TestCopiedArguments(t *testing.T) {
 
 func TestArgumentsThatCannotBeCopied(t *testing.T) {
 	type hidden struct{ p *int }
-	circle := map[string]any{}
-	circle["self"] = circle
+	type shared struct{ Elements []string }
+	type locked struct {
+		mu   sync.Mutex
+		Text string
+	}
+	type sorted []int
+	circle, around := map[string]any{}, []any{nil}
+	circle["self"], around[0] = circle, around
 	for name, arg := range map[string]any{
-		"a function": func() {}, "a channel": make(chan int), "a hidden pointer": hidden{p: new(int)}, "a circle": circle, "deep inside": []any{map[string]any{"f": func() {}}},
+		"a function": func() {}, "a channel": make(chan int), "a hidden pointer": hidden{p: new(int)}, "a circle": circle, "another one": around,
+		"deep inside": []any{map[string]any{"f": func() {}}}, "what may lock": &locked{Text: "t"}, "several of those": []*locked{{}},
+		"what may remember": shared{[]string{"x"}}, "what may sort": sorted{2, 1}, "what is in an interface": []driver.Valuer{pgtype.Text{}},
 	} {
 		if _, ok := copied([]any{1, arg}); ok {
 			t.Errorf("%s was copied", name)

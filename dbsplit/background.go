@@ -27,6 +27,14 @@ func (b *background) run(f func(ctx context.Context)) bool {
 	return true
 }
 
+// recovered is deferred where a hook may panic whose caller has gone on: that is told of, and does not end the process.
+func (db *DB) recovered(task string) {
+	if p := recover(); p != nil {
+		db.in.failed(task)
+		db.opts.Logger.Error("dbsplit: a panic behind a caller's back", "db", db.opts.Name, "task", task, "panic", p)
+	}
+}
+
 func (b *background) close() {
 	b.mu.Lock()
 	b.closed = true

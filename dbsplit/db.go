@@ -130,8 +130,7 @@ func (db *DB) Ready(ctx context.Context) error {
 			return nil
 		}
 		if v.probed {
-			err := db.monitor.reason(s.writer)
-			return fmt.Errorf("dbsplit: primary %s does not take writes, bring it up or promote a replica: %w", s.nodes[s.writer].name, err)
+			return db.unwritable(s.nodes[s.writer], "")
 		}
 	}
 	if err := db.Ping(ctx); err != nil {

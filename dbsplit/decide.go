@@ -38,6 +38,9 @@ func (r *Reader) decide(ctx context.Context, not uint64, out *decision) error {
 	}
 	out.snapshot = s
 	need, err := db.needed(ctx, s, out.watermark)
+	if err == nil && need.old {
+		err = r.outlive(out.watermark, need.token)
+	}
 	if err == nil && r.s.current {
 		err = db.present(ctx, &need)
 	}
@@ -47,7 +50,11 @@ func (r *Reader) decide(ctx context.Context, not uint64, out *decision) error {
 	c, err := r.choose(ctx, need, not, out)
 	if err == nil && need.seen != nil && c.node != need.seen.index {
 		// What was seen there must be known as a position, to be looked for elsewhere.
-		if need, err = db.settled(ctx, s, out.watermark); err == nil {
+		need, err = db.settled(ctx, s, out.watermark)
+		if err == nil && need.old {
+			err = r.outlive(out.watermark, need.token)
+		}
+		if err == nil {
 			c, err = r.choose(ctx, need, not, out)
 		}
 	}
@@ -55,7 +62,7 @@ func (r *Reader) decide(ctx context.Context, not uint64, out *decision) error {
 		return err
 	}
 	if c.wait {
-		if c, err = db.await(ctx, out, r.s.wait); err != nil {
+		if c, err = r.await(ctx, out); err != nil {
 			return err
 		}
 	}
@@ -206,19 +213,21 @@ func (db *DB) heldBy(ctx context.Context, n *node, now time.Duration) (guarded, 
 	return conn, err
 }
 
-// await waits until a replica has replayed the token, for budget at the most.
-func (db *DB) await(ctx context.Context, out *decision, budget time.Duration) (choice, error) {
-	s, d := out.snapshot, &out.demand
-	db.wanted.Store(uint64(d.token.LSN))
-	db.waiters.Add(1)
-	defer db.waiters.Add(-1)
+// await waits until a replica has replayed the token, for as long as the read may.
+func (r *Reader) await(ctx context.Context, out *decision) (choice, error) {
+	db, s, d := r.db, out.snapshot, &out.demand
+	if r.s.because != becauseShadow { // nobody waits for that one, so the monitor need not hurry
+		db.wanted.Store(uint64(d.token.LSN))
+		db.waiters.Add(1)
+		defer db.waiters.Add(-1)
+	}
 	outdated := d.token.Timeline > s.views[s.writer].at.Timeline // whoever was promoted may have any role yet
 	for i, n := range s.nodes {
-		if n != nil && (outdated || s.views[i].role == roleReplica) {
+		if n != nil && (outdated || s.views[i].role == roleReplica && d.not&(1<<i) == 0) {
 			db.wake(n)
 		}
 	}
-	timer := time.NewTimer(budget)
+	timer := time.NewTimer(r.s.wait)
 	defer timer.Stop()
 	for {
 		select {

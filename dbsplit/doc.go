@@ -33,16 +33,15 @@
 //
 // What becomes of each promise when servers fail:
 //
-// Writes. While the primary is away, a write that has not been sent waits [Options.FailoverWait] for it, or for the
-// promotion of a replica, and then fails; [DB.Ready] says so meanwhile. When the primary refuses one because its sessions are
-// read-only, that one fails, and the next one waits until all nodes were looked at. When a replica leaves recovery on a higher timeline of
-// the same cluster, writes move to it. A server in recovery never gets a write. Neither does one that left recovery on the
-// writer's timeline or an older one, also while the writer is down: it lacks what was committed since. While several are on one
-// timeline there is no guess: writes fail with [ErrTwoPrimaries], and [DB.Nodes], the log, db_node_up and [DB.Ready] tell of
-// them. A DB knows only what it has seen: one
-// that is opened while the promoted server is down believes in its Nodes.Primary. While [DB.Run] runs, the first write looks
-// at all nodes before. A transaction that was begun before writes moved is not committed, and an answer that comes after it is no
-// success.
+// Writes. While the primary is away, a write that has not been sent waits [Options.FailoverWait] for it, or for the promotion
+// of a replica, and then fails; [DB.Ready] says so meanwhile. When the primary refuses one because its sessions are read-only,
+// that one fails, and the next one waits until it is found to take writes, or all nodes were looked at. When a replica leaves
+// recovery on a higher timeline of the same cluster, writes move to it. A server in recovery never gets a write. Neither does
+// one that left recovery on the writer's timeline or an older one, also while the writer is down: it lacks what was committed
+// since. While several are on one timeline there is no guess: writes fail with [ErrTwoPrimaries], and [DB.Nodes], the log,
+// db_node_up and [DB.Ready] tell of them. A DB knows only what it has seen: one that is opened while the promoted server is
+// down believes in its Nodes.Primary. While [DB.Run] runs, the first write looks at all nodes before. A transaction that was
+// begun before writes moved is not committed, and an answer that comes after it is no success.
 //
 // Reads. A replica that is down, too stale, of another cluster, or not in recovery gets none; [DB.Nodes], the log and the
 // metrics say why, and it comes back by itself: slowly, and not more often than every five seconds. It may restart between two
@@ -50,7 +49,8 @@
 // watermark or a bound first asks the replica where it stands, once for each such connection. A read whose node fails
 // before the first row is sent to one other node, once; so is one that a replica cancels because it conflicts with recovery, and
 // when that was the second replica, it goes to the primary, once, if it may go there. A standby has no serializable transactions:
-// where they are the default, sessions of reads on standbys are repeatable read, and what asks for one in SQL goes to the primary.
+// where they are the default, sessions of reads on standbys are repeatable read, and a statement that asks for one in SQL
+// goes to the primary, but not from within a batch or a transaction of Read, which fail: use [Reader.BeginTx].
 // When no replica qualifies, [Options.Fallback] decides: by default the primary answers, over a pool of its own so that
 // readers cannot starve the writers, and when that is used up or the primary is down, a staler replica. The callers' own writes and
 // the bounds that they asked for never give way: such a read fails with [ErrNoNode] when no node has what it needs.

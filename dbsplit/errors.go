@@ -56,7 +56,11 @@ const (
 	stateNotInPrerequisite  = "55000"
 	stateDeadlock           = "40P01"
 	stateCancelled          = "57014" // cancelled, or statement_timeout
+	stateAdminShutdown      = "57P01"
+	stateCrashShutdown      = "57P02"
+	stateCannotConnectNow   = "57P03" // it starts, stops or recovers
 	stateDatabaseDropped    = "57P04"
+	stateTooManyConnections = "53300" // of the server, or of the role
 	stateNoStatement        = "26000" // invalid_sql_statement_name
 	stateDuplicateStatement = "42P05"
 	stateProtocolViolation  = "08P01" // of PgBouncer: it refuses the connection

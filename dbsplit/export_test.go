@@ -31,3 +31,6 @@ func (db *DB) Samples(node string) int {
 	defer db.statements.mu.Unlock()
 	return len(db.statements.nodes[node])
 }
+
+// Usual is within which time 95 of 100 recent reads with Hedge were answered.
+func (db *DB) Usual() time.Duration { return time.Duration(db.hedges.usual.Load()) }

@@ -66,7 +66,7 @@ var errBegin = errors.New("dbsplit: the connection was lost at BEGIN")
 // away reports whether an error means that there is no primary at the other end, and that nothing was written.
 func away(err error) bool {
 	switch sqlState(err) {
-	case "57P01", "57P02", "57P03": // admin_shutdown, crash_shutdown, cannot_connect_now: here they ended a connect or a BEGIN
+	case stateAdminShutdown, stateCrashShutdown, stateCannotConnectNow: // here they ended a connect or a BEGIN
 		return true
 	case "":
 		_, connecting := errors.AsType[*pgconn.ConnectError](err)
@@ -127,7 +127,7 @@ func (w *succession) acquireWrite(ctx context.Context) (*pgxpool.Conn, *node, er
 }
 
 // take acquires a connection from n's pool p. While n is known not to be a primary that answers, an attempt to connect to it is
-// part of the wait: it may hang for longer than that.
+// part of the wait: it may hang for longer than that. When n is one again by the end, it is the pool that was waited for.
 func (w *succession) take(ctx context.Context, n *node, p *pool) (*pgxpool.Conn, error) {
 	db := w.db
 	if w.impatient || db.opts.FailoverWait < 0 || !db.missing(n) {
@@ -139,20 +139,29 @@ func (w *succession) take(ctx context.Context, n *node, p *pool) (*pgxpool.Conn,
 	defer cancel()
 	c, _, err := p.take(bounded, n, db.now())
 	if err != nil && bounded.Err() != nil && ctx.Err() == nil {
-		err = fmt.Errorf("dbsplit: primary %s does not take writes, and no other was there within FailoverWait, bring it up or promote a replica: %w",
-			n.name, db.monitor.reason(n.index))
+		if !db.missing(n) {
+			c, _, err = p.take(ctx, n, db.now())
+			return c, err
+		}
+		err = db.unwritable(n, ", and no other was there within FailoverWait")
 	}
 	return c, err
 }
 
-// missing reports whether n, which writes go to, was no primary that answers at the monitor's last look.
+// unwritable says of n, which writes go to, why it takes none.
+func (db *DB) unwritable(n *node, more string) error {
+	return fmt.Errorf("dbsplit: primary %s does not take writes%s, bring it up or promote a replica: %w", n.name, more, db.monitor.reason(n.index))
+}
+
+// missing reports whether n, which writes go to, was no primary at the monitor's last look, or did not answer. A server that lets
+// the monitor not in does answer: nothing hangs there.
 func (db *DB) missing(n *node) bool {
 	s := db.snap.Load()
 	if s == nil || s.nodes[s.writer] != n {
 		return false
 	}
 	v := &s.views[s.writer]
-	return v.probed && !(v.up && v.role == rolePrimary)
+	return v.probed && v.objection == "" && !(v.up && v.role == rolePrimary)
 }
 
 // divided returns an error while it cannot be told which server is the primary.

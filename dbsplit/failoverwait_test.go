@@ -208,3 +208,40 @@ func TestFailoverWaitIncludesConnecting(t *testing.T) {
 		t.Errorf("%d of the writes that failed are there", n)
 	}
 }
+
+// A write that waits for a connection which others use is not given up because the monitor did not reach the primary for a
+// moment, nor because the server, which is up, lets nobody in who would look at it.
+func TestFailoverWaitIsNotForThePool(t *testing.T) {
+	t.Parallel()
+	for name, then := range map[string]string{"for a moment": "select 1", "as long as it waits": "alter role app connection limit 1"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ctx := within(t, 60*time.Second)
+			c, err := pgcluster.Start(ctx, &pgcluster.Options{})
+			must(t, err)
+			t.Cleanup(func() { c.Close() })
+			must(t, c.Primary().Exec(ctx, "create role app login", "grant create, usage on schema public to app"))
+			const wait = 1500 * time.Millisecond
+			nodes := dbsplit.Nodes{Primary: asRole(t, c.Primary().URL("postgres"), "app")}
+			db := run(t, nodes, &dbsplit.Options{MaxConns: 1, ProbeInterval: time.Second, FailoverWait: wait})
+			await(t, db, "the primary", func() bool { return db.Ready(ctx) == nil && probed(db, 0) })
+			exec(t, db, "create table notes (n int)")
+			tx, err := db.Begin(ctx)
+			must(t, err)
+			defer tx.Rollback(context.Background())
+			must(t, c.Primary().Exec(ctx, then, "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'db monitor'"))
+			await(t, db, "the monitor to find nobody", func() bool { return db.Ready(ctx) != nil })
+			begun := time.Now()
+			result := make(chan error, 1)
+			go func() {
+				_, err := db.Exec(ctx, "insert into notes values (1)")
+				result <- err
+			}()
+			await(t, db, "more than the patience with a primary that is away", func() bool { return len(result) > 0 || time.Since(begun) > 2*wait })
+			must(t, tx.Commit(ctx))
+			if err := <-result; err != nil {
+				t.Errorf("%v, after %v", err, time.Since(begun))
+			}
+		})
+	}
+}

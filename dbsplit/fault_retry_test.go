@@ -2,6 +2,7 @@ package dbsplit_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/scaleaware/scaleaware/dbsplit"
 	"github.com/scaleaware/scaleaware/internal/pgcluster"
@@ -205,5 +207,22 @@ func TestWhatIsSentAgain(t *testing.T) {
 				t.Errorf("%s, %s: sent %d times, want %d", state, name, n, way.want)
 			}
 		}
+	}
+}
+
+// The primary is asked once: when it fails as well, that is the caller's error.
+func TestRecoveryConflictsAndTheLossOfThePrimary(t *testing.T) {
+	t.Parallel()
+	db, c, _ := settled(t, nil)
+	ctx := within(t, 60*time.Second)
+	exec(t, db, `create function conflict_or_die() returns int language plpgsql as $$begin
+		if pg_is_in_recovery() then raise exception using errcode = '40001'; end if;
+		perform pg_terminate_backend(pg_backend_pid()); return 1; end$$`)
+	for _, r := range c.Servers()[1:] {
+		must(t, r.WaitCaughtUp(ctx))
+	}
+	err := db.Read().QueryRow(ctx, "select conflict_or_die()").Scan(nil)
+	if pgErr := new(pgconn.PgError); !errors.As(err, &pgErr) || pgErr.Code != "57P01" || errors.Is(err, dbsplit.ErrNoNode) {
+		t.Errorf("the caller gets %v", err)
 	}
 }

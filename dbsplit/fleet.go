@@ -45,26 +45,18 @@ func (db *DB) sampleBudget(ctx context.Context, n *node, own int) {
 		db.in.capacity.DeleteLabelValues(db.opts.Name, n.name)
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, db.opts.ProbeTimeout)
-	defer cancel()
-	c, err := db.acquireRead(ctx, n)
-	if err != nil {
-		return // the monitor reports a node that is down
-	}
-	defer c.Release()
-	var b budget
-	if err := c.QueryRow(ctx, budgetSQL, db.monitorName()).Scan(&b.most, &b.instances); err != nil {
-		if ctx.Err() == nil {
-			db.in.failed("fleet")
-			db.opts.Logger.Warn("dbsplit: cannot compare the pools with max_connections", "db", db.opts.Name, "node", n.name, "error", err)
+	db.measureBy(ctx, n, "fleet", func(ctx context.Context, c guarded) error {
+		var b budget
+		if err := c.QueryRow(ctx, budgetSQL, db.monitorName()).Scan(&b.most, &b.instances); err != nil {
+			return err
 		}
-		return
-	}
-	b.instances = max(1, b.instances)
-	b.fleet = b.instances * own
-	db.show(db.in.fleet, n, float64(b.fleet))
-	db.show(db.in.capacity, n, float64(b.most))
-	if old := n.budget.Swap(&b); b.advice() != "" && old.advice() == "" {
-		db.opts.Logger.Warn("dbsplit: too many connections are allowed", "db", db.opts.Name, "node", n.name, "advice", b.advice())
-	}
+		b.instances = max(1, b.instances)
+		b.fleet = b.instances * own
+		db.show(db.in.fleet, n, float64(b.fleet))
+		db.show(db.in.capacity, n, float64(b.most))
+		if old := n.budget.Swap(&b); b.advice() != "" && old.advice() == "" {
+			db.opts.Logger.Warn("dbsplit: too many connections are allowed", "db", db.opts.Name, "node", n.name, "advice", b.advice())
+		}
+		return nil
+	})
 }

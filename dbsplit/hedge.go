@@ -2,7 +2,6 @@ package dbsplit
 
 import (
 	"context"
-	"errors"
 	"sync/atomic"
 	"time"
 
@@ -14,16 +13,17 @@ import (
 // Query, until the first row; all else is sent once.
 //
 // The second node has what the read must see, as the first has, and is chosen as after a failure: when no other replica
-// qualifies, the primary, unless FallBack spares it. Of all reads of the DB with Hedge at most one in twenty is sent twice, of
-// the first twenty none. When one of the two fails, the other is waited for, and no third node is asked.
+// qualifies, the primary, unless FallBack spares it. Of all reads of the DB with Hedge at most one in twenty is sent twice, so of
+// the first nineteen none. When one of the two fails, the other is waited for, and no third node is asked.
 //
 // The node that was too slow is asked to cancel the statement, and its connection goes back to the pool when the server has
 // done so. Behind a pooler nothing is cancelled. Where the statement has not ended within Options.ProbeTimeout, the connection is
 // closed. It does not count as a failure of the node.
 //
 // OnRoute and ReadTracer are told once, of the answer that counts, when it is there; its reason is hedge when the second node
-// gave it. Arguments are copied first: a read with one that cannot be, as it holds a function or a pointer in a field
-// that is not exported, is sent once.
+// gave it. Arguments are copied first: a read is sent once when one of them is not plain. Plain are numbers, strings, times and
+// what else holds no pointers, pgtype.Numeric, pointers to the language's own types and to times, and slices and maps of all
+// that which have no type name of their own, pgx.NamedArgs included.
 func Hedge(delay time.Duration) ReadOption {
 	return func(s *readSettings) { s.special, s.hedged, s.delay = true, true, max(0, delay) }
 }
@@ -57,6 +57,14 @@ func (h *hedges) spend() bool {
 	}
 }
 
+// heed learns from the first node, after took, when its answer is there or is known to take longer than usual. Of others it is
+// not known how long they would have taken.
+func (h *hedges) heed(first *leg, took time.Duration) {
+	if over := first.over(); over && first.answered() || !over && int64(took) > h.usual.Load() {
+		h.learn(took)
+	}
+}
+
 // learn moves the 95th percentile towards took. Steps up are 19 times as long as steps down, so it rests where one of twenty
 // reads takes longer.
 func (h *hedges) learn(took time.Duration) {
@@ -79,11 +87,14 @@ const (
 	hedgeWon        hedgeOutcome = iota // the second node answered first
 	hedgeLost                           // the first did, after all
 	hedgeOverBudget                     // it was not sent twice: too many were
-	hedgeNoNode                         // nor was it: no other node qualified
+	hedgeNoNode                         // nor was it: no other node qualified, or had a connection to spare
+	hedgeFailed                         // it was, and neither node answered
 	hedgeOutcomes
 )
 
-func (o hedgeOutcome) String() string { return [...]string{"won", "lost", "over-budget", "no-node"}[o] }
+func (o hedgeOutcome) String() string {
+	return [...]string{"won", "lost", "over-budget", "no-node", "failed"}[o]
+}
 
 // hedge is Query with Hedge, for arguments that stay as they are. Once a node has failed the read, it goes on without.
 func (r *Reader) hedge(ctx context.Context, sql string, args []any) (pgx.Rows, error) {
@@ -102,11 +113,12 @@ func (r *Reader) hedge(ctx context.Context, sql string, args []any) (pgx.Rows, e
 			go second.run(&attempt{not: 1 << first.lease.node.index}, sql, args)
 		}
 		won := race(ctx, first, second)
+		r.db.hedges.heed(first, r.db.now()-first.lease.begun)
+		if won == second && first.over() { // it may have failed, and counts as a try then
+			a.again(ctx, &first.lease, first.err)
+		}
 		if second != nil {
 			r.db.hedgeEnds(first, second, won)
-		}
-		if won == second {
-			a.not |= 1 << first.lease.node.index
 		}
 		rows, again, err := won.answer(r, ctx, &a)
 		if !again {
@@ -135,7 +147,6 @@ func (r *Reader) late(first *leg, repeated bool) bool {
 			late = true
 		}
 	}
-	h.learn(r.db.now() - first.lease.begun)
 	if late && !h.spend() {
 		r.db.in.hedged[hedgeOverBudget].Inc()
 		return false
@@ -168,18 +179,20 @@ func race(ctx context.Context, first, second *leg) *leg {
 	return first
 }
 
-// hedgeEnds counts what became of a read that was sent twice, and ends what lost.
+// hedgeEnds counts what became of a read for which a second node was looked for, and ends what lost.
 func (db *DB) hedgeEnds(first, second, won *leg) {
 	outcome, lost := hedgeLost, second
-	switch {
-	case won == second:
+	if won == second {
 		lost = first
-		if second.answered() {
-			outcome = hedgeWon
-			first.lease.node.load.answer(first.lease.begun, db.now()) // it has taken as long as that at least
-		}
-	case second.over() && errors.Is(second.err, ErrNoNode):
+	}
+	switch {
+	case second.over() && !second.held:
 		outcome = hedgeNoNode
+	case !won.answered():
+		outcome = hedgeFailed
+	case won == second:
+		outcome = hedgeWon
+		first.lease.node.load.answer(first.lease.begun, db.now()) // it has taken as long as that at least
 	}
 	db.in.hedged[outcome].Inc()
 	if !db.background.run(lost.leave) {

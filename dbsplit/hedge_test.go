@@ -267,21 +267,15 @@ func TestHedgeScansOneAnswer(t *testing.T) {
 	for i := range 5 { // each is prepared first, with a round trip before the arguments are encoded
 		var p dbsplit.Provenance
 		var got counted
-		arg := spied{Text: []byte("as it was")}
+		arg := []byte("as it was")
 		must(t, h.first(time.Millisecond, &p).QueryRow(ctx, fmt.Sprintf("select $1::bytea, %d", i), arg).Scan(&got, nil))
-		copy(arg.Text, "different")
+		copy(arg, "different") // what lost may not have encoded its own yet
 		if got.value != "as it was" || got.scans != 1 || p.Reason != "hedge" {
 			t.Errorf("%+v, %+v", got, p)
 		}
 	}
 	h.slow.Heal()
 	h.quiet(t)
-	encoded.Range(func(text, _ any) bool {
-		if text != "as it was" {
-			t.Errorf("%q was sent", text)
-		}
-		return true
-	})
 	func() {
 		defer func() {
 			if recover() == nil {
@@ -311,16 +305,6 @@ func (c *counted) Scan(src any) error {
 	c.value = string(b)
 	c.scans++
 	return nil
-}
-
-// spied notes what is encoded of it.
-type spied struct{ Text []byte }
-
-var encoded sync.Map
-
-func (s spied) Value() (driver.Value, error) {
-	encoded.Store(string(s.Text), true)
-	return s.Text, nil
 }
 
 type panics struct{}

@@ -13,8 +13,8 @@ import (
 // A standby has no serializable transactions. Where that is the default (default_transaction_isolation of the server, the
 // database or the role), it refuses with 0A000 even the simplest query.
 
-// refusedSerializable reports whether a standby has refused to begin a serializable transaction: nothing has run. Messages are
-// localised; the names of the server's functions are not.
+// refusedSerializable reports whether a standby has refused to begin a serializable transaction. Nothing of that has run; what
+// came before it in a string of several statements has. Messages are localised; the names of the server's functions are not.
 func refusedSerializable(err error) bool {
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok || pgErr.Code != stateNotSupported {

@@ -109,3 +109,29 @@ func TestSerializableStatementGoesToThePrimary(t *testing.T) {
 		}
 	}
 }
+
+// A batch that begins a serializable transaction goes to the primary, as BeginTx does.
+func TestSerializableBatchGoesToThePrimary(t *testing.T) {
+	t.Parallel()
+	db, _, _ := settled(t, nil)
+	ctx := within(t, 60*time.Second)
+	for options, want := range map[pgx.TxOptions]string{
+		{IsoLevel: pgx.Serializable}: "serializable on in primary", {IsoLevel: pgx.RepeatableRead}: "repeatable read on in replica",
+	} {
+		b := new(pgx.Batch)
+		b.BeginTx(options)
+		b.Queue("select concat_ws(' ', current_setting('transaction_isolation'), current_setting('transaction_read_only'), 'in', case when pg_is_in_recovery() then 'replica' else 'primary' end)")
+		results := db.Read().SendBatch(ctx, b)
+		defer results.Tx().Rollback(ctx)
+		defer results.Close()
+		_, err := results.Exec()
+		must(t, err)
+		var got string
+		must(t, results.QueryRow().Scan(&got))
+		must(t, results.Close())
+		must(t, results.Tx().Commit(ctx))
+		if got != want {
+			t.Errorf("%+v: %s", options, got)
+		}
+	}
+}

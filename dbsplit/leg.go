@@ -184,6 +184,7 @@ func (r *legRows) endWith() {
 
 // leave ends a leg that lost: its statement, and what is left of its rows. ctx ends with the DB.
 func (l *leg) leave(ctx context.Context) {
+	defer l.r.db.recovered("hedge") // of a hook, in giving the connection back
 	l.unlink()
 	defer l.cancel()
 	l.mu.Lock()
@@ -201,6 +202,7 @@ func (l *leg) leave(ctx context.Context) {
 	drained := make(chan struct{})
 	go func() {
 		defer close(drained)
+		defer l.r.db.recovered("hedge") // of a hook, in closing the rows
 		<-l.done
 		if l.rows != nil {
 			l.rows.Close()

@@ -124,24 +124,31 @@ func (db *DB) show(gauge *prometheus.GaugeVec, n *node, value float64) {
 	}
 }
 
-func (db *DB) sampleSize(ctx context.Context) {
+// measureBy calls f with a connection to n of the pool for reads, within ProbeTimeout, and tells of its failure. When there is no
+// connection, the next time will do: the monitor reports a node that is down.
+func (db *DB) measureBy(ctx context.Context, n *node, task string, f func(ctx context.Context, c guarded) error) {
 	ctx, cancel := context.WithTimeout(ctx, db.opts.ProbeTimeout)
 	defer cancel()
-	c, err := db.acquireRead(ctx, db.writer.Load())
+	c, err := db.acquireRead(ctx, n)
 	if err != nil {
-		return // the monitor reports a primary that is down
-	}
-	defer c.Release()
-	var name string
-	var size int64
-	err = c.QueryRow(ctx, "-- name: dbsplit_size\nselect current_database(), pg_database_size(current_database())").Scan(&name, &size)
-	if err != nil {
-		if ctx.Err() == nil {
-			db.in.failed("size")
-			db.opts.Logger.Warn("dbsplit: cannot measure the database's size", "db", db.opts.Name, "error", err)
-		}
 		return
 	}
-	db.in.size.WithLabelValues(name).Set(float64(size))
-	db.in.sampled.WithLabelValues("dbsplit", "size").SetToCurrentTime()
+	defer c.Release()
+	if err := f(ctx, c); err != nil && ctx.Err() == nil {
+		db.in.failed(task)
+		db.opts.Logger.Warn("dbsplit: cannot measure a node", "db", db.opts.Name, "node", n.name, "task", task, "error", err)
+	}
+}
+
+func (db *DB) sampleSize(ctx context.Context) {
+	db.measureBy(ctx, db.writer.Load(), "size", func(ctx context.Context, c guarded) error {
+		var name string
+		var size int64
+		err := c.QueryRow(ctx, "-- name: dbsplit_size\nselect current_database(), pg_database_size(current_database())").Scan(&name, &size)
+		if err == nil {
+			db.in.size.WithLabelValues(name).Set(float64(size))
+			db.in.sampled.WithLabelValues("dbsplit", "size").SetToCurrentTime()
+		}
+		return err
+	})
 }

@@ -12,6 +12,7 @@ import (
 type need struct {
 	token   scaleaware.Token
 	because reason // becauseUnknown: the token may not be all, or means a timeline that was not seen yet
+	old     bool   // token is of an earlier timeline: whoever goes on with it calls outlive first
 	// seen is the one node whose state at the caller's last read must not be gone back behind, at a position that is not known
 	// yet. Reading there again needs none.
 	seen *node
@@ -76,15 +77,13 @@ func (db *DB) concerning(open []scaleaware.Source) []scaleaware.Source {
 func (db *DB) settled(ctx context.Context, s *snapshot, w *scaleaware.Watermark) (need, error) {
 	written, err := db.written(ctx, w)
 	if err != nil {
-		db.in.token(tokenUnknown)
-		return need{because: becauseUnknown}, nil
+		return db.unsettled(ctx), nil
 	}
 	token := db.own(s, written)
 	if token.Unknown() {
 		unknown := token
 		if token, err = db.Position(ctx); err != nil || token.System != unknown.System {
-			db.in.token(tokenUnknown)
-			return need{because: becauseUnknown}, nil
+			return db.unsettled(ctx), nil
 		}
 		w.Settle(unknown, token)
 		db.in.token(tokenSettled)
@@ -92,9 +91,17 @@ func (db *DB) settled(ctx context.Context, s *snapshot, w *scaleaware.Watermark)
 	return db.proven(ctx, s, w, token)
 }
 
+// unsettled is what is needed when the position is not known. A caller who has gone says nothing about that.
+func (db *DB) unsettled(ctx context.Context) need {
+	if ctx.Err() == nil {
+		db.in.token(tokenUnknown)
+	}
+	return need{because: becauseUnknown}
+}
+
 // proven returns a token that is proven to be possible. A position on the present timeline that the primary has not
 // reached was made up, or comes from a cluster that lost it: it is ignored, so that it cannot pin its bearer to the
-// primary. One on an earlier timeline, beyond the end of that, is told of once. An unknown one is never returned.
+// primary. An unknown one is never returned.
 func (db *DB) proven(ctx context.Context, s *snapshot, w *scaleaware.Watermark, token scaleaware.Token) (need, error) {
 	asked := need{token: token, because: becauseReplica}
 	if token.IsZero() || s == nil {
@@ -115,17 +122,28 @@ func (db *DB) proven(ctx context.Context, s *snapshot, w *scaleaware.Watermark, 
 		db.in.token(tokenAhead)
 		asked.because = becauseUnknown
 	case token.Timeline < known.Timeline:
-		w.RaiseFrom(db) // the read that follows sees the present timeline, and so must those after it
-		if db.history.Load().lost(token) && db.told.first(token) {
-			db.in.token(tokenLost)
-			return need{}, fmt.Errorf("%w: its position is on timeline %d, which ended before it in a promotion", ErrLostWrite, token.Timeline)
-		}
-		db.in.token(tokenOldTimeline)
+		asked.old = true
 	case token.LSN > known.LSN:
 		db.in.token(tokenImpossible)
 		return need{because: becauseReplica}, nil
 	}
 	return asked, nil
+}
+
+// outlive lets a caller go on whose token is of an earlier timeline. When that ended before it, the caller is told, once. A read
+// that Hedge or Shadow sends beside the caller's own ends here: what it is told, nobody might hear.
+func (r *Reader) outlive(w *scaleaware.Watermark, token scaleaware.Token) error {
+	db := r.db
+	if r.s.because != 0 {
+		return fmt.Errorf("%w: there was a promotion since what this read must see", ErrNoNode)
+	}
+	w.RaiseFrom(db) // the read that follows sees the present timeline, and so must those after it
+	if db.history.Load().lost(token) && db.told.first(token) {
+		db.in.token(tokenLost)
+		return fmt.Errorf("%w: its position is on timeline %d, which ended before it in a promotion", ErrLostWrite, token.Timeline)
+	}
+	db.in.token(tokenOldTimeline)
+	return nil
 }
 
 // own returns the token of this DB's system. Before the primary was ever seen the replicas tell which that is: a process

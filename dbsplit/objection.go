@@ -16,7 +16,7 @@ func objection(err error) string {
 	}
 	advice := "put that right there"
 	switch pgErr.Code {
-	case "57P01", "57P02", "57P03":
+	case stateAdminShutdown, stateCrashShutdown, stateCannotConnectNow:
 		return ""
 	case stateNotSupported, stateUndefinedFunction:
 		advice = "the monitor needs what PostgreSQL with streaming replication has and Aurora has not: name only such servers"

@@ -147,7 +147,8 @@ func (o *Options) withDefaults() Options {
 	return c
 }
 
-// maxOwnName leaves room for what is added to the name for each kind of session.
+// maxOwnName leaves room for what is added to the name of the monitor's sessions, by which the fleet is counted. What is added to
+// others', such as those of an operation, may be cut off.
 const maxOwnName = maxNameBytes - len(" monitor")
 
 func (o *Options) validate() error {

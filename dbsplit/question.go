@@ -21,8 +21,8 @@ func (db *DB) question(conn *pgconn.PgConn) {
 	}
 }
 
-// confirm waits, after such a refusal, until all nodes that are up were looked at, for as long as a look may take and the write
-// may wait. It is waited for once: afterwards the writer is asked again.
+// confirm waits, after such a refusal, until the writer was found to take writes, or all nodes that are up were looked at, for as
+// long as a look may take and the write may wait. It is waited for once: afterwards the writer is asked again.
 func (w *succession) confirm(ctx context.Context) {
 	db := w.db
 	since := db.doubted.Load()
@@ -32,7 +32,7 @@ func (w *succession) confirm(ctx context.Context) {
 	w.start()
 	timer := time.NewTimer(min(time.Until(w.until), db.opts.ProbeTimeout))
 	defer timer.Stop()
-	for s := db.snap.Load(); s != nil && !s.newerThan(db.opened.Add(time.Duration(since))); s = db.snap.Load() {
+	for s := db.snap.Load(); s != nil && !s.confirms(db.opened.Add(time.Duration(since))); s = db.snap.Load() {
 		select {
 		case <-s.next:
 			continue
@@ -45,8 +45,12 @@ func (w *succession) confirm(ctx context.Context) {
 	db.doubted.CompareAndSwap(since, 0)
 }
 
-// newerThan reports whether all nodes that are up have answered a probe that was sent after t.
-func (s *snapshot) newerThan(t time.Time) bool {
+// confirms reports whether the writer has answered a probe that was sent after t, as a primary whose sessions are not read-only by
+// themselves, or else all nodes that are up have answered one.
+func (s *snapshot) confirms(t time.Time) bool {
+	if w := &s.views[s.writer]; w.up && w.role == rolePrimary && w.sent.After(t) && !s.nodes[s.writer].refuses.Load() {
+		return true // what was refused was its own session's or transaction's doing
+	}
 	for i := range s.views {
 		if v := &s.views[i]; s.nodes[i] != nil && v.up && !v.sent.After(t) {
 			return false

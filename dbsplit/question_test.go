@@ -3,12 +3,15 @@ package dbsplit_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/scaleaware/scaleaware/dbsplit"
+	"github.com/scaleaware/scaleaware/internal/faultconn"
 	"github.com/scaleaware/scaleaware/internal/pgcluster"
 )
 
@@ -48,4 +51,40 @@ func TestReadOnlyPrimaryIsQuestioned(t *testing.T) {
 	if !get[bool](t, ctx, db.Read(dbsplit.PreferPrimary()), "select exists (select from notes where n = 0)") {
 		t.Error("the write is not on the promoted server")
 	}
+}
+
+// Writes that are refused because of what their own session has set hold up nobody: the primary says that it takes writes, and
+// others need not be waited for.
+func TestReadOnlySessionsHoldUpNobody(t *testing.T) {
+	c := shared.Get(t)
+	database := c.Database(t)
+	const late = 500 * time.Millisecond
+	p, through := proxied(t, c.Replica(0), database)
+	db := run(t, dbsplit.Nodes{Primary: c.Primary().URL(database), Replicas: []string{through, c.Replica(1).URL(database)}},
+		&dbsplit.Options{ProbeTimeout: 20 * time.Second})
+	await(t, db, "fresh replicas", func() bool { return fresh(db) == 2 })
+	ctx := within(t, 60*time.Second)
+	exec(t, db, "create table notes (n int)")
+	p.Delay(faultconn.ToClient, late)
+	took := make([]time.Duration, 0, 20)
+	for range cap(took) {
+		err := db.AcquireFunc(ctx, func(conn *pgxpool.Conn) error {
+			if _, err := conn.Exec(ctx, "set default_transaction_read_only = on"); err != nil {
+				return err
+			}
+			_, err := conn.Exec(ctx, "insert into notes values (1)")
+			return err
+		})
+		if pgErr := new(pgconn.PgError); !errors.As(err, &pgErr) || pgErr.Code != "25006" {
+			t.Fatalf("a read-only session: %v", err)
+		}
+		begun := time.Now()
+		exec(t, db, "insert into notes values (2)")
+		took = append(took, time.Since(begun))
+	}
+	slices.Sort(took)
+	if half := took[len(took)/2]; half > late/3 {
+		t.Errorf("half of the writes took %v and more", half)
+	}
+	p.Heal()
 }

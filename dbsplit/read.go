@@ -113,7 +113,7 @@ func (a *attempt) after(err error) error {
 
 // again reports whether a read that failed on l with err may be tried elsewhere, and notes that.
 func (a *attempt) again(ctx context.Context, l *lease, err error) bool {
-	if !readRetry(ctx, err, l.conn.Conn().IsClosed(), l.onReplica) {
+	if a.last || !readRetry(ctx, err, l.conn.Conn().IsClosed(), l.onReplica) {
 		return false
 	}
 	a.not |= 1 << l.node.index

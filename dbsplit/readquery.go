@@ -2,6 +2,7 @@ package dbsplit
 
 import (
 	"context"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -201,8 +202,7 @@ func (r *Reader) BeginTx(ctx context.Context, txOptions pgx.TxOptions) (pgx.Tx, 
 	}
 	txOptions.AccessMode = pgx.ReadOnly
 	if txOptions.IsoLevel == pgx.Serializable {
-		r = &Reader{db: r.db, s: r.s}
-		r.s.primary = true
+		r = r.fromPrimary()
 	}
 	var a attempt
 	for {
@@ -227,15 +227,28 @@ func (r *Reader) BeginTx(ctx context.Context, txOptions pgx.TxOptions) (pgx.Tx, 
 	}
 }
 
+func (r *Reader) fromPrimary() *Reader {
+	r = &Reader{db: r.db, s: r.s}
+	r.s.primary = true
+	return r
+}
+
+// beginSerializable is how pgx begins what Batch.BeginTx was given Serializable for, of which it tells nothing else.
+const beginSerializable = "begin isolation level " + string(pgx.Serializable)
+
 // SendBatch sends a batch of reads. It is not repeated elsewhere when its node fails. A transaction that it begins is
-// read-only, whatever the options of Batch.BeginTx.
+// read-only, whatever the options of Batch.BeginTx; a serializable one goes to the primary, as with BeginTx.
 func (r *Reader) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
+	begun := begins(b)
+	if begun && strings.HasPrefix(b.QueuedQueries[0].SQL, beginSerializable) {
+		r = r.fromPrimary()
+	}
 	var a attempt
 	l, err := r.lease(ctx, &a)
 	if err != nil {
 		return pgx.FailedBatchResults(b, err)
 	}
-	if begins(b) {
+	if begun {
 		return newReadBatch(l.conn.sendBegun(ctx, b, l.conn.readOnly()), l)
 	}
 	return newReadBatch(l.conn.SendBatch(ctx, b), l)

@@ -25,8 +25,8 @@ import (
 // time, differs by itself. So does what is written meanwhile: the node is asked once it has replayed all that the answer can have
 // shown, and may have replayed more.
 //
-// A read is skipped when the node is the one that answered, does not get that far within a second, or is not proven to;
-// when four others are being compared; and when an argument cannot be copied, as with Hedge. It is given up after ten
+// A read is skipped when the node is the one that answered, is not found to have got that far within a second, or not proven to;
+// when four others are being compared; and when an argument is not plain, as with Hedge. It is given up after ten
 // seconds, and when the DB is closed.
 //
 // report runs in a goroutine of its own, which Close waits for. Its context has the values of the caller's, but another
@@ -37,17 +37,17 @@ func Shadow(node string, share float64, report func(context.Context, ShadowResul
 
 // ShadowResult is a read whose two answers differ, or whose second one failed.
 type ShadowResult struct {
-	SQL    string
+	SQL    string       // as the caller gave it
 	Answer ShadowAnswer // the caller's
-	Shadow ShadowAnswer
+	Shadow ShadowAnswer // the compared node's; empty, but for what came before the failure, when Err is set
 	// Err is why there is no second answer. Nil means that they differ.
 	Err error
 }
 
 // ShadowAnswer is one of two answers that are compared.
 type ShadowAnswer struct {
-	Provenance Provenance
-	Rows       int
+	Provenance Provenance // which node answered, and why that
+	Rows       int        // as far as they were compared
 	// Hash is FNV-1a, of 64 bits, over the values of all rows as they were sent.
 	Hash uint64
 	// Took is the time until the first row was there, with the wait for a connection, or until it was known that there is none.
@@ -148,12 +148,7 @@ func (r *shadowRows) end(whole bool) {
 // compare asks the node. closing ends with the DB.
 func (s *shadow) compare(closing context.Context) {
 	defer s.db.shadows.Add(-1)
-	defer func() {
-		if p := recover(); p != nil { // of report, or of a hook: the caller has gone on
-			s.db.in.failed("shadow")
-			s.db.opts.Logger.Error("dbsplit: comparing a read has panicked", "db", s.db.opts.Name, "panic", p)
-		}
-	}()
+	defer s.db.recovered("shadow") // of report, or of a hook
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), shadowTimeout)
 	defer cancel()
 	defer context.AfterFunc(closing, cancel)()

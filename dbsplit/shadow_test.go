@@ -179,3 +179,24 @@ func TestShadowWhoseReportPanics(t *testing.T) {
 		t.Errorf("a write: %v", err)
 	}
 }
+
+// Nobody waits for what is compared, so a node that is behind does not make the monitor look more often.
+func TestShadowOfALaggingNodeIsNotHurried(t *testing.T) {
+	s := shadowed(t)
+	ctx := within(t, 60*time.Second)
+	must(t, s.c.Replica(0).PauseReplay(ctx))
+	defer func() { must(t, s.c.Replica(0).ResumeReplay(context.Background())) }()
+	exec(t, s.DB, "insert into notes values (21)")
+	must(t, s.c.Replica(1).WaitCaughtUp(ctx))
+	looks, last := 0, s.Answered(0)
+	get[int](t, ctx, s.read(), "select count(*)::int from notes")
+	await(t, s.DB, "it to be skipped", func() bool {
+		if sent := s.Answered(0); sent != last {
+			looks, last = looks+1, sent
+		}
+		return counter(t, s.reg, "db_shadow_reads_total", "outcome", "skipped") > 0
+	})
+	if looks > 15 { // of one second, in which there are five anyway
+		t.Errorf("the primary was looked at %d times", looks)
+	}
+}

@@ -42,6 +42,7 @@ type SlowQueriesReport struct {
 
 // NotMerged is a node that is not in the merged statements.
 type NotMerged struct {
+	// Node is its host and port.
 	Node string `json:"node"`
 	// Reason says why, and what to do.
 	Reason string `json:"reason"`

@@ -112,24 +112,17 @@ func (db *DB) watchStatements(ctx context.Context) {
 	}
 }
 
-// sampleStatements takes a connection of the pool. When all are in use for long, the next sample will do.
 func (db *DB) sampleStatements(ctx context.Context, n *node) {
-	ctx, cancel := context.WithTimeout(ctx, db.opts.ProbeTimeout)
-	defer cancel()
-	c, err := db.acquireRead(ctx, n)
-	if err != nil {
-		return // the monitor reports a node that is down
-	}
-	defer c.Release()
-	s, err := countStatements(ctx, c)
-	switch {
-	case err == nil:
-		db.statements.since(n.name, s, 0)
-	case noStatements(err) != "": // SlowQueries says so when it is asked
-	case ctx.Err() == nil:
-		db.in.failed("statements")
-		db.opts.Logger.Warn("dbsplit: cannot count the statements", "db", db.opts.Name, "node", n.name, "error", err)
-	}
+	db.measureBy(ctx, n, "statements", func(ctx context.Context, c guarded) error {
+		s, err := countStatements(ctx, c)
+		switch {
+		case err == nil:
+			db.statements.since(n.name, s, 0)
+		case noStatements(err) != "":
+			return nil // SlowQueries says so when it is asked
+		}
+		return err
+	})
 }
 
 // countStatements reads what load does without the texts, which live in a file.

@@ -212,3 +212,22 @@ func TestAnotherDatabaseIsDown(t *testing.T) {
 		}
 	}
 }
+
+// A read whose caller has gone says nothing about the position of a write.
+func TestPositionOfACallerWhoHasGone(t *testing.T) {
+	t.Parallel()
+	reg := prometheus.NewRegistry()
+	db, _, _ := settled(t, &dbsplit.Options{Registerer: reg, ProbeInterval: time.Hour})
+	exec(t, db, "create table notes (n int)")
+	ctx, _ := scaleaware.WithWatermark(within(t, 20*time.Second))
+	exec(t, watched{db, ctx}, "insert into notes values (1)")
+	gone, cancel := context.WithCancel(ctx)
+	cancel()
+	if err := db.Read().QueryRow(gone, "select 1").Scan(nil); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if n := counter(t, reg, "db_tokens_total", "outcome", "unknown"); n != 0 {
+		t.Errorf("%v positions are counted as unknown", n)
+	}
+	get[int](t, ctx, db.Read(), "select 1")
+}

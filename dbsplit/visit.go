@@ -10,11 +10,6 @@ import (
 	"github.com/scaleaware/scaleaware/admin"
 )
 
-const (
-	stateTooManyConnections = "53300" // of the server, or of the role
-	stateCannotConnectNow   = "57P03"
-)
-
 // visitor is a connection on which an operation looks at one node.
 type visitor interface {
 	querier

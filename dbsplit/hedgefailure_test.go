@@ -1,0 +1,190 @@
+package dbsplit_test
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/scaleaware/scaleaware"
+	"github.com/scaleaware/scaleaware/dbsplit"
+	"github.com/scaleaware/scaleaware/internal/faultconn"
+	"github.com/scaleaware/scaleaware/internal/pgcluster"
+)
+
+// A lost write is told of by the read whose answer counts, or by the next one: what the second node would have told may be
+// heard by nobody.
+func TestHedgeAndLostWrite(t *testing.T) {
+	t.Parallel()
+	ctx := within(t, 100*time.Second)
+	c, err := pgcluster.Start(ctx, &pgcluster.Options{Replicas: 2})
+	must(t, err)
+	t.Cleanup(func() { c.Close() })
+	reg := prometheus.NewRegistry()
+	db := run(t, nodesOf(c, "postgres"), &dbsplit.Options{Registerer: reg})
+	await(t, db, "fresh replicas", func() bool { return fresh(db) == 2 })
+	for range 20 {
+		get[int](t, ctx, db.Read(dbsplit.Hedge(time.Hour)), "select 1")
+	}
+	exec(t, db, "create table notes (n int)")
+	must(t, c.Replica(0).WaitCaughtUp(ctx))
+	must(t, c.Replica(0).CutStream(ctx))
+	lost, w := scaleaware.WithWatermark(ctx)
+	for i := range 200 { // so that the position lies well beyond the fork
+		exec(t, watched{db, lost}, "insert into notes values ($1)", i)
+	}
+	_, err = w.Written(lost)
+	must(t, err)
+	must(t, c.Replica(1).WaitCaughtUp(ctx))
+	holder, err := c.Replica(1).Connect(ctx, "postgres")
+	must(t, err)
+	defer holder.Close(context.Background())
+	get[string](t, ctx, holder, "select pg_advisory_lock(7)::text")
+
+	const delay = 8 * time.Second // for the promotion
+	begun := time.Now()
+	result := make(chan error, 1)
+	go func() {
+		result <- db.Read(dbsplit.Canary(c.Replica(1).Addr(), 1), dbsplit.Hedge(delay)).QueryRow(lost, "select pg_advisory_lock_shared(7)::text").Scan(nil)
+	}()
+	await(t, db, "the read", func() bool {
+		return get[bool](t, ctx, holder, "select exists (select from pg_stat_activity where wait_event = 'advisory')")
+	})
+	c.Primary().Kill()
+	must(t, c.Replica(0).Promote(ctx))
+	await(t, db, "writes", func() bool { _, err := db.Exec(ctx, "insert into notes values (1000)"); return err == nil })
+	exec(t, db, "insert into notes select generate_series(1000, 50000)")
+	if since := time.Since(begun); since > delay {
+		t.Logf("the promotion took %v", since)
+	}
+	await(t, db, "the second node", func() bool {
+		return time.Since(begun) > delay+time.Second || counter(t, reg, "db_tokens_total", "outcome", "lost") > 0
+	})
+	get[bool](t, ctx, holder, "select pg_advisory_unlock(7)")
+	told := 0
+	for i, err := range []error{<-result, db.Read().QueryRow(lost, "select 1").Scan(nil)} {
+		if errors.Is(err, dbsplit.ErrLostWrite) {
+			told++
+		} else if err != nil {
+			t.Errorf("read %d: %v", i, err)
+		}
+	}
+	if told != 1 {
+		t.Errorf("the lost write was told of %d times", told)
+	}
+}
+
+const conflicting = `create function conflicting() returns int language plpgsql as
+$$begin if pg_is_in_recovery() then perform pg_sleep(0.5); raise exception using errcode = '40001'; end if; return 7; end$$`
+
+// When both replicas cancel a read for their replay, the primary is asked, as without Hedge.
+func TestHedgeAndConflicts(t *testing.T) {
+	traced := &sends{mark: "conflicting()"}
+	h := hedged(t, dbsplit.Options{Tracer: traced})
+	ctx := within(t, 60*time.Second)
+	exec(t, h.DB, conflicting)
+	for _, r := range h.c.Servers()[1:] {
+		must(t, r.WaitCaughtUp(ctx))
+	}
+	var p dbsplit.Provenance
+	before := traced.n.Load()
+	if n := get[int](t, ctx, h.first(time.Millisecond, &p), "select conflicting()"); n != 7 || p.Role != "primary" {
+		t.Errorf("%d from %+v", n, p)
+	}
+	if n := traced.n.Load() - before; n != 3 {
+		t.Errorf("it was sent %d times", n)
+	}
+	err := h.first(time.Millisecond, &p, dbsplit.FallBack(dbsplit.FallbackNone)).QueryRow(ctx, "select conflicting()").Scan(nil)
+	if !pgcluster.Conflicted(err) {
+		t.Errorf("without the primary: %v", err)
+	}
+	if failed, others := h.outcomes(t, "failed"), h.outcomes(t, "lost")+h.outcomes(t, "won"); failed != 2 || others != 0 {
+		t.Errorf("%v are counted as failed, %v otherwise", failed, others)
+	}
+	h.quiet(t)
+}
+
+// A second node that has no connection to spare was not asked.
+func TestHedgeWithoutAConnection(t *testing.T) {
+	h := hedged(t, dbsplit.Options{ReplicaConns: 1, PoolWait: 100 * time.Millisecond, Fallback: dbsplit.FallbackNone})
+	ctx := within(t, 60*time.Second)
+	tx, err := h.Read(dbsplit.OnNode(h.c.Replica(1).Addr())).Begin(ctx)
+	must(t, err)
+	defer tx.Rollback(ctx)
+	var p dbsplit.Provenance
+	get[string](t, ctx, h.first(time.Millisecond, &p), "select pg_sleep(1)::text")
+	if none, lost := h.outcomes(t, "no-node"), h.outcomes(t, "lost"); none != 1 || lost != 0 {
+		t.Errorf("%v are counted as no-node, %v as lost", none, lost)
+	}
+}
+
+// panicking panics at the end of marked statements on the server of a port.
+type panicking struct {
+	mark string
+	port atomic.Uint32
+}
+
+type panickingKey struct{}
+
+func (p *panicking) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
+	if strings.Contains(data.SQL, p.mark) {
+		return context.WithValue(ctx, panickingKey{}, true)
+	}
+	return ctx
+}
+
+func (p *panicking) TraceQueryEnd(ctx context.Context, conn *pgx.Conn, _ pgx.TraceQueryEndData) {
+	if ctx.Value(panickingKey{}) != nil && uint32(conn.Config().Port) == p.port.Load() {
+		panic("a tracer")
+	}
+}
+
+// A hook that panics for the node that lost does not end the process, and its connection is given back.
+func TestHedgeWhoseLoserPanics(t *testing.T) {
+	traced := &panicking{mark: "-- panics"}
+	h := hedged(t, dbsplit.Options{Tracer: traced, ReplicaConns: 1, ProbeTimeout: 20 * time.Second})
+	ctx := within(t, 60*time.Second)
+	const sql = "select generate_series(1, 3) -- panics"
+	get[int](t, ctx, h.Read(dbsplit.OnNode(h.slow.Addr())), sql) // prepares it
+	h.slow.Delay(faultconn.ToClient, 300*time.Millisecond)
+	_, port, _ := strings.Cut(h.slow.Addr(), ":")
+	n, err := strconv.Atoi(port)
+	must(t, err)
+	traced.port.Store(uint32(n))
+	var p dbsplit.Provenance
+	get[int](t, ctx, h.first(50*time.Millisecond, &p), sql)
+	if p.Reason != "hedge" {
+		t.Errorf("%+v", p)
+	}
+	h.quiet(t)
+	if n := counter(t, h.reg, "scaleaware_background_errors_total", "task", "hedge"); n != 1 {
+		t.Errorf("%v panics are counted", n)
+	}
+	h.slow.Heal()
+	get[int](t, ctx, h.Read(dbsplit.OnNode(h.slow.Addr())), "select 1")
+}
+
+// What one is learned from is answers, when they are there: not the time after which a second node was asked.
+func TestHedgeLearnsFromAnswers(t *testing.T) {
+	h := hedged(t, dbsplit.Options{ProbeTimeout: 20 * time.Second})
+	ctx := within(t, 60*time.Second)
+	for range 60 {
+		get[string](t, ctx, h.Read(dbsplit.Hedge(time.Millisecond)), "select pg_sleep(0.03)::text")
+	}
+	if usual := h.Usual(); usual < 25*time.Millisecond || usual > 100*time.Millisecond {
+		t.Errorf("95 of 100 reads take %v", usual)
+	}
+	for range 30 {
+		_ = h.Read(dbsplit.Hedge(time.Millisecond)).QueryRow(ctx, "select 1 / 0").Scan(nil)
+	}
+	if usual := h.Usual(); usual < 25*time.Millisecond {
+		t.Errorf("after errors 95 of 100 reads take %v", usual)
+	}
+	h.quiet(t)
+}
