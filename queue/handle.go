@@ -103,9 +103,10 @@ func (w *Worker) process(f *fetcher) asynq.HandlerFunc {
 		defer cancel(nil)
 		defer context.AfterFunc(w.hard, func() { cancel(context.Cause(w.hard)) })()
 
-		measured := w.jobs.meters.runs.Of(f.queue.Name, h.name).Begin()
-		err = storable(w.protect(ctx, h.run, task, f.queue.Name, id))
-		outcome := metrics.Failed
+		measured, outcome := w.jobs.meters.runs.Of(f.queue.Name, h.name).Begin(), metrics.Failed
+		// It counts also an error that panics when it is asked what it is.
+		defer func() { w.runs.add(f.queue.Name, outcome.String(), measured.End(ctx, outcome)) }()
+		err = w.protect(ctx, h.run, task, f.queue.Name, id)
 		later, isLater := errors.AsType[*LaterError](err)
 		switch {
 		case isLater:
@@ -119,7 +120,6 @@ func (w *Worker) process(f *fetcher) asynq.HandlerFunc {
 			f.returnJob(t, 0)
 			outcome = metrics.Requeued
 		}
-		w.runs.add(f.queue.Name, outcome.String(), measured.End(ctx, outcome))
 		return err
 	}
 }

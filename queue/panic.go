@@ -36,7 +36,7 @@ const fieldPanic = "panic"
 
 const maxStack = 4 << 10
 
-// protect turns a panic into an error. Its stack goes to the log, and to the job.
+// protect turns a panic into an error, that of an error's text, too. Its stack goes to the log, and to the job.
 func (w *Worker) protect(ctx context.Context, run func(context.Context, *asynq.Task) error, task *asynq.Task, queue, id string) (err error) {
 	defer func() {
 		x := recover()
@@ -53,7 +53,7 @@ func (w *Worker) protect(ctx context.Context, run func(context.Context, *asynq.T
 		}
 		err = p
 	}()
-	return run(ctx, task)
+	return storable(run(ctx, task))
 }
 
 // panicked reads the stack of the panic that protect's deferred function recovers from.

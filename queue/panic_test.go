@@ -9,6 +9,9 @@ import (
 	"time"
 
 	"github.com/hibiken/asynq"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/scaleaware/scaleaware/metrics"
 )
 
 //go:noinline
@@ -50,10 +53,10 @@ func TestPanicsAreErrorsWithStack(t *testing.T) {
 	})
 	start(t, w)
 	for n, want := range []struct{ text, function, file string }{
-		{"panic: boom [", "queue.explode(", "panic_test.go:17"},
-		{"index out of range [1] with length 0 [", "queue.outOfRange(", "panic_test.go:23"},
-		{"panic: boom [", "queue.explode(", "panic_test.go:17"},
-		{"é… [", "TestPanicsAreErrorsWithStack", "panic_test.go:45"},
+		{"panic: boom [", "queue.explode(", "panic_test.go:20"},
+		{"index out of range [1] with length 0 [", "queue.outOfRange(", "panic_test.go:26"},
+		{"panic: boom [", "queue.explode(", "panic_test.go:20"},
+		{"é… [", "TestPanicsAreErrorsWithStack", "panic_test.go:48"},
 	} {
 		info, err := j.Enqueue(t.Context(), note{N: n}, MaxRetry(0))
 		if err != nil {
@@ -134,4 +137,59 @@ func TestPanicOfAnAsynqHandler(t *testing.T) {
 	if !ok || !strings.Contains(err.Error(), "index out of range [0] with length 0 [") || !strings.Contains(err.Error(), "panic_test.go:") || strings.Contains(p.Stack, "protect") {
 		t.Errorf("%v\n%s", err, fmt.Sprint(p))
 	}
+}
+
+type nilError struct{ text string }
+
+func (e *nilError) Error() string { return e.text }
+
+type noIdentity struct{}
+
+func (noIdentity) Error() string { return "whoever asks for more gets nothing" }
+func (noIdentity) Is(error) bool { panic("no identity") }
+
+// An error that panics when it is looked at is a failed attempt like others, and counted like them.
+func TestErrorsThatPanic(t *testing.T) {
+	t.Parallel()
+	q := fresh("broken")
+	rdb, reg := client(t, single.Get(t).Addrs()), prometheus.NewRegistry()
+	j := newJobs(t, rdb, &Options{Registerer: reg}, Queue{Name: q})
+	dead := make(chan DeadJob, 10)
+	w := newWorker(t, j, &WorkerOptions{OnDead: func(_ context.Context, d DeadJob) { dead <- d }})
+	broken := []error{(*nilError)(nil), (*LaterError)(nil), fmt.Errorf("no: %w", (*LaterError)(nil)), noIdentity{}}
+	Handle(w, func(_ context.Context, job note) error { return broken[job.N] })
+	stop := start(t, w)
+	for n := range broken {
+		if _, err := j.Enqueue(t.Context(), note{N: n}, MaxRetry(0)); err != nil {
+			t.Fatal(err)
+		}
+		d := <-dead
+		if isPanic := strings.HasPrefix(d.Error, "queue: panic: "); isPanic != (n < 2) || isPanic && !strings.Contains(d.Stack, "Error()") {
+			t.Errorf("%T: %+v", broken[n], d)
+		}
+	}
+	stop()
+	if c, err := readRuns(t.Context(), rdb, q); err != nil || c.failed != int64(len(broken)) || c.done != 0 {
+		t.Errorf("%d are counted as failed and %d as done, %v; want %d", c.failed, c.done, err, len(broken))
+	}
+	if n := running(t, reg); n != 0 {
+		t.Errorf("%v jobs are said to run", n)
+	}
+}
+
+// running is how many jobs the registry says run.
+func running(t *testing.T, reg *prometheus.Registry) (n float64) {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			if f.GetName() == metrics.JobActive.Name {
+				n += m.GetGauge().GetValue()
+			}
+		}
+	}
+	return n
 }
