@@ -70,58 +70,67 @@ func (w *Worker) process(f *fetcher) asynq.HandlerFunc {
 			w.jobs.background("late start", errStray, "queue", f.queue.Name)
 			return errStray
 		}
-		defer f.end(t)
-		if late {
-			w.jobs.background("late start", errLateStart, "queue", f.queue.Name)
-			return errLateStart
-		}
-		if task.Type() == kindUnreadable {
-			return fmt.Errorf("%w: %w", errUnreadable, asynq.SkipRetry)
-		}
-		h, ok := w.handlerOf(task)
-		if !ok {
-			w.jobs.meters.runs.Of(f.queue.Name, "unknown").Begin().End(ctx, metrics.Requeued)
-			return w.unknown(f, t, task)
-		}
-		tokens, err := tokensIn(task.Headers())
-		if err != nil {
-			w.jobs.background("headers", err, "queue", f.queue.Name)
-		}
-		if wait := w.awaits(ctx, f.queue.Name, id, h.consistency, tokens); wait > 0 {
-			f.returnJob(t, wait)
-			w.jobs.meters.runs.Of(f.queue.Name, h.name).Begin().End(ctx, metrics.Requeued)
-			return errAwaits
-		}
-		ctx, mark := scaleaware.WithWatermark(w.attempt(ctx, id, f.queue.Name, task))
-		for _, token := range tokens {
-			mark.Raise(token)
-		}
-		if h.consistency == ReadAlways {
-			mark.RaiseFrom(w.jobs.source)
-		}
-		ctx, cancel := context.WithCancelCause(ctx)
-		defer cancel(nil)
-		defer context.AfterFunc(w.hard, func() { cancel(context.Cause(w.hard)) })()
-
-		measured, outcome := w.jobs.meters.runs.Of(f.queue.Name, h.name).Begin(), metrics.Failed
-		// It counts also an error that panics when it is asked what it is.
-		defer func() { w.runs.add(f.queue.Name, outcome.String(), measured.End(ctx, outcome)) }()
-		err = w.protect(ctx, h.run, task, f.queue.Name, id)
-		later, isLater := errors.AsType[*LaterError](err)
-		switch {
-		case isLater:
-			f.returnJob(t, later.wait())
-			err, outcome = errGivenBack, metrics.Requeued // what it wraps may mean something to asynq
-		case err == nil, errors.Is(err, asynq.RevokeTask):
-			outcome = metrics.Done
-		case errors.Is(err, asynq.ErrHandlerNotFound): // of a mux inside of the handler
-			err, outcome = w.unknown(f, t, task), metrics.Requeued
-		case w.hard.Err() != nil:
-			f.returnJob(t, 0)
-			outcome = metrics.Requeued
+		err := w.attend(ctx, f, t, id, late, task)
+		if p, ok := err.(*PanicError); ok { // its slot is free by now
+			w.noted(ctx, f.queue.Name, id, p)
 		}
 		return err
 	}
+}
+
+// attend runs a job that has a slot, which is free when it returns.
+func (w *Worker) attend(ctx context.Context, f *fetcher, t *ticket, id string, late bool, task *asynq.Task) error {
+	defer f.end(t)
+	if late {
+		w.jobs.background("late start", errLateStart, "queue", f.queue.Name)
+		return errLateStart
+	}
+	if task.Type() == kindUnreadable {
+		return fmt.Errorf("%w: %w", errUnreadable, asynq.SkipRetry)
+	}
+	h, ok := w.handlerOf(task)
+	if !ok {
+		w.jobs.meters.runs.Of(f.queue.Name, "unknown").Begin().End(ctx, metrics.Requeued)
+		return w.unknown(f, t, task)
+	}
+	tokens, err := tokensIn(task.Headers())
+	if err != nil {
+		w.jobs.background("headers", err, "queue", f.queue.Name)
+	}
+	if wait := w.awaits(ctx, f.queue.Name, id, h.consistency, tokens); wait > 0 {
+		f.returnJob(t, wait)
+		w.jobs.meters.runs.Of(f.queue.Name, h.name).Begin().End(ctx, metrics.Requeued)
+		return errAwaits
+	}
+	ctx, mark := scaleaware.WithWatermark(w.attempt(ctx, id, f.queue.Name, task))
+	for _, token := range tokens {
+		mark.Raise(token)
+	}
+	if h.consistency == ReadAlways {
+		mark.RaiseFrom(w.jobs.source)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(w.hard, func() { cancel(context.Cause(w.hard)) })()
+
+	measured, outcome := w.jobs.meters.runs.Of(f.queue.Name, h.name).Begin(), metrics.Failed
+	// It counts also an error that panics when it is asked what it is.
+	defer func() { w.runs.add(f.queue.Name, outcome.String(), measured.End(ctx, outcome)) }()
+	err = w.protect(ctx, h.run, task, f.queue.Name, id)
+	later, isLater := errors.AsType[*LaterError](err)
+	switch {
+	case isLater:
+		f.returnJob(t, later.wait())
+		err, outcome = errGivenBack, metrics.Requeued // what it wraps may mean something to asynq
+	case err == nil, errors.Is(err, asynq.RevokeTask):
+		outcome = metrics.Done
+	case errors.Is(err, asynq.ErrHandlerNotFound): // of a mux inside of the handler
+		err, outcome = w.unknown(f, t, task), metrics.Requeued
+	case w.hard.Err() != nil:
+		f.returnJob(t, 0)
+		outcome = metrics.Requeued
+	}
+	return err
 }
 
 // unknown puts a job back whose kind nothing here knows.
