@@ -58,8 +58,8 @@ func (h *Held) suits(other *Hold) bool {
 	return h.LeftSeconds == nil || other.For > 0 && *h.LeftSeconds >= other.For.Seconds()
 }
 
-// ownerOf is Lua for who holds. What says why names the value of the key that stops: asynq's tools delete that, and set it to another
-// one, without a word.
+// ownerOf is Lua for who holds. What says why names the value of the key that stops: asynq's tools delete that, and set it to
+// another one, without a word.
 const ownerOf = `
 local stop = redis.call("GET", KEYS[1])
 local why = redis.call("HMGET", KEYS[2], "owner", "stop")

@@ -11,10 +11,10 @@ import (
 // marked is how many of the oldest failed jobs are remembered.
 const marked = 10
 
-// cutScript counts failed jobs that another tool has cut off, and remembers the oldest ones that are there now. asynq's tools cut
-// the set of failed jobs, as do workers of bare asynq, when they archive something. The tools leave the jobs' data, which says that
-// they are in the set; whoever takes a job away on purpose deletes the data or changes the state. It is a lower bound: nothing tells
-// how many were archived and cut between two looks.
+// cutScript counts failed jobs that another tool has cut off, and remembers the oldest ones that are there now. asynq's tools
+// cut the set of failed jobs, as do workers of bare asynq, when they archive something. The tools leave the jobs' data, which
+// says that they are in the set; whoever takes a job away on purpose deletes the data or changes the state. It is a lower bound:
+// nothing tells how many were archived and cut between two looks.
 //
 // KEYS: archived, marks: how many there were, the last look and what it found, then the oldest; ARGV: task key prefix, how many
 // to remember, this look

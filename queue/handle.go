@@ -25,8 +25,9 @@ const unknownDelay = 15 * time.Second
 
 // Handle registers what runs the jobs of type T. Its context carries a Watermark raised to the positions that the
 // enqueuer had, and is cancelled at the job's timeout, or with cause ErrShutdown when the worker has drained long
-// enough. An error or a panic, which is a PanicError, is a failed attempt, retried later; that of Later is none. Jobs run at least once. Handle panics when T's kind
-// is invalid or taken, when its Consistency lacks what it needs, or when the worker runs already.
+// enough. An error or a panic, which is a PanicError, is a failed attempt, retried later; that of Later is none. Jobs run
+// at least once. Handle panics when T's kind is invalid or taken, when its Consistency lacks what it needs, or when the
+// worker runs already.
 func Handle[T Job](w *Worker, run func(ctx context.Context, job T) error) {
 	var zero T
 	kind := zero.Kind()
