@@ -87,6 +87,36 @@ func TestExplainOrphan(t *testing.T) {
 	}
 }
 
+// Workers that live and start nothing are no promise.
+func TestExplainIdleWorkers(t *testing.T) {
+	t.Parallel()
+	rdb := client(t, single.Get(t).Addrs())
+	free, limited := fresh("idle"), fresh("idlelimited")
+	j := newJobs(t, rdb, nil, Queue{Name: free}, Queue{Name: limited, Rate: Rate{Max: 1, Per: time.Second}})
+	for _, q := range []string{free, limited} {
+		says := func(slots int, age time.Duration, why string) {
+			t.Helper()
+			lives(t, rdb, q, slots)
+			if err := rdb.HSet(t.Context(), taskPrefix(q)+"0", "pending_since", time.Now().Add(-age).UnixNano()).Err(); err != nil {
+				t.Fatal(err)
+			}
+			x, err := j.Explain(t.Context(), q, "1")
+			if err != nil || !strings.HasPrefix(x.Why, why) || x.Ahead == nil || *x.Ahead != 1 || (x.StartsInSeconds != nil) != strings.Contains(x.Why, "in 1 seconds") {
+				t.Errorf("%s, %d slots, waiting for %v: %+v, %v; want %q", q, slots, age, x, err, why)
+			}
+		}
+		for _, id := range []string{"0", "1"} {
+			if _, err := j.Enqueue(t.Context(), note{}, On(q), ID(id)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		says(0, 0, "the workers that live have no slots")
+		says(0, time.Hour, "the workers that live have no slots")
+		says(5, time.Hour, "workers live, and none of them takes jobs of the queue")
+		says(5, 0, "1 jobs are ahead of it")
+	}
+}
+
 func TestExplain(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {

@@ -87,3 +87,24 @@ func TestFinishEndsWhenTheQueueIsOpened(t *testing.T) {
 		t.Error("Finish outlived its hold")
 	}
 }
+
+// What ends the wait is in the error: the context's error, its cause, and a client that is closed, which no waiting opens again.
+func TestFinishSaysWhatEndedIt(t *testing.T) {
+	t.Parallel()
+	q := fresh("ended")
+	rdb := redis.NewUniversalClient(&redis.UniversalOptions{Addrs: single.Get(t).Addrs()})
+	defer rdb.Close()
+	j := newJobs(t, rdb, nil, Queue{Name: q})
+	enqueue(t, j, q, 1)
+	impatient := errors.New("the deployment goes on without")
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 10*time.Millisecond, impatient)
+	defer cancel()
+	if err := j.Finish(ctx, q, nil, nil); !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, impatient) {
+		t.Errorf("with a cause Finish = %v", err)
+	}
+	ctx, cancel = context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if err := j.Finish(ctx, q, nil, func(int) { _ = rdb.Close() }); !errors.Is(err, redis.ErrClosed) || ctx.Err() != nil {
+		t.Errorf("with a closed client Finish = %v", err)
+	}
+}

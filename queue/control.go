@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -20,7 +21,7 @@ type Hold struct {
 	// Reason is for people. Zero means none.
 	Reason string
 	// Owner is who holds: what another owner holds is not taken over, and Release of one owner leaves what another holds.
-	// Zero means nobody in particular, whom anybody may release.
+	// Zero means nobody in particular, whom anybody may release, and whom a hold of another's that ends no sooner suits.
 	Owner string
 	// For ends it by itself, at least a second. Zero means never.
 	For time.Duration
@@ -36,8 +37,29 @@ func (h *Hold) validate(verb, queue string) (Hold, error) {
 	return *h, nil
 }
 
-// ownerOf is Lua for who holds. What says why names the value of the key that stops: asynq's tools delete that, and set it to another
-// one, without a word.
+// heldError is an ErrHeld that says who holds, and for how long.
+type heldError struct{ by Held }
+
+func (e *heldError) Error() string {
+	owner, left := "nobody in particular", "for ever"
+	if e.by.Owner != "" {
+		owner = e.by.Owner
+	}
+	if s := e.by.LeftSeconds; s != nil {
+		left = fmt.Sprintf("for %.0f more seconds", math.Ceil(*s))
+	}
+	return fmt.Sprintf("%v: %s, %s", ErrHeld, owner, left)
+}
+
+func (e *heldError) Unwrap() error { return ErrHeld }
+
+// suits reports whether a hold that stands ends no sooner than another one would that begins now.
+func (h *Held) suits(other *Hold) bool {
+	return h.LeftSeconds == nil || other.For > 0 && *h.LeftSeconds >= other.For.Seconds()
+}
+
+// ownerOf is Lua for who holds. What says why names the value of the key that stops: asynq's tools delete that, and set it to
+// another one, without a word.
 const ownerOf = `
 local stop = redis.call("GET", KEYS[1])
 local why = redis.call("HMGET", KEYS[2], "owner", "stop")
@@ -48,11 +70,11 @@ local owner = stop and (not why[2] or why[2] == stop) and why[1] or ""
 // end if it is the same owner.
 //
 // KEYS: stop, why; ARGV: now in s, ms or 0, owner, reason, a value that no other hold has
-// Returns 1 when it changed something, 0 when it was held, -1 when another owner holds it.
+// Returns 1 when it changed something, 0 when it was held; when another owner holds it -1, who, and for how many ms, or -1.
 var holdScript = redis.NewScript(ownerOf + `
 local held = stop
 if held and owner ~= ARGV[3] then
-	return -1
+	return {-1, owner, redis.call("PTTL", KEYS[1])}
 end
 if not held then
 	stop = ARGV[5]
@@ -66,7 +88,7 @@ else
 	redis.call("PEXPIRE", KEYS[1], ARGV[2])
 	redis.call("PEXPIRE", KEYS[2], ARGV[2])
 end
-return held and 0 or 1`)
+return {held and 0 or 1}`)
 
 // releaseScript undoes holdScript. KEYS: stop, why; ARGV: owner, or "" for anybody
 var releaseScript = redis.NewScript(ownerOf + `
@@ -84,14 +106,22 @@ func (j *Jobs) hold(ctx context.Context, verb, queue string, stop, why string, h
 	if err != nil {
 		return false, err
 	}
-	n, err := holdScript.Run(ctx, j.rdb, []string{stop, why}, time.Now().Unix(), hold.For.Milliseconds(), hold.Owner, hold.Reason, rand.Text()).Int()
+	reply, err := holdScript.Run(ctx, j.rdb, []string{stop, why}, time.Now().Unix(), hold.For.Milliseconds(), hold.Owner, hold.Reason, rand.Text()).Slice()
 	if err != nil {
 		return false, fmt.Errorf("queue: %s %q: %w", verb, queue, err)
 	}
-	if n < 0 && hold.Owner != "" {
-		return false, fmt.Errorf("queue: %s %q: %w", verb, queue, ErrHeld)
+	if len(reply) == 3 {
+		by := Held{}
+		by.Owner, _ = reply[1].(string)
+		if ms, _ := reply[2].(int64); ms >= 0 {
+			left := float64(ms) / 1000
+			by.LeftSeconds = &left
+		}
+		if hold.Owner != "" || !by.suits(&hold) {
+			return false, fmt.Errorf("queue: %s %q: %w", verb, queue, &heldError{by})
+		}
 	}
-	return n == 1, nil
+	return reply[0] == int64(1), nil
 }
 
 func (j *Jobs) release(ctx context.Context, verb, queue, stop, why, owner string) (bool, error) {
@@ -107,8 +137,8 @@ func (j *Jobs) release(ctx context.Context, verb, queue, stop, why, owner string
 
 // Pause stops the start of jobs of a queue in the whole fleet; running ones go on and new ones are accepted. It
 // reports whether it changed anything. asynq's tools see and undo it, as it is their own pause. A nil Hold is nobody's and
-// for ever. Errors: ErrUnknownQueue, ErrHeld when another owner has paused it, what is wrong with the Hold, or why Redis
-// cannot be asked.
+// for ever. Errors: ErrUnknownQueue, ErrHeld when another owner has paused it (nobody's Hold: only if that one ends sooner),
+// what is wrong with the Hold, or why Redis cannot be asked.
 func (j *Jobs) Pause(ctx context.Context, queue string, h *Hold) (bool, error) {
 	return j.hold(ctx, "pause", queue, asynqKey(queue, "paused"), ownKey(queue, "paused"), h)
 }

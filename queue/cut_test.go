@@ -1,7 +1,9 @@
 package queue
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"strings"
 	"testing"
@@ -76,4 +78,47 @@ func TestCutFailedJobsAreNoticed(t *testing.T) {
 		}
 		look(10_478-9999, "after Purge")
 	})
+}
+
+// A cut is told once also when the answer that tells of it is lost.
+func TestCutIsToldWhenAnAnswerIsLost(t *testing.T) {
+	t.Parallel()
+	q := fresh("cutlost")
+	deaf := &deafOnce{UniversalClient: client(t, single.Get(t).Addrs())}
+	j := newJobs(t, deaf, nil, Queue{Name: q})
+	failedJobs(t, deaf, q, 10_100)
+	enqueue(t, j, q, 1, ID("victim"))
+	if err := j.noticeCut(t.Context(), q); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.asynq.ArchiveTask(q, "victim"); err != nil {
+		t.Fatal(err)
+	}
+	deaf.sha = cutScript.Hash()
+	if err := j.noticeCut(t.Context(), q); err == nil {
+		t.Fatal("the answer was not lost")
+	}
+	for range 2 {
+		if err := j.noticeCut(t.Context(), q); err != nil {
+			t.Fatal(err)
+		}
+		if n := testutil.ToFloat64(j.meters.cut.WithLabelValues(q)); n != 10_100-9999 {
+			t.Errorf("%v are counted as cut, want %v", n, 10_100-9999)
+		}
+	}
+}
+
+// deafOnce loses the next answer of a script.
+type deafOnce struct {
+	redis.UniversalClient
+	sha string
+}
+
+func (d *deafOnce) EvalSha(ctx context.Context, sha string, keys []string, args ...any) *redis.Cmd {
+	cmd := d.UniversalClient.EvalSha(ctx, sha, keys, args...)
+	if sha == d.sha && cmd.Err() == nil {
+		d.sha = ""
+		cmd.SetErr(io.EOF)
+	}
+	return cmd
 }

@@ -35,10 +35,12 @@ func (f *fetcher) died(id string) {
 			f.jobs.log.Error("queue: OnDead panicked", "queue", f.queue.Name, "panic", x)
 		}
 	}()
+	read, cancel := context.WithTimeout(context.Background(), time.Second)
+	noted := f.jobs.rdb.HGet(read, taskPrefix(f.queue.Name)+id, fieldPanic).Val() // without an answer, without the stack
+	cancel()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	panicked := f.jobs.rdb.HGet(ctx, taskPrefix(f.queue.Name)+id, fieldPanic).Val() // without an answer, without the stack
 	f.onDead(ctx, DeadJob{
-		Queue: f.queue.Name, ID: id, Kind: info.Type, Payload: info.Payload, Error: info.LastErr, Stack: stackOf(info.LastErr, panicked), Retried: info.Retried,
+		Queue: f.queue.Name, ID: id, Kind: info.Type, Payload: info.Payload, Error: info.LastErr, Stack: stackOf(info.LastErr, noted), Retried: info.Retried,
 	})
 }

@@ -14,7 +14,8 @@
 //     head of its queue within about 20 seconds, with no attempt counted, and that worker, should it live after all, cannot end
 //     it any more. One whose workers have died under it for the fourth time has failed, for it may be what kills them; jobs
 //     that had not started beside it do not fail with it.
-//   - A delayed job, or one that is tried again, never starts before its time by Redis's clock. A periodic one is enqueued once for the fleet.
+//   - A delayed job, or one that is tried again, never starts before its time by Redis's clock. A periodic one is enqueued once
+//     for the fleet.
 //   - Failed jobs are kept until somebody takes them away. So is what asynq cannot read: it has failed at once.
 //   - EnqueueTx's job exists if and only if the transaction commits, and its handler's reads see what that wrote.
 //   - Shutdown puts back what is not done, at the head of the queue and with no attempt counted. So does a worker that
@@ -32,16 +33,17 @@
 // stored jobs wait in place. While Redis is away, workers wait for it; a job that ends meanwhile is recorded when it
 // is back, if that happens within its 30 second lease. Workers of bare asynq on the same queue are not limited, and delete
 // the oldest failed jobs beyond 9,999 and those older than 90 days whenever a job of theirs fails for good. asynq's tools cut the
-// list of failed jobs in the same way whenever they archive something: "archive" and "archive all" in asynqmon, "task archive" and
-// "task archive-all" of the CLI, Inspector.ArchiveTask and its kin. What those cut is counted in queue_failed_cut_total and
-// logged; looking, running and deleting with them takes no other job away. Use Purge, or delete, in their place.
+// list of failed jobs in the same way whenever they archive something: "archive" and "archive all" in asynqmon, "task archive"
+// and "task archive-all" of the CLI, Inspector.ArchiveTask and its kin. What those cut of the jobs that had failed by the last
+// sample is counted in queue_failed_cut_total and logged; of those that they archive and cut at once nobody hears. Looking,
+// running and deleting with them takes no other job away. Use Purge, or delete, in their place.
 //
 // # Use
 //
 // New declares the queues. Jobs enqueues with Enqueue, EnqueueMany and EnqueueTx; its Run samples metrics, relays the outbox,
 // applies scale rules and enqueues periodic jobs. NewWorker and Handle make a Worker, whose Run works until its context
-// ends and then drains; HandleTask takes handlers of asynq's, AttemptFrom is what a handler knows of its job. Explain says why a job does not run. Operations
-// are the verbs over HTTP: status, explain, pause, close, resume, drain, retry-failed, limits, throttle,
-// scaling, which explains the autoscaler. docs/autoscaling.md tells of its rules; package scalehook has hooks for HTTP and
-// Kubernetes.
+// ends and then drains; HandleTask takes handlers of asynq's, AttemptFrom is what a handler knows of its job. Explain says why a
+// job does not run. Operations are the verbs over HTTP: status, explain, pause, close, resume, drain, retry-failed, limits,
+// throttle, scaling, which explains the autoscaler. docs/autoscaling.md tells of its rules; package scalehook has hooks for HTTP
+// and Kubernetes.
 package queue

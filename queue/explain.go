@@ -55,7 +55,7 @@ func (j *Jobs) Explain(ctx context.Context, queue, id string) (*Explanation, err
 	x := &Explanation{Queue: queue, ID: id, Kind: info.Type, Retried: info.Retried, MaxRetry: info.MaxRetry, Error: info.LastErr, Result: string(info.Result)}
 	pipe := j.rdb.Pipeline()
 	stalls, progress := pipe.HGet(ctx, taskPrefix(queue)+id, "stalls"), pipe.HGet(ctx, taskPrefix(queue)+id, "progress")
-	panicked := pipe.HGet(ctx, taskPrefix(queue)+id, fieldPanic)
+	stack := pipe.HGet(ctx, taskPrefix(queue)+id, fieldPanic)
 	lease := pipe.ZScore(ctx, asynqKey(queue, "lease"), id)
 	ahead := pipe.LPos(ctx, asynqKey(queue, "pending"), id, redis.LPosArgs{Rank: -1, MaxLen: 100_000})
 	parked := pipe.LPos(ctx, ownKey(queue, "parked"), id, redis.LPosArgs{})
@@ -67,7 +67,7 @@ func (j *Jobs) Explain(ctx context.Context, queue, id string) (*Explanation, err
 		return nil, err
 	}
 	x.Stalls, _ = stalls.Int()
-	x.Progress, x.Stack = progress.Val(), stackOf(info.LastErr, panicked.Val())
+	x.Progress, x.Stack = progress.Val(), stackOf(info.LastErr, stack.Val())
 	switch info.State {
 	case asynq.TaskStateActive:
 		x.State, x.Why = "running", "it runs"
@@ -96,8 +96,8 @@ func (j *Jobs) Explain(ctx context.Context, queue, id string) (*Explanation, err
 			n := max(0, s.Waiting-1-int(ahead.Val())) // the head is the list's end
 			x.Ahead = &n
 			j.explainWaiting(x, s)
-			if crew.Workers == 0 { // so nothing that was said of its start is true
-				x.Why, x.StartsInSeconds = noWorker(s), nil
+			if crew.Slots == 0 { // so nothing that was said of its start is true
+				x.Why, x.StartsInSeconds = noWorker(s, crew.Workers), nil
 			}
 		default:
 			x.Why = "more than 100000 jobs are ahead of it"
@@ -108,6 +108,7 @@ func (j *Jobs) Explain(ctx context.Context, queue, id string) (*Explanation, err
 
 // explainWaiting finds the first reason of those that the fetch would find.
 func (j *Jobs) explainWaiting(x *Explanation, s *Status) {
+	const patience = 5 // seconds: idle workers look more often
 	q, declared := j.declared(s.Queue)
 	until := func(seconds *float64) string {
 		if seconds == nil {
@@ -125,6 +126,8 @@ func (j *Jobs) explainWaiting(x *Explanation, s *Status) {
 		x.Why = "writes are off, and the queue's jobs write"
 	case s.ConcurrencyLimit != nil && s.Active >= *s.ConcurrencyLimit:
 		x.Why = fmt.Sprintf("%d jobs run, which is the queue's limit", s.Active)
+	case s.Active == 0 && s.OldestSeconds != nil && *s.OldestSeconds > patience && (s.RateLimit == nil || s.RateLimit.Used == 0):
+		x.Why = "workers live, and none of them takes jobs of the queue: look at their logs"
 	case s.RateLimit != nil && (s.RateLimit.Used >= s.RateLimit.Max || *x.Ahead >= s.RateLimit.Max):
 		x.startsIn(time.Duration(float64(*x.Ahead+1) / float64(s.RateLimit.Max) * s.RateLimit.PerSeconds * float64(time.Second)))
 		x.Why = fmt.Sprintf("%d jobs are ahead of it and the queue starts %d in %v seconds", *x.Ahead, s.RateLimit.Max, s.RateLimit.PerSeconds)
@@ -134,8 +137,11 @@ func (j *Jobs) explainWaiting(x *Explanation, s *Status) {
 }
 
 // noWorker is what is to be done first, and what comes after that.
-func noWorker(s *Status) string {
+func noWorker(s *Status, workers int) string {
 	why := "no worker lives that takes jobs of the queue"
+	if workers > 0 {
+		why = "the workers that live have no slots for jobs of the queue: scale them up"
+	}
 	switch {
 	case s.Pause != nil:
 		why += ", and it is paused" + because(s.Pause)

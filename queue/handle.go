@@ -25,8 +25,9 @@ const unknownDelay = 15 * time.Second
 
 // Handle registers what runs the jobs of type T. Its context carries a Watermark raised to the positions that the
 // enqueuer had, and is cancelled at the job's timeout, or with cause ErrShutdown when the worker has drained long
-// enough. An error or a panic, which is a PanicError, is a failed attempt, retried later; that of Later is none. Jobs run at least once. Handle panics when T's kind
-// is invalid or taken, when its Consistency lacks what it needs, or when the worker runs already.
+// enough. An error or a panic, which is a PanicError, is a failed attempt, retried later; that of Later is none. Jobs run
+// at least once. Handle panics when T's kind is invalid or taken, when its Consistency lacks what it needs, or when the
+// worker runs already.
 func Handle[T Job](w *Worker, run func(ctx context.Context, job T) error) {
 	var zero T
 	kind := zero.Kind()
@@ -70,58 +71,67 @@ func (w *Worker) process(f *fetcher) asynq.HandlerFunc {
 			w.jobs.background("late start", errStray, "queue", f.queue.Name)
 			return errStray
 		}
-		defer f.end(t)
-		if late {
-			w.jobs.background("late start", errLateStart, "queue", f.queue.Name)
-			return errLateStart
+		err := w.attend(ctx, f, t, id, late, task)
+		if p, ok := err.(*PanicError); ok { // its slot is free by now
+			w.noted(ctx, f.queue.Name, id, p)
 		}
-		if task.Type() == kindUnreadable {
-			return fmt.Errorf("%w: %w", errUnreadable, asynq.SkipRetry)
-		}
-		h, ok := w.handlerOf(task)
-		if !ok {
-			w.jobs.meters.runs.Of(f.queue.Name, "unknown").Begin().End(ctx, metrics.Requeued)
-			return w.unknown(f, t, task)
-		}
-		tokens, err := tokensIn(task.Headers())
-		if err != nil {
-			w.jobs.background("headers", err, "queue", f.queue.Name)
-		}
-		if wait := w.awaits(ctx, f.queue.Name, id, h.consistency, tokens); wait > 0 {
-			f.returnJob(t, wait)
-			w.jobs.meters.runs.Of(f.queue.Name, h.name).Begin().End(ctx, metrics.Requeued)
-			return errAwaits
-		}
-		ctx, mark := scaleaware.WithWatermark(w.attempt(ctx, id, f.queue.Name, task))
-		for _, token := range tokens {
-			mark.Raise(token)
-		}
-		if h.consistency == ReadAlways {
-			mark.RaiseFrom(w.jobs.source)
-		}
-		ctx, cancel := context.WithCancelCause(ctx)
-		defer cancel(nil)
-		defer context.AfterFunc(w.hard, func() { cancel(context.Cause(w.hard)) })()
-
-		measured := w.jobs.meters.runs.Of(f.queue.Name, h.name).Begin()
-		err = storable(w.protect(ctx, h.run, task, f.queue.Name, id))
-		outcome := metrics.Failed
-		later, isLater := errors.AsType[*LaterError](err)
-		switch {
-		case isLater:
-			f.returnJob(t, later.wait())
-			err, outcome = errGivenBack, metrics.Requeued // what it wraps may mean something to asynq
-		case err == nil, errors.Is(err, asynq.RevokeTask):
-			outcome = metrics.Done
-		case errors.Is(err, asynq.ErrHandlerNotFound): // of a mux inside of the handler
-			err, outcome = w.unknown(f, t, task), metrics.Requeued
-		case w.hard.Err() != nil:
-			f.returnJob(t, 0)
-			outcome = metrics.Requeued
-		}
-		w.runs.add(f.queue.Name, outcome.String(), measured.End(ctx, outcome))
 		return err
 	}
+}
+
+// attend runs a job that has a slot, which is free when it returns.
+func (w *Worker) attend(ctx context.Context, f *fetcher, t *ticket, id string, late bool, task *asynq.Task) error {
+	defer f.end(t)
+	if late {
+		w.jobs.background("late start", errLateStart, "queue", f.queue.Name)
+		return errLateStart
+	}
+	if task.Type() == kindUnreadable {
+		return fmt.Errorf("%w: %w", errUnreadable, asynq.SkipRetry)
+	}
+	h, ok := w.handlerOf(task)
+	if !ok {
+		w.jobs.meters.runs.Of(f.queue.Name, "unknown").Begin().End(ctx, metrics.Requeued)
+		return w.unknown(f, t, task)
+	}
+	tokens, err := tokensIn(task.Headers())
+	if err != nil {
+		w.jobs.background("headers", err, "queue", f.queue.Name)
+	}
+	if wait := w.awaits(ctx, f.queue.Name, id, h.consistency, tokens); wait > 0 {
+		f.returnJob(t, wait)
+		w.jobs.meters.runs.Of(f.queue.Name, h.name).Begin().End(ctx, metrics.Requeued)
+		return errAwaits
+	}
+	ctx, mark := scaleaware.WithWatermark(w.attempt(ctx, id, f.queue.Name, task))
+	for _, token := range tokens {
+		mark.Raise(token)
+	}
+	if h.consistency == ReadAlways {
+		mark.RaiseFrom(w.jobs.source)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(w.hard, func() { cancel(context.Cause(w.hard)) })()
+
+	measured, outcome := w.jobs.meters.runs.Of(f.queue.Name, h.name).Begin(), metrics.Failed
+	// It counts also an error that panics when it is asked what it is.
+	defer func() { w.runs.add(f.queue.Name, outcome.String(), measured.End(ctx, outcome)) }()
+	err = w.protect(ctx, h.run, task, f.queue.Name, id)
+	later, isLater := errors.AsType[*LaterError](err)
+	switch {
+	case isLater:
+		f.returnJob(t, later.wait())
+		err, outcome = errGivenBack, metrics.Requeued // what it wraps may mean something to asynq
+	case err == nil, errors.Is(err, asynq.RevokeTask):
+		outcome = metrics.Done
+	case errors.Is(err, asynq.ErrHandlerNotFound): // of a mux inside of the handler
+		err, outcome = w.unknown(f, t, task), metrics.Requeued
+	case w.hard.Err() != nil:
+		f.returnJob(t, 0)
+		outcome = metrics.Requeued
+	}
+	return err
 }
 
 // unknown puts a job back whose kind nothing here knows.

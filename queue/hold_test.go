@@ -28,8 +28,8 @@ func TestPauseHasAnOwner(t *testing.T) {
 		}
 		got, err := j.Pause(ctx, q, &Hold{Owner: "incident", Reason: "high load", For: time.Hour})
 		check("the incident pauses", got, err, true)
-		got, err = j.Pause(ctx, q, nil)
-		check("somebody pauses, too", got, err, false)
+		got, err = j.Pause(ctx, q, &Hold{For: time.Minute})
+		check("somebody pauses, too, for less", got, err, false)
 		if _, err := j.Pause(ctx, q, &Hold{Owner: "deployment"}); !errors.Is(err, ErrHeld) {
 			t.Errorf("another owner pauses: %v", err)
 		}
@@ -220,5 +220,39 @@ func TestHoldsOfOperationsAreTheCallers(t *testing.T) {
 	owners("", "")
 	if owner := ownerOfCall(strings.Repeat("é", maxOwner)); len(owner) != maxOwner {
 		t.Errorf("a long name is cut to %d bytes", len(owner))
+	}
+}
+
+// Another owner's hold that ends before the one that is asked for is none: whoever asks must not take the queue for stopped.
+func TestHoldOfAnotherThatEndsSoonerIsNoSuccess(t *testing.T) {
+	t.Parallel()
+	rdb, q := client(t, single.Get(t).Addrs()), fresh("sooner")
+	j := newJobs(t, rdb, nil, Queue{Name: q})
+	hold := &Hold{Owner: "incident", For: time.Minute}
+	for stop, operations := range map[string][][2]string{
+		"pause": {{"queue.pause", ""}, {"queue.pause", "dry_run=true"}},
+		"close": {{"queue.close", ""}, {"queue.close", "dry_run=true"}, {"queue.drain", "mode=finish"}, {"queue.drain", "mode=finish&dry_run=true"}},
+	} {
+		do := map[string]func(context.Context, string, *Hold) (bool, error){"pause": j.Pause, "close": j.Close}[stop]
+		if _, err := do(t.Context(), q, hold); err != nil {
+			t.Fatal(err)
+		}
+		for _, op := range operations {
+			reply, err := call(t, j, op[0], q, op[1])
+			if p, ok := errors.AsType[*admin.Problem](err); !ok || p.Status != 409 || !strings.Contains(p.Detail, "release it first: incident, for ") {
+				t.Errorf("%s?%s without an end: %v, %v", op[0], op[1], reply, err)
+			}
+		}
+		for _, other := range []*Hold{nil, {Owner: "deployment"}, {For: time.Hour}, {Owner: "deployment", For: 61 * time.Second}} {
+			if changed, err := do(t.Context(), q, other); !errors.Is(err, ErrHeld) {
+				t.Errorf("%s for another, %+v: %v, %v", stop, other, changed, err)
+			}
+		}
+		if changed, err := do(t.Context(), q, &Hold{For: 30 * time.Second}); changed || err != nil {
+			t.Errorf("%s for less: %v, %v", stop, changed, err)
+		}
+	}
+	if s := status(t, j, q); s.Pause == nil || s.Closed == nil || s.Pause.Owner != "incident" || s.Closed.Owner != "incident" || s.Pause.LeftSeconds == nil {
+		t.Errorf("afterwards %+v and %+v hold", s.Pause, s.Closed)
 	}
 }

@@ -94,6 +94,8 @@ type Jobs struct {
 	replicas replicas
 	// announced says when asynq's tools were last told of a queue.
 	announced sync.Map
+	// cutLooks are the looks at failed jobs, by queue, that Redis has not answered: repeated, they get the same answer.
+	cutLooks sync.Map
 }
 
 // New declares queues on rdb, which may be a single node, a Sentinel or a cluster client and stays the caller's. It

@@ -62,7 +62,7 @@ func (j *Jobs) Operations() []admin.Operation {
 				return s, nil
 			}},
 		j.scalingOperation(),
-		write("pause", "Start no more jobs of a queue; accept new ones. Who calls is its owner; what another one has paused stays as it is.", HoldRequest{}, nil, j.opPause),
+		write("pause", "Start no more jobs of a queue; accept new ones. Who calls is its owner; what another one has paused stays as it is, and is 409 when it ends sooner.", HoldRequest{}, nil, j.opPause),
 		write("close", "Accept no new jobs of a queue; run the stored ones.", HoldRequest{}, nil, j.opClose),
 		write("resume", "Start and accept jobs of a queue again, whoever has stopped it, and bring back parked ones.", nil, nil, j.opResume),
 		write("drain", "Set the waiting jobs of a queue aside until resume, or accept no more and run what is there, or delete.", nil, []admin.Param{

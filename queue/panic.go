@@ -36,7 +36,7 @@ const fieldPanic = "panic"
 
 const maxStack = 4 << 10
 
-// protect turns a panic into an error. Its stack goes to the log, and to the job.
+// protect turns a panic into an error, that of an error's text, too. Its stack goes to the log.
 func (w *Worker) protect(ctx context.Context, run func(context.Context, *asynq.Task) error, task *asynq.Task, queue, id string) (err error) {
 	defer func() {
 		x := recover()
@@ -46,14 +46,18 @@ func (w *Worker) protect(ctx context.Context, run func(context.Context, *asynq.T
 		p := &PanicError{Value: x}
 		p.Where, p.Stack = panicked()
 		w.jobs.log.Error("queue: a handler panicked", "queue", queue, "kind", task.Type(), "id", id, "panic", p.Error(), "stack", p.Stack)
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		if err := noteScript.Run(ctx, w.jobs.rdb, []string{taskPrefix(queue) + id}, fieldPanic, p.Error()+"\n"+p.Stack).Err(); err != nil {
-			w.jobs.background("panic", err, "queue", queue)
-		}
 		err = p
 	}()
-	return run(ctx, task)
+	return storable(run(ctx, task))
+}
+
+// noted writes a panic's stack to its job.
+func (w *Worker) noted(ctx context.Context, queue, id string, p *PanicError) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	if err := noteScript.Run(ctx, w.jobs.rdb, []string{taskPrefix(queue) + id}, fieldPanic, p.Error()+"\n"+p.Stack).Err(); err != nil {
+		w.jobs.background("panic", err, "queue", queue)
+	}
 }
 
 // panicked reads the stack of the panic that protect's deferred function recovers from.

@@ -9,6 +9,10 @@ import (
 	"time"
 
 	"github.com/hibiken/asynq"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/scaleaware/scaleaware/metrics"
 )
 
 //go:noinline
@@ -50,10 +54,10 @@ func TestPanicsAreErrorsWithStack(t *testing.T) {
 	})
 	start(t, w)
 	for n, want := range []struct{ text, function, file string }{
-		{"panic: boom [", "queue.explode(", "panic_test.go:17"},
-		{"index out of range [1] with length 0 [", "queue.outOfRange(", "panic_test.go:23"},
-		{"panic: boom [", "queue.explode(", "panic_test.go:17"},
-		{"é… [", "TestPanicsAreErrorsWithStack", "panic_test.go:45"},
+		{"panic: boom [", "queue.explode(", "panic_test.go:21"},
+		{"index out of range [1] with length 0 [", "queue.outOfRange(", "panic_test.go:27"},
+		{"panic: boom [", "queue.explode(", "panic_test.go:21"},
+		{"é… [", "TestPanicsAreErrorsWithStack", "panic_test.go:49"},
 	} {
 		info, err := j.Enqueue(t.Context(), note{N: n}, MaxRetry(0))
 		if err != nil {
@@ -134,4 +138,119 @@ func TestPanicOfAnAsynqHandler(t *testing.T) {
 	if !ok || !strings.Contains(err.Error(), "index out of range [0] with length 0 [") || !strings.Contains(err.Error(), "panic_test.go:") || strings.Contains(p.Stack, "protect") {
 		t.Errorf("%v\n%s", err, fmt.Sprint(p))
 	}
+}
+
+type nilError struct{ text string }
+
+func (e *nilError) Error() string { return e.text }
+
+type noIdentity struct{}
+
+func (noIdentity) Error() string { return "whoever asks for more gets nothing" }
+func (noIdentity) Is(error) bool { panic("no identity") }
+
+// An error that panics when it is looked at is a failed attempt like others, and counted like them.
+func TestErrorsThatPanic(t *testing.T) {
+	t.Parallel()
+	q := fresh("broken")
+	rdb, reg := client(t, single.Get(t).Addrs()), prometheus.NewRegistry()
+	j := newJobs(t, rdb, &Options{Registerer: reg}, Queue{Name: q})
+	dead := make(chan DeadJob, 10)
+	w := newWorker(t, j, &WorkerOptions{OnDead: func(_ context.Context, d DeadJob) { dead <- d }})
+	broken := []error{(*nilError)(nil), (*LaterError)(nil), fmt.Errorf("no: %w", (*LaterError)(nil)), noIdentity{}}
+	Handle(w, func(_ context.Context, job note) error { return broken[job.N] })
+	stop := start(t, w)
+	for n := range broken {
+		if _, err := j.Enqueue(t.Context(), note{N: n}, MaxRetry(0)); err != nil {
+			t.Fatal(err)
+		}
+		d := <-dead
+		if isPanic := strings.HasPrefix(d.Error, "queue: panic: "); isPanic != (n < 2) || isPanic && !strings.Contains(d.Stack, "Error()") {
+			t.Errorf("%T: %+v", broken[n], d)
+		}
+	}
+	stop()
+	if c, err := readRuns(t.Context(), rdb, q); err != nil || c.failed != int64(len(broken)) || c.done != 0 {
+		t.Errorf("%d are counted as failed and %d as done, %v; want %d", c.failed, c.done, err, len(broken))
+	}
+	if n := running(t, reg); n != 0 {
+		t.Errorf("%v jobs are said to run", n)
+	}
+}
+
+// running is how many jobs the registry says run.
+func running(t *testing.T, reg *prometheus.Registry) (n float64) {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			if f.GetName() == metrics.JobActive.Name {
+				n += m.GetGauge().GetValue()
+			}
+		}
+	}
+	return n
+}
+
+// What is written of a panic takes neither the job's slot nor its time, and what is read of it nothing of OnDead's ten seconds.
+func TestPanicsAreNotedInOwnTime(t *testing.T) {
+	t.Parallel()
+	q := fresh("noted")
+	rdb, reg := &watched{UniversalClient: client(t, single.Get(t).Addrs())}, prometheus.NewRegistry()
+	j := newJobs(t, rdb, &Options{Registerer: reg}, Queue{Name: q})
+	left, second := make(chan time.Duration, 1), make(chan struct{})
+	w := newWorker(t, j, &WorkerOptions{Concurrency: 1, OnDead: func(ctx context.Context, _ DeadJob) {
+		until, _ := ctx.Deadline()
+		left <- until.Sub(rdb.read)
+	}})
+	rdb.note = func() {
+		if n := running(t, reg); n != 0 {
+			t.Errorf("while the panic is noted %v jobs are said to run", n)
+		}
+		if _, err := j.Enqueue(t.Context(), note{}); err != nil {
+			t.Error(err)
+		}
+		select {
+		case <-second:
+		case <-time.After(5 * time.Second):
+			t.Error("while the panic is noted no other job starts")
+		}
+	}
+	Handle(w, func(ctx context.Context, _ note) error {
+		if AttemptFrom(ctx).MaxRetry == 0 {
+			panic("boom")
+		}
+		close(second)
+		return nil
+	})
+	start(t, w)
+	enqueue(t, j, q, 1, MaxRetry(0))
+	if d := <-left; rdb.read.IsZero() || d < 10*time.Second {
+		t.Errorf("OnDead has %v from when the stack was read", d)
+	}
+}
+
+// watched is a client that tells when a panic is noted, and was read.
+type watched struct {
+	redis.UniversalClient
+	note func()
+	read time.Time
+}
+
+func (c *watched) EvalSha(ctx context.Context, sha string, keys []string, args ...any) *redis.Cmd {
+	if sha == noteScript.Hash() {
+		c.note()
+	}
+	return c.UniversalClient.EvalSha(ctx, sha, keys, args...)
+}
+
+func (c *watched) HGet(ctx context.Context, key, field string) *redis.StringCmd {
+	cmd := c.UniversalClient.HGet(ctx, key, field)
+	if field == fieldPanic {
+		c.read = time.Now()
+	}
+	return cmd
 }

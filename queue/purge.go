@@ -63,8 +63,9 @@ end
 return #ids`)
 
 // Purge deletes all jobs of a queue that are in one of the states now, for good, with their unique locks. To name the states is to
-// consent: without any it deletes nothing. Running jobs stay. It goes in steps that hold Redis up for milliseconds, and may be called again when it was interrupted. It returns
-// how many were deleted. Errors: ErrUnknownQueue, an unknown state with nothing done, or why Redis cannot be asked.
+// consent: without any it deletes nothing. Running jobs stay. It goes in steps that hold Redis up for milliseconds, and may be
+// called again when it was interrupted. It returns how many were deleted. Errors: ErrUnknownQueue, an unknown state with nothing
+// done, or why Redis cannot be asked.
 func (j *Jobs) Purge(ctx context.Context, queue string, of ...State) (int, error) {
 	if err := j.known(ctx, queue); err != nil {
 		return 0, err

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -64,13 +65,13 @@ func (c *runCounts) quantile(q float64) (float64, bool) {
 // runLog collects what this worker has run and adds it to the fleet's counters in Redis once a second, so that
 // any process can answer for all workers.
 type runLog struct {
-	id     string
-	mu     sync.Mutex
-	counts map[string]map[string]int64 // queue, field
-
+	id       string
 	flushing sync.Mutex
-	number   int64
-	pending  map[string]*runFlush // by queue
+
+	mu      sync.Mutex
+	counts  map[string]map[string]int64 // queue, field
+	number  int64
+	pending map[string]*runFlush // by queue
 }
 
 // runFlush is what is on its way to Redis. It is sent until Redis has answered, always the same.
@@ -124,45 +125,81 @@ func (l *runLog) flushLoop(ctx context.Context, j *Jobs) {
 	}
 }
 
-// flush sends what was counted. What Redis does not answer is sent again by the next one; what has ended meanwhile comes after it.
+// flush sends what Redis did not answer last time, as it was, and then what was counted since.
 func (l *runLog) flush(ctx context.Context, rdb redis.UniversalClient) error {
 	l.flushing.Lock()
 	defer l.flushing.Unlock()
-	l.take(time.Now())
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	var errs []error
-	for queue, f := range maps.Clone(l.pending) {
+	for _, queue := range l.queues() {
 		wg.Go(func() {
-			args := []any{"of:" + l.id, f.number, runKeep.Milliseconds()}
-			for field, n := range f.fields {
-				args = append(args, field, n)
+			err := l.send(ctx, rdb, queue, l.unanswered(queue))
+			if err == nil {
+				err = l.send(ctx, rdb, queue, l.take(queue))
 			}
-			err := runsScript.Run(ctx, rdb, []string{f.key}, args...).Err()
-			mu.Lock()
-			defer mu.Unlock()
 			if err != nil {
+				mu.Lock()
+				defer mu.Unlock()
 				errs = append(errs, fmt.Errorf("queue: count what %q has run: %w", queue, err))
-				return
 			}
-			delete(l.pending, queue)
 		})
 	}
 	wg.Wait()
 	return errors.Join(errs...)
 }
 
-// take makes what was counted the next flush of those queues that wait for none.
-func (l *runLog) take(now time.Time) {
+// queues are those that there is something to send of.
+func (l *runLog) queues() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for queue, fields := range l.counts {
-		if l.pending[queue] == nil {
-			l.number++
-			l.pending[queue] = &runFlush{key: runKey(queue, now), number: l.number, fields: fields}
-			delete(l.counts, queue)
+	names := slices.Collect(maps.Keys(l.counts))
+	for queue := range l.pending {
+		if l.counts[queue] == nil {
+			names = append(names, queue)
 		}
 	}
+	return names
+}
+
+// unanswered returns what Redis has not answered yet, or nil.
+func (l *runLog) unanswered(queue string) *runFlush {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.pending[queue]
+}
+
+// take makes what was counted the next flush, or returns nil.
+func (l *runLog) take(queue string) *runFlush {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	fields := l.counts[queue]
+	if fields == nil {
+		return nil
+	}
+	l.number++
+	f := &runFlush{key: runKey(queue, time.Now()), number: l.number, fields: fields}
+	l.pending[queue] = f
+	delete(l.counts, queue)
+	return f
+}
+
+// send adds a flush, unless it is nil, to the counters in Redis, and forgets it when Redis has answered.
+func (l *runLog) send(ctx context.Context, rdb redis.UniversalClient, queue string, f *runFlush) error {
+	if f == nil {
+		return nil
+	}
+	args := []any{"of:" + l.id, f.number, runKeep.Milliseconds()}
+	for field, n := range f.fields {
+		args = append(args, field, n)
+	}
+	if err := runsScript.Run(ctx, rdb, []string{f.key}, args...).Err(); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.pending, queue)
+	return nil
 }
 
 func runKey(queue string, at time.Time) string {

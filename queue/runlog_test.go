@@ -92,6 +92,25 @@ func TestRunCountersOutliveABlip(t *testing.T) {
 	is(3, 2)
 }
 
+// A worker that ends soon after a blip leaves nothing uncounted: neither what Redis did not answer nor what ended since.
+func TestRunCountersAreWholeAtShutdown(t *testing.T) {
+	t.Parallel()
+	q := fresh("lastflush")
+	rdb := client(t, single.Get(t).Addrs())
+	l := newRunLog()
+	l.add(q, "done", time.Second)
+	if err := l.flush(t.Context(), client(t, []string{"127.0.0.1:1"})); err == nil {
+		t.Fatal("Redis answered")
+	}
+	l.add(q, "failed", time.Second)
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	l.flushLoop(ended, newJobs(t, rdb, nil, Queue{Name: q}))
+	if c, err := readRuns(t.Context(), rdb, q); err != nil || c.done != 1 || c.failed != 1 {
+		t.Errorf("%d are done, %d failed, %v; want 1 and 1", c.done, c.failed, err)
+	}
+}
+
 // unheard is a client that loses the answers of scripts.
 type unheard struct{ redis.UniversalClient }
 

@@ -10,7 +10,6 @@ type slots struct {
 	mu       sync.Mutex
 	target   int
 	weights  []int // 0 for an isolated queue
-	isolated []bool
 	own      []int // of isolated queues
 	reserve  []int
 	inflight []int
@@ -19,11 +18,11 @@ type slots struct {
 
 func newSlots(target int, queues []Queue) *slots {
 	s := &slots{
-		target: target, weights: make([]int, len(queues)), isolated: make([]bool, len(queues)), own: make([]int, len(queues)),
+		target: target, weights: make([]int, len(queues)), own: make([]int, len(queues)),
 		inflight: make([]int, len(queues)), wake: make([]chan struct{}, len(queues)),
 	}
 	for i, q := range queues {
-		if s.own[i], s.isolated[i] = q.Isolated, q.Isolated > 0; q.Isolated == 0 {
+		if s.own[i] = q.Isolated; q.Isolated == 0 {
 			s.weights[i] = max(1, q.Weight)
 		}
 		s.wake[i] = make(chan struct{}, 1)
@@ -89,9 +88,12 @@ func (s *slots) take(q, n int) int {
 	return taken
 }
 
+// isolated reports whether queue q has slots of its own.
+func (s *slots) isolated(q int) bool { return s.weights[q] == 0 }
+
 // free reports whether queue q may start one more job.
 func (s *slots) free(q int) bool {
-	if s.isolated[q] {
+	if s.isolated(q) {
 		return s.target > 0 && s.inflight[q] < s.own[q]
 	}
 	return admit(s.target, s.reserve, s.shared(), q)
@@ -99,12 +101,12 @@ func (s *slots) free(q int) bool {
 
 // shared are the jobs in flight that use shared slots.
 func (s *slots) shared() []int {
-	if !slices.Contains(s.isolated, true) {
+	if !slices.Contains(s.weights, 0) {
 		return s.inflight
 	}
 	shared := slices.Clone(s.inflight)
-	for i, isolated := range s.isolated {
-		if isolated {
+	for i := range shared {
+		if s.isolated(i) {
 			shared[i] = 0
 		}
 	}
@@ -174,7 +176,7 @@ func (s *slots) size() int {
 func (s *slots) sizeOf(q int) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.isolated[q] && s.target > 0 {
+	if s.isolated(q) && s.target > 0 {
 		return s.own[q]
 	}
 	return s.target

@@ -11,8 +11,9 @@ import (
 // HandleTask registers a handler of asynq's, such as an asynq.ServeMux with its middleware, for the kinds that begin with
 // pattern, "" for all; the longest pattern wins, and Handle's kinds are Handle's. It gets the task as asynq gives it: payload and
 // headers as they were enqueued, by whichever client, asynq's functions on the context and the ResultWriter. SkipRetry and
-// RevokeTask mean what they mean there. What a ServeMux does not know is put back for a worker that does. Metrics count the jobs by the
-// pattern, and those of a ServeMux by its own. Reads are ReadSticky. It panics when the pattern is taken, the handler nil, or the worker runs already.
+// RevokeTask mean what they mean there. What a ServeMux does not know is put back for a worker that does. Metrics count the jobs
+// by the pattern, and those of a ServeMux by its own. Reads are ReadSticky. It panics when the pattern is taken, the handler nil,
+// or the worker runs already.
 func (w *Worker) HandleTask(pattern string, h asynq.Handler) {
 	switch _, taken := w.patterns[pattern]; {
 	case h == nil:

@@ -10,7 +10,7 @@ import (
 )
 
 // HoldRequest is the body of pause and close. Empty is legal. The owner is the caller. A queue that another owner holds stays as
-// it is, with that one's reason and end.
+// it is, with that one's reason and end; when that comes sooner than asked for, the answer is 409.
 type HoldRequest struct {
 	// Reason is for people.
 	Reason string `json:"reason,omitempty"`
@@ -32,9 +32,18 @@ func ownerOfCall(actor string) string {
 	return strings.ToValidUTF8(actor[:min(len(actor), maxOwner)], "")
 }
 
-// alreadyHeld makes an operation idempotent: what another owner has stopped stands still as it should, and stays that owner's.
-func alreadyHeld(changed bool, err error) (bool, error) {
-	if errors.Is(err, ErrHeld) {
+// idempotent makes a hold or, on a dry run, tells of it. What another owner has stopped for no less time stands still as it
+// should, and stays that owner's.
+func (h *Hold) idempotent(call *admin.Call, stands *Held, hold func() (bool, error)) (changed bool, err error) {
+	switch {
+	case !call.DryRun:
+		changed, err = hold()
+	case stands == nil:
+		return true, nil
+	case stands.Owner != h.Owner:
+		err = &heldError{*stands}
+	}
+	if by, ok := errors.AsType[*heldError](err); ok && by.by.suits(h) {
 		return false, nil
 	}
 	return changed, err
@@ -79,10 +88,8 @@ func (j *Jobs) opPause(ctx context.Context, call *admin.Call, s *Status) (any, e
 	if err != nil {
 		return nil, err
 	}
-	reply := &Changed{Done: "paused", Count: s.Waiting, Changed: !s.Paused}
-	if !call.DryRun {
-		reply.Changed, err = alreadyHeld(j.Pause(ctx, s.Queue, hold))
-	}
+	reply := &Changed{Done: "paused", Count: s.Waiting}
+	reply.Changed, err = hold.idempotent(call, s.Pause, func() (bool, error) { return j.Pause(ctx, s.Queue, hold) })
 	return reply, err
 }
 
@@ -91,10 +98,8 @@ func (j *Jobs) opClose(ctx context.Context, call *admin.Call, s *Status) (any, e
 	if err != nil {
 		return nil, err
 	}
-	reply := &Changed{Done: "closed", Changed: s.Closed == nil}
-	if !call.DryRun {
-		reply.Changed, err = alreadyHeld(j.Close(ctx, s.Queue, hold))
-	}
+	reply := &Changed{Done: "closed"}
+	reply.Changed, err = hold.idempotent(call, s.Closed, func() (bool, error) { return j.Close(ctx, s.Queue, hold) })
 	return reply, err
 }
 
@@ -119,11 +124,10 @@ func (j *Jobs) opDrain(ctx context.Context, call *admin.Call, s *Status) (any, e
 		reply.Changed = reply.Count > 0
 		return reply, err
 	case "finish":
-		reply := &Changed{Done: "closed", Count: s.unfinished(), Changed: s.Closed == nil}
+		hold := &Hold{Reason: "drain", Owner: ownerOfCall(call.Actor)}
+		reply := &Changed{Done: "closed", Count: s.unfinished()}
 		var err error
-		if !call.DryRun {
-			reply.Changed, err = alreadyHeld(j.Close(ctx, s.Queue, &Hold{Reason: "drain", Owner: ownerOfCall(call.Actor)}))
-		}
+		reply.Changed, err = hold.idempotent(call, s.Closed, func() (bool, error) { return j.Close(ctx, s.Queue, hold) })
 		return reply, err
 	case "discard":
 		return j.opDiscard(ctx, call, s)

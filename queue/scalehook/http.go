@@ -35,7 +35,8 @@ type HTTPOptions struct {
 
 // HTTP makes a hook that posts the decision as JSON to a URL: {"queue", "generation", "workers", "previous", "reason",
 // …}. The receiver has to make "workers" workers run and to answer with a 2xx status. It should refuse a "generation" lower
-// than one that it has seen, with 409, which is ErrOldGeneration; the same number is also in the Idempotency-Key header, after the queue's name.
+// than one that it has seen, with 409, which is ErrOldGeneration and so not to be used for anything else; the same number is
+// also in the Idempotency-Key header, after the queue's name.
 func HTTP(target string, o *HTTPOptions) (queue.ScaleHook, error) {
 	var opts HTTPOptions
 	if o != nil {
@@ -72,7 +73,7 @@ func HTTP(target string, o *HTTPOptions) (queue.ScaleHook, error) {
 		case err != nil:
 			return err
 		case status == http.StatusConflict:
-			return fmt.Errorf("%w: %s has seen a newer generation than %d", ErrOldGeneration, u.Host, d.Generation)
+			return fmt.Errorf("%w: %s answered with status 409, which says that it has seen a newer generation than %d", ErrOldGeneration, u.Host, d.Generation)
 		case status < 200 || status > 299:
 			return fmt.Errorf("scalehook: %s answered with status %d, want 2xx: see its log", u.Host, status)
 		default:

@@ -161,7 +161,8 @@ func (c *cluster) set(ctx context.Context, d queue.Decision) error {
 	return fmt.Errorf("%w in each of %d tries: something else changes %s, let one of them do it", errConflict, conflictTries, c.name)
 }
 
-// ErrOldGeneration means that what is scaled has obeyed a newer decision: another process leads by now, and nothing was done.
+// ErrOldGeneration means that what is scaled has obeyed a newer decision, as a rule because another process leads by now, and
+// nothing was done. Of a receiver of HTTP's it is what a 409 means, whatever the receiver meant.
 var ErrOldGeneration = errors.New("scalehook: a newer decision was obeyed, nothing was done")
 
 var errConflict = errors.New("scalehook: the workload was changed at the same time")

@@ -1,6 +1,11 @@
 package manifests
 
 import (
+	"encoding/pem"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -17,6 +22,7 @@ import (
 	"github.com/scaleaware/scaleaware/admin"
 	"github.com/scaleaware/scaleaware/metrics"
 	"github.com/scaleaware/scaleaware/queue"
+	"github.com/scaleaware/scaleaware/queue/scalehook"
 )
 
 // TestScalers builds each component that scales workers over the base, as an overlay does, and sees that it alone does so.
@@ -56,7 +62,7 @@ func overlayWith(t *testing.T, component string) string {
 	return overlay
 }
 
-// checkRights sees that the worker's service account may scale what AUTOSCALE names, and nothing else.
+// checkRights sees that the worker's service account may do what the hook does to what AUTOSCALE names, and nothing else.
 func checkRights(t *testing.T, objects []object, target string) {
 	t.Helper()
 	spec := of[apps.Deployment](objects)["worker"].Spec.Template.Spec
@@ -69,14 +75,57 @@ func checkRights(t *testing.T, objects []object, target string) {
 			t.Errorf("%s binds %+v to %+v", binding.Name, binding.Subjects, binding.RoleRef)
 			continue
 		}
+		var may []string
 		for _, rule := range role.Rules {
-			if !slices.Equal(rule.Resources, []string{"deployments/scale"}) || !slices.Equal(rule.ResourceNames, []string{target}) || !slices.Equal(rule.Verbs, []string{"get", "patch"}) {
-				t.Errorf("the worker may %+v", rule)
+			if len(rule.ResourceNames) == 0 || len(rule.NonResourceURLs) > 0 {
+				t.Errorf("the worker may %+v, of any name", rule)
 			}
+			for _, group := range rule.APIGroups {
+				for _, resource := range rule.Resources {
+					for _, name := range rule.ResourceNames {
+						for _, verb := range rule.Verbs {
+							may = append(may, strings.Join([]string{verb, group, resource, name}, " "))
+						}
+					}
+				}
+			}
+		}
+		if does := asked(t, target); !slices.Equal(does, may) {
+			t.Errorf("the worker may %q, and its hook does %q", may, does)
 		}
 		return
 	}
 	t.Error("no role is bound")
+}
+
+// asked are the verb, group, resource and name of each request that scaling a Deployment makes, as rules of a role have them.
+func asked(t *testing.T, deployment string) (requests []string) {
+	t.Helper()
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		parts := strings.Split(r.URL.Path, "/") // "", apis, group, version, namespaces, its name, resource, name, and a part of it
+		if len(parts) < 8 {
+			t.Errorf("the hook asks for %s", r.URL.Path)
+			return
+		}
+		resource := strings.Join(append(parts[6:7:7], parts[8:]...), "/")
+		requests = append(requests, strings.Join([]string{strings.ToLower(r.Method), parts[2], resource, parts[7]}, " "))
+		_, _ = io.WriteString(w, `{"metadata":{"resourceVersion":"1"},"spec":{"replicas":2}}`)
+	}))
+	defer server.Close()
+	dir := t.TempDir()
+	token, ca := filepath.Join(dir, "token"), filepath.Join(dir, "ca.crt")
+	pemOf := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	if err := errors.Join(os.WriteFile(token, []byte("token"), 0o600), os.WriteFile(ca, pemOf, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	hook, err := scalehook.Kubernetes(deployment, &scalehook.KubernetesOptions{Server: server.URL, Namespace: "lead", TokenFile: token, CAFile: ca})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := hook(t.Context(), queue.Decision{Generation: 1, Workers: 3}); err != nil {
+		t.Fatal(err)
+	}
+	return requests
 }
 
 var (
