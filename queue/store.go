@@ -28,6 +28,9 @@ const (
 // One that is done and was not retained meanwhile is stored again: a mark that outlives it would cost each job one more command.
 // Whether a job's time has come is told by Redis's clock, as it is later: those of the callers differ.
 //
+// A lock names the job that holds it. asynq's "delete all" leaves it behind, without a job: then it refuses no outbox row, of
+// which nobody would hear, and refuses a caller, who does, as asynq would. A failed job holds its lock, as asynq has it.
+//
 // KEYS: pending, scheduled, closed; ARGV: task key prefix, now in ns, for how many seconds a job that another one's lock has refused
 // stays so, 0 for not at all, then by job: id, message, attempt, unique lock or "", its seconds, due in s or ""
 // Returns by job 1 stored, 2 was stored by this call, 0 the ID exists, -1 the lock is taken, -2 the queue takes none.
@@ -39,7 +42,12 @@ local function refused(id, lock, seconds)
 	if keeps and redis.call("EXISTS", mark) == 1 then
 		return true
 	end
-	if redis.call("SET", lock, id, "NX", "EX", seconds) or redis.call("GET", lock) == id then
+	if redis.call("SET", lock, id, "NX", "EX", seconds) then
+		return false
+	end
+	local holder = redis.call("GET", lock)
+	if holder == id or keeps and redis.call("HGET", ARGV[1] .. holder, "unique_key") ~= lock then
+		redis.call("SET", lock, id, "EX", seconds)
 		return false
 	end
 	if keeps then
