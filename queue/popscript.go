@@ -15,9 +15,9 @@ import "github.com/redis/go-redis/v9"
 //
 // What a call does for each of its jobs is two commands; the others are once for all, as they are most of what Redis has to do.
 //
-// A call that fails takes no job along. An ID whose key is gone, or is no job's, is dropped. One whose key Redis refuses, as while
-// a slot is moved, stays where it was, with those behind it. What a call has taken is noted before anything else that may fail, so
-// that the next one undoes it.
+// A call that fails takes no job along. An ID whose key is gone, or is no job's, is dropped. One whose key Redis refuses, as
+// while a slot is moved, stays where it was, with those behind it. What a call has taken is noted before anything else that may
+// fail, so that the next one undoes it.
 //
 // KEYS: pending, paused, active, lease, starts, last (this server's last pop), limits, throttle, tat
 // ARGV: lease expiry, task key prefix, this server, most jobs, the declared limits, as Limits.args, the number of this call, and that
