@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/redis/go-redis/v9"
 )
@@ -152,4 +153,32 @@ func TestOwnLockIsRenewed(t *testing.T) {
 	if left := rdb.TTL(t.Context(), lock).Val(); left < 59*time.Minute {
 		t.Errorf("the lock is there for another %v, want an hour", left)
 	}
+}
+
+// A row that was refused is remembered, and a later one with its ID is another row.
+func TestOutboxRefusalIsOfOneRow(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+		q, db := fresh("one-row"), pool(t)
+		j := newJobs(t, rdb, &Options{Outbox: db}, Queue{Name: q})
+		if err := j.EnsureOutbox(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		enqueue(t, j, q, 1, Unique(time.Hour))
+		id := uuid.NewString()
+		for _, waiting := range []int{0, 1} { // beside the holder, and without it
+			if err := j.EnqueueTx(t.Context(), db, note{}, ID(id), Unique(time.Hour)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := j.relay(t.Context(), awayQueues{}); err != nil || rows(t, db) != 0 {
+				t.Fatalf("%d rows are left: %v", rows(t, db), err)
+			}
+			if n := rdb.Exists(t.Context(), taskPrefix(q)+id).Val(); int(n) != waiting {
+				t.Errorf("%d jobs of the row, want %d", n, waiting)
+			}
+			if _, err := j.Purge(t.Context(), q, Waiting); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
 }
