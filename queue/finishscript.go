@@ -9,7 +9,7 @@ import "github.com/redis/go-redis/v9"
 // jobs are never cut to a number.
 //
 // A job that cannot be ended stays as it was, and takes no other one along: what Redis may refuse, as while a slot is moved, is
-// asked for before anything of the job is changed, or the change is taken back. No count that fails, and no lease, keeps an end back.
+// asked for before anything of the job is changed, or the change is taken back. Leases and counters that fail keep no end back.
 //
 // KEYS: active, lease, pending, retry, archived, completed, processed today, processed, failed today, failed
 // ARGV: task key prefix, now in s, now in ns, expiry of the daily counters in s, then by job: verb, id, owner or "",

@@ -46,7 +46,7 @@ local function refused(id, lock, seconds, mark)
 		return false
 	end
 	local holder = redis.call("GET", lock)
-	if holder == id or keeps and redis.call("HGET", ARGV[1] .. holder, "unique_key") ~= lock then
+	if holder == id or keeps and redis.pcall("HGET", ARGV[1] .. holder, "unique_key") ~= lock then
 		redis.call("SET", lock, id, "EX", seconds)
 		return false
 	end

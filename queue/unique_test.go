@@ -137,6 +137,10 @@ func TestOutboxRowOutlivesALockWithoutAJob(t *testing.T) {
 			t.Fatal(n, err)
 		}
 		relay(0)
+		holder := rdb.ZRange(t.Context(), asynqKey(q, "archived"), 0, 0).Val()[0]
+		rdb.Del(t.Context(), taskPrefix(q)+holder)
+		rdb.Set(t.Context(), taskPrefix(q)+holder, "no job", 0)
+		relay(1)
 	})
 }
 
