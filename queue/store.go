@@ -32,8 +32,8 @@ const (
 // which nobody would hear, and refuses a caller, who does, as asynq would. A failed job holds its lock, as asynq has it.
 //
 // KEYS: pending, scheduled, closed; ARGV: task key prefix, now in ns, for how many seconds a row that another job's lock has
-// refused stays so, then by job: id, message, attempt, unique lock or "", its seconds, due in s or "", an outbox row's key for a
-// refusal, or ""
+// refused stays so, then by job: id, message, attempt, unique lock or "", its seconds, an outbox row's key for a refusal or "",
+// due in s or ""
 // Returns by job 1 stored, 2 was stored by this call, 0 the ID exists, -1 the lock is taken, -2 the queue takes none.
 var storeScript = redis.NewScript(`
 local replies = {}
@@ -63,7 +63,7 @@ local function later(due)
 	return tonumber(due) > tonumber(time[1]) + tonumber(time[2]) / 1000000
 end
 for i = 4, #ARGV, 7 do
-	local id, msg, attempt, lock, seconds, due, mark = unpack(ARGV, i, i + 6)
+	local id, msg, attempt, lock, seconds, mark, due = unpack(ARGV, i, i + 6)
 	local key = ARGV[1] .. id
 	local there, closed
 	if redis.call("EXISTS", KEYS[3], key) > 0 then
@@ -158,7 +158,7 @@ func (j *Jobs) storeBatch(ctx context.Context, queue string, sealed []*envelope,
 		if !s.due.IsZero() {
 			due = neverEarly(s.due)
 		}
-		args = append(args, s.id, s.msg, s.attempt, s.lock, seconds, due, sealed[i].refusal)
+		args = append(args, s.id, s.msg, s.attempt, s.lock, seconds, sealed[i].refusal, due)
 		replicas = max(replicas, sealed[i].Confirm)
 	}
 	keys := []string{asynqKey(queue, "pending"), asynqKey(queue, "scheduled"), ownKey(queue, "closed")}
