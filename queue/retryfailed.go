@@ -35,8 +35,9 @@ func (r *RetryFailed) validate() (RetryFailed, error) {
 // bytes are protobuf's "field 6 (retried) is 0": of a scalar field that occurs twice the last one counts, so the
 // message needs no decoding. Its first field is the kind.
 //
-// It goes on behind where the last call has ended, whatever has become of that job: of those with its score, which are in the order
-// of their bytes, half are left out at each look. That costs as little for the millionth job as for the first, and writes nothing.
+// It goes on behind where the last call has ended, whatever has become of that job: of those with its score, which are in the
+// order of their bytes, half are left out at each look. That costs as little for the millionth job as for the first, and writes
+// nothing.
 //
 // KEYS: archived, pending; ARGV: task key prefix, how many are looked at and how many taken at most, now in ns, first and last score,
 // the last call's score and id, or "", message's beginning, 1 to count only
