@@ -66,16 +66,13 @@ func (e *ender) end(ctx context.Context, x ending) (string, error) {
 func (e *ender) alone(ctx context.Context, x ending) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, popTimeout)
 	defer cancel()
-	replies, err := e.call(ctx, []endCall{{ending: x}})
+	r := e.call(ctx, []endCall{{ending: x}})[0]
 	e.mu.Lock()
 	if e.calling = len(e.waiting) > 0; e.calling {
 		go e.work() // #nosec G118 -- it works for all callers, of whom any may leave
 	}
 	e.mu.Unlock()
-	if err != nil {
-		return "", err
-	}
-	return replies[0], nil
+	return r.text, r.err
 }
 
 // work calls Redis until nobody waits.
@@ -92,19 +89,16 @@ func (e *ender) work() {
 		}
 		e.mu.Unlock()
 		ctx, cancel := context.WithTimeout(context.Background(), popTimeout)
-		replies, err := e.call(ctx, batch)
+		replies := e.call(ctx, batch)
 		cancel()
 		for i, c := range batch {
-			r := endReply{err: err}
-			if err == nil {
-				r.text = replies[i]
-			}
-			c.reply <- r
+			c.reply <- replies[i]
 		}
 	}
 }
 
-func (e *ender) call(ctx context.Context, batch []endCall) ([]string, error) {
+// call ends a batch and returns what became of each.
+func (e *ender) call(ctx context.Context, batch []endCall) []endReply {
 	const statsLife = 90 * 24 * time.Hour // as asynq's
 	now := time.Now()
 	day := now.UTC().Format(time.DateOnly)
@@ -122,11 +116,25 @@ func (e *ender) call(ctx context.Context, batch []endCall) ([]string, error) {
 		}
 		args = append(args, c.verb, c.id, c.owner, c.msg, c.score, c.unique, counted)
 	}
-	replies, err := endScript.Run(ctx, e.jobs.rdb, keys, args...).StringSlice()
-	if err == nil && len(replies) != len(batch) {
-		err = fmt.Errorf("queue: the end script answered %d of %d", len(replies), len(batch))
+	answers, err := endScript.Run(ctx, e.jobs.rdb, keys, args...).Slice()
+	if err == nil && len(answers) != len(batch) {
+		err = fmt.Errorf("queue: the end script answered %d of %d", len(answers), len(batch))
 	}
-	return replies, err
+	replies := make([]endReply, len(batch))
+	for i := range replies {
+		if replies[i].err = err; err != nil {
+			continue
+		}
+		switch answer := answers[i].(type) {
+		case string:
+			replies[i].text = answer
+		case error:
+			replies[i].err = answer
+		default:
+			replies[i].err = fmt.Errorf("queue: the end script answered with a %T", answer)
+		}
+	}
+	return replies
 }
 
 // endingOf reads one of asynq's scripts that end a job, by its keys; false means one that is not known.

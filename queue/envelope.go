@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/scaleaware/scaleaware"
 )
@@ -30,8 +29,8 @@ type envelope struct {
 	Payload []byte
 
 	drawn bool // its ID was, by the call that stores it
-	// remember is for how long a refusal by another job's unique lock is kept, at least a second. Zero means not at all.
-	remember time.Duration
+	// refusal is the key that notes a refusal by another job's unique lock, or "": of an outbox row.
+	refusal string
 }
 
 // Codec turns jobs into bytes and back.

@@ -4,29 +4,51 @@ import "github.com/redis/go-redis/v9"
 
 // endScript records how running jobs ended: what asynq's done, complete, retry, archive and requeue do, for several jobs
 // at once, with differences. Only the worker that popped a job may end it: one that was taken for dead, whose job has
-// another owner now, is told "NOT FOUND". A job nobody here popped may be ended when its lease is over. A lost lease key does not
-// leave the job's data behind. The time since which it waited goes, or asynq's tools would make it wait since then. Failed jobs are never cut to a number.
+// another owner now, is told "NOT FOUND". A job nobody here popped may be ended when its lease is over. A lost lease key does
+// not leave the job's data behind. The time since which it waited goes, or asynq's tools would make it wait since then. Failed
+// jobs are never cut to a number.
+//
+// A job that cannot be ended stays as it was, and takes no other one along: what Redis may refuse, as while a slot is moved, is
+// asked for before anything of the job is changed, or the change is taken back. Leases and counters that fail keep no end back.
 //
 // KEYS: active, lease, pending, retry, archived, completed, processed today, processed, failed today, failed
 // ARGV: task key prefix, now in s, now in ns, expiry of the daily counters in s, then by job: verb, id, owner or "",
 // message or "", score or "", unique key or "", failed attempt to be counted "1" or ""
 // The verbs are done, complete, retry, archive, and back: to the head of the queue, or to those that wait for a later try
-// when there is a score. Returns "OK" or "NOT FOUND" by job.
+// when there is a score. Returns by job "OK", "NOT FOUND" or an error.
 var endScript = redis.NewScript(`
 local replies, ended, deleted, gone = {}, {}, {}, {}
 local processed, failed = 0, 0
+local sets = {retry = KEYS[4], back = KEYS[4], archive = KEYS[5], complete = KEYS[6]}
+local function refused(reply)
+	return type(reply) == "table" and reply
+end
 for i = 5, #ARGV, 7 do
 	local verb, id, owner, msg, score, unique, counted = unpack(ARGV, i, i + 6)
 	local key = ARGV[1] .. id
-	local mine
-	if owner ~= "" then
-		mine = redis.call("HGET", key, "owner") == owner
-	else
-		local lease = redis.call("ZSCORE", KEYS[2], id)
-		mine = lease and tonumber(lease) <= tonumber(ARGV[2])
+	local has, holder = redis.pcall("HGET", key, "owner"), unique ~= "" and redis.pcall("GET", unique)
+	local mine, failure = has == owner, refused(has)
+	if owner == "" then
+		local lease = tonumber(redis.pcall("ZSCORE", KEYS[2], id))
+		mine = lease and lease <= tonumber(ARGV[2])
 	end
-	if not mine or gone[id] or redis.call("LREM", KEYS[1], "-1", id) == 0 then
-		replies[#replies + 1] = "NOT FOUND"
+	if refused(holder) and not string.find(holder.err, "WRONGTYPE", 1, true) then
+		failure = failure or holder
+	end
+	local taken = not failure and mine and not gone[id] and redis.pcall("LREM", KEYS[1], "-1", id)
+	failure = failure or refused(taken)
+	if taken == 1 and verb ~= "done" then
+		if verb == "back" and score == "" then
+			failure = refused(redis.pcall("RPUSH", KEYS[3], id))
+		else
+			failure = refused(redis.pcall("ZADD", sets[verb], score, id))
+		end
+		if failure then
+			redis.call("RPUSH", KEYS[1], id)
+		end
+	end
+	if failure or taken ~= 1 then
+		replies[#replies + 1] = failure or "NOT FOUND"
 	else
 		ended[#ended + 1], gone[id] = id, true
 		if verb ~= "done" then
@@ -36,43 +58,38 @@ for i = 5, #ARGV, 7 do
 			deleted[#deleted + 1] = key
 			processed = processed + 1
 		elseif verb == "complete" then
-			redis.call("ZADD", KEYS[6], score, id)
 			redis.call("HSET", key, "msg", msg, "state", "completed")
 			processed = processed + 1
 		elseif verb == "retry" then
-			redis.call("ZADD", KEYS[4], score, id)
 			redis.call("HSET", key, "msg", msg, "state", "retry")
 			if counted == "1" then
 				processed = processed + 1
 				failed = failed + 1
 			end
 		elseif verb == "archive" then
-			redis.call("ZADD", KEYS[5], score, id)
 			redis.call("HSET", key, "msg", msg, "state", "archived")
 			processed = processed + 1
 			failed = failed + 1
 		elseif score == "" then
-			redis.call("RPUSH", KEYS[3], id)
 			redis.call("HSET", key, "state", "pending", "pending_since", ARGV[3])
 		else
-			redis.call("ZADD", KEYS[4], score, id)
 			redis.call("HSET", key, "state", "retry")
 		end
-		if unique ~= "" and redis.call("GET", unique) == id then
+		if holder == id then
 			redis.call("DEL", unique)
 		end
 		replies[#replies + 1] = "OK"
 	end
 end
 if #ended > 0 then
-	redis.call("ZREM", KEYS[2], unpack(ended))
+	redis.pcall("ZREM", KEYS[2], unpack(ended))
 end
 if #deleted > 0 then
 	redis.call("DEL", unpack(deleted))
 end
 local function count(day, total, n)
 	if n > 0 then
-		if redis.call("INCRBY", day, n) == n then
+		if redis.pcall("INCRBY", day, n) == n then
 			redis.call("EXPIREAT", day, ARGV[4])
 		end
 		if not pcall(redis.call, "INCRBY", total, n) then

@@ -57,7 +57,7 @@ func Timeout(d time.Duration) Option { return func(s *settings) { s.Timeout = d 
 func Retention(d time.Duration) Option { return func(s *settings) { s.Retention = d } }
 
 // Unique refuses, with ErrExists, a job of the same kind and payload in the same queue until this one is done, or
-// ttl has passed.
+// ttl has passed. One that has failed is not done: it can be retried.
 func Unique(ttl time.Duration) Option { return func(s *settings) { s.Unique = ttl } }
 
 // Confirm makes Enqueue wait until so many replicas have the job, so that the death of its master loses nothing that was

@@ -31,13 +31,13 @@ type Execer interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 }
 
-// EnqueueTx stores job in the outbox table within the caller's transaction: it is enqueued if and only if that
-// commits, by the Run of any process that has Options.Outbox, with the positions that make its handler see what the
-// transaction wrote. An ID, if given, must be a UUID, as it is the row's. Redis is not needed. Where another job holds the Unique
-// lock when the row comes to Redis, the row is done and adds no job, as Enqueue's ErrExists. A row stays until a replica
-// of the Redis that took the job has it, too, where there is one: the death of a master loses no job. Without a cluster, a master
-// whose replicas are gone counts as one without after two minutes, or half of OutboxRetention if that is less; where it can be cut
-// off for longer and go on, set min-replicas-to-write in Redis.
+// EnqueueTx stores job in the outbox table within the caller's transaction: it is enqueued if and only if that commits, by the
+// Run of any process that has Options.Outbox, with the positions that make its handler see what the transaction wrote. An ID, if
+// given, must be a UUID, as it is the row's. Redis is not needed. Where another job, be it a failed one, holds the Unique lock
+// when the row comes to Redis, the row is done and adds no job, as Enqueue's ErrExists. A row stays until a replica of the Redis
+// that took the job has it, too, where there is one: the death of a master loses no job. Without a cluster, a master whose
+// replicas are gone counts as one without after two minutes, or half of OutboxRetention if that is less; where it can be cut off
+// for longer and go on, set min-replicas-to-write in Redis.
 func (j *Jobs) EnqueueTx(ctx context.Context, tx Execer, job Job, opts ...Option) error {
 	e, q, err := j.prepare(ctx, job, opts)
 	if err != nil {

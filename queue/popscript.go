@@ -15,6 +15,10 @@ import "github.com/redis/go-redis/v9"
 //
 // What a call does for each of its jobs is two commands; the others are once for all, as they are most of what Redis has to do.
 //
+// A call that fails takes no job along. An ID whose key is gone, or is no job's, is dropped. One whose key Redis refuses, as
+// while a slot is moved, stays where it was, with those behind it. What a call has taken is noted before anything else that may
+// fail, so that the next one undoes it.
+//
 // KEYS: pending, paused, active, lease, starts, last (this server's last pop), limits, throttle, tat
 // ARGV: lease expiry, task key prefix, this server, most jobs, the declared limits, as Limits.args, the number of this call, and that
 // of the last one whose jobs have arrived
@@ -39,11 +43,11 @@ if call > tonumber(ARGV[11]) then
 	local since = string.format("%d%06d000", time[1], time[2])
 	for _, id in ipairs(ids) do
 		local key = ARGV[2] .. id
-		if redis.call("HGET", key, "owner") == lost and redis.call("LREM", KEYS[3], "1", id) == 1 then
-			redis.call("ZREM", KEYS[4], id)
+		if redis.pcall("HGET", key, "owner") == lost and redis.call("LREM", KEYS[3], "1", id) == 1 then
+			redis.call("RPUSH", KEYS[1], id)
 			redis.call("HDEL", key, "owner")
 			redis.call("HSET", key, "state", "pending", "pending_since", since)
-			redis.call("RPUSH", KEYS[1], id)
+			redis.pcall("ZREM", KEYS[4], id)
 		end
 	end
 	if stamp ~= "0" then
@@ -114,9 +118,14 @@ if max > 0 then
 	end
 end
 local stamp, before, after = string.format("%d", now), string.format("%.0f", tat), "0"
+local function back(popped, from)
+	for i = #popped, from, -1 do
+		redis.call("RPUSH", KEYS[1], popped[i])
+	end
+end
 local got, ids, leases, stamps = {"job", stamp}, {}, {}, {}
-local alone, looks = false, n + 100
-while #ids < n and looks > 0 and not alone do
+local alone, failure, looks = false, false, n + 100
+while #ids < n and looks > 0 and not alone and not failure do
 	local popped = redis.call("RPOP", KEYS[1], math.min(n - #ids, looks))
 	if not popped then
 		break
@@ -124,7 +133,12 @@ while #ids < n and looks > 0 and not alone do
 	looks = looks - #popped
 	for i, id in ipairs(popped) do
 		local key = ARGV[2] .. id
-		local job = redis.call("HMGET", key, "msg", "stalls")
+		local job = redis.pcall("HMGET", key, "msg", "stalls")
+		if job.err and not string.find(job.err, "WRONGTYPE", 1, true) then
+			failure = job
+			back(popped, i)
+			break
+		end
 		local taken = job[1] and not (job[2] and #ids > 0)
 		if taken then
 			redis.call("HSET", key, "state", "active", "owner", owner)
@@ -135,17 +149,23 @@ while #ids < n and looks > 0 and not alone do
 		end
 		alone = job[1] and job[2]
 		if alone then
-			for back = #popped, taken and i + 1 or i, -1 do
-				redis.call("RPUSH", KEYS[1], popped[back])
-			end
+			back(popped, taken and i + 1 or i)
 			break
 		end
 	end
 end
 if #ids == 0 then
-	return {"empty"}
+	return failure or {"empty"}
 end
-redis.call("LPUSH", KEYS[3], unpack(ids))
+local running = redis.pcall("LPUSH", KEYS[3], unpack(ids))
+if type(running) == "table" then
+	back(ids, 1)
+	return running
+end
+if max > 0 and every > 0 then
+	after = string.format("%.0f", math.max(tat, now) + every * #ids)
+end
+redis.call("SET", KEYS[6], table.concat({ARGV[10], stamp, before, after, unpack(ids)}, " "), "EX", "120")
 redis.call("ZADD", KEYS[4], unpack(leases))
 if max > 0 then
 	local keep = string.format("%.0f", window / 1000 + 60000)
@@ -153,9 +173,7 @@ if max > 0 then
 	redis.call("LTRIM", KEYS[5], "0", string.format("%d", max - 1))
 	redis.call("PEXPIRE", KEYS[5], keep)
 	if every > 0 then
-		after = string.format("%.0f", math.max(tat, now) + every * #ids)
 		redis.call("SET", KEYS[9], after, "PX", keep)
 	end
 end
-redis.call("SET", KEYS[6], table.concat({ARGV[10], stamp, before, after, unpack(ids)}, " "), "EX", "120")
 return got`)

@@ -69,6 +69,7 @@ func (a awayQueues) names() []string {
 type outboxRow struct {
 	envelope
 	raw     string
+	created string // in s, which tells it from other rows of its ID
 	problem error
 }
 
@@ -96,7 +97,7 @@ func (j *Jobs) relay(ctx context.Context, away awayQueues) (int, error) {
 		if row := &rows[i]; row.problem == nil && !away.has(row.Queue) {
 			row.raise(tokens)
 			row.Retention = max(row.Retention, j.opts.OutboxRetention)
-			row.remember = j.opts.OutboxRetention
+			row.refusal = refusedKey(row)
 			sealed[i] = &row.envelope
 		}
 	}
@@ -143,7 +144,8 @@ func (j *Jobs) relay(ctx context.Context, away awayQueues) (int, error) {
 // lockRows takes what is due by the database's clock. That may be set back: a row that was never postponed is due whatever it says,
 // and none waits for longer than it can have been told to.
 func lockRows(ctx context.Context, tx pgx.Tx, without []string) ([]outboxRow, error) {
-	rows, err := tx.Query(ctx, `SELECT id::text, queue, kind, payload, settings::text FROM scaleaware_outbox
+	rows, err := tx.Query(ctx, `SELECT id::text, queue, kind, payload, settings::text, extract(epoch FROM created_at)::text
+		FROM scaleaware_outbox
 		WHERE (failures = 0 OR due_at <= now() OR due_at > now() + $3::int * interval '1 second') AND queue <> ALL($2)
 		ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED`, relayBatch, without, int(longestPause/time.Second))
 	if err != nil {
@@ -152,7 +154,7 @@ func lockRows(ctx context.Context, tx pgx.Tx, without []string) ([]outboxRow, er
 	batch, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (outboxRow, error) {
 		var r outboxRow
 		var id, queue string
-		if err := row.Scan(&id, &queue, &r.Kind, &r.Payload, &r.raw); err != nil {
+		if err := row.Scan(&id, &queue, &r.Kind, &r.Payload, &r.raw, &r.created); err != nil {
 			return r, err
 		}
 		r.problem = json.Unmarshal([]byte(r.raw), &r.settings)

@@ -35,9 +35,9 @@ func (j *Jobs) replicated(ctx context.Context, rows []*outboxRow) (safe, alone [
 	return safe, alone, err
 }
 
-// confirm asks the queue's master of this moment, which need not be the one that took the jobs, whether it has them, or has refused
-// them because of another one's lock, and a replica has that, too. WAIT speaks of the writes of its own connection; as replication is one stream, a later
-// write of ours stands for all before it, whoever made them.
+// confirm asks the queue's master of this moment, which need not be the one that took the jobs, whether it has them, or has
+// refused them because of another one's lock, and a replica has that, too. WAIT speaks of the writes of its own connection; as
+// replication is one stream, a later write of ours stands for all before it, whoever made them.
 func (j *Jobs) confirm(ctx context.Context, queue string, rows []*outboxRow) (safe, missing []*outboxRow, err error) {
 	node, clustered, err := j.masterOf(ctx, queue)
 	if err != nil {
@@ -54,7 +54,7 @@ func (j *Jobs) confirm(ctx context.Context, queue string, rows []*outboxRow) (sa
 	exist := make([]*redis.IntCmd, len(rows))
 	_, err = conn.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 		for i, row := range rows {
-			exist[i] = pipe.Exists(ctx, taskPrefix(queue)+row.ID, refusedKey(queue, row.ID))
+			exist[i] = pipe.Exists(ctx, taskPrefix(queue)+row.ID, refusedKey(row))
 		}
 		pipe.Set(ctx, ownKey(queue, "relayed"), 1, time.Minute)
 		return nil

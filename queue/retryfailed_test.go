@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -254,4 +255,34 @@ func TestDryRunOfRetryFailed(t *testing.T) {
 			t.Errorf("%+v", got)
 		}
 	})
+}
+
+// A Redis that is full takes no more, and gives back what has failed; a dry run writes nothing.
+func TestRetryFailedOfAFullRedis(t *testing.T) {
+	t.Parallel()
+	server := alone(t)
+	rdb, q := client(t, server.Addrs()), fresh("full")
+	j := newJobs(t, rdb, nil, Queue{Name: q})
+	const n = step + 100
+	for i := range n {
+		fail(t, rdb, q, fmt.Sprint(i), "test.note", time.Unix(1_800_000_000, 0))
+	}
+	if err := rdb.ConfigSet(t.Context(), "maxmemory", "1").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := rdb.ConfigResetStat(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := j.retryFailed(t.Context(), q, &RetryFailed{Kind: "test.note"}, true); got != n || err != nil {
+		t.Errorf("dry run: %d, %v, want %d", got, err, n)
+	}
+	if stats := rdb.Info(t.Context(), "commandstats").Val(); strings.Contains(stats, "cmdstat_zadd") || strings.Contains(stats, "cmdstat_zrem") {
+		t.Error("a dry run wrote")
+	}
+	if got, err := j.RetryFailed(t.Context(), q, nil); got != n || err != nil {
+		t.Errorf("RetryFailed = %d, %v, want %d", got, err, n)
+	}
+	if s := status(t, j, q); s.Waiting != n || s.Failed != 0 {
+		t.Errorf("%d wait and %d have failed", s.Waiting, s.Failed)
+	}
 }

@@ -28,18 +28,26 @@ const (
 // One that is done and was not retained meanwhile is stored again: a mark that outlives it would cost each job one more command.
 // Whether a job's time has come is told by Redis's clock, as it is later: those of the callers differ.
 //
-// KEYS: pending, scheduled, closed; ARGV: task key prefix, now in ns, for how many seconds a job that another one's lock has refused
-// stays so, 0 for not at all, then by job: id, message, attempt, unique lock or "", its seconds, due in s or ""
+// A lock names the job that holds it. asynq's "delete all" leaves it behind, without a job: then it refuses no outbox row, of
+// which nobody would hear, and refuses a caller, who does, as asynq would. A failed job holds its lock, as asynq has it.
+//
+// KEYS: pending, scheduled, closed; ARGV: task key prefix, now in ns, for how many seconds a row that another job's lock has
+// refused stays so, then by job: id, message, attempt, unique lock or "", its seconds, an outbox row's key for a refusal or "",
+// due in s or ""
 // Returns by job 1 stored, 2 was stored by this call, 0 the ID exists, -1 the lock is taken, -2 the queue takes none.
 var storeScript = redis.NewScript(`
 local replies = {}
-local function refused(id, lock, seconds)
-	local mark = string.sub(KEYS[3], 1, -7) .. "refused:" .. id
-	local keeps = ARGV[3] ~= "0"
+local function refused(id, lock, seconds, mark)
+	local keeps = mark ~= ""
 	if keeps and redis.call("EXISTS", mark) == 1 then
 		return true
 	end
-	if redis.call("SET", lock, id, "NX", "EX", seconds) or redis.call("GET", lock) == id then
+	if redis.call("SET", lock, id, "NX", "EX", seconds) then
+		return false
+	end
+	local holder = redis.call("GET", lock)
+	if holder == id or keeps and redis.pcall("HGET", ARGV[1] .. holder, "unique_key") ~= lock then
+		redis.call("SET", lock, id, "EX", seconds)
 		return false
 	end
 	if keeps then
@@ -54,8 +62,8 @@ local function later(due)
 	local time = redis.call("TIME")
 	return tonumber(due) > tonumber(time[1]) + tonumber(time[2]) / 1000000
 end
-for i = 4, #ARGV, 6 do
-	local id, msg, attempt, lock, seconds, due = unpack(ARGV, i, i + 5)
+for i = 4, #ARGV, 7 do
+	local id, msg, attempt, lock, seconds, mark, due = unpack(ARGV, i, i + 6)
 	local key = ARGV[1] .. id
 	local there, closed
 	if redis.call("EXISTS", KEYS[3], key) > 0 then
@@ -66,7 +74,7 @@ for i = 4, #ARGV, 6 do
 		reply = string.find(there, attempt, 1, true) and 2 or 0
 	elseif closed then
 		reply = -2
-	elseif lock ~= "" and refused(id, lock, seconds) then
+	elseif lock ~= "" and refused(id, lock, seconds, mark) then
 		reply = -1
 	else
 		if later(due) then
@@ -84,8 +92,10 @@ for i = 4, #ARGV, 6 do
 end
 return replies`)
 
-// refusedKey says of an outbox row that it was refused because of another job's lock. The script makes it of the key for closed.
-func refusedKey(queue, id string) string { return ownKey(queue, "refused:") + id }
+// refusedKey says of an outbox row that it was refused because of another job's lock. A later row of the same ID is another one.
+func refusedKey(row *outboxRow) string {
+	return ownKey(row.Queue, "refused:") + row.ID + ":" + row.created
+}
 
 // store puts envelopes, where there are any, into Redis until it has answered for certain, and notes in infos what became
 // of each. A lost answer is asked for again with the same IDs and attempts.
@@ -137,11 +147,7 @@ func (j *Jobs) storeIn(ctx context.Context, queue string, sealed []*envelope, en
 
 func (j *Jobs) storeBatch(ctx context.Context, queue string, sealed []*envelope, encoded []stored, batch []int, infos []Info, tries int) {
 	now := time.Now()
-	remember := time.Duration(0)
-	for _, i := range batch {
-		remember = max(remember, sealed[i].remember)
-	}
-	args := append(make([]any, 0, 3+6*len(batch)), taskPrefix(queue), now.UnixNano(), int64(remember/time.Second))
+	args := append(make([]any, 0, 3+7*len(batch)), taskPrefix(queue), now.UnixNano(), int64(j.opts.OutboxRetention/time.Second))
 	replicas := 0
 	for _, i := range batch {
 		s := &encoded[i]
@@ -152,7 +158,7 @@ func (j *Jobs) storeBatch(ctx context.Context, queue string, sealed []*envelope,
 		if !s.due.IsZero() {
 			due = neverEarly(s.due)
 		}
-		args = append(args, s.id, s.msg, s.attempt, s.lock, seconds, due)
+		args = append(args, s.id, s.msg, s.attempt, s.lock, seconds, sealed[i].refusal, due)
 		replicas = max(replicas, sealed[i].Confirm)
 	}
 	keys := []string{asynqKey(queue, "pending"), asynqKey(queue, "scheduled"), ownKey(queue, "closed")}
@@ -259,7 +265,10 @@ func answered(err error) bool {
 
 // passing reports whether Redis's answer means that the same command may succeed a little later.
 func passing(err error) bool {
-	for _, prefix := range []string{"LOADING", "CLUSTERDOWN", "READONLY", "MASTERDOWN", "TRYAGAIN", "BUSY", "MOVED", "ASK"} {
+	for _, prefix := range []string{
+		"LOADING", "CLUSTERDOWN", "READONLY", "MASTERDOWN", "TRYAGAIN", "BUSY", "MOVED", "ASK",
+		"Script attempted to access a non local key", // which has moved while the script's others have not
+	} {
 		if redis.HasErrorPrefix(err, prefix) {
 			return true
 		}

@@ -2,9 +2,11 @@ package queue
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/redis/go-redis/v9"
 )
@@ -97,4 +99,90 @@ func TestOutboxOwnLockIsNoDuplicate(t *testing.T) {
 	if got := pendingIDs(t, rdb, q); len(got) != 1 || got[0] != id {
 		t.Errorf("%q wait, want the row's own job", got)
 	}
+}
+
+// A lock that asynq's "delete all" has left behind refuses no row, as no job holds it; that of a job which has failed does, as
+// the job is there and can be retried. A plain Enqueue is refused by both, as by asynq.
+func TestOutboxRowOutlivesALockWithoutAJob(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+		q, db := fresh("left-lock"), pool(t)
+		j := newJobs(t, rdb, &Options{Outbox: db}, Queue{Name: q})
+		if err := j.EnsureOutbox(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		enqueue(t, j, q, 1, Unique(time.Hour))
+		if n, err := j.asynq.DeleteAllPendingTasks(q); n != 1 || err != nil {
+			t.Fatal(n, err)
+		}
+		if _, err := j.Enqueue(t.Context(), note{}, Unique(time.Hour)); !errors.Is(err, ErrExists) {
+			t.Errorf("Enqueue = %v, want asynq's refusal", err)
+		}
+		relay := func(waiting int) {
+			t.Helper()
+			for range 2 { // the second one is a duplicate of the first
+				if err := j.EnqueueTx(t.Context(), db, note{}, Unique(time.Hour)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if _, err := j.relay(t.Context(), awayQueues{}); err != nil || rows(t, db) != 0 {
+				t.Fatalf("%d rows are left: %v", rows(t, db), err)
+			}
+			if s := status(t, j, q); s.Waiting != waiting {
+				t.Errorf("%d jobs wait, want %d", s.Waiting, waiting)
+			}
+		}
+		relay(1)
+		if n, err := j.asynq.ArchiveAllPendingTasks(q); n != 1 || err != nil {
+			t.Fatal(n, err)
+		}
+		relay(0)
+		holder := rdb.ZRange(t.Context(), asynqKey(q, "archived"), 0, 0).Val()[0]
+		rdb.Del(t.Context(), taskPrefix(q)+holder)
+		rdb.Set(t.Context(), taskPrefix(q)+holder, "no job", 0)
+		relay(1)
+	})
+}
+
+// A lock that is left of the job's own ID is taken over for as long as the job says, not for what is left of it.
+func TestOwnLockIsRenewed(t *testing.T) {
+	t.Parallel()
+	rdb := client(t, single.Get(t).Addrs())
+	q := fresh("renewed")
+	j := newJobs(t, rdb, nil, Queue{Name: q})
+	enqueue(t, j, q, 1, ID("x"), Unique(3*time.Second))
+	lock := rdb.HGet(t.Context(), taskPrefix(q)+"x", "unique_key").Val()
+	rdb.Del(t.Context(), taskPrefix(q)+"x", asynqKey(q, "pending")) // but for its lock
+	enqueue(t, j, q, 1, ID("x"), Unique(time.Hour))
+	if left := rdb.TTL(t.Context(), lock).Val(); left < 59*time.Minute {
+		t.Errorf("the lock is there for another %v, want an hour", left)
+	}
+}
+
+// A row that was refused is remembered, and a later one with its ID is another row.
+func TestOutboxRefusalIsOfOneRow(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+		q, db := fresh("one-row"), pool(t)
+		j := newJobs(t, rdb, &Options{Outbox: db}, Queue{Name: q})
+		if err := j.EnsureOutbox(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		enqueue(t, j, q, 1, Unique(time.Hour))
+		id := uuid.NewString()
+		for _, waiting := range []int{0, 1} { // beside the holder, and without it
+			if err := j.EnqueueTx(t.Context(), db, note{}, ID(id), Unique(time.Hour)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := j.relay(t.Context(), awayQueues{}); err != nil || rows(t, db) != 0 {
+				t.Fatalf("%d rows are left: %v", rows(t, db), err)
+			}
+			if n := rdb.Exists(t.Context(), taskPrefix(q)+id).Val(); int(n) != waiting {
+				t.Errorf("%d jobs of the row, want %d", n, waiting)
+			}
+			if _, err := j.Purge(t.Context(), q, Waiting); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
 }

@@ -1,0 +1,265 @@
+package queue
+
+import (
+	"context"
+	"net"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/scaleaware/scaleaware/internal/rediscluster"
+	"github.com/scaleaware/scaleaware/redisclient"
+)
+
+// A job whose key is something else by now takes none along that is fetched with it.
+func TestFetchPassesAKeyThatIsNoJob(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+		q := fresh("no-job")
+		j := newJobs(t, rdb, nil, Queue{Name: q})
+		enqueue(t, j, q, 5)
+		rdb.Set(t.Context(), taskPrefix(q)+pendingIDs(t, rdb, q)[2], "x", 0)
+		f := newFetcher(j, j.queues[0], 0, newSlots(5, j.queues), 5, time.Millisecond, nil)
+		keys, args := fetching(q)
+		f.refill(t.Context(), keys, args)
+		f.unready()
+		w := newWorker(t, j, nil)
+		var done ledger
+		Handle(w, func(_ context.Context, job note) error { done.add(job.N); return nil })
+		start(t, w)
+		eventually(t, 10*time.Second, "the others ran", func() bool { return done.n.Load() == 4 })
+		if done.runs[2] != 0 || len(done.runs) != 4 {
+			t.Errorf("ran: %v", done.runs)
+		}
+	})
+}
+
+// limited is a client that may use no key of the queue's jobs but those whose IDs begin with "ok".
+func limited(t *testing.T, addr string) redis.UniversalClient {
+	t.Helper()
+	all := client(t, []string{addr})
+	if err := all.Do(t.Context(), "ACL", "SETUSER", "limited", "on", ">secret", "+@all", "~asynq:queues", "~asynq:{*}:[^t]*", "~asynq:{*}:t:ok*", "~scaleaware:*").Err(); err != nil {
+		t.Fatal(err)
+	}
+	o := redisclient.Options(addr)
+	o.Username, o.Password = "limited", "secret"
+	rdb := redisclient.New(o)
+	t.Cleanup(func() { rdb.Close() })
+	return rdb
+}
+
+// A job that Redis does not let the script have, as one that was moved to another node, stays at its place in the queue, and so do
+// those behind it. When it is at the head the worker hears why.
+func TestFetchStopsAtAKeyItMayNotHave(t *testing.T) {
+	t.Parallel()
+	server := alone(t)
+	rdb, q := limited(t, server.Addrs()[0]), fresh("refused")
+	all := newJobs(t, client(t, server.Addrs()), nil, Queue{Name: q})
+	for _, id := range []string{"ok0", "ok1", "no2", "ok3"} {
+		enqueue(t, all, q, 1, ID(id))
+	}
+	keys, args := fetching(q)
+	pop := func(rdb redis.UniversalClient) (string, error) {
+		j := newJobs(t, rdb, nil, Queue{Name: q})
+		f := newFetcher(j, j.queues[0], 0, newSlots(5, j.queues), 5, time.Millisecond, nil)
+		f.pops = 1
+		reply, err := f.pop(t.Context(), keys, args, 5)
+		var ids []string
+		for _, job := range reply.jobs {
+			ids = append(ids, job.id)
+		}
+		return strings.Join(ids, " "), err
+	}
+	for _, want := range []string{"ok0 ok1", ""} {
+		got, err := pop(rdb)
+		if got != want || (err == nil) != (want != "") {
+			t.Errorf("a pop got %q, %v, want %q", got, err, want)
+		}
+		if left := strings.Join(pendingIDs(t, rdb, q), " "); left != "ok3 no2" {
+			t.Errorf("%q wait", left)
+		}
+	}
+	if got, err := pop(all.rdb); got != "no2 ok3" || err != nil {
+		t.Errorf("a pop that may got %q, %v", got, err)
+	}
+}
+
+// A pop that dies halfway, as the running jobs or their leases are something else, leaves all where they were, or to the next one.
+func TestDyingPopLosesNothing(t *testing.T) {
+	t.Parallel()
+	rdb := client(t, single.Get(t).Addrs())
+	for _, name := range []string{"active", "lease"} {
+		q := fresh("dying")
+		j := newJobs(t, rdb, nil, Queue{Name: q})
+		enqueue(t, j, q, 5)
+		before := pendingIDs(t, rdb, q)
+		f := newFetcher(j, j.queues[0], 0, newSlots(5, j.queues), 3, time.Millisecond, nil)
+		keys, args := fetching(q)
+		rdb.Set(t.Context(), asynqKey(q, name), "x", 0)
+		for range 2 {
+			if f.refill(t.Context(), keys, args); len(f.ready) != 0 || f.away == 0 {
+				t.Fatalf("%s: %d jobs came", name, len(f.ready))
+			}
+		}
+		rdb.Del(t.Context(), asynqKey(q, name))
+		if f.refill(t.Context(), keys, args); len(f.ready) != 3 || f.ready[0].id != before[4] {
+			t.Errorf("%s: then %v came of %v", name, f.ready, before)
+		}
+		if s := status(t, j, q); s.Active != 3 || s.Waiting != 2 {
+			t.Errorf("%s: %d run and %d wait", name, s.Active, s.Waiting)
+		}
+	}
+}
+
+// running is a queue with two running jobs, and what ends them, each with its verb.
+func running(t *testing.T, rdb redis.UniversalClient, q string) (f *fetcher, end func(first, second string) []endReply) {
+	t.Helper()
+	j := newJobs(t, rdb, nil, Queue{Name: q})
+	enqueue(t, j, q, 2, Unique(time.Hour))
+	f = newFetcher(j, j.queues[0], 0, newSlots(2, j.queues), 2, time.Millisecond, nil)
+	keys, args := fetching(q)
+	if f.refill(t.Context(), keys, args); len(f.ready) != 2 {
+		t.Fatalf("%d jobs came", len(f.ready))
+	}
+	return f, func(first, second string) []endReply {
+		batch := make([]endCall, 2)
+		for i, verb := range []string{first, second} {
+			id := f.ready[i].id
+			lock := rdb.HGet(t.Context(), taskPrefix(q)+id, "unique_key").Val()
+			batch[i] = endCall{ending: ending{verb: verb, id: id, owner: f.nonce(), msg: f.ready[i].msg, unique: lock}}
+			if verb != "done" {
+				batch[i].score = "5"
+			}
+		}
+		return f.ender.call(t.Context(), batch)
+	}
+}
+
+// whole says whether a job is running, with its data and its lease, or is gone with all of it.
+func whole(t *testing.T, rdb redis.UniversalClient, q, id string) (state string) {
+	t.Helper()
+	data := rdb.Exists(t.Context(), taskPrefix(q)+id).Val() == 1
+	listed := rdb.LPos(t.Context(), asynqKey(q, "active"), id, redis.LPosArgs{}).Err() == nil
+	leased := rdb.ZScore(t.Context(), asynqKey(q, "lease"), id).Err() == nil
+	switch {
+	case data && listed && leased:
+		return "running"
+	case !data && !listed && !leased:
+		return "gone"
+	default:
+		t.Errorf("job %s is half there: data %v, listed %v, leased %v", id, data, listed, leased)
+		return "half"
+	}
+}
+
+// Of jobs that end together one that cannot stays as it is, and takes none of the others along.
+func TestEndsThatFailStandAlone(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+		for name, c := range map[string]struct {
+			breaks func(q, id string) string // the second one's end
+			verb   string
+			ends   bool
+		}{
+			"its key":    {func(q, id string) string { return taskPrefix(q) + id }, "done", false},
+			"failed":     {func(q, _ string) string { return asynqKey(q, "archived") }, "archive", false},
+			"retrying":   {func(q, _ string) string { return asynqKey(q, "retry") }, "retry", false},
+			"completed":  {func(q, _ string) string { return asynqKey(q, "completed") }, "complete", false},
+			"put off":    {func(q, _ string) string { return asynqKey(q, "retry") }, "back", false},
+			"its lock":   {func(q, id string) string { return rdb.HGet(t.Context(), taskPrefix(q)+id, "unique_key").Val() }, "done", true},
+			"the counts": {func(q, _ string) string { return asynqKey(q, "processed:"+time.Now().UTC().Format(time.DateOnly)) }, "done", true},
+		} {
+			q := fresh("alone")
+			f, end := running(t, rdb, q)
+			a, b := f.ready[0].id, f.ready[1].id
+			key := c.breaks(q, b)
+			if err := rdb.Del(t.Context(), key).Err(); err != nil {
+				t.Fatal(err)
+			}
+			rdb.RPush(t.Context(), key, "x")
+			replies := end("done", c.verb)
+			if replies[0].text != "OK" || replies[0].err != nil || whole(t, rdb, q, a) != "gone" {
+				t.Errorf("%s: the first: %v", name, replies[0])
+			}
+			want := "running"
+			if c.ends {
+				want = "gone"
+			}
+			if (replies[1].err == nil) != c.ends || whole(t, rdb, q, b) != want {
+				t.Errorf("%s: the second: %v", name, replies[1])
+			}
+			if n := rdb.Get(t.Context(), asynqKey(q, "processed")).Val(); !c.ends && n != "1" || c.ends && n != "2" {
+				t.Errorf("%s: %s are processed", name, n)
+			}
+		}
+	})
+}
+
+// A job that has gone to another node with half of its slot ends when the rest is there, too.
+func TestEndsWhileTheSlotMoves(t *testing.T) {
+	t.Parallel()
+	c, ctx := cluster.Get(t), t.Context()
+	rdb, q := client(t, c.Addrs()), fresh("moving")
+	f, end := running(t, rdb, q)
+	a, b := f.ready[0].id, f.ready[1].id
+	// The script's own keys are all there, else Redis would tell it to try again.
+	day := time.Now().UTC().Format(time.DateOnly)
+	for _, name := range []string{"retry", "archived", "completed"} {
+		rdb.ZAdd(ctx, asynqKey(q, name), redis.Z{Score: 1, Member: "x"})
+	}
+	rdb.LPush(ctx, asynqKey(q, "pending"), "x")
+	for _, name := range []string{"processed:" + day, "processed", "failed:" + day, "failed"} {
+		rdb.Set(ctx, asynqKey(q, name), 1, 0)
+	}
+	slot, err := c.Slot(ctx, taskPrefix(q))
+	if err != nil {
+		t.Fatal(err)
+	}
+	masters, err := c.Masters(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	from, err := c.MasterOf(ctx, slot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	to := masters[slices.IndexFunc(masters, func(n *rediscluster.Node) bool { return n.Addr() != from.Addr() })]
+	m, err := c.BeginMigration(ctx, slot, to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	source := client(t, []string{from.Addr()})
+	host, port, _ := net.SplitHostPort(to.Addr())
+	if err := source.Migrate(ctx, host, port, taskPrefix(q)+b, 0, 5*time.Second).Err(); err != nil {
+		t.Fatal(err)
+	}
+	replies := end("done", "done")
+	if replies[0].text != "OK" || replies[0].err != nil {
+		t.Errorf("the first: %v", replies[0])
+	}
+	if replies[1].err == nil || !passing(replies[1].err) {
+		t.Errorf("the second: %v, want what passes", replies[1])
+	}
+	for {
+		n, err := m.Move(ctx, 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n == 0 {
+			break
+		}
+	}
+	if err := m.Finish(ctx); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 10*time.Second, "the client knows where the slot is", func() bool { return rdb.LLen(ctx, asynqKey(q, "active")).Err() == nil })
+	if whole(t, rdb, q, a) != "gone" || whole(t, rdb, q, b) != "running" {
+		t.Errorf("the first is not gone, or the second one is")
+	}
+	if reply := end("done", "done")[1]; reply.text != "OK" || whole(t, rdb, q, b) != "gone" {
+		t.Errorf("then the second: %v", reply)
+	}
+}
