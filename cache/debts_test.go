@@ -147,3 +147,46 @@ func TestTagDebtsAreBounded(t *testing.T) {
 		t.Errorf("%d tags, patterns %q", len(s.debts.tags), s.debts.patterns)
 	}
 }
+
+// duringRaise is called once, before a tag is raised.
+type duringRaise struct {
+	redis.Hook
+	then func()
+}
+
+func (d *duringRaise) DialHook(next redis.DialHook) redis.DialHook          { return next }
+func (d *duringRaise) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+
+func (d *duringRaise) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		if then := d.then; then != nil && cmds[0].Name() == "eval" {
+			d.then = nil
+			then()
+		}
+		return next(ctx, cmds)
+	}
+}
+
+// An invalidation of a tag that fails while an earlier one is made good for is owed anew.
+func TestTagThatFailsWhileItIsPaidIsOwed(t *testing.T) {
+	ctx := testContext(t)
+	s := newStore(t, client(t, one.Get(t)), nil)
+	s.debts.oweTag(s, hashTag("all"), nil)
+	hook := &duringRaise{then: func() {
+		gone, cancel := context.WithCancel(ctx)
+		cancel()
+		if err := s.InvalidateTags(gone, "all"); err == nil {
+			t.Error("invalidated by a caller who has gone")
+		}
+	}}
+	s.rdb.AddHook(hook)
+	if err := s.payDebts(ctx); err != nil || hook.then != nil {
+		t.Fatal(err, hook.then == nil)
+	}
+	if len(s.debts.tags) != 1 {
+		t.Error("nobody owes the later one")
+	}
+	if err := s.payDebts(ctx); err != nil || len(s.debts.tags) != 0 {
+		t.Errorf("%d tags are still owed, %v", len(s.debts.tags), err)
+	}
+}
