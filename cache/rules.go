@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/scaleaware/scaleaware"
 )
 
 // rule says that what a pattern names is gone if it was filled in an epoch before this one. It makes an invalidation of
@@ -65,9 +67,9 @@ func (r *rules) bars(e epoch, view, id string) bool {
 	return false
 }
 
-// bar makes an invalidation hold in all processes and in this one before it returns. It returns the rule's epoch.
-func (s *Store) bar(ctx context.Context, pattern string) (epoch, error) {
-	floor := written(ctx)                                         // for as long as the database takes
+// bar makes an invalidation hold in all processes and in this one before it returns, for loads that are older than floor, too. It
+// returns the rule's epoch.
+func (s *Store) bar(ctx context.Context, pattern string, floor scaleaware.Tokens) (epoch, error) {
 	rctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout) // the sweep must not wait for a server that hangs
 	defer cancel()
 	changed := s.changing(rctx, s.rulesKey(), s.clockKey())
