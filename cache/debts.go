@@ -191,7 +191,7 @@ func (s *Store) payDebts(ctx context.Context) error {
 		errs = append(errs, s.payKeys(ctx, batch, keys))
 	}
 	for batch := range slices.Chunk(tags, debtBatch) {
-		errs = append(errs, firstOf(slices.DeleteFunc(s.raiseTags(ctx, batch, nil), func(err error) bool { return err == nil })))
+		errs = append(errs, firstOf(s.raiseTags(ctx, batch, nil)))
 	}
 	for pattern, owed := range patterns {
 		_, err := s.invalidate(ctx, &Report{Pattern: pattern}, 0, owed)

@@ -251,13 +251,16 @@ func (s *Store) viewOf(key string) string {
 	return "other"
 }
 
-// firstOf stands for the errors of hundreds of commands that failed alike.
-func firstOf(errs []error) error {
-	if len(errs) == 0 {
-		return nil
+// firstOf stands for the errors of hundreds of commands that failed alike. Those that did not have nil.
+func firstOf(errs []error) (first error) {
+	for _, err := range errs {
+		switch {
+		case err == nil:
+		case first == nil:
+			first = err
+		default:
+			return errors.Join(first, errors.New("and others"))
+		}
 	}
-	if len(errs) == 1 {
-		return errs[0]
-	}
-	return errors.Join(errs[0], errors.New("and others"))
+	return first
 }
