@@ -183,6 +183,11 @@ func TestClockThatWasLostGoesOn(t *testing.T) {
 					return err == nil && epoch(n) >= later
 				})
 			}
+			stale := sibling(t, s) // knew the clock long ago, and reads it first
+			stale.clock.learn(1)
+			if _, err := stale.readClock(ctx); err != nil {
+				t.Fatal(err)
+			}
 			other := sibling(t, s) // has just started
 			if err := other.InvalidateTags(ctx, "all"); err != nil {
 				t.Fatal(err)
