@@ -72,6 +72,11 @@ func (r *rules) bars(e epoch, view, id string) bool {
 func (s *Store) bar(ctx context.Context, pattern string, floor scaleaware.Tokens) (epoch, error) {
 	rctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout) // the sweep must not wait for a server that hangs
 	defer cancel()
+	if s.rules.Load() == nil { // what is remembered of rules that were lost is not the same with this one
+		if err := s.followRules(rctx); err != nil {
+			return 0, err
+		}
+	}
 	changed := s.changing(rctx, s.rulesKey(), s.clockKey())
 	e, err := s.tick(rctx)
 	if err == nil {
@@ -81,7 +86,9 @@ func (s *Store) bar(ctx context.Context, pattern string, floor scaleaware.Tokens
 		}
 		var reply []any
 		if reply, err = ruleScript.Run(rctx, s.rdb, []string{s.rulesKey()}, args...).Slice(); err == nil {
-			s.noteRule(rctx, e, reply)
+			if err := s.noteRules(rctx, e, reply); err != nil {
+				s.in.failed(ctx, "memory", err)
+			}
 		}
 	}
 	s.ruling.fence.Add(1) // until the rules are read again, nothing that is kept in the process is used
