@@ -184,11 +184,12 @@ func (d *debts) settlePattern(pattern string, was debt, done bool) {
 // payDebts tries once more what Redis could not be told.
 func (s *Store) payDebts(ctx context.Context) error {
 	s.debts.mu.Lock()
-	keys, tags, patterns := maps.Clone(s.debts.keys), slices.Collect(maps.Keys(s.debts.tags)), maps.Clone(s.debts.patterns)
+	keys, tags := slices.Collect(maps.Keys(s.debts.keys)), slices.Collect(maps.Keys(s.debts.tags))
+	patterns := maps.Clone(s.debts.patterns)
 	s.debts.mu.Unlock()
 	var errs []error
-	for batch := range slices.Chunk(slices.Collect(maps.Keys(keys)), debtBatch) {
-		errs = append(errs, s.payKeys(ctx, batch, keys))
+	for batch := range slices.Chunk(keys, debtBatch) {
+		errs = append(errs, s.payKeys(ctx, batch))
 	}
 	for batch := range slices.Chunk(tags, debtBatch) {
 		errs = append(errs, firstOf(s.raiseTags(ctx, batch, nil)))
@@ -200,11 +201,17 @@ func (s *Store) payDebts(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-func (s *Store) payKeys(ctx context.Context, batch []string, leases map[string]header) error {
-	calls, floored := make([]keyCall, len(batch)), false
-	for i, key := range batch {
-		floored = floored || len(leases[key].asOf) > 0
-		calls[i] = s.deletion(key, leases[key])
+// payKeys deletes those of a batch that are owed still: what was set since the batches were made is newer.
+func (s *Store) payKeys(ctx context.Context, batch []string) error {
+	leases, calls, floored := make(map[string]header, len(batch)), make([]keyCall, 0, len(batch)), false
+	for _, key := range batch {
+		if lease, owed := s.debts.owed(key); owed {
+			leases[key], calls = lease, append(calls, s.deletion(key, lease))
+			floored = floored || len(lease.asOf) > 0
+		}
+	}
+	if len(calls) == 0 {
+		return nil
 	}
 	if floored {
 		s.markLeases(ctx)
@@ -213,13 +220,11 @@ func (s *Store) payKeys(ctx context.Context, batch []string, leases map[string]h
 	s.callMany(ctx, deleteScript, calls, s.stepTimeout())
 	untold := changed(failedAll(calls))
 	var errs []error
-	s.debts.mu.Lock()
-	defer s.debts.mu.Unlock()
 	for _, c := range calls {
 		if err := cmp.Or(c.err, untold); err != nil {
 			errs = append(errs, err)
-		} else if s.debts.keys[c.key].gen == leases[c.key].gen { // else it is owed anew
-			delete(s.debts.keys, c.key)
+		} else {
+			s.debts.settle(c.key, leases[c.key])
 		}
 	}
 	return firstOf(errs)

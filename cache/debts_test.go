@@ -77,6 +77,23 @@ func TestNewestWinsOverWhatIsOwed(t *testing.T) {
 	}
 }
 
+// What was set or deleted while others were made good for is left as it is.
+func TestNewestWinsOverWhatIsBeingPaid(t *testing.T) {
+	ctx := testContext(t)
+	s := newStore(t, client(t, one.Get(t)), nil)
+	v := Of[lead](s, "lead")
+	key := v.prefix + "1"
+	s.debts.owe(s, key, nil)
+	if err := v.Set(ctx, "1", lead{Score: 2}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.payKeys(ctx, []string{key}); err != nil {
+		t.Fatal(err)
+	}
+	l, err := v.Get(ctx, "1")
+	wantScore(t, l, err, 2)
+}
+
 // A delete that fails while a Set is under way is owed still.
 func TestSetSettlesNoLaterDebt(t *testing.T) {
 	s := newStore(t, redis.NewClient(&redis.Options{Addr: "127.0.0.1:1"}), nil)
