@@ -182,8 +182,7 @@ func (v *viewState) land(ctx context.Context, f *fill, a *answer) (l landing) {
 
 // silence is what the goes of a batch have waited for in vain.
 type silence struct {
-	keys bool
-	tags bool
+	keys, tags bool
 }
 
 // errSilentTags says that the master of some tag of the batch has not answered, maybe that of this one.

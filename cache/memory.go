@@ -87,7 +87,7 @@ func (s *Store) recallClock(ctx context.Context) (epoch, error) {
 	return m.clock, err
 }
 
-// lastClock is recallClock for who only reads the clock, with no more time than that takes, and goes by what the process knows, too.
+// lastClock is recallClock for who only reads the clock, within Options.RedisTimeout. It goes by what the process knows, too.
 func (s *Store) lastClock(ctx context.Context) (epoch, error) {
 	rctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout)
 	defer cancel()
@@ -152,7 +152,7 @@ func (s *Store) mendRules(ctx context.Context, was, next *rules, m memory) (mend
 			fields = append(fields, floorField+f.pattern, f.text)
 		}
 	}
-	others := next.since == m.since && next.count >= m.rules // all that are remembered are there, beside which this process's stand
+	others := next.since == m.since && next.count >= m.rules // all that are remembered are there
 	if was != nil && (was.count >= m.rules || others) {
 		lost.rules, lost.since = was.count, cmp.Or(was.since, m.since)
 		for _, r := range was.list {
