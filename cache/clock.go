@@ -112,12 +112,18 @@ func (s *Store) readClock(ctx context.Context) (epoch, error) {
 	}
 	e := s.clock.learn(epoch(n))
 	if epoch(n) < e { // the key was lost, and somebody may have begun anew who knows less
+		if err != nil { // nobody has yet, and others may know more
+			if e, err = s.lastClock(ctx); err != nil {
+				return e, err
+			}
+		}
 		err := s.call(ctx, s.clockKey(), func(ctx context.Context) error {
 			return raiseClockScript.Run(ctx, s.rdb, []string{s.clockKey()}, uint64(e)).Err()
 		})
 		if err != nil {
-			return e, err
+			return epoch(s.clock.known.Load()), err
 		}
+		s.clock.learn(e)
 	}
 	for was := s.clock.read.Load(); !was.current(s); was = s.clock.read.Load() { // a slower one changes nothing of it
 		if s.clock.read.CompareAndSwap(was, reading) {

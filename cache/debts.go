@@ -29,15 +29,16 @@ const (
 type debts struct {
 	mu       sync.Mutex
 	keys     map[string]header // the lease to leave
-	tags     map[tagHash]tagDebt
-	patterns []string
-	asked    uint64 // counts what was added to patterns, or tags
+	tags     map[tagHash]debt
+	patterns map[string]debt
+	asked    uint64 // counts what was added to tags and patterns
 }
 
-// tagDebt is what an invalidation of a tag asked for.
-type tagDebt struct {
+// debt is what an invalidation of a tag or a pattern asked for.
+type debt struct {
 	floor scaleaware.Tokens
 	asked uint64 // tells it from one that is owed anew
+	swept bool   // all that a pattern names was removed since, and no rule could be made
 }
 
 func (d *debts) owe(s *Store, key string, floor scaleaware.Tokens) {
@@ -46,11 +47,14 @@ func (d *debts) owe(s *Store, key string, floor scaleaware.Tokens) {
 	if d.keys == nil {
 		d.keys = make(map[string]header)
 	}
-	was, known := d.keys[key]
-	if !known && len(d.keys) >= maxDebts {
+	was, owed := d.keys[key]
+	if !owed && len(d.keys) >= maxDebts {
+		floor = known(floor)
+		for _, lease := range d.keys {
+			floor = floor.Merge(known(lease.asOf))
+		}
 		clear(d.keys)
-		d.patterns = []string{"*"}
-		d.asked++
+		d.addPattern("*", floor)
 		s.opts.Logger.Warn("cache: too many deletes failed to remember each, all entries will be invalidated when Redis is back", "prefix", s.opts.Prefix)
 		return
 	}
@@ -78,24 +82,27 @@ func (d *debts) oweTag(s *Store, tag tagHash, floor scaleaware.Tokens) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.tags == nil {
-		d.tags = make(map[tagHash]tagDebt)
+		d.tags = make(map[tagHash]debt)
 	}
 	was, known := d.tags[tag]
 	d.asked++
 	if !known && len(d.tags) >= maxDebts {
+		for _, debt := range d.tags {
+			floor = floor.Merge(debt.floor)
+		}
 		clear(d.tags)
-		d.patterns = []string{"*"}
+		d.addPattern("*", floor)
 		s.opts.Logger.Warn("cache: invalidations of too many tags failed to remember each, all entries will be invalidated when Redis is back", "prefix", s.opts.Prefix)
 		return
 	}
-	d.tags[tag] = tagDebt{was.floor.Merge(floor), d.asked}
+	d.tags[tag] = debt{floor: was.floor.Merge(floor), asked: d.asked}
 }
 
 // owedTags returns what is owed of some tags.
-func (d *debts) owedTags(tags []tagHash) map[tagHash]tagDebt {
+func (d *debts) owedTags(tags []tagHash) map[tagHash]debt {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	owed := make(map[tagHash]tagDebt)
+	owed := make(map[tagHash]debt)
 	for _, tag := range tags {
 		if debt, ok := d.tags[tag]; ok {
 			owed[tag] = debt
@@ -104,7 +111,7 @@ func (d *debts) owedTags(tags []tagHash) map[tagHash]tagDebt {
 	return owed
 }
 
-func (d *debts) settleTag(tag tagHash, was tagDebt) {
+func (d *debts) settleTag(tag tagHash, was debt) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.tags[tag].asked == was.asked {
@@ -129,51 +136,82 @@ func higher(a, b scaleaware.Tokens) scaleaware.Tokens {
 	return append(unknownA.Merge(unknownB), knownA.Merge(knownB)...)
 }
 
-func (d *debts) owePattern(pattern string) {
+func (d *debts) owePattern(pattern string, floor scaleaware.Tokens) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.asked++
-	if !slices.Contains(d.patterns, pattern) && !slices.Contains(d.patterns, "*") {
-		d.patterns = append(d.patterns, pattern)
+	d.addPattern(pattern, floor)
+}
+
+// addPattern is owePattern for who holds mu.
+func (d *debts) addPattern(pattern string, floor scaleaware.Tokens) {
+	if d.patterns == nil {
+		d.patterns = make(map[string]debt)
 	}
+	if _, all := d.patterns["*"]; all {
+		pattern = "*"
+	}
+	d.asked++
+	d.patterns[pattern] = debt{floor: d.patterns[pattern].floor.Merge(floor), asked: d.asked}
 	if len(d.patterns) > maxRules {
-		d.patterns = []string{"*"}
+		for _, debt := range d.patterns {
+			floor = floor.Merge(debt.floor)
+		}
+		d.patterns = map[string]debt{"*": {floor: floor, asked: d.asked}}
+	}
+}
+
+func (d *debts) owedPattern(pattern string) debt {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.patterns[pattern]
+}
+
+// settlePattern takes in that a pattern was invalidated since it was owed so, or else that all was removed.
+func (d *debts) settlePattern(pattern string, was debt, done bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if owed, ok := d.patterns[pattern]; !ok || owed.asked != was.asked {
+		return
+	}
+	if done {
+		delete(d.patterns, pattern)
+	} else {
+		was.swept = true
+		d.patterns[pattern] = was
 	}
 }
 
 // payDebts tries once more what Redis could not be told.
 func (s *Store) payDebts(ctx context.Context) error {
 	s.debts.mu.Lock()
-	keys, patterns, asked := maps.Clone(s.debts.keys), slices.Clone(s.debts.patterns), s.debts.asked
-	tags := slices.Collect(maps.Keys(s.debts.tags))
+	keys, tags := slices.Collect(maps.Keys(s.debts.keys)), slices.Collect(maps.Keys(s.debts.tags))
+	patterns := maps.Clone(s.debts.patterns)
 	s.debts.mu.Unlock()
 	var errs []error
-	for batch := range slices.Chunk(slices.Collect(maps.Keys(keys)), debtBatch) {
-		errs = append(errs, s.payKeys(ctx, batch, keys))
+	for batch := range slices.Chunk(keys, debtBatch) {
+		errs = append(errs, s.payKeys(ctx, batch))
 	}
 	for batch := range slices.Chunk(tags, debtBatch) {
-		errs = append(errs, firstOf(slices.DeleteFunc(s.raiseTags(ctx, batch, nil), func(err error) bool { return err == nil })))
+		errs = append(errs, firstOf(s.raiseTags(ctx, batch, nil)))
 	}
-	for _, pattern := range patterns {
-		report := Report{Pattern: pattern}
-		if err := s.sweep(ctx, &report, 0, s.telling(s.unlinking())); err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		s.debts.mu.Lock()
-		if s.debts.asked == asked { // else it may have been asked for again while the sweep ran
-			s.debts.patterns = slices.DeleteFunc(s.debts.patterns, func(p string) bool { return p == pattern })
-		}
-		s.debts.mu.Unlock()
+	for pattern, owed := range patterns {
+		_, err := s.invalidate(ctx, &Report{Pattern: pattern}, 0, owed)
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
 
-func (s *Store) payKeys(ctx context.Context, batch []string, leases map[string]header) error {
-	calls, floored := make([]keyCall, len(batch)), false
-	for i, key := range batch {
-		floored = floored || len(leases[key].asOf) > 0
-		calls[i] = s.deletion(key, leases[key])
+// payKeys deletes those of a batch that are owed still: what was set since the batches were made is newer.
+func (s *Store) payKeys(ctx context.Context, batch []string) error {
+	leases, calls, floored := make(map[string]header, len(batch)), make([]keyCall, 0, len(batch)), false
+	for _, key := range batch {
+		if lease, owed := s.debts.owed(key); owed {
+			leases[key], calls = lease, append(calls, s.deletion(key, lease))
+			floored = floored || len(lease.asOf) > 0
+		}
+	}
+	if len(calls) == 0 {
+		return nil
 	}
 	if floored {
 		s.markLeases(ctx)
@@ -182,13 +220,11 @@ func (s *Store) payKeys(ctx context.Context, batch []string, leases map[string]h
 	s.callMany(ctx, deleteScript, calls, s.stepTimeout())
 	untold := changed(failedAll(calls))
 	var errs []error
-	s.debts.mu.Lock()
-	defer s.debts.mu.Unlock()
 	for _, c := range calls {
 		if err := cmp.Or(c.err, untold); err != nil {
 			errs = append(errs, err)
-		} else if s.debts.keys[c.key].gen == leases[c.key].gen { // else it is owed anew
-			delete(s.debts.keys, c.key)
+		} else {
+			s.debts.settle(c.key, leases[c.key])
 		}
 	}
 	return firstOf(errs)

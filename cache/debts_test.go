@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/scaleaware/scaleaware"
 	"github.com/scaleaware/scaleaware/internal/rediscluster"
 )
 
@@ -73,6 +75,23 @@ func TestNewestWinsOverWhatIsOwed(t *testing.T) {
 	if n := len(s.debts.keys); n != 0 {
 		t.Errorf("%d are still owed", n)
 	}
+}
+
+// What was set or deleted while others were made good for is left as it is.
+func TestNewestWinsOverWhatIsBeingPaid(t *testing.T) {
+	ctx := testContext(t)
+	s := newStore(t, client(t, one.Get(t)), nil)
+	v := Of[lead](s, "lead")
+	key := v.prefix + "1"
+	s.debts.owe(s, key, nil)
+	if err := v.Set(ctx, "1", lead{Score: 2}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.payKeys(ctx, []string{key}); err != nil {
+		t.Fatal(err)
+	}
+	l, err := v.Get(ctx, "1")
+	wantScore(t, l, err, 2)
 }
 
 // A delete that fails while a Set is under way is owed still.
@@ -141,9 +160,125 @@ func TestTagDebtsAreBounded(t *testing.T) {
 	s := newStore(t, redis.NewClient(&redis.Options{Addr: "127.0.0.1:1"}), nil)
 	defer s.rdb.Close()
 	for i := range maxDebts + 1 {
-		s.debts.oweTag(s, tagHash(i), nil)
+		s.debts.oweTag(s, tagHash(i), scaleaware.Tokens{at(scaleaware.LSN(i))})
 	}
-	if len(s.debts.tags) != 0 || len(s.debts.patterns) != 1 || s.debts.patterns[0] != "*" {
-		t.Errorf("%d tags, patterns %q", len(s.debts.tags), s.debts.patterns)
+	if len(s.debts.tags) != 0 || len(s.debts.patterns) != 1 || s.debts.patterns["*"].floor.For(7) != at(maxDebts) {
+		t.Errorf("%d tags, patterns %v", len(s.debts.tags), s.debts.patterns)
+	}
+}
+
+// during calls then once, before the first pipeline with a command.
+type during struct {
+	redis.Hook
+	command string
+	then    func()
+}
+
+func (d *during) DialHook(next redis.DialHook) redis.DialHook          { return next }
+func (d *during) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+
+func (d *during) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		if then := d.then; then != nil && cmds[0].Name() == d.command {
+			d.then = nil
+			then()
+		}
+		return next(ctx, cmds)
+	}
+}
+
+// An invalidation of a tag that fails while an earlier one is made good for is owed anew.
+func TestTagThatFailsWhileItIsPaidIsOwed(t *testing.T) {
+	ctx := testContext(t)
+	s := newStore(t, client(t, one.Get(t)), nil)
+	s.debts.oweTag(s, hashTag("all"), nil)
+	hook := &during{command: "eval", then: func() {
+		gone, cancel := context.WithCancel(ctx)
+		cancel()
+		if err := s.InvalidateTags(gone, "all"); err == nil {
+			t.Error("invalidated by a caller who has gone")
+		}
+	}}
+	s.rdb.AddHook(hook)
+	if err := s.payDebts(ctx); err != nil || hook.then != nil {
+		t.Fatal(err, hook.then == nil)
+	}
+	if len(s.debts.tags) != 1 {
+		t.Error("nobody owes the later one")
+	}
+	if err := s.payDebts(ctx); err != nil || len(s.debts.tags) != 0 {
+		t.Errorf("%d tags are still owed, %v", len(s.debts.tags), err)
+	}
+}
+
+// A server that is full lets sweep, but makes no rule, which is what keeps back loads that come later. Who wrote is told, and it
+// is made good for.
+func TestInvalidateThatMayNotHoldLoadsBackSaysSo(t *testing.T) {
+	ctx := testContext(t)
+	s, node := alone(t, ctx)
+	v := Of[lead](s, "lead")
+	eventually(t, "set", func() bool { return v.Set(ctx, "1", lead{Score: 1}) == nil })
+	if err := node.SetMaxMemory(ctx, 1, "noeviction"); err != nil {
+		t.Fatal(err)
+	}
+	if report, err := s.Invalidate(ctx, "lead:*"); err != nil || !report.Complete || report.Changed != 1 {
+		t.Errorf("of a caller who wrote nothing: %+v, %v", report, err)
+	}
+	if report, err := s.Invalidate(wrote(ctx, at(10)), "lead:*"); !errors.Is(err, ErrIncomplete) || report.Complete {
+		t.Errorf("%+v, %v", report, err)
+	}
+	scans := func() string {
+		calls, _, _ := strings.Cut(node.Client().InfoMap(ctx, "commandstats").Val()["Commandstats"]["cmdstat_scan"], ",")
+		return calls
+	}
+	var first string
+	for i := range 3 {
+		if err := s.payDebts(ctx); err == nil {
+			t.Error("paid while no rule can be made")
+		}
+		if i == 0 {
+			first = scans()
+		}
+	}
+	if last := scans(); last != first || first == "" {
+		t.Errorf("%s, and then %s: it is swept again and again", first, last)
+	}
+	if err := node.SetMaxMemory(ctx, 0, "noeviction"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "paid", func() bool { return s.payDebts(ctx) == nil })
+	if _, err := v.Load(ctx, "1", loads(lead{Score: 1}, at(9))); err != nil {
+		t.Fatal(err)
+	}
+	if l, err := v.Get(ctx, "1"); !errors.Is(err, ErrMiss) {
+		t.Errorf("a load as of 9 landed after an invalidation at 10: %+v, %v", l, err)
+	}
+	if len(s.debts.patterns) != 0 {
+		t.Errorf("still owed: %v", s.debts.patterns)
+	}
+}
+
+// A tag that is owed while a pattern is made good for does not keep that from being settled, and an invalidation of the
+// pattern that succeeds settles it, too.
+func TestPatternsAreSettled(t *testing.T) {
+	ctx := testContext(t)
+	s := newStore(t, client(t, one.Get(t)), nil)
+	v := Of[lead](s, "lead")
+	for name, pay := range map[string]func() error{
+		"by itself":              func() error { return s.payDebts(ctx) },
+		"by another of its kind": func() error { _, err := s.Invalidate(ctx, "lead:*"); return err },
+	} {
+		if err := v.Set(ctx, "1", lead{}); err != nil {
+			t.Fatal(err)
+		}
+		s.debts.owePattern("lead:*", nil)
+		hook := &during{command: "unlink", then: func() { s.debts.oweTag(s, hashTag("all"), nil) }}
+		s.rdb.AddHook(hook)
+		if err := pay(); err != nil || hook.then != nil {
+			t.Fatal(err, hook.then == nil)
+		}
+		if len(s.debts.patterns) != 0 || len(s.debts.tags) != 1 {
+			t.Errorf("%s: %v and %d tags are owed", name, s.debts.patterns, len(s.debts.tags))
+		}
 	}
 }

@@ -48,8 +48,9 @@
 // A value that cannot be decoded, of another version or of another schema is a miss and is overwritten.
 //
 // Delete, Set and the invalidations return an error when any node could not be reached: what they name may then be served
-// until its TTL ends; call again. A store that runs also makes good for it by itself when Redis is back, unless something
-// newer was stored or deleted since in the same process: the newest wins. Invalidate first makes a rule, which bars at once,
+// until its TTL ends; call again. A store that runs also makes good for it by itself when Redis is back, but for a key
+// that was set or deleted since in the same process: the newest wins. What tags and patterns name is a miss then, whatever was
+// stored since, and so may be a key that is set in that moment. Invalidate first makes a rule, which bars at once,
 // in all stores that run, what it names; the sweep behind it gives the memory back, and is finished by another process when
 // its own dies. A cache whose Redis is down at start works as one that misses, Ready says so, and it heals by itself.
 //

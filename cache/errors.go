@@ -28,7 +28,8 @@ var (
 	ErrExtension = errors.New("cache: bad extension")
 	// ErrUnknownSet says that no warm set of that name is declared.
 	ErrUnknownSet = errors.New("cache: no such warm set")
-	// ErrIncomplete says that a sweep could not finish on every node. Its Report says where; call again.
+	// ErrIncomplete says that a sweep could not finish on every node, as its Report says, or that nothing keeps later loads back
+	// that are older than what the caller wrote. Call again.
 	ErrIncomplete = errors.New("cache: sweep is incomplete")
 )
 

@@ -68,7 +68,10 @@ func TestInvalidationsLeaveWhatLoadsMustHaveSeen(t *testing.T) {
 					if err := invalidate(wrote(ctx, at(10)), a); err != nil {
 						t.Fatal(err)
 					}
-					eventually(t, "the news is there", func() bool { return there.rules.Load().current(there, there.now()) })
+					eventually(t, "the news is there", func() bool {
+						rules := there.rules.Load()
+						return rules.current(there, there.now()) && len(rules.floors) == len(here.rules.Load().floors)
+					})
 					for _, v := range []*View[lead]{a, b} {
 						l, err := load(v, loads(lead{Score: 1}, at(9)))
 						wantScore(t, l, err, 1)
@@ -229,7 +232,7 @@ func TestFloorsAreBoundedAndEnd(t *testing.T) {
 		s := newStore(t, rdb, nil)
 		v := Of[lead](s, "lead")
 		for i := range maxFloors + 3 {
-			if _, err := s.bar(wrote(ctx, at(scaleaware.LSN(10+i))), fmt.Sprint("other:", i)); err != nil {
+			if _, err := s.bar(ctx, fmt.Sprint("other:", i), scaleaware.Tokens{at(scaleaware.LSN(10 + i))}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -277,7 +280,7 @@ func TestFloorsAddUp(t *testing.T) {
 	s := newStore(t, client(t, one.Get(t)), nil)
 	other := scaleaware.Token{System: 9, Timeline: 1, LSN: 3}
 	for _, by := range []context.Context{wrote(ctx, at(10)), wrote(ctx, at(1<<40)), wrote(ctx, at(8)), wrote(ctx, other), ctx, wrote(ctx, unknownAt(77))} {
-		if _, err := s.bar(by, "lead:*"); err != nil {
+		if _, err := s.bar(by, "lead:*", written(by)); err != nil {
 			t.Fatal(err)
 		}
 		if err := s.InvalidateTags(by, "all"); err != nil {
@@ -303,7 +306,7 @@ func TestFloorsAddUp(t *testing.T) {
 func TestRulesOfOlderVersions(t *testing.T) {
 	ctx := testContext(t)
 	s := newStore(t, client(t, one.Get(t)), nil)
-	e, err := s.bar(wrote(ctx, at(10)), "lead:*")
+	e, err := s.bar(ctx, "lead:*", scaleaware.Tokens{at(10)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -353,7 +353,7 @@ func (w *worker) write(ctx context.Context, number int, dice *rand.Rand) {
 			}
 			if dice.IntN(3) == 0 { // as by one who dies before the sweep
 				how = byRule
-				invalidate = func(ctx context.Context) error { _, err := w.store.bar(ctx, pattern); return err }
+				invalidate = func(ctx context.Context) error { _, err := w.store.bar(ctx, pattern, written(ctx)); return err }
 			}
 		default:
 			invalidate = func(ctx context.Context) error { return v.Delete(ctx, historyID(keys[0])) }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -23,7 +24,8 @@ const metaMark = "~"
 // may last, by stores that run and can reach the master that has the rules; a position that could not be learned asks for
 // nothing. Where other stores load, too, Delete or InvalidateTags asks that of all. What deletes by such callers ask for stays.
 // An error wraps ErrPattern, with nothing done, or ErrIncomplete, with the Report saying what is left: stores that run do not
-// serve it, and one of them goes on with the work.
+// serve it, and one of them goes on with the work. It is ErrIncomplete, too, when all was removed and Redis did not take in what
+// the caller wrote.
 func (s *Store) Invalidate(ctx context.Context, pattern string) (Report, error) {
 	return s.InvalidateWith(ctx, Invalidation{Pattern: pattern})
 }
@@ -66,29 +68,48 @@ func (s *Store) InvalidateWith(ctx context.Context, inv Invalidation) (Report, e
 		err := s.sweep(ctx, &report, inv.Pause, s.counting())
 		return report, err
 	}
-	rule, barred := s.bar(ctx, pattern)
-	if barred == nil {
-		_ = sleep(ctx, ruleAhead)
+	floor := written(ctx) // for as long as the database takes
+	barred, err := s.invalidate(ctx, &report, inv.Pause, debt{floor: floor})
+	if err != nil && !barred {
+		s.debts.owePattern(pattern, floor)
 	}
+	s.opts.Logger.InfoContext(ctx, "cache: invalidated", "pattern", pattern, "removed", report.Changed, "complete", report.Complete)
+	return report, err
+}
+
+// invalidate invalidates what the report's pattern names as somebody has asked for, which settles what is owed of it. When it
+// fails, barred says that a rule stands, by which stores that run go on.
+func (s *Store) invalidate(ctx context.Context, report *Report, pause time.Duration, asked debt) (barred bool, err error) {
+	pattern := report.Pattern
+	owed := s.debts.owedPattern(pattern)
+	floor := asked.floor.Merge(owed.floor)
+	rule, refused := s.bar(ctx, pattern, floor)
 	sweeping := s.unlinking()
-	if barred != nil {
+	if refused == nil {
+		_ = sleep(ctx, ruleAhead)
+	} else {
+		s.in.failed(ctx, "bar", refused)
+		if asked.swept {
+			return false, refused
+		}
 		sweeping = s.telling(sweeping)
 	}
-	err := s.sweep(ctx, &report, inv.Pause, sweeping)
+	err = s.sweep(ctx, report, pause, sweeping)
+	s.forgetMatching(pattern)
+	done := refused == nil || err == nil && len(floor) == 0
+	if done || err == nil {
+		s.debts.settlePattern(pattern, owed, done)
+	}
 	switch {
-	case barred != nil:
-		s.in.failed(ctx, "bar", barred)
-		if err != nil {
-			s.debts.owePattern(pattern)
-		}
-	case err == nil:
+	case err == nil && !done: // a sweep holds no later load back
+		report.Complete = false
+		err = fmt.Errorf("%w: what is loaded from now on may be older than what the caller wrote: %w", ErrIncomplete, refused)
+	case err == nil && refused == nil:
 		if err := s.unbar(ctx, rule); err != nil {
 			s.in.failed(ctx, "bar", err) // the rule stays till the next sweep
 		}
 	}
-	s.forgetMatching(pattern)
-	s.opts.Logger.InfoContext(ctx, "cache: invalidated", "pattern", pattern, "removed", report.Changed, "complete", report.Complete)
-	return report, err
+	return refused == nil, err
 }
 
 const (
@@ -249,13 +270,16 @@ func (s *Store) viewOf(key string) string {
 	return "other"
 }
 
-// firstOf stands for the errors of hundreds of commands that failed alike.
-func firstOf(errs []error) error {
-	if len(errs) == 0 {
-		return nil
+// firstOf stands for the errors of hundreds of commands that failed alike. Those that did not have nil.
+func firstOf(errs []error) (first error) {
+	for _, err := range errs {
+		switch {
+		case err == nil:
+		case first == nil:
+			first = err
+		default:
+			return errors.Join(first, errors.New("and others"))
+		}
 	}
-	if len(errs) == 1 {
-		return errs[0]
-	}
-	return errors.Join(errs[0], errors.New("and others"))
+	return first
 }

@@ -15,7 +15,7 @@ import (
 // tag, however many entries. When it returned nil, no look-up that begins after it, here or where the news has arrived
 // (milliseconds later), returns what was loaded before it, and no load from before it is stored. The memory is given back
 // when entries are looked up or end. When the caller's context carries what it wrote, nothing that is known to be older is
-// stored for a minute, nor served, whichever replica it was read from, by any store. An error says that some tags may not be
+// stored for a minute, nor served, whichever replica it was read from, by any store with Redis. An error says that some tags may not be
 // invalidated; call again. A store that is running goes on trying by itself, too.
 func (s *Store) InvalidateTags(ctx context.Context, tags ...string) error {
 	if err := checkTags(tags); err != nil || len(tags) == 0 {
@@ -34,17 +34,19 @@ func (s *Store) InvalidateTags(ctx context.Context, tags ...string) error {
 		s.forgetFlights()
 		return nil
 	}
-	failed := s.raiseTags(ctx, hashes, written(ctx))
+	floor := written(ctx)
+	failed := s.raiseTags(ctx, hashes, floor)
 	for i, tag := range tags {
 		if failed[i] != nil {
+			s.debts.oweTag(s, hashes[i], floor) // anew: an earlier one may be made good for from before now
 			failed[i] = fmt.Errorf("cache: tag %q was not invalidated, call again: %w", clip(tag), failed[i])
 		}
 	}
 	return errors.Join(failed...)
 }
 
-// raiseTags invalidates tags, and says of each what went wrong, which it then owes. Loads that are older than floor are not
-// stored afterwards.
+// raiseTags invalidates tags, which settles what is owed of them, and says of each what went wrong. Loads that are older than
+// floor are not stored afterwards.
 func (s *Store) raiseTags(ctx context.Context, tags []tagHash, floor scaleaware.Tokens) []error {
 	owed := s.debts.owedTags(tags)
 	for _, debt := range owed {
@@ -52,11 +54,7 @@ func (s *Store) raiseTags(ctx context.Context, tags []tagHash, floor scaleaware.
 	}
 	errs := s.raise(ctx, tags, floor)
 	for i, tag := range tags {
-		debt, known := owed[tag]
-		switch {
-		case errs[i] != nil && (!known || !debt.floor.Includes(floor)):
-			s.debts.oweTag(s, tag, floor)
-		case errs[i] == nil && known:
+		if debt, known := owed[tag]; known && errs[i] == nil {
 			s.debts.settleTag(tag, debt)
 		}
 	}

@@ -1,7 +1,6 @@
 package cache
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -113,8 +112,8 @@ const (
 )
 
 // concludeMany is conclude for fills whose values were loaded together; value says what each has got, and again are those to be
-// loaded again. Each go takes no longer than timeout, and there is no further one when a master has not answered: the waiters
-// have waited for that once.
+// loaded again. Each go takes no longer than timeout, and the look-up of its tags no longer than Options.RedisTimeout. What has
+// not answered is not asked again by further ones: the waiters have waited for that once.
 func (v *View[V]) concludeMany(ctx context.Context, fills []*fill, flights map[string]*flight[V], w *scaleaware.Watermark, value func(id string) (V, error), timeout time.Duration) (again []*fill) {
 	if v.store.rdb == nil {
 		for _, fl := range fills {
@@ -123,7 +122,8 @@ func (v *View[V]) concludeMany(ctx context.Context, fills []*fill, flights map[s
 		}
 		return nil
 	}
-	hung, late := false, []*fill(nil)
+	var hung silence
+	var late []*fill
 	for len(fills) > 0 {
 		var values []V
 		var answers []answer
@@ -136,10 +136,7 @@ func (v *View[V]) concludeMany(ctx context.Context, fills []*fill, flights map[s
 		going := fills[:len(answers)]
 		fills = fills[len(answers):]
 		landings := make([]landing, len(going))
-		if !hung {
-			v.landMany(ctx, going, answers, landings, timeout)
-			hung = slices.ContainsFunc(landings, func(l landing) bool { return l.silent })
-		}
+		v.landMany(ctx, going, answers, landings, &hung, timeout)
 		var open []*fill
 		overtaken := make([]bool, len(going))
 		for i, fl := range going {
@@ -149,7 +146,7 @@ func (v *View[V]) concludeMany(ctx context.Context, fills []*fill, flights map[s
 				open = append(open, fl)
 			}
 		}
-		if hung {
+		if hung.keys || slices.ContainsFunc(landings, func(l landing) bool { return l.silent }) {
 			late = append(late, open...) // the waiters go first
 		} else {
 			v.store.releaseMany(ctx, open)
@@ -183,8 +180,19 @@ func (v *viewState) land(ctx context.Context, f *fill, a *answer) (l landing) {
 	return v.stored(ctx, f, reply, err)
 }
 
-// landMany is land for fills that were loaded together.
-func (v *viewState) landMany(ctx context.Context, fills []*fill, answers []answer, landings []landing, timeout time.Duration) {
+// silence is what the goes of a batch have waited for in vain.
+type silence struct {
+	keys, tags bool
+}
+
+// errSilentTags says that the master of some tag of the batch has not answered, maybe that of this one.
+var errSilentTags = errors.New("cache: the tags of values that were loaded together are not asked for any more, a master has not answered")
+
+// landMany is land for fills that were loaded together. It does not ask for what others of the batch have waited for in vain.
+func (v *viewState) landMany(ctx context.Context, fills []*fill, answers []answer, landings []landing, hung *silence, timeout time.Duration) {
+	if hung.keys {
+		return
+	}
 	s := v.store
 	var calls []keyCall
 	var of []int // of calls, which fill
@@ -201,19 +209,25 @@ func (v *viewState) landMany(ctx context.Context, fills []*fill, answers []answe
 	}
 	slices.Sort(tags)
 	tags = slices.Compact(tags)
-	states, err := s.introduce(ctx, tags)
-	if err == nil {
-		for n := len(calls) - 1; n >= 0; n-- {
-			a := &answers[of[n]]
-			if its := statesAmong(tags, states, a.header.tags); v.refused(its, a.asOf) {
-				landings[of[n]] = refusedBy(its)
-				calls, of = slices.Delete(calls, n, n+1), slices.Delete(of, n, n+1)
-			}
+	states, errs := s.tagsOfBatch(ctx, tags, hung)
+	for n := len(calls) - 1; n >= 0; n-- {
+		i := of[n]
+		its, err := statesAmong(tags, states, errs, answers[i].header.tags)
+		switch {
+		case err != nil:
+			s.in.failed(ctx, "store", err, "view", v.name)
+			landings[i] = landing{outcome: "failed"}
+		case v.refused(its, answers[i].asOf):
+			landings[i] = refusedBy(its)
+		default:
+			continue
 		}
-		s.callMany(ctx, storeScript, calls, timeout)
+		calls, of = slices.Delete(calls, n, n+1), slices.Delete(of, n, n+1)
 	}
+	s.callMany(ctx, storeScript, calls, timeout)
 	for n, c := range calls {
-		landings[of[n]] = v.stored(ctx, fills[of[n]], c.reply, cmp.Or(err, c.err))
+		landings[of[n]] = v.stored(ctx, fills[of[n]], c.reply, c.err)
+		hung.keys = hung.keys || waitedFor(c.err)
 	}
 	for _, l := range landings {
 		if l.outcome != "" {
@@ -221,6 +235,24 @@ func (v *viewState) landMany(ctx context.Context, fills []*fill, answers []answe
 		}
 	}
 }
+
+// tagsOfBatch is introduceEach, but for tags that the process does not know after a master of some has not answered.
+func (s *Store) tagsOfBatch(ctx context.Context, tags []tagHash, hung *silence) (states []*tagState, errs []error) {
+	if !hung.tags {
+		states, errs = s.introduceEach(ctx, tags)
+		hung.tags = slices.ContainsFunc(errs, waitedFor)
+		return states, errs
+	}
+	states, missing := s.tagsHere(tags, s.now())
+	errs = make([]error, len(tags))
+	for _, i := range missing {
+		errs[i] = errSilentTags
+	}
+	return states, errs
+}
+
+// waitedFor says that a master was asked and has not answered.
+func waitedFor(err error) bool { return err != nil && !answered(err) && !errors.Is(err, errBroken) }
 
 // refused reports whether a load is older than what somebody wrote who has invalidated a tag of it.
 func (v *viewState) refused(states []*tagState, asOf scaleaware.Tokens) bool {
@@ -241,15 +273,17 @@ func refusedBy(states []*tagState) (l landing) {
 	return l
 }
 
-// statesAmong returns the states of some of all tags, which are sorted.
-func statesAmong(all []tagHash, states []*tagState, tags []tagHash) []*tagState {
+// statesAmong returns the states of some of all tags, which are sorted, or the error of one.
+func statesAmong(all []tagHash, states []*tagState, errs []error, tags []tagHash) ([]*tagState, error) {
 	some := make([]*tagState, 0, len(tags))
 	for _, tag := range tags {
-		if i, ok := slices.BinarySearch(all, tag); ok {
-			some = append(some, states[i])
+		i, _ := slices.BinarySearch(all, tag)
+		if errs != nil && errs[i] != nil {
+			return nil, errs[i]
 		}
+		some = append(some, states[i])
 	}
-	return some
+	return some, nil
 }
 
 // storeArgs returns the arguments of storeScript, or none and how it ended.

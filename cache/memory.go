@@ -40,16 +40,14 @@ func (s *Store) note(ctx context.Context, m memory) error {
 	})
 }
 
-// noteRule writes down that there is a new rule, which the answer of ruleScript counts.
-func (s *Store) noteRule(ctx context.Context, e epoch, reply []any) {
+// noteRules writes down the rules that there are by the answer of ruleScript or mendScript.
+func (s *Store) noteRules(ctx context.Context, e epoch, reply []any) error {
 	m := memory{clock: e}
 	if len(reply) == 2 {
 		m.rules, _ = reply[0].(int64)
 		m.since, _ = reply[1].(string)
 	}
-	if err := s.note(ctx, m); err != nil {
-		s.in.failed(ctx, "memory", err)
-	}
+	return s.note(ctx, m)
 }
 
 // noteAll writes down what this process knows, which also keeps it from being evicted for not being used.
@@ -89,14 +87,47 @@ func (s *Store) recallClock(ctx context.Context) (epoch, error) {
 	return m.clock, err
 }
 
-// mendScript puts rules back that were lost. KEYS: rules. ARGV: since when they are, how many there were, and the fields.
-var mendScript = redis.NewScript(`
+// lastClock is recallClock for who only reads the clock, within Options.RedisTimeout. It goes by what the process knows, too.
+func (s *Store) lastClock(ctx context.Context) (epoch, error) {
+	rctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout)
+	defer cancel()
+	least, err := s.recallClock(rctx)
+	known := epoch(s.clock.known.Load())
+	if err != nil {
+		return known, err
+	}
+	return max(least, known), nil
+}
+
+// mendScript puts rules back that were lost. Those that were made meanwhile stand beside them: then both go on as the older
+// ones, by a name that all who know either agree on, and count together. It returns how many there ever were, and since when.
+// KEYS: rules. ARGV: since when they are, how many there were, and the fields.
+var mendScript = redis.NewScript(mergeFloors + `
 local was = redis.call('HMGET', KEYS[1], 'since', 'count')
-local count = tonumber(was[2] or 0)
-if was[1] == ARGV[1] and count >= tonumber(ARGV[2]) then return 0 end
-for i = 3, #ARGV, 2 do redis.call('HSETNX', KEYS[1], ARGV[i], ARGV[i + 1]) end
-redis.call('HSET', KEYS[1], 'since', ARGV[1], 'count', math.max(count, tonumber(ARGV[2])))
-return 1`)
+local since, count, changed = was[1] or ARGV[1], tonumber(was[2] or 0), false
+if was[1] == ARGV[1] and count >= tonumber(ARGV[2]) then return {count, since} end
+for i = 3, #ARGV, 2 do
+  if string.sub(ARGV[i], 1, 6) == 'floor:' then
+    local stands = redis.call('HGET', KEYS[1], ARGV[i]) or ''
+    local floor = merge(ARGV[i + 1], stands)
+    if #floor > 16 and floor ~= stands then
+      redis.call('HSET', KEYS[1], ARGV[i], floor)
+      changed = true
+    end
+  elseif redis.call('HSETNX', KEYS[1], ARGV[i], ARGV[i + 1]) == 1 then
+    changed = true
+  end
+end
+if since == ARGV[1] then
+  count = math.max(count, tonumber(ARGV[2]))
+elseif changed or tonumber(ARGV[1]) < tonumber(since) then
+  count = count + ARGV[2]
+  if tonumber(ARGV[1]) < tonumber(since) then since = ARGV[1] end
+else
+  return {count, since}
+end
+redis.call('HSET', KEYS[1], 'since', since, 'count', count)
+return {count, since}`)
 
 // mendRules puts rules back that were lost: absent, others than before, or fewer than there were. Where this process does
 // not know all that there were, a rule for everything takes their place. A process that knows none yet goes by what it
@@ -116,20 +147,23 @@ func (s *Store) mendRules(ctx context.Context, was, next *rules, m memory) (mend
 	}
 	lost := memory{clock: epoch(s.clock.known.Load()), rules: m.rules, since: m.since}
 	var fields []any
-	if was != nil && was.count >= m.rules {
+	if was != nil {
+		for _, f := range was.floors {
+			fields = append(fields, floorField+f.pattern, f.text)
+		}
+	}
+	others := next.since == m.since && next.count >= m.rules // all that are remembered are there
+	if was != nil && (was.count >= m.rules || others) {
 		lost.rules, lost.since = was.count, cmp.Or(was.since, m.since)
 		for _, r := range was.list {
 			fields = append(fields, uint64(r.epoch), r.pattern)
-		}
-		for _, f := range was.floors {
-			fields = append(fields, floorField+f.pattern, f.text)
 		}
 	} else {
 		if lost.clock, err = s.tick(ctx); err != nil {
 			return false, err
 		}
 		lost.rules++
-		fields = []any{uint64(lost.clock), "*"}
+		fields = append(fields, uint64(lost.clock), "*")
 	}
 	lost.since = cmp.Or(lost.since, strconv.FormatUint(uint64(lost.clock), 10))
 	s.opts.Logger.WarnContext(ctx, "cache: Redis has lost invalidations that were under way, they are put back", "prefix", s.opts.Prefix)
@@ -137,8 +171,9 @@ func (s *Store) mendRules(ctx context.Context, was, next *rules, m memory) (mend
 	defer cancel()
 	changed := s.changing(ctx, s.rulesKey())
 	args := append([]any{lost.since, lost.rules}, fields...)
-	if err := changed(mendScript.Run(ctx, s.rdb, []string{s.rulesKey()}, args...).Err()); err != nil {
+	reply, err := mendScript.Run(ctx, s.rdb, []string{s.rulesKey()}, args...).Slice()
+	if err := changed(err); err != nil {
 		return false, err
 	}
-	return true, s.note(ctx, lost)
+	return true, s.noteRules(ctx, lost.clock, reply)
 }

@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"testing"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/scaleaware/scaleaware"
 )
 
 // standing returns the rules that Redis has.
@@ -67,7 +70,10 @@ func TestLostRuleIsPutBackBesideNewOnes(t *testing.T) {
 	}
 	barred(t, ctx, here, "lead:1")
 	lose(t, ctx, here, here.rulesKey(), here.memoryKey())
-	barred(t, ctx, sibling(t, here), "nothing:*")
+	there := sibling(t, here)
+	for _, pattern := range []string{"nothing:*", "nobody:*"} {
+		barred(t, ctx, there, pattern)
+	}
 	if err := here.followRules(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -80,6 +86,23 @@ func TestLostRuleIsPutBackBesideNewOnes(t *testing.T) {
 	}
 	if !patterns["lead:1"] || !patterns["nothing:*"] {
 		t.Errorf("there are %v", patterns)
+	}
+	// And both agree from then on.
+	var was map[string]string
+	for i := range 3 {
+		for _, s := range []*Store{there, here} {
+			if err := s.followRules(ctx); err != nil {
+				t.Fatal(err)
+			}
+			is := here.rdb.HGetAll(ctx, here.rulesKey()).Val()
+			if i > 0 && !maps.Equal(is, was) {
+				t.Errorf("from %v to %v", was, is)
+			}
+			was = is
+		}
+	}
+	if list := there.rules.Load().list; len(list) != 3 {
+		t.Errorf("the other has %v", list)
 	}
 }
 
@@ -114,6 +137,53 @@ func TestForgottenRulesBarAllOnce(t *testing.T) {
 			wantScore(t, l, err, 2)
 		}
 	})
+}
+
+// So they do when somebody invalidates first of all.
+func TestForgottenRulesBarAllWhenOthersAreMade(t *testing.T) {
+	ctx := testContext(t)
+	dead := newStore(t, client(t, one.Get(t)), nil)
+	if err := Of[lead](dead, "lead").Set(ctx, "1", lead{Score: 1}); err != nil {
+		t.Fatal(err)
+	}
+	barred(t, ctx, dead, "lead:1")
+	lose(t, ctx, dead, dead.rulesKey())
+	s := sibling(t, dead) // has just started
+	barred(t, ctx, s, "nothing:*")
+	if l, err := Of[lead](s, "lead").Get(ctx, "1"); !errors.Is(err, ErrMiss) {
+		t.Errorf("served again: %+v, %v", l, err)
+	}
+}
+
+// Floors that are put back add up with those that were made meanwhile.
+func TestLostFloorsAddUpWithNewOnes(t *testing.T) {
+	for name, forgotten := range map[string]bool{"known": false, "and more that nobody knows": true} {
+		t.Run(name, func(t *testing.T) {
+			ctx := testContext(t)
+			here := newStore(t, client(t, one.Get(t)), nil)
+			if _, err := here.bar(ctx, "lead:*", scaleaware.Tokens{at(10)}); err != nil {
+				t.Fatal(err)
+			}
+			lose(t, ctx, here, here.rulesKey(), here.memoryKey())
+			there := sibling(t, here)
+			for range 3 {
+				if _, err := there.bar(ctx, "lead:*", scaleaware.Tokens{at(5)}); err != nil {
+					t.Fatal(err)
+				}
+				if !forgotten {
+					break
+				}
+			}
+			for _, s := range []*Store{here, there} {
+				if err := s.followRules(ctx); err != nil {
+					t.Fatal(err)
+				}
+				if floors := s.rules.Load().floors; len(floors) != 1 || floors[0].tokens.For(7) != at(10) {
+					t.Errorf("%+v", floors)
+				}
+			}
+		})
+	}
 }
 
 // A master that was emptied, with the rules on it, makes nobody drop what other masters have.
@@ -182,6 +252,11 @@ func TestClockThatWasLostGoesOn(t *testing.T) {
 					n, err := s.rdb.Get(ctx, s.clockKey()).Uint64()
 					return err == nil && epoch(n) >= later
 				})
+			}
+			stale := sibling(t, s) // knew the clock long ago, and reads it first
+			stale.clock.learn(1)
+			if _, err := stale.readClock(ctx); err != nil {
+				t.Fatal(err)
 			}
 			other := sibling(t, s) // has just started
 			if err := other.InvalidateTags(ctx, "all"); err != nil {

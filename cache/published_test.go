@@ -60,7 +60,7 @@ func TestChangesArePublishedWhereServersDoNotTell(t *testing.T) {
 				"set":            func() error { return view(here).Set(ctx, "1", lead{Score: 2}) },
 				"pattern":        func() error { _, err := here.Invalidate(ctx, "lead:?"); return err },
 				"idle tag":       func() error { return idle.InvalidateTags(ctx, "customer:1") },
-				"rule, no sweep": func() error { _, err := here.bar(ctx, "*"); return err },
+				"rule, no sweep": func() error { _, err := here.bar(ctx, "*", nil); return err },
 				"lost on the way": func() error { // its sender dies after the change
 					here.changing(ctx, view(here).prefix+"1")
 					return rdb.Del(ctx, view(here).prefix+"1").Err()
@@ -225,7 +225,7 @@ func TestChangesWithoutNumbersAreHeardOf(t *testing.T) {
 	here.debts.mu.Lock()
 	defer here.debts.mu.Unlock()
 	if len(here.debts.keys) != 0 || len(here.debts.tags) != 1 || len(here.debts.patterns) != 1 {
-		t.Errorf("owed: %d keys, %d tags, patterns %q; want those that nobody was told of, but for the key, which was deleted since",
+		t.Errorf("owed: %d keys, %d tags, patterns %v; want those that nobody was told of, but for the key, which was deleted since",
 			len(here.debts.keys), len(here.debts.tags), here.debts.patterns)
 	}
 }

@@ -105,17 +105,17 @@ func TestDebtsAreBounded(t *testing.T) {
 	defer s.rdb.Close()
 	var d debts
 	for i := range maxDebts + 1 {
-		d.owe(s, fmt.Sprint(i), nil)
+		d.owe(s, fmt.Sprint(i), scaleaware.Tokens{at(scaleaware.LSN(i)), unknownAt(2)})
 	}
-	if len(d.keys) != 0 || len(d.patterns) != 1 || d.patterns[0] != "*" {
-		t.Errorf("%d keys, patterns %q", len(d.keys), d.patterns)
+	if len(d.keys) != 0 || len(d.patterns) != 1 || d.patterns["*"].floor.For(7) != at(maxDebts) {
+		t.Errorf("%d keys, patterns %v", len(d.keys), d.patterns)
 	}
 	var many debts
 	for i := range maxRules + 2 {
-		many.owePattern(fmt.Sprint(i, ":*"))
+		many.owePattern(fmt.Sprint(i, ":*"), scaleaware.Tokens{at(scaleaware.LSN(100 - i))})
 	}
-	if len(many.patterns) != 1 || many.patterns[0] != "*" {
-		t.Errorf("patterns %q", many.patterns)
+	if len(many.patterns) != 1 || many.patterns["*"].floor.For(7) != at(100) {
+		t.Errorf("patterns %v", many.patterns)
 	}
 }
 

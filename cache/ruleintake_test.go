@@ -30,7 +30,7 @@ func TestBarredEntryIsNotKeptWhileItsRuleIsTakenIn(t *testing.T) {
 		settled(t, ctx, leads, "1", loads(lead{Score: 1}))
 		was, _ := leads.near.cache.GetIfPresent("1")
 		leads.viewState.inner = hooked{leads, func() { _, _ = leads.Get(ctx, "1") }}
-		e, err := there.bar(ctx, "lead:*") // and its sweep has not begun
+		e, err := there.bar(ctx, "lead:*", nil) // and its sweep has not begun
 		if err != nil {
 			t.Fatal(err)
 		}

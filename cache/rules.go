@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/scaleaware/scaleaware"
 )
 
 // rule says that what a pattern names is gone if it was filled in an epoch before this one. It makes an invalidation of
@@ -65,11 +67,16 @@ func (r *rules) bars(e epoch, view, id string) bool {
 	return false
 }
 
-// bar makes an invalidation hold in all processes and in this one before it returns. It returns the rule's epoch.
-func (s *Store) bar(ctx context.Context, pattern string) (epoch, error) {
-	floor := written(ctx)                                         // for as long as the database takes
+// bar makes an invalidation hold in all processes and in this one before it returns, for loads that are older than floor, too. It
+// returns the rule's epoch.
+func (s *Store) bar(ctx context.Context, pattern string, floor scaleaware.Tokens) (epoch, error) {
 	rctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout) // the sweep must not wait for a server that hangs
 	defer cancel()
+	if s.rules.Load() == nil { // what is remembered of rules that were lost is not the same with this one
+		if err := s.followRules(rctx); err != nil {
+			return 0, err
+		}
+	}
 	changed := s.changing(rctx, s.rulesKey(), s.clockKey())
 	e, err := s.tick(rctx)
 	if err == nil {
@@ -79,7 +86,9 @@ func (s *Store) bar(ctx context.Context, pattern string) (epoch, error) {
 		}
 		var reply []any
 		if reply, err = ruleScript.Run(rctx, s.rdb, []string{s.rulesKey()}, args...).Slice(); err == nil {
-			s.noteRule(rctx, e, reply)
+			if err := s.noteRules(rctx, e, reply); err != nil {
+				s.in.failed(ctx, "memory", err)
+			}
 		}
 	}
 	s.ruling.fence.Add(1) // until the rules are read again, nothing that is kept in the process is used

@@ -14,7 +14,7 @@ import (
 // barred makes a rule and does not sweep, as a process does that dies at that moment.
 func barred(t *testing.T, ctx context.Context, s *Store, pattern string) epoch {
 	t.Helper()
-	e, err := s.bar(ctx, pattern)
+	e, err := s.bar(ctx, pattern, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,7 +190,7 @@ func TestRulesOfOneMomentAllStand(t *testing.T) {
 				if i%3 == 0 {
 					s = there
 				}
-				if _, err := s.bar(ctx, fmt.Sprintf("lead:%d", i)); err != nil {
+				if _, err := s.bar(ctx, fmt.Sprintf("lead:%d", i), nil); err != nil {
 					t.Error(err)
 				}
 			})

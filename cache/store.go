@@ -71,7 +71,8 @@ func New(rdb redis.UniversalClient, opts *Options) (*Store, error) {
 }
 
 // NewLocal returns a Store without Redis: what its views keep is in this process alone (see InProcess), and so is what
-// invalidates it. Everything else is as with Redis.
+// invalidates it. What callers who invalidate have written is not remembered: callers who wrote nothing may then be given what
+// a replica that lags has answered, until its TTL ends. Everything else is as with Redis.
 func NewLocal(opts *Options) (*Store, error) { return open(nil, opts) }
 
 func open(rdb redis.UniversalClient, opts *Options) (*Store, error) {

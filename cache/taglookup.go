@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -10,26 +11,16 @@ import (
 // tagsOf returns the states of tags; nil for one that Redis does not have.
 func (s *Store) tagsOf(ctx context.Context, tags []tagHash) ([]*tagState, error) {
 	states, errs := s.lookUpTags(ctx, tags)
-	for _, err := range errs {
-		if err != nil {
-			return nil, err
-		}
+	if err := firstOf(errs); err != nil {
+		return nil, err
 	}
 	return states, nil
 }
 
 // lookUpTags is tagsOf with an error for each tag, or none at all.
 func (s *Store) lookUpTags(ctx context.Context, tags []tagHash) (states []*tagState, errs []error) {
-	states = make([]*tagState, len(tags))
 	now := s.now()
-	var missing []int
-	for i, tag := range tags {
-		if t := s.tags.get(tag); t != nil && t.holds(s, now) {
-			states[i] = t
-		} else {
-			missing = append(missing, i)
-		}
-	}
+	states, missing := s.tagsHere(tags, now)
 	if len(missing) == 0 {
 		return states, nil
 	}
@@ -69,6 +60,19 @@ func (s *Store) lookUpTags(ctx context.Context, tags []tagHash) (states []*tagSt
 		states[i] = s.tags.learn(tags[i], t, fence)
 	}
 	return states, errs
+}
+
+// tagsHere returns the states of tags that the process knows, and which are missing.
+func (s *Store) tagsHere(tags []tagHash, now time.Duration) (states []*tagState, missing []int) {
+	states = make([]*tagState, len(tags))
+	for i, tag := range tags {
+		if t := s.tags.get(tag); t != nil && t.holds(s, now) {
+			states[i] = t
+		} else {
+			missing = append(missing, i)
+		}
+	}
+	return states, missing
 }
 
 // askTags sends a command for each of n tags, but to masters that are left alone, of whose tags it says so.

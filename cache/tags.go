@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -166,10 +167,16 @@ func (s *Store) tagKey(tag tagHash) string {
 // introduce makes Redis remember tags that it does not, as of now: entries from before then have them in doubt. It
 // returns what is known of each, nil for a new one.
 func (s *Store) introduce(ctx context.Context, tags []tagHash) ([]*tagState, error) {
-	states, err := s.tagsOf(ctx, tags)
-	if err != nil {
+	states, errs := s.introduceEach(ctx, tags)
+	if err := firstOf(errs); err != nil {
 		return nil, err
 	}
+	return states, nil
+}
+
+// introduceEach is introduce with an error for each tag, or none at all.
+func (s *Store) introduceEach(ctx context.Context, tags []tagHash) (states []*tagState, errs []error) {
+	states, errs = s.lookUpTags(ctx, tags)
 	known := make([]tagHash, 0, len(tags))
 	for i, tag := range tags {
 		if states[i] != nil {
@@ -179,26 +186,27 @@ func (s *Store) introduce(ctx context.Context, tags []tagHash) ([]*tagState, err
 	if due := s.tags.due(known, s.now()); len(due) > 0 {
 		s.renew(ctx, due)
 	}
-	if !slices.Contains(states, nil) {
-		return states, nil
-	}
-	now, err := s.readClock(ctx)
-	if err != nil {
-		return nil, err
-	}
 	var unknown []tagHash
+	var of []int // of unknown, which tag
 	for i, tag := range tags {
-		if states[i] == nil {
-			unknown = append(unknown, tag)
+		if states[i] == nil && errs[i] == nil {
+			unknown, of = append(unknown, tag), append(of, i)
 		}
 	}
-	err = s.tellTags(ctx, unknown, func(ctx context.Context, pipe redis.Pipeliner, key string) redis.Cmder {
-		return pipe.SetArgs(ctx, key, uint64(now), redis.SetArgs{Mode: "NX", TTL: tagLife})
-	})
-	if err != nil {
-		return nil, err
+	if len(unknown) == 0 {
+		return states, errs
 	}
-	return states, nil
+	now, err := s.readClock(ctx)
+	told := make([]error, len(unknown))
+	if err == nil {
+		told = s.tellTags(ctx, unknown, func(ctx context.Context, pipe redis.Pipeliner, key string) redis.Cmder {
+			return pipe.SetArgs(ctx, key, uint64(now), redis.SetArgs{Mode: "NX", TTL: tagLife})
+		})
+	}
+	for n, i := range of {
+		errs[i] = cmp.Or(err, told[n])
+	}
+	return states, errs
 }
 
 // renewTagScript makes a tag be remembered for longer when half of its life is over: all processes are told of that. KEYS: tag.
@@ -210,26 +218,28 @@ return redis.call('PEXPIRE', KEYS[1], ARGV[1])`)
 
 // renew makes tags that are used be remembered. What fails is tried again after tagCheck.
 func (s *Store) renew(ctx context.Context, tags []tagHash) {
-	err := s.tellTags(ctx, tags, func(ctx context.Context, pipe redis.Pipeliner, key string) redis.Cmder {
+	errs := s.tellTags(ctx, tags, func(ctx context.Context, pipe redis.Pipeliner, key string) redis.Cmder {
 		return renewTagScript.Eval(ctx, pipe, []string{key}, tagLife.Milliseconds())
 	})
-	if err != nil {
+	if err := firstOf(errs); err != nil {
 		s.in.failed(ctx, "tags", err)
 	}
 }
 
-// tellTags is askTags for commands whose answers do not matter. It returns the first error.
-func (s *Store) tellTags(ctx context.Context, tags []tagHash, command func(ctx context.Context, pipe redis.Pipeliner, key string) redis.Cmder) error {
-	sent := make([]redis.Cmder, 0, len(tags))
-	var errs []error
-	s.askTags(ctx, len(tags), func(n int) tagHash { return tags[n] }, func(ctx context.Context, pipe redis.Pipeliner, _ int, key string) redis.Cmder {
-		sent = append(sent, command(ctx, pipe, key))
-		return sent[len(sent)-1]
-	}, func(_ int, err error) { errs = append(errs, err) })
-	for _, cmd := range sent {
-		if err := cmd.Err(); err != nil && !errors.Is(err, redis.Nil) {
-			errs = append(errs, err)
+// tellTags is askTags for commands whose answers do not matter. It returns the error of each.
+func (s *Store) tellTags(ctx context.Context, tags []tagHash, command func(ctx context.Context, pipe redis.Pipeliner, key string) redis.Cmder) []error {
+	sent, errs := make([]redis.Cmder, len(tags)), make([]error, len(tags))
+	s.askTags(ctx, len(tags), func(n int) tagHash { return tags[n] }, func(ctx context.Context, pipe redis.Pipeliner, n int, key string) redis.Cmder {
+		sent[n] = command(ctx, pipe, key)
+		return sent[n]
+	}, func(n int, err error) { errs[n] = err })
+	for n, cmd := range sent {
+		if cmd == nil {
+			continue
+		}
+		if err := cmd.Err(); !errors.Is(err, redis.Nil) {
+			errs[n] = err
 		}
 	}
-	return firstOf(errs)
+	return errs
 }

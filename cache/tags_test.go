@@ -326,3 +326,43 @@ func TestEndOfATagsFloorDropsNothing(t *testing.T) {
 		}
 	})
 }
+
+// A tag whose master does not answer is in the way of no value of a batch that has it not. Later goes of the batch wait for no
+// tag's master again.
+func TestSilentTagOfABatchIsInTheWayOfNoOther(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := testContext(t)
+		s := newStore(t, rdb, nil)
+		if _, err := s.introduce(ctx, []tagHash{hashTag("silent"), hashTag("other")}); err != nil {
+			t.Fatal(err)
+		}
+		var ids []string
+		for i := range landsAtATime + 2 {
+			ids = append(ids, fmt.Sprintf("%04d", i)) // they land in this order
+		}
+		first, second, last, after := ids[0], ids[1], ids[len(ids)-1], ids[len(ids)-2]
+		leads := Of[lead](s, "lead", Tags(func(id string, _ lead) []string {
+			switch id {
+			case first:
+				return []string{"silent"}
+			case second, last:
+				return []string{"other"}
+			default:
+				return nil
+			}
+		}))
+		hook := &failingGets{key: s.tagKey(hashTag("silent"))}
+		rdb.AddHook(hook)
+		if found, err := leads.LoadMany(ctx, ids, ofEach(loads(lead{Score: 1}))); err != nil || len(found) != len(ids) {
+			t.Errorf("%d of %d, %v", len(found), len(ids), err)
+		}
+		if n := hook.failed.Load(); n != 1 {
+			t.Errorf("the silent master was asked %d times", n)
+		}
+		for id, stored := range map[string]bool{first: false, second: true, ids[2]: true, after: true, last: false} {
+			if _, err := leads.Get(ctx, id); (err == nil) != stored {
+				t.Errorf("key %s: %v, want stored %v", id, err, stored)
+			}
+		}
+	})
+}

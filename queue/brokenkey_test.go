@@ -114,8 +114,8 @@ func TestDyingPopLosesNothing(t *testing.T) {
 	}
 }
 
-// running is a queue with two running jobs, and what ends them, each with its verb.
-func running(t *testing.T, rdb redis.UniversalClient, q string) (f *fetcher, end func(first, second string) []endReply) {
+// twoRunning is a queue with two running jobs, and what ends them, each with its verb.
+func twoRunning(t *testing.T, rdb redis.UniversalClient, q string) (f *fetcher, end func(first, second string) []endReply) {
 	t.Helper()
 	j := newJobs(t, rdb, nil, Queue{Name: q})
 	enqueue(t, j, q, 2, Unique(time.Hour))
@@ -173,7 +173,7 @@ func TestEndsThatFailStandAlone(t *testing.T) {
 			"the counts": {func(q, _ string) string { return asynqKey(q, "processed:"+time.Now().UTC().Format(time.DateOnly)) }, "done", true},
 		} {
 			q := fresh("alone")
-			f, end := running(t, rdb, q)
+			f, end := twoRunning(t, rdb, q)
 			a, b := f.ready[0].id, f.ready[1].id
 			key := c.breaks(q, b)
 			if err := rdb.Del(t.Context(), key).Err(); err != nil {
@@ -203,7 +203,7 @@ func TestEndsWhileTheSlotMoves(t *testing.T) {
 	t.Parallel()
 	c, ctx := cluster.Get(t), t.Context()
 	rdb, q := client(t, c.Addrs()), fresh("moving")
-	f, end := running(t, rdb, q)
+	f, end := twoRunning(t, rdb, q)
 	a, b := f.ready[0].id, f.ready[1].id
 	// The script's own keys are all there, else Redis would tell it to try again.
 	day := time.Now().UTC().Format(time.DateOnly)
