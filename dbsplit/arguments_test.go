@@ -51,7 +51,7 @@ func TestArgumentsThatCannotBeCopied(t *testing.T) {
 	type hidden struct{ p *int }
 	type shared struct{ Elements []string }
 	type locked struct {
-		mu   sync.Mutex
+		sync.Mutex
 		Text string
 	}
 	type sorted []int
