@@ -147,7 +147,7 @@ func (j *Jobs) storeIn(ctx context.Context, queue string, sealed []*envelope, en
 
 func (j *Jobs) storeBatch(ctx context.Context, queue string, sealed []*envelope, encoded []stored, batch []int, infos []Info, tries int) {
 	now := time.Now()
-	args := append(make([]any, 0, 3+7*len(batch)), taskPrefix(queue), now.UnixNano(), int64(j.opts.OutboxRetention/time.Second))
+	args := append(make([]any, 0, 3+7*len(batch)), taskPrefix(queue), now.UnixNano(), "0")
 	replicas := 0
 	for _, i := range batch {
 		s := &encoded[i]
@@ -157,6 +157,9 @@ func (j *Jobs) storeBatch(ctx context.Context, queue string, sealed []*envelope,
 		}
 		if !s.due.IsZero() {
 			due = neverEarly(s.due)
+		}
+		if sealed[i].refusal != "" {
+			args[2] = int64(j.opts.OutboxRetention / time.Second)
 		}
 		args = append(args, s.id, s.msg, s.attempt, s.lock, seconds, sealed[i].refusal, due)
 		replicas = max(replicas, sealed[i].Confirm)
