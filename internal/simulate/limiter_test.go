@@ -12,8 +12,8 @@ import (
 )
 
 // limiter lets two or three workers share a limited queue. No window of Per, by Redis's clock, holds more than Max
-// grants; what was granted is counted where Redis answers, so an answer that is lost counts. After the last fault all jobs are
-// done.
+// grants; what was granted is counted where Redis answers. An answer that is lost starts nothing, and the worker's next call takes it
+// back. After the last fault all jobs are done.
 func limiter(w *world) {
 	rate := queue.Rate{Max: 1 + w.IntN(12), Per: time.Duration(1+w.IntN(4)) * 500 * time.Millisecond}
 	q := queue.Queue{Name: "q", Rate: rate}
@@ -39,12 +39,15 @@ func limiter(w *world) {
 
 	var mu sync.Mutex
 	var grants []time.Time // by Redis's clock
-	w.heard = func(process string, reply []byte) {
+	w.heard = func(process string, reply []byte, lost bool) {
 		n := granted(reply)
 		if n == 0 {
 			return
 		}
-		w.note("%s is granted %d", process, n)
+		w.note("%s is granted %d, lost %v", process, n, lost)
+		if lost {
+			return
+		}
 		mu.Lock()
 		defer mu.Unlock()
 		for range n {
@@ -124,7 +127,7 @@ type task struct{ N int }
 
 func (task) Kind() string { return "task" }
 
-// granted reads how many starts an answer of the queue's pop script grants. One that repeats a grant has the stamp 0.
+// granted reads how many starts an answer of the queue's pop script grants. One of a queue without a rate has the stamp 0.
 func granted(reply []byte) (n int) {
 	rest, ok := bytes.CutPrefix(reply, []byte("*"))
 	if !ok {

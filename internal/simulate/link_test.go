@@ -117,10 +117,10 @@ func (l *link) listen() {
 			l.answer(message{err: err})
 			return
 		}
-		l.world.heard(l.process, b[:n])
 		l.mu.Lock()
 		last := l.last
 		l.mu.Unlock()
+		l.world.heard(l.process, b[:n], last.spoil)
 		switch {
 		case !last.spoil:
 			l.answer(message{bytes: b[:n], name: last.name})
