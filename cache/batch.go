@@ -78,6 +78,9 @@ type lane struct {
 	urging  *time.Timer
 	forming *batch   // what comes meanwhile
 	full    []*batch // those that came before it, of maxBatch each
+	// timers are used again: many callers wait at a time, and nearly none as long as it may. They are the lane's own, as a test's
+	// synctest bubble lets no other use its timers.
+	timers sync.Pool
 }
 
 // batch is what goes together.
@@ -158,8 +161,8 @@ func (s *Store) process(ctx context.Context, g *guard, key string, cmd redis.Cmd
 
 // wait waits until the command has its answer, or sends the batch when its turn has come.
 func (l *lane) wait(ctx context.Context, end time.Time, rdb redis.UniversalClient, b *batch, mine *batched) error {
-	timer := startTimer(time.Until(end))
-	defer stopTimer(timer)
+	timer := l.startTimer(time.Until(end))
+	defer l.stopTimer(timer)
 	select {
 	case <-b.sent:
 	case <-b.turn:
@@ -180,18 +183,18 @@ func (s *Store) alone(ctx context.Context, end time.Time, cmd redis.Cmder) error
 	return s.rdb.Process(ctx, cmd)
 }
 
-// timers are used again: many callers wait at a time, and nearly none as long as it may.
-var timers = sync.Pool{New: func() any { return time.NewTimer(time.Hour) }}
-
-func startTimer(d time.Duration) *time.Timer {
-	t := timers.Get().(*time.Timer)
+func (l *lane) startTimer(d time.Duration) *time.Timer {
+	t, ok := l.timers.Get().(*time.Timer)
+	if !ok {
+		return time.NewTimer(d)
+	}
 	t.Reset(d)
 	return t
 }
 
-func stopTimer(t *time.Timer) {
+func (l *lane) stopTimer(t *time.Timer) {
 	t.Stop()
-	timers.Put(t)
+	l.timers.Put(t)
 }
 
 // join gives the caller a place in a batch, or none when it shall send its command itself. Who leads lets the batch depart.
