@@ -59,15 +59,7 @@ func TestRemovingWorksOnAFullServer(t *testing.T) {
 				t.Errorf("it is served on: %+v, %v", l, err)
 			}
 			lift()
-			l, err := v.Load(ctx, "1", loads(lead{Score: 8}, at(8)))
-			wantScore(t, l, err, 8)
-			if l, err := v.Get(ctx, "1"); !errors.Is(err, ErrMiss) {
-				t.Errorf("an older one was stored: %+v, %v", l, err)
-			}
-			l, err = v.Load(ctx, "1", loads(lead{Score: 9}, at(9)))
-			wantScore(t, l, err, 9)
-			l, err = v.Get(ctx, "1")
-			wantScore(t, l, err, 9)
+			wantShutOut(t, ctx, v, 8)
 		})
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/scaleaware/scaleaware"
 )
 
 // What a delete by a caller who wrote asks for stays when what was loaded after it is taken away, too: by callers who wrote
@@ -36,13 +38,19 @@ func lateDelete(t *testing.T, rdb redis.UniversalClient, late func(context.Conte
 	if err := invalidate(late(ctx), leads); err != nil {
 		t.Fatal(err)
 	}
-	l, err = leads.Load(ctx, "1", loads(lead{Score: 7}, at(7)))
-	wantScore(t, l, err, 7)
-	if l, err := leads.Get(ctx, "1"); !errors.Is(err, ErrMiss) {
-		t.Errorf("got %+v, %v, which the second delete has shut out", l, err)
+	wantShutOut(t, ctx, leads, 7)
+}
+
+// wantShutOut checks that what was loaded as of older is not stored, and as of 9 is.
+func wantShutOut(t *testing.T, ctx context.Context, v *View[lead], older scaleaware.LSN) {
+	t.Helper()
+	l, err := v.Load(ctx, "1", loads(lead{Score: int64(older)}, at(older)))
+	wantScore(t, l, err, int64(older))
+	if l, err := v.Get(ctx, "1"); !errors.Is(err, ErrMiss) {
+		t.Errorf("got %+v, %v, which is shut out", l, err)
 	}
-	l, err = leads.Load(ctx, "1", loads(lead{Score: 9}, at(9)))
+	l, err = v.Load(ctx, "1", loads(lead{Score: 9}, at(9)))
 	wantScore(t, l, err, 9)
-	l, err = leads.Get(ctx, "1")
+	l, err = v.Get(ctx, "1")
 	wantScore(t, l, err, 9)
 }
