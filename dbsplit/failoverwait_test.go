@@ -3,6 +3,7 @@ package dbsplit_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -210,38 +211,47 @@ func TestFailoverWaitIncludesConnecting(t *testing.T) {
 }
 
 // A write that waits for a connection which others use is not given up because the monitor did not reach the primary for a
-// moment, nor because the server, which is up, lets nobody in who would look at it.
+// moment, nor because the server, which is up, lets nobody in who would look at it. It waits for PoolWait, where that is set.
 func TestFailoverWaitIsNotForThePool(t *testing.T) {
 	t.Parallel()
 	for name, then := range map[string]string{"for a moment": "select 1", "as long as it waits": "alter role app connection limit 1"} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			ctx := within(t, 60*time.Second)
-			c, err := pgcluster.Start(ctx, &pgcluster.Options{})
-			must(t, err)
-			t.Cleanup(func() { c.Close() })
-			must(t, c.Primary().Exec(ctx, "create role app login", "grant create, usage on schema public to app"))
-			const wait = 1500 * time.Millisecond
-			nodes := dbsplit.Nodes{Primary: asRole(t, c.Primary().URL("postgres"), "app")}
-			db := run(t, nodes, &dbsplit.Options{MaxConns: 1, ProbeInterval: time.Second, FailoverWait: wait})
-			await(t, db, "the primary", func() bool { return db.Ready(ctx) == nil && probed(db, 0) })
-			exec(t, db, "create table notes (n int)")
-			tx, err := db.Begin(ctx)
-			must(t, err)
-			defer tx.Rollback(context.Background())
-			must(t, c.Primary().Exec(ctx, then, "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'db monitor'"))
-			await(t, db, "the monitor to find nobody", func() bool { return db.Ready(ctx) != nil })
-			begun := time.Now()
-			result := make(chan error, 1)
-			go func() {
-				_, err := db.Exec(ctx, "insert into notes values (1)")
-				result <- err
-			}()
-			await(t, db, "more than the patience with a primary that is away", func() bool { return len(result) > 0 || time.Since(begun) > 2*wait })
-			must(t, tx.Commit(ctx))
-			if err := <-result; err != nil {
-				t.Errorf("%v, after %v", err, time.Since(begun))
-			}
-		})
+		for _, poolWait := range []time.Duration{0, 500 * time.Millisecond} {
+			t.Run(fmt.Sprintf("%s, PoolWait %v", name, poolWait), func(t *testing.T) {
+				t.Parallel()
+				ctx := within(t, 60*time.Second)
+				c, err := pgcluster.Start(ctx, &pgcluster.Options{})
+				must(t, err)
+				t.Cleanup(func() { c.Close() })
+				must(t, c.Primary().Exec(ctx, "create role app login", "grant create, usage on schema public to app"))
+				const wait = 1500 * time.Millisecond
+				nodes := dbsplit.Nodes{Primary: asRole(t, c.Primary().URL("postgres"), "app")}
+				db := run(t, nodes, &dbsplit.Options{MaxConns: 1, ProbeInterval: time.Second, FailoverWait: wait, PoolWait: poolWait})
+				await(t, db, "the primary", func() bool { return db.Ready(ctx) == nil && probed(db, 0) })
+				exec(t, db, "create table notes (n int)")
+				tx, err := db.Begin(ctx)
+				must(t, err)
+				defer tx.Rollback(context.Background())
+				must(t, c.Primary().Exec(ctx, then, "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'db monitor'"))
+				await(t, db, "the monitor to find nobody", func() bool { return db.Ready(ctx) != nil })
+				begun := time.Now()
+				result := make(chan error, 1)
+				go func() {
+					_, err := db.Exec(ctx, "insert into notes values (1)")
+					result <- err
+				}()
+				if poolWait > 0 {
+					await(t, db, "the end of PoolWait", func() bool { return len(result) > 0 })
+					if err := <-result; !errors.Is(err, dbsplit.ErrSaturated) {
+						t.Errorf("%v, after %v, want ErrSaturated", err, time.Since(begun))
+					}
+					return
+				}
+				await(t, db, "more than the patience with a primary that is away", func() bool { return len(result) > 0 || time.Since(begun) > 2*wait })
+				must(t, tx.Commit(ctx))
+				if err := <-result; err != nil {
+					t.Errorf("%v, after %v", err, time.Since(begun))
+				}
+			})
+		}
 	}
 }

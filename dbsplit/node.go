@@ -71,7 +71,8 @@ func (p *pool) await(ctx context.Context, n *node) (*pgxpool.Conn, error) {
 	stat := p.Stat()
 	waits := stat.AcquiredConns() < stat.MaxConns()
 	if s := db.snap.Load(); s != nil && s.has(n) {
-		waits = !s.views[n.index].up
+		v := &s.views[n.index]
+		waits = !v.up && v.objection == "" // who refuses the monitor is up
 	}
 	if waits {
 		return p.Acquire(ctx)
