@@ -110,6 +110,37 @@ func TestHedgeAndConflicts(t *testing.T) {
 	h.quiet(t)
 }
 
+// When both refuse to begin a serializable transaction, as sessions do which are older than that default, the primary is asked, too.
+func TestHedgeAndSerializable(t *testing.T) {
+	traced := &sends{mark: "-- strict"}
+	h := hedged(t, dbsplit.Options{Tracer: traced, ReplicaConns: 1})
+	ctx := within(t, 60*time.Second)
+	const sql = "select 7 -- strict"
+	for i, s := range h.c.Servers()[1:] {
+		on := h.Read(dbsplit.OnNode(h.Nodes()[1+i].Name))
+		get[int](t, ctx, on, sql)
+		must(t, s.Exec(ctx, "alter system set default_transaction_isolation = 'serializable'", "select pg_reload_conf()"))
+		t.Cleanup(func() {
+			must(t, s.Exec(context.Background(), "set default_transaction_isolation = 'read committed'", "alter system reset default_transaction_isolation", "select pg_reload_conf()"))
+		})
+		await(t, h.DB, "the refusal", func() bool {
+			err := on.QueryRow(ctx, "select 1").Scan(nil)
+			return err != nil && strings.Contains(err.Error(), "0A000")
+		})
+	}
+	h.slow.Delay(faultconn.ToClient, 300*time.Millisecond)
+	defer h.slow.Heal()
+	var p dbsplit.Provenance
+	before := traced.n.Load()
+	if n := get[int](t, ctx, h.first(time.Millisecond, &p), sql); n != 7 || p.Role != "primary" {
+		t.Errorf("%d from %+v", n, p)
+	}
+	if n := traced.n.Load() - before; n != 3 {
+		t.Errorf("it was sent %d times", n)
+	}
+	h.quiet(t)
+}
+
 // A second node that has no connection to spare was not asked.
 func TestHedgeWithoutAConnection(t *testing.T) {
 	h := hedged(t, dbsplit.Options{ReplicaConns: 1, PoolWait: 100 * time.Millisecond, Fallback: dbsplit.FallbackNone})
