@@ -88,11 +88,8 @@ func (w *succession) acquireWrite(ctx context.Context) (*pgxpool.Conn, *node, er
 	}
 	w.confirm(ctx)
 	for {
-		if err := db.divided(); err != nil {
-			return nil, nil, err
-		}
 		n := db.writer.Load()
-		if err := n.barred(); err != nil {
+		if err := db.forbids(n); err != nil {
 			return nil, nil, err
 		}
 		p := n.writes.Load()
@@ -105,7 +102,7 @@ func (w *succession) acquireWrite(ctx context.Context) (*pgxpool.Conn, *node, er
 				c.Release()
 				continue
 			}
-			if err := n.barred(); err != nil { // found while this waited
+			if err := db.forbids(n); err != nil { // found while this waited
 				c.Release()
 				return nil, nil, err
 			}
@@ -162,6 +159,14 @@ func (db *DB) missing(n *node) bool {
 	}
 	v := &s.views[s.writer]
 	return v.probed && v.objection == "" && !(v.up && v.role == rolePrimary)
+}
+
+// forbids returns why nothing must be written to n, though it may answer.
+func (db *DB) forbids(n *node) error {
+	if err := db.divided(); err != nil {
+		return err
+	}
+	return n.barred()
 }
 
 // divided returns an error while it cannot be told which server is the primary.
