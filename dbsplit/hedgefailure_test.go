@@ -155,23 +155,38 @@ func TestHedgeWithoutAConnection(t *testing.T) {
 	}
 }
 
-// panicking panics at the end of marked statements on the server of a port.
+// panicking panics at the begin or the end of marked statements on the server of a port.
 type panicking struct {
-	mark string
-	port atomic.Uint32
+	mark  string
+	begin bool
+	port  atomic.Uint32
 }
 
 type panickingKey struct{}
 
-func (p *panicking) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
-	if strings.Contains(data.SQL, p.mark) {
-		return context.WithValue(ctx, panickingKey{}, true)
+// on makes it panic on the server of addr.
+func (p *panicking) on(t *testing.T, addr string) {
+	t.Helper()
+	_, port, _ := strings.Cut(addr, ":")
+	n, err := strconv.Atoi(port)
+	must(t, err)
+	p.port.Store(uint32(n))
+}
+
+func (p *panicking) here(conn *pgx.Conn) bool { return uint32(conn.Config().Port) == p.port.Load() }
+
+func (p *panicking) TraceQueryStart(ctx context.Context, conn *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
+	if !strings.Contains(data.SQL, p.mark) {
+		return ctx
 	}
-	return ctx
+	if p.begin && p.here(conn) {
+		panic("a tracer")
+	}
+	return context.WithValue(ctx, panickingKey{}, true)
 }
 
 func (p *panicking) TraceQueryEnd(ctx context.Context, conn *pgx.Conn, _ pgx.TraceQueryEndData) {
-	if ctx.Value(panickingKey{}) != nil && uint32(conn.Config().Port) == p.port.Load() {
+	if ctx.Value(panickingKey{}) != nil && p.here(conn) {
 		panic("a tracer")
 	}
 }
@@ -182,23 +197,40 @@ func TestHedgeWhoseLoserPanics(t *testing.T) {
 	h := hedged(t, dbsplit.Options{Tracer: traced, ReplicaConns: 1, ProbeTimeout: 20 * time.Second})
 	ctx := within(t, 60*time.Second)
 	const sql = "select generate_series(1, 3) -- panics"
+	counted := func(want float64) {
+		t.Helper()
+		h.quiet(t)
+		if n := counter(t, h.reg, "scaleaware_background_errors_total", "task", "hedge"); n != want {
+			t.Errorf("%v panics are counted, want %v", n, want)
+		}
+		for _, n := range h.Nodes()[1:] {
+			get[int](t, ctx, h.Read(dbsplit.OnNode(n.Name)), "select 1")
+		}
+	}
 	get[int](t, ctx, h.Read(dbsplit.OnNode(h.slow.Addr())), sql) // prepares it
 	h.slow.Delay(faultconn.ToClient, 300*time.Millisecond)
-	_, port, _ := strings.Cut(h.slow.Addr(), ":")
-	n, err := strconv.Atoi(port)
-	must(t, err)
-	traced.port.Store(uint32(n))
+	traced.on(t, h.slow.Addr())
 	var p dbsplit.Provenance
 	get[int](t, ctx, h.first(50*time.Millisecond, &p), sql)
 	if p.Reason != "hedge" {
 		t.Errorf("%+v", p)
 	}
-	h.quiet(t)
-	if n := counter(t, h.reg, "scaleaware_background_errors_total", "task", "hedge"); n != 1 {
-		t.Errorf("%v panics are counted", n)
-	}
+	counted(1)
 	h.slow.Heal()
-	get[int](t, ctx, h.Read(dbsplit.OnNode(h.slow.Addr())), "select 1")
+
+	// Its statement is cancelled before the first row.
+	if err := h.first(50*time.Millisecond, &p).QueryRow(ctx, hangsOn(h.c.Replica(0))+" -- panics").Scan(nil); err != nil || p.Reason != "hedge" {
+		t.Errorf("%v, %+v", err, p)
+	}
+	counted(2)
+
+	// The second node's is not even sent.
+	traced.begin = true
+	traced.on(t, h.c.Replica(1).Addr())
+	if err := h.first(time.Millisecond, &p).QueryRow(ctx, "select pg_sleep(0.3)::text -- panics").Scan(nil); err != nil || p.Node != h.slow.Addr() {
+		t.Errorf("%v, %+v", err, p)
+	}
+	counted(3)
 }
 
 // What one is learned from is answers, when they are there: not the time after which a second node was asked.

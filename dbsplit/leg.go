@@ -193,7 +193,7 @@ func (l *leg) leave(ctx context.Context) {
 	l.mu.Unlock()
 	if !held {
 		l.cancel()
-		<-l.done
+		l.ended()
 		return
 	}
 	failed := l.over() // by itself
@@ -203,7 +203,7 @@ func (l *leg) leave(ctx context.Context) {
 	go func() {
 		defer close(drained)
 		defer l.r.db.recovered("hedge") // of a hook, in closing the rows
-		<-l.done
+		l.ended()
 		if l.rows != nil {
 			l.rows.Close()
 		}
@@ -218,6 +218,14 @@ func (l *leg) leave(ctx context.Context) {
 		return
 	}
 	l.give(nil)
+}
+
+// ended waits for the end of a leg that lost, and tells of a panic, which its caller does not hear of.
+func (l *leg) ended() {
+	<-l.done
+	if l.panicked != nil {
+		l.r.db.panicked("hedge", l.panicked)
+	}
 }
 
 // ask asks the server to cancel the statement, again when that came before the statement, until drained. When patience
