@@ -87,7 +87,7 @@ const (
 	hedgeWon        hedgeOutcome = iota // the second node answered first
 	hedgeLost                           // the first did, after all
 	hedgeOverBudget                     // it was not sent twice: too many were
-	hedgeNoNode                         // nor was it: no other node qualified, or had a connection to spare
+	hedgeNoNode                         // nor was it: no other node qualified, or had a connection to spare by then
 	hedgeFailed                         // it was, and neither node answered
 	hedgeOutcomes
 )
@@ -185,8 +185,8 @@ func (db *DB) hedgeEnds(first, second, won *leg) {
 	if won == second {
 		lost = first
 	}
-	switch {
-	case second.over() && !second.held:
+	switch held := lost.lose(); {
+	case !held:
 		outcome = hedgeNoNode
 	case !won.answered():
 		outcome = hedgeFailed

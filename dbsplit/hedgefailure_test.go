@@ -141,17 +141,20 @@ func TestHedgeAndSerializable(t *testing.T) {
 	h.quiet(t)
 }
 
-// A second node that has no connection to spare was not asked.
+// A second node that has no connection to spare was not asked, whether it was given up or is waited for when the first one answers.
 func TestHedgeWithoutAConnection(t *testing.T) {
-	h := hedged(t, dbsplit.Options{ReplicaConns: 1, PoolWait: 100 * time.Millisecond, Fallback: dbsplit.FallbackNone})
-	ctx := within(t, 60*time.Second)
-	tx, err := h.Read(dbsplit.OnNode(h.c.Replica(1).Addr())).Begin(ctx)
-	must(t, err)
-	defer tx.Rollback(ctx)
-	var p dbsplit.Provenance
-	get[string](t, ctx, h.first(time.Millisecond, &p), "select pg_sleep(1)::text")
-	if none, lost := h.outcomes(t, "no-node"), h.outcomes(t, "lost"); none != 1 || lost != 0 {
-		t.Errorf("%v are counted as no-node, %v as lost", none, lost)
+	for _, wait := range []time.Duration{0, time.Second} {
+		h := hedged(t, dbsplit.Options{ReplicaConns: 1, PoolWait: wait, Fallback: dbsplit.FallbackNone})
+		ctx := within(t, 60*time.Second)
+		tx, err := h.Read(dbsplit.OnNode(h.c.Replica(1).Addr())).Begin(ctx)
+		must(t, err)
+		var p dbsplit.Provenance
+		get[string](t, ctx, h.first(time.Millisecond, &p), "select pg_sleep($1)::text", 0.5+2*wait.Seconds())
+		must(t, tx.Rollback(ctx))
+		h.quiet(t)
+		if none, lost := h.outcomes(t, "no-node"), h.outcomes(t, "lost"); none != 1 || lost != 0 {
+			t.Errorf("PoolWait %v: %v are counted as no-node, %v as lost", wait, none, lost)
+		}
 	}
 }
 

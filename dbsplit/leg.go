@@ -182,16 +182,20 @@ func (r *legRows) endWith() {
 	}
 }
 
+// lose notes that the other leg's answer counts, so that this one takes no lease any more, and reports whether it has one.
+func (l *leg) lose() (held bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lost = true
+	return l.held
+}
+
 // leave ends a leg that lost: its statement, and what is left of its rows. ctx ends with the DB.
 func (l *leg) leave(ctx context.Context) {
 	defer l.r.db.recovered("hedge") // of a hook, in giving the connection back
 	l.unlink()
 	defer l.cancel()
-	l.mu.Lock()
-	l.lost = true
-	held := l.held
-	l.mu.Unlock()
-	if !held {
+	if !l.lose() {
 		l.cancel()
 		l.ended()
 		return
