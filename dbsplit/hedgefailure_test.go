@@ -3,6 +3,7 @@ package dbsplit_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -156,6 +157,38 @@ func TestHedgeWithoutAConnection(t *testing.T) {
 			t.Errorf("PoolWait %v: %v are counted as no-node, %v as lost", wait, none, lost)
 		}
 	}
+}
+
+// What PostgreSQL says of the statement is an answer, and a caller who has gone waits for none: neither is a failure of both nodes.
+func TestHedgeCountsFailures(t *testing.T) {
+	h := hedged(t, dbsplit.Options{ProbeTimeout: 20 * time.Second})
+	ctx := within(t, 60*time.Second)
+	var p dbsplit.Provenance
+	counted := func(what string, lost, failed float64) {
+		t.Helper()
+		h.quiet(t)
+		if l, f, w := h.outcomes(t, "lost"), h.outcomes(t, "failed"), h.outcomes(t, "won"); l != lost || f != failed || w != 0 {
+			t.Errorf("%s: %v are counted as lost, %v as failed, %v as won", what, l, f, w)
+		}
+	}
+	const divides = "select 1 / (case inet_server_port() when %s then length(pg_sleep(0.5)::text) else 1 + length(pg_sleep(100)::text) end)"
+	_, port, _ := strings.Cut(h.c.Replica(0).Addr(), ":")
+	if err := h.first(time.Millisecond, &p).QueryRow(ctx, fmt.Sprintf(divides, port)).Scan(nil); err == nil || !strings.Contains(err.Error(), "22012") {
+		t.Error(err)
+	}
+	counted("a division by zero", 1, 0)
+
+	gone, cancel := context.WithCancel(ctx)
+	result := make(chan error, 1)
+	go func() { result <- h.first(time.Millisecond, &p).QueryRow(gone, "select pg_sleep(100)::text -- hopeless").Scan(nil) }()
+	for _, s := range h.c.Servers()[1:] {
+		h.active(t, s, "-- hopeless")
+	}
+	cancel()
+	if err := <-result; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	counted("a caller who has gone", 1, 0)
 }
 
 // panicking panics at the begin or the end of marked statements on the server of a port.
