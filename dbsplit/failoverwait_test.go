@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/scaleaware/scaleaware/dbsplit"
 	"github.com/scaleaware/scaleaware/internal/faultconn"
@@ -253,5 +254,69 @@ func TestFailoverWaitIsNotForThePool(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// missed is a DB with one connection to write over, which is in use, and a monitor that has just found nobody; the server is up.
+func missed(t *testing.T, opts dbsplit.Options) (db *dbsplit.DB, reg *prometheus.Registry, holder pgx.Tx) {
+	t.Helper()
+	ctx := within(t, 60*time.Second)
+	c, err := pgcluster.Start(ctx, &pgcluster.Options{})
+	must(t, err)
+	t.Cleanup(func() { c.Close() })
+	reg = prometheus.NewRegistry()
+	opts.MaxConns, opts.ProbeInterval, opts.Registerer = 1, time.Second, reg
+	db = run(t, nodesOf(c, "postgres"), &opts)
+	await(t, db, "the primary", func() bool { return db.Ready(ctx) == nil && probed(db, 0) })
+	exec(t, db, "create table notes (place serial, n int)")
+	holder, err = db.Begin(ctx)
+	must(t, err)
+	t.Cleanup(func() { _ = holder.Rollback(context.Background()) })
+	must(t, c.Primary().Exec(ctx, "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'db monitor'"))
+	await(t, db, "the monitor to find nobody", func() bool { return db.Ready(ctx) != nil })
+	return db, reg, holder
+}
+
+// A write that has waited for a primary which is back keeps its place among those who wait for a connection, and its wait is
+// measured once.
+func TestFailoverWaitKeepsItsPlace(t *testing.T) {
+	t.Parallel()
+	ctx := within(t, 60*time.Second)
+	const wait = 2 * time.Second
+	db, reg, holder := missed(t, dbsplit.Options{FailoverWait: wait})
+	begun := time.Now()
+	observed, _, _ := acquireTimes(t, reg, 1)
+	results := make(chan error, 2)
+	write := func(n float64) {
+		go func() {
+			_, err := db.Exec(ctx, "insert into notes (n) values ($1)", int(n))
+			results <- err
+		}()
+		await(t, db, "a write to wait", func() bool { return counter(t, reg, "db_pool_waiters", "role", "primary") == n })
+	}
+	write(1)
+	await(t, db, "the primary to be back", func() bool { return db.Ready(ctx) == nil })
+	write(2)
+	await(t, db, "the end of the patience", func() bool { return time.Since(begun) > 2*wait })
+	must(t, holder.Rollback(ctx))
+	must(t, errors.Join(<-results, <-results))
+	if n := get[int](t, ctx, db, "select n from notes order by place limit 1"); n != 1 {
+		t.Errorf("write %d had the connection first", n)
+	}
+	if after, _, _ := acquireTimes(t, reg, 1); after-observed != 3 {
+		t.Errorf("three acquisitions are measured %d times", after-observed)
+	}
+}
+
+// PoolWait begins once, also when it is longer than the patience with a primary that is away.
+func TestFailoverWaitIsPartOfPoolWait(t *testing.T) {
+	t.Parallel()
+	ctx := within(t, 60*time.Second)
+	const wait, poolWait = 5 * time.Second, 6 * time.Second
+	db, _, _ := missed(t, dbsplit.Options{FailoverWait: wait, PoolWait: poolWait})
+	begun := time.Now()
+	_, err := db.Exec(ctx, "insert into notes (n) values (1)")
+	if took := time.Since(begun); !errors.Is(err, dbsplit.ErrSaturated) || took < poolWait || took >= wait+poolWait {
+		t.Errorf("%v after %v, want ErrSaturated after %v", err, took, poolWait)
 	}
 }

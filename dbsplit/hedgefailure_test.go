@@ -180,7 +180,9 @@ func TestHedgeCountsFailures(t *testing.T) {
 
 	gone, cancel := context.WithCancel(ctx)
 	result := make(chan error, 1)
-	go func() { result <- h.first(time.Millisecond, &p).QueryRow(gone, "select pg_sleep(100)::text -- hopeless").Scan(nil) }()
+	go func() {
+		result <- h.first(time.Millisecond, &p).QueryRow(gone, "select pg_sleep(100)::text -- hopeless").Scan(nil)
+	}()
 	for _, s := range h.c.Servers()[1:] {
 		h.active(t, s, "-- hopeless")
 	}
