@@ -113,7 +113,8 @@ func (db *DB) Close() {
 }
 
 // Ready returns nil when writes have a primary to go to. Replicas that are down do not make it fail: Nodes tells
-// of them.
+// of them. While Run is running it says what the monitor found: a primary that refuses the monitor alone may take writes, and is
+// not ready all the same, as nobody would see it fail.
 func (db *DB) Ready(ctx context.Context) error {
 	if db.closed.Load() {
 		return ErrClosed
@@ -129,8 +130,11 @@ func (db *DB) Ready(ctx context.Context) error {
 		if v.up && v.role == rolePrimary {
 			return nil
 		}
-		if v.probed {
-			return db.unwritable(s.nodes[s.writer], "")
+		switch n := s.nodes[s.writer]; {
+		case v.objection != "":
+			return fmt.Errorf("dbsplit: primary %s: %s: %w", n.name, v.advice(true), db.monitor.reason(n.index))
+		case v.probed:
+			return db.unwritable(n, "")
 		}
 	}
 	if err := db.Ping(ctx); err != nil {
