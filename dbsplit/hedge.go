@@ -22,8 +22,8 @@ import (
 //
 // OnRoute and ReadTracer are told once, of the answer that counts, when it is there; its reason is hedge when the second node
 // gave it. Arguments are copied first: a read is sent once when one of them is not plain. Plain are numbers, strings, times and
-// what else holds no pointers, pgtype.Numeric, pointers to the language's own types and to times, and slices and maps of all
-// that which have no type name of their own, pgx.NamedArgs included.
+// what else holds no pointers, pgtype.Numeric, pointers to the language's own types and to times, and, of all that, slices which
+// have no type name of their own, map[string]any, pgx.NamedArgs and pgx.StrictNamedArgs. Other maps are not.
 func Hedge(delay time.Duration) ReadOption {
 	return func(s *readSettings) { s.special, s.hedged, s.delay = true, true, max(0, delay) }
 }
