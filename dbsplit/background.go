@@ -30,9 +30,13 @@ func (b *background) run(f func(ctx context.Context)) bool {
 // recovered is deferred where a hook may panic whose caller has gone on: that is told of, and does not end the process.
 func (db *DB) recovered(task string) {
 	if p := recover(); p != nil {
-		db.in.failed(task)
-		db.opts.Logger.Error("dbsplit: a panic behind a caller's back", "db", db.opts.Name, "task", task, "panic", p)
+		db.panicked(task, p)
 	}
+}
+
+func (db *DB) panicked(task string, p any) {
+	db.in.failed(task)
+	db.opts.Logger.Error("dbsplit: a panic behind a caller's back", "db", db.opts.Name, "task", task, "panic", p)
 }
 
 func (b *background) close() {

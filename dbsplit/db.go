@@ -33,7 +33,7 @@ type DB struct {
 	wanted   atomic.Uint64 // the position that the latest of them waits for
 	behind   atomic.Int64  // when a read last found all replicas behind, in ns since opened
 	orphans  atomic.Int64  // writes that wait for a primary
-	doubted  atomic.Int64  // when a write was last refused as read-only, in ns since the DB was opened; 0 once all nodes were looked at
+	doubted  atomic.Int64  // when a write was last refused as read-only, in ns since the DB was opened; 0 once the writer was found to take them, or all nodes were looked at
 	joined   chan struct{} // a node was added
 	moved    chan struct{} // another node is the writer
 
@@ -113,7 +113,8 @@ func (db *DB) Close() {
 }
 
 // Ready returns nil when writes have a primary to go to. Replicas that are down do not make it fail: Nodes tells
-// of them.
+// of them. While Run is running it says what the monitor found: a primary that refuses the monitor alone may take writes, and is
+// not ready all the same, as nobody would see it fail.
 func (db *DB) Ready(ctx context.Context) error {
 	if db.closed.Load() {
 		return ErrClosed
@@ -129,8 +130,11 @@ func (db *DB) Ready(ctx context.Context) error {
 		if v.up && v.role == rolePrimary {
 			return nil
 		}
-		if v.probed {
-			return db.unwritable(s.nodes[s.writer], "")
+		switch n := s.nodes[s.writer]; {
+		case v.objection != "":
+			return fmt.Errorf("dbsplit: primary %s: %s: %w", n.name, v.advice(true), db.monitor.reason(n.index))
+		case v.probed:
+			return db.unwritable(n, "")
 		}
 	}
 	if err := db.Ping(ctx); err != nil {

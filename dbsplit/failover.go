@@ -88,11 +88,8 @@ func (w *succession) acquireWrite(ctx context.Context) (*pgxpool.Conn, *node, er
 	}
 	w.confirm(ctx)
 	for {
-		if err := db.divided(); err != nil {
-			return nil, nil, err
-		}
 		n := db.writer.Load()
-		if err := n.barred(); err != nil {
+		if err := db.forbids(n); err != nil {
 			return nil, nil, err
 		}
 		p := n.writes.Load()
@@ -105,7 +102,7 @@ func (w *succession) acquireWrite(ctx context.Context) (*pgxpool.Conn, *node, er
 				c.Release()
 				continue
 			}
-			if err := n.barred(); err != nil { // found while this waited
+			if err := db.forbids(n); err != nil { // found while this waited
 				c.Release()
 				return nil, nil, err
 			}
@@ -127,7 +124,7 @@ func (w *succession) acquireWrite(ctx context.Context) (*pgxpool.Conn, *node, er
 }
 
 // take acquires a connection from n's pool p. While n is known not to be a primary that answers, an attempt to connect to it is
-// part of the wait: it may hang for longer than that. When n is one again by the end, it is the pool that was waited for.
+// part of the wait: it may hang for longer than that. When n is one again by the end, it is the pool that is waited for.
 func (w *succession) take(ctx context.Context, n *node, p *pool) (*pgxpool.Conn, error) {
 	db := w.db
 	if w.impatient || db.opts.FailoverWait < 0 || !db.missing(n) {
@@ -135,14 +132,16 @@ func (w *succession) take(ctx context.Context, n *node, p *pool) (*pgxpool.Conn,
 		return c, err
 	}
 	w.start()
-	bounded, cancel := context.WithDeadline(ctx, w.until)
+	patient, cancel := context.WithCancel(ctx)
 	defer cancel()
-	c, _, err := p.take(bounded, n, db.now())
-	if err != nil && bounded.Err() != nil && ctx.Err() == nil {
-		if !db.missing(n) {
-			c, _, err = p.take(ctx, n, db.now())
-			return c, err
+	end := time.AfterFunc(time.Until(w.until), func() {
+		if db.missing(n) {
+			cancel()
 		}
+	})
+	defer end.Stop()
+	c, _, err := p.take(patient, n, db.now())
+	if err != nil && patient.Err() != nil && ctx.Err() == nil {
 		err = db.unwritable(n, ", and no other was there within FailoverWait")
 	}
 	return c, err
@@ -162,6 +161,14 @@ func (db *DB) missing(n *node) bool {
 	}
 	v := &s.views[s.writer]
 	return v.probed && v.objection == "" && !(v.up && v.role == rolePrimary)
+}
+
+// forbids returns why nothing must be written to n, though it may answer.
+func (db *DB) forbids(n *node) error {
+	if err := db.divided(); err != nil {
+		return err
+	}
+	return n.barred()
 }
 
 // divided returns an error while it cannot be told which server is the primary.

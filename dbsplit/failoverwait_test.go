@@ -3,6 +3,7 @@ package dbsplit_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/scaleaware/scaleaware/dbsplit"
 	"github.com/scaleaware/scaleaware/internal/faultconn"
@@ -210,38 +212,111 @@ func TestFailoverWaitIncludesConnecting(t *testing.T) {
 }
 
 // A write that waits for a connection which others use is not given up because the monitor did not reach the primary for a
-// moment, nor because the server, which is up, lets nobody in who would look at it.
+// moment, nor because the server, which is up, lets nobody in who would look at it. It waits for PoolWait, where that is set.
 func TestFailoverWaitIsNotForThePool(t *testing.T) {
 	t.Parallel()
 	for name, then := range map[string]string{"for a moment": "select 1", "as long as it waits": "alter role app connection limit 1"} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			ctx := within(t, 60*time.Second)
-			c, err := pgcluster.Start(ctx, &pgcluster.Options{})
-			must(t, err)
-			t.Cleanup(func() { c.Close() })
-			must(t, c.Primary().Exec(ctx, "create role app login", "grant create, usage on schema public to app"))
-			const wait = 1500 * time.Millisecond
-			nodes := dbsplit.Nodes{Primary: asRole(t, c.Primary().URL("postgres"), "app")}
-			db := run(t, nodes, &dbsplit.Options{MaxConns: 1, ProbeInterval: time.Second, FailoverWait: wait})
-			await(t, db, "the primary", func() bool { return db.Ready(ctx) == nil && probed(db, 0) })
-			exec(t, db, "create table notes (n int)")
-			tx, err := db.Begin(ctx)
-			must(t, err)
-			defer tx.Rollback(context.Background())
-			must(t, c.Primary().Exec(ctx, then, "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'db monitor'"))
-			await(t, db, "the monitor to find nobody", func() bool { return db.Ready(ctx) != nil })
-			begun := time.Now()
-			result := make(chan error, 1)
-			go func() {
-				_, err := db.Exec(ctx, "insert into notes values (1)")
-				result <- err
-			}()
-			await(t, db, "more than the patience with a primary that is away", func() bool { return len(result) > 0 || time.Since(begun) > 2*wait })
-			must(t, tx.Commit(ctx))
-			if err := <-result; err != nil {
-				t.Errorf("%v, after %v", err, time.Since(begun))
-			}
-		})
+		for _, poolWait := range []time.Duration{0, 500 * time.Millisecond} {
+			t.Run(fmt.Sprintf("%s, PoolWait %v", name, poolWait), func(t *testing.T) {
+				t.Parallel()
+				ctx := within(t, 60*time.Second)
+				c, err := pgcluster.Start(ctx, &pgcluster.Options{})
+				must(t, err)
+				t.Cleanup(func() { c.Close() })
+				must(t, c.Primary().Exec(ctx, "create role app login", "grant create, usage on schema public to app"))
+				const wait = 1500 * time.Millisecond
+				nodes := dbsplit.Nodes{Primary: asRole(t, c.Primary().URL("postgres"), "app")}
+				db := run(t, nodes, &dbsplit.Options{MaxConns: 1, ProbeInterval: time.Second, FailoverWait: wait, PoolWait: poolWait})
+				await(t, db, "the primary", func() bool { return db.Ready(ctx) == nil && probed(db, 0) })
+				exec(t, db, "create table notes (n int)")
+				tx, err := db.Begin(ctx)
+				must(t, err)
+				defer tx.Rollback(context.Background())
+				must(t, c.Primary().Exec(ctx, then, "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'db monitor'"))
+				await(t, db, "the monitor to find nobody", func() bool { return db.Ready(ctx) != nil })
+				begun := time.Now()
+				result := make(chan error, 1)
+				go func() {
+					_, err := db.Exec(ctx, "insert into notes values (1)")
+					result <- err
+				}()
+				if poolWait > 0 {
+					await(t, db, "the end of PoolWait", func() bool { return len(result) > 0 })
+					if err := <-result; !errors.Is(err, dbsplit.ErrSaturated) {
+						t.Errorf("%v, after %v, want ErrSaturated", err, time.Since(begun))
+					}
+					return
+				}
+				await(t, db, "more than the patience with a primary that is away", func() bool { return len(result) > 0 || time.Since(begun) > 2*wait })
+				must(t, tx.Commit(ctx))
+				if err := <-result; err != nil {
+					t.Errorf("%v, after %v", err, time.Since(begun))
+				}
+			})
+		}
+	}
+}
+
+// missed is a DB with one connection to write over, which is in use, and a monitor that has just found nobody; the server is up.
+func missed(t *testing.T, opts dbsplit.Options) (db *dbsplit.DB, reg *prometheus.Registry, holder pgx.Tx) {
+	t.Helper()
+	ctx := within(t, 60*time.Second)
+	c, err := pgcluster.Start(ctx, &pgcluster.Options{})
+	must(t, err)
+	t.Cleanup(func() { c.Close() })
+	reg = prometheus.NewRegistry()
+	opts.MaxConns, opts.ProbeInterval, opts.Registerer = 1, time.Second, reg
+	db = run(t, nodesOf(c, "postgres"), &opts)
+	await(t, db, "the primary", func() bool { return db.Ready(ctx) == nil && probed(db, 0) })
+	exec(t, db, "create table notes (place serial, n int)")
+	holder, err = db.Begin(ctx)
+	must(t, err)
+	t.Cleanup(func() { _ = holder.Rollback(context.Background()) })
+	must(t, c.Primary().Exec(ctx, "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'db monitor'"))
+	await(t, db, "the monitor to find nobody", func() bool { return db.Ready(ctx) != nil })
+	return db, reg, holder
+}
+
+// A write that has waited for a primary which is back keeps its place among those who wait for a connection, and its wait is
+// measured once.
+func TestFailoverWaitKeepsItsPlace(t *testing.T) {
+	t.Parallel()
+	ctx := within(t, 60*time.Second)
+	const wait = 2 * time.Second
+	db, reg, holder := missed(t, dbsplit.Options{FailoverWait: wait})
+	begun := time.Now()
+	observed, _, _ := acquireTimes(t, reg, 1)
+	results := make(chan error, 2)
+	write := func(n float64) {
+		go func() {
+			_, err := db.Exec(ctx, "insert into notes (n) values ($1)", int(n))
+			results <- err
+		}()
+		await(t, db, "a write to wait", func() bool { return counter(t, reg, "db_pool_waiters", "role", "primary") == n })
+	}
+	write(1)
+	await(t, db, "the primary to be back", func() bool { return db.Ready(ctx) == nil })
+	write(2)
+	await(t, db, "the end of the patience", func() bool { return time.Since(begun) > 2*wait })
+	must(t, holder.Rollback(ctx))
+	must(t, errors.Join(<-results, <-results))
+	if n := get[int](t, ctx, db, "select n from notes order by place limit 1"); n != 1 {
+		t.Errorf("write %d had the connection first", n)
+	}
+	if after, _, _ := acquireTimes(t, reg, 1); after-observed != 3 {
+		t.Errorf("three acquisitions are measured %d times", after-observed)
+	}
+}
+
+// PoolWait begins once, also when it is longer than the patience with a primary that is away.
+func TestFailoverWaitIsPartOfPoolWait(t *testing.T) {
+	t.Parallel()
+	ctx := within(t, 60*time.Second)
+	const wait, poolWait = 5 * time.Second, 6 * time.Second
+	db, _, _ := missed(t, dbsplit.Options{FailoverWait: wait, PoolWait: poolWait})
+	begun := time.Now()
+	_, err := db.Exec(ctx, "insert into notes (n) values (1)")
+	if took := time.Since(begun); !errors.Is(err, dbsplit.ErrSaturated) || took < poolWait || took >= wait+poolWait {
+		t.Errorf("%v after %v, want ErrSaturated after %v", err, took, poolWait)
 	}
 }

@@ -22,8 +22,8 @@ import (
 //
 // OnRoute and ReadTracer are told once, of the answer that counts, when it is there; its reason is hedge when the second node
 // gave it. Arguments are copied first: a read is sent once when one of them is not plain. Plain are numbers, strings, times and
-// what else holds no pointers, pgtype.Numeric, pointers to the language's own types and to times, and slices and maps of all
-// that which have no type name of their own, pgx.NamedArgs included.
+// what else holds no pointers, pgtype.Numeric, pointers to the language's own types and to times, and, of all that, slices which
+// have no type name of their own, map[string]any, pgx.NamedArgs and pgx.StrictNamedArgs. Other maps are not.
 func Hedge(delay time.Duration) ReadOption {
 	return func(s *readSettings) { s.special, s.hedged, s.delay = true, true, max(0, delay) }
 }
@@ -87,8 +87,8 @@ const (
 	hedgeWon        hedgeOutcome = iota // the second node answered first
 	hedgeLost                           // the first did, after all
 	hedgeOverBudget                     // it was not sent twice: too many were
-	hedgeNoNode                         // nor was it: no other node qualified, or had a connection to spare
-	hedgeFailed                         // it was, and neither node answered
+	hedgeNoNode                         // nor was it: no other node qualified, or had a connection to spare by then
+	hedgeFailed                         // it was, and both nodes failed; what the server says of the statement is an answer
 	hedgeOutcomes
 )
 
@@ -118,7 +118,7 @@ func (r *Reader) hedge(ctx context.Context, sql string, args []any) (pgx.Rows, e
 			a.again(ctx, &first.lease, first.err)
 		}
 		if second != nil {
-			r.db.hedgeEnds(first, second, won)
+			r.db.hedgeEnds(ctx, first, second, won)
 		}
 		rows, again, err := won.answer(r, ctx, &a)
 		if !again {
@@ -179,22 +179,24 @@ func race(ctx context.Context, first, second *leg) *leg {
 	return first
 }
 
-// hedgeEnds counts what became of a read for which a second node was looked for, and ends what lost.
-func (db *DB) hedgeEnds(first, second, won *leg) {
+// hedgeEnds counts what became of a read for which a second node was looked for, unless its caller has gone, and ends what lost.
+func (db *DB) hedgeEnds(ctx context.Context, first, second, won *leg) {
 	outcome, lost := hedgeLost, second
 	if won == second {
 		lost = first
 	}
-	switch {
-	case second.over() && !second.held:
+	switch held := lost.lose(); {
+	case !held:
 		outcome = hedgeNoNode
-	case !won.answered():
+	case won.unanswered(ctx):
 		outcome = hedgeFailed
 	case won == second:
 		outcome = hedgeWon
 		first.lease.node.load.answer(first.lease.begun, db.now()) // it has taken as long as that at least
 	}
-	db.in.hedged[outcome].Inc()
+	if won.answered() || ctx.Err() == nil {
+		db.in.hedged[outcome].Inc()
+	}
 	if !db.background.run(lost.leave) {
 		lost.leave(db.background.ctx)
 	}

@@ -182,18 +182,22 @@ func (r *legRows) endWith() {
 	}
 }
 
+// lose notes that the other leg's answer counts, so that this one takes no lease any more, and reports whether it has one.
+func (l *leg) lose() (held bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lost = true
+	return l.held
+}
+
 // leave ends a leg that lost: its statement, and what is left of its rows. ctx ends with the DB.
 func (l *leg) leave(ctx context.Context) {
 	defer l.r.db.recovered("hedge") // of a hook, in giving the connection back
 	l.unlink()
 	defer l.cancel()
-	l.mu.Lock()
-	l.lost = true
-	held := l.held
-	l.mu.Unlock()
-	if !held {
+	if !l.lose() {
 		l.cancel()
-		<-l.done
+		l.ended()
 		return
 	}
 	failed := l.over() // by itself
@@ -203,7 +207,7 @@ func (l *leg) leave(ctx context.Context) {
 	go func() {
 		defer close(drained)
 		defer l.r.db.recovered("hedge") // of a hook, in closing the rows
-		<-l.done
+		l.ended()
 		if l.rows != nil {
 			l.rows.Close()
 		}
@@ -218,6 +222,14 @@ func (l *leg) leave(ctx context.Context) {
 		return
 	}
 	l.give(nil)
+}
+
+// ended waits for the end of a leg that lost, and tells of a panic, which its caller does not hear of.
+func (l *leg) ended() {
+	<-l.done
+	if l.panicked != nil {
+		l.r.db.panicked("hedge", l.panicked)
+	}
 }
 
 // ask asks the server to cancel the statement, again when that came before the statement, until drained. When patience

@@ -55,8 +55,8 @@ func (p *pool) take(ctx context.Context, n *node, begun time.Duration) (c *pgxpo
 	return c, at, err
 }
 
-// await acquires a connection within PoolWait. While n is down, or not known yet and being connected to, it waits for
-// longer: why it cannot be connected to is worth more.
+// await acquires a connection within PoolWait. While n is away, or not known yet and being connected to, it waits for
+// longer: why it cannot be connected to is worth more. PoolWait begins once more when n is back.
 func (p *pool) await(ctx context.Context, n *node) (*pgxpool.Conn, error) {
 	db := p.tracer.db
 	if db.opts.PoolWait == 0 {
@@ -71,12 +71,49 @@ func (p *pool) await(ctx context.Context, n *node) (*pgxpool.Conn, error) {
 	stat := p.Stat()
 	waits := stat.AcquiredConns() < stat.MaxConns()
 	if s := db.snap.Load(); s != nil && s.has(n) {
-		waits = !s.views[n.index].up
+		waits = s.away(n)
 	}
 	if waits {
-		return p.Acquire(ctx)
+		longer, stop := context.WithCancel(ctx)
+		defer stop()
+		go db.endWait(longer, stop, n)
+		c, err = p.Acquire(longer)
+		if err == nil || longer.Err() == nil || ctx.Err() != nil {
+			return c, err
+		}
 	}
 	return nil, fmt.Errorf("%w: of %s, for %v", ErrSaturated, n.name, db.opts.PoolWait)
+}
+
+// endWait calls end PoolWait after n is back, unless ctx ends before. Without the monitor that is not known.
+func (db *DB) endWait(ctx context.Context, end func(), n *node) {
+	s := db.snap.Load()
+	for ; s != nil && s.away(n); s = db.snap.Load() {
+		select {
+		case <-s.next:
+		case <-ctx.Done():
+			return
+		}
+	}
+	if s == nil {
+		return
+	}
+	timer := time.NewTimer(db.opts.PoolWait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		end()
+	case <-ctx.Done():
+	}
+}
+
+// away reports whether n does not answer. A server that refuses the monitor does.
+func (s *snapshot) away(n *node) bool {
+	if !s.has(n) {
+		return false
+	}
+	v := &s.views[n.index]
+	return !v.up && v.objection == ""
 }
 
 // served counts a read that has a connection, without a look-up by label values on the way.

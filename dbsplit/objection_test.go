@@ -41,4 +41,7 @@ func TestObjectionIsNoSilence(t *testing.T) {
 	if n := db.Nodes()[0]; n.Up || strings.Contains(n.Advice, "does not answer") || !strings.Contains(n.Advice, "3D000") {
 		t.Errorf("a primary without the database: %+v", n)
 	}
+	if err := db.Ready(ctx); err == nil || strings.Contains(err.Error(), "promote a replica") || !strings.Contains(err.Error(), "refuses the monitor") {
+		t.Errorf("Ready: %v", err)
+	}
 }

@@ -111,9 +111,10 @@ func (a *attempt) after(err error) error {
 	return fmt.Errorf("%w: %w", err, a.failed)
 }
 
-// again reports whether a read that failed on l with err may be tried elsewhere, and notes that.
+// again reports whether a read that failed on l with err may be tried elsewhere, and notes that. A replica that was asked with
+// Hedge before only the primary was left may fail it, too.
 func (a *attempt) again(ctx context.Context, l *lease, err error) bool {
-	if a.last || !readRetry(ctx, err, l.conn.Conn().IsClosed(), l.onReplica) {
+	if a.last && !l.onReplica || !readRetry(ctx, err, l.conn.Conn().IsClosed(), l.onReplica) {
 		return false
 	}
 	a.not |= 1 << l.node.index

@@ -233,11 +233,13 @@ func (r *Reader) fromPrimary() *Reader {
 	return r
 }
 
-// beginSerializable is how pgx begins what Batch.BeginTx was given Serializable for, of which it tells nothing else.
+// beginSerializable is how pgx begins what Batch.BeginTx was given Serializable for, of which it tells nothing else. A BeginQuery
+// of the caller's own begins in any way, and is not looked at: a standby refuses what is serializable then.
 const beginSerializable = "begin isolation level " + string(pgx.Serializable)
 
 // SendBatch sends a batch of reads. It is not repeated elsewhere when its node fails. A transaction that it begins is
-// read-only, whatever the options of Batch.BeginTx; a serializable one goes to the primary, as with BeginTx.
+// read-only, whatever the options of Batch.BeginTx; a serializable one goes to the primary, as with BeginTx, unless it has a
+// BeginQuery, which is not looked at.
 func (r *Reader) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
 	begun := begins(b)
 	if begun && strings.HasPrefix(b.QueuedQueries[0].SQL, beginSerializable) {

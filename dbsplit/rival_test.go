@@ -1,6 +1,7 @@
 package dbsplit_test
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"os"
@@ -94,6 +95,40 @@ func TestTwoPrimariesOnOneTimeline(t *testing.T) {
 	exec(t, db, "insert into t values (3)")
 	if n := get[int](t, ctx, db, "select count(*)::int from t"); n != 1 {
 		t.Errorf("%d rows, want 1", n)
+	}
+}
+
+// A write that waits for a connection while the contest begins is not sent when it has one.
+func TestTwoPrimariesWhileAWriteWaits(t *testing.T) {
+	t.Parallel()
+	ctx := within(t, 60*time.Second)
+	c, err := pgcluster.Start(ctx, &pgcluster.Options{Replicas: 1})
+	must(t, err)
+	t.Cleanup(func() { c.Close() })
+	reg := prometheus.NewRegistry()
+	db := run(t, nodesOf(c, "postgres"), &dbsplit.Options{MaxConns: 1, Registerer: reg})
+	await(t, db, "a fresh replica", func() bool { return fresh(db) == 1 })
+	exec(t, db, "create table t (n int)")
+	rival := c.Replica(0)
+	must(t, rival.WaitCaughtUp(ctx))
+	holder, err := db.Begin(ctx)
+	must(t, err)
+	defer holder.Rollback(context.Background())
+	result := make(chan error, 1)
+	go func() {
+		_, err := db.Exec(ctx, "insert into t values (1)")
+		result <- err
+	}()
+	await(t, db, "the write to wait", func() bool {
+		return counter(t, reg, "db_pool_waiters", "role", "primary") == 1
+	})
+	must(t, rival.Stop(ctx))
+	must(t, os.Remove(filepath.Join(rival.Dir(), "standby.signal")))
+	must(t, rival.Start(ctx))
+	await(t, db, "the contest", func() bool { return errors.Is(db.Ready(ctx), dbsplit.ErrTwoPrimaries) })
+	must(t, holder.Rollback(ctx))
+	if err := <-result; !errors.Is(err, dbsplit.ErrTwoPrimaries) {
+		t.Errorf("%v, want ErrTwoPrimaries", err)
 	}
 }
 

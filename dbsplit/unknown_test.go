@@ -217,7 +217,9 @@ func TestAnotherDatabaseIsDown(t *testing.T) {
 func TestPositionOfACallerWhoHasGone(t *testing.T) {
 	t.Parallel()
 	reg := prometheus.NewRegistry()
-	db, _, _ := settled(t, &dbsplit.Options{Registerer: reg, ProbeInterval: time.Hour})
+	c := shared.Get(t)
+	db := run(t, nodesOf(c, c.Database(t)), &dbsplit.Options{Registerer: reg, ProbeInterval: time.Hour})
+	await(t, db, "fresh replicas", func() bool { db.Look(); return fresh(db) == 2 })
 	exec(t, db, "create table notes (n int)")
 	ctx, _ := scaleaware.WithWatermark(within(t, 20*time.Second))
 	exec(t, watched{db, ctx}, "insert into notes values (1)")

@@ -53,7 +53,7 @@ var (
 	DBQueryDuration   = Series{"db_query_duration_seconds", Histogram, []string{"pool", "operation"}, dbBuckets, "Duration of queries until their rows are closed, by operation name, never by SQL text."}
 	DBReads           = Series{"db_reads_total", Counter, []string{"db", "node", "role", "reason"}, nil, "Reads by the node and role that served them, and why it was chosen."}
 	DBMisroutes       = Series{"db_misroutes_total", Counter, []string{"db", "operation"}, nil, "Statements sent through Read that tried to write, and were refused, by operation name: what to send through the DB instead."}
-	DBHedgedReads     = Series{"db_hedged_reads_total", Counter, []string{"db", "outcome"}, nil, "Reads with Hedge that were not answered in time, by outcome: won or lost by the second node, or failed on both, or not sent twice, over-budget or as no-node qualified."}
+	DBHedgedReads     = Series{"db_hedged_reads_total", Counter, []string{"db", "outcome"}, nil, "Reads with Hedge that were not answered in time, by outcome: won or lost by the second node, or failed on both, or not sent twice, over-budget or as no-node qualified. An error of the statement is an answer; reads whose callers have gone are not counted."}
 	DBShadowReads     = Series{"db_shadow_reads_total", Counter, []string{"db", "outcome"}, nil, "Reads with Shadow that were to be compared with another node's answer, by outcome: same, different, error of that node, or skipped."}
 	DBReplicaStale    = Series{"db_replica_staleness_seconds", Gauge, []string{"db", "node"}, nil, "Upper bound of a replica's staleness."}
 	DBNodeUp          = Series{"db_node_up", Gauge, []string{"db", "node", "role"}, nil, "1 when the node answered the monitor's last probe in that role."}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -12,8 +13,8 @@ import (
 )
 
 // limiter lets two or three workers share a limited queue. No window of Per, by Redis's clock, holds more than Max
-// grants; what was granted is counted where Redis answers. An answer that is lost starts nothing, and the worker's next call takes it
-// back. After the last fault all jobs are done.
+// grants; what was granted is counted when the worker reads it, as granted when Redis answered. An answer that is lost, or comes too
+// late, starts nothing, and the worker's next call takes it back. After the last fault all jobs are done.
 func limiter(w *world) {
 	rate := queue.Rate{Max: 1 + w.IntN(12), Per: time.Duration(1+w.IntN(4)) * 500 * time.Millisecond}
 	q := queue.Queue{Name: "q", Rate: rate}
@@ -39,7 +40,7 @@ func limiter(w *world) {
 
 	var mu sync.Mutex
 	var grants []time.Time // by Redis's clock
-	w.heard = func(process string, reply []byte, lost bool) {
+	w.heard = func(process string, reply []byte, answered time.Time, lost bool) {
 		n := granted(reply)
 		if n == 0 {
 			return
@@ -50,12 +51,12 @@ func limiter(w *world) {
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		for range n {
-			grants = append(grants, w.redisNow())
-		}
-		if n := len(grants); n > rate.Max {
-			if span := grants[n-1].Sub(grants[n-1-rate.Max]); span < rate.Per {
+		first, _ := slices.BinarySearchFunc(grants, answered, time.Time.Compare)
+		grants = slices.Insert(grants, first, slices.Repeat([]time.Time{answered}, n)...)
+		for last := max(first, rate.Max); last < min(first+n+rate.Max, len(grants)); last++ {
+			if span := grants[last].Sub(grants[last-rate.Max]); span < rate.Per {
 				w.violated("%d starts were granted within %v, and %d in %v are allowed", rate.Max+1, span, rate.Max, rate.Per)
+				break
 			}
 		}
 	}

@@ -1,10 +1,13 @@
 package simulate
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os"
 	"sync"
+	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -33,6 +36,8 @@ type message struct {
 	fault faultKind
 	spoil bool // by fault
 	err   error
+	// answered is when the server said it, by Redis's clock, until its process hears of that.
+	answered time.Time
 }
 
 func newLink(w *world, process string, conn net.Conn, nameOf func([]byte) string) *link {
@@ -120,11 +125,13 @@ func (l *link) listen() {
 		l.mu.Lock()
 		last := l.last
 		l.mu.Unlock()
-		l.world.heard(l.process, b[:n], last.spoil)
-		switch {
-		case !last.spoil:
-			l.answer(message{bytes: b[:n], name: last.name})
-		case last.fault == closedAfter:
+		answered := l.world.redisNow()
+		if !last.spoil {
+			l.answer(message{bytes: b[:n], name: last.name, answered: answered})
+			continue
+		}
+		l.world.heard(l.process, b[:n], answered, true)
+		if last.fault == closedAfter {
 			l.answer(message{err: io.EOF})
 			return
 		}
@@ -190,6 +197,10 @@ func (l *link) take(into []byte) (int, error) {
 	if m.err != nil {
 		return 0, m.err
 	}
+	if !m.answered.IsZero() { // what its process does not wait for any more is as good as lost
+		l.world.heard(l.process, m.bytes, m.answered, false)
+		m.answered = time.Time{}
+	}
 	n := copy(into, m.bytes)
 	if m.bytes = m.bytes[n:]; len(m.bytes) == 0 {
 		l.in = l.in[1:]
@@ -235,3 +246,45 @@ func (l *link) SetReadDeadline(t time.Time) error {
 }
 
 func (l *link) SetWriteDeadline(time.Time) error { return nil }
+
+// An answer that its process does not wait for any more is as good as lost.
+func TestLateAnswersAreNotHeard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		var heard []time.Time
+		w.heard = func(_ string, _ []byte, answered time.Time, lost bool) {
+			if !lost {
+				heard = append(heard, answered)
+			}
+		}
+		conn, err := w.redis.Dial()
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.admit("process")
+		l := newLink(w, "process", conn, commandName)
+		defer l.Close()
+		if _, err := l.Write([]byte("*1\r\n$4\r\nPING\r\n")); err != nil {
+			t.Fatal(err)
+		}
+		between := w.began.Add(arrived + 2*apart)
+		_ = l.SetReadDeadline(between)
+		if _, err := l.Read(make([]byte, 9)); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if len(heard) != 0 {
+			t.Error("an answer counts that was not read")
+		}
+		_ = l.SetReadDeadline(time.Time{})
+		if _, err := l.Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.Read(make([]byte, 9)); err != nil {
+			t.Fatal(err)
+		}
+		if len(heard) != 1 || heard[0].After(between) {
+			t.Errorf("it was heard as answered at %v", heard)
+		}
+	})
+}

@@ -33,8 +33,8 @@ type world struct {
 	slowest   time.Duration // of a message on its way to a server
 	late      time.Duration // of an answer on its way back
 	faults    []fault
-	steps     []step // of Redis's clock
-	heard     func(process string, reply []byte, lost bool)
+	steps     []step                                                            // of Redis's clock
+	heard     func(process string, reply []byte, answered time.Time, lost bool) // answered by Redis's clock
 	sent      func(process, message string)
 
 	mu      sync.Mutex
@@ -76,7 +76,7 @@ type step struct{ at, by time.Duration }
 func newWorld(t *testing.T, seed uint64) *world {
 	w := &world{
 		Rand: rand.New(rand.NewPCG(seed, 0)), t: t, seed: seed, began: time.Now(), redis: miniredis.NewMiniRedis(),
-		heard: func(string, []byte, bool) {}, sent: func(string, string) {}, processes: map[string]int{},
+		heard: func(string, []byte, time.Time, bool) {}, sent: func(string, string) {}, processes: map[string]int{},
 	}
 	w.redis.ClockTTL(true)
 	conn, err := w.redis.Dial() // which starts it
