@@ -24,7 +24,9 @@
 //     ask for is found in Redis by every load. What Invalidate asks for, stores that run are told, in milliseconds; one that
 //     does not run, and one for as long as it cannot reach the master that has the store's rules, may store what is older,
 //     and serve it, while stores that know of the invalidation do not serve it within that minute, either. A replica that
-//     lags for longer goes by the other promises, and so does a TTL shorter than the lag.
+//     lags for longer goes by the other promises, and so does a TTL shorter than the lag. What Set stores within the minute
+//     carries on nothing of what Delete asked for, nor what is loaded of unknown age, once that is stored again: when it is
+//     taken away in its turn, a value that is older may be stored.
 //   - One load for a key at a time in all processes, however many callers wait for it: it takes a claim, which it keeps
 //     while it runs, and which ends within three seconds when its process dies. Who wrote does not wait for a load that may
 //     not see that. A load is not cancelled with the first of its callers. At most [Options.MaxLoads] loads run in a

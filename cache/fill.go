@@ -97,7 +97,8 @@ func (s *Store) beginArgs(f *fill) []any {
 		seen = binary.BigEndian.AppendUint64(nil, uint64(f.seen.header.gen))
 		seen = binary.BigEndian.AppendUint64(seen, f.seen.header.start)
 	}
-	return []any{lease, s.leaseTTL().Milliseconds(), f.seen.bad, claim, seen}
+	ageless, aged := s.floorTimes()
+	return []any{lease, ageless, f.seen.bad, claim, seen, aged}
 }
 
 func known(ts scaleaware.Tokens) (known scaleaware.Tokens) {

@@ -9,13 +9,15 @@ import "github.com/redis/go-redis/v9"
 // beginScript leaves a lease where nothing is, and claims the load. It returns what now stands there, the fill's start in
 // microseconds, and 1: the caller loads; 0: somebody else does until the claim in the header ends; 2: there is a value
 // that the caller has not seen. Of a value only the header is returned, but in the last case.
+// What a value that was found to be unusable asks of later loads stays in the lease.
 // KEYS: entry. ARGV: lease, its TTL in ms, SHA-1 of a value found to be unusable (or empty), ms to claim (0: load beside
-// whoever does), generation and start of the value that the caller has seen (or empty).
-var beginScript = redis.NewScript(`
+// whoever does), generation and start of the value that the caller has seen (or empty), ms that a floor stands.
+var beginScript = redis.NewScript(carriedFloor + `
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 local ms = math.floor(now / 1000)
 local claim = struct.pack('>I8', ARGV[4] == '0' and 0 or ms + ARGV[4])
+local lease, ttl = ARGV[1], ARGV[2]
 local cur = redis.pcall('GET', KEYS[1])
 if type(cur) == 'table' then
   if not string.find(cur.err, 'WRONGTYPE', 1, true) then return cur end
@@ -23,12 +25,18 @@ if type(cur) == 'table' then
   cur = false
 end
 if cur and ARGV[3] ~= '' and redis.sha1hex(cur) == ARGV[3] then
+  local have, floor, ends, left = carried(KEYS[1], cur, ms, ARGV[2], ARGV[6])
   redis.call('UNLINK', KEYS[1])
   cur = false
+  if have then
+    ttl = math.max(ttl, left)
+    lease = string.sub(lease, 1, 5) .. struct.pack('>BI2', have, #lease + #floor) .. string.sub(lease, 9, 24) .. ends
+      .. string.sub(lease, 41, 72) .. floor .. string.sub(lease, 73)
+  end
 end
 if not cur then
-  cur = string.sub(ARGV[1], 1, 16) .. struct.pack('>I8', now) .. string.sub(ARGV[1], 25, 48) .. claim .. string.sub(ARGV[1], 57)
-  redis.call('SET', KEYS[1], cur, 'PX', ARGV[2])
+  cur = string.sub(lease, 1, 16) .. struct.pack('>I8', now) .. string.sub(lease, 25, 48) .. claim .. string.sub(lease, 57)
+  redis.call('SET', KEYS[1], cur, 'PX', ttl)
   return {cur, now, 1}
 end
 if #cur < 72 or string.sub(cur, 1, 2) ~= '\202\002' then return {cur, now, 2} end
