@@ -98,6 +98,14 @@ func (fl *fill) overtakenBy(l landing, a answer) bool {
 	return true
 }
 
+// anew notes that fills are about to be loaded again: what is invalidated by now is no news for these loads.
+func (s *Store) anew(ctx context.Context, fills ...*fill) {
+	epoch := s.epochNow(ctx, fills[0].tagged)
+	for _, fl := range fills {
+		fl.epoch = max(fl.epoch, epoch)
+	}
+}
+
 // hand gives an answer to the waiters.
 func (v *View[V]) hand(fl *fill, f *flight[V], a answer, value V) {
 	v.flights.finish(fl.key, f, func() {

@@ -186,6 +186,7 @@ func (v *View[V]) load(ctx context.Context, fl *fill, f *flight[V], load Loader[
 		return // too late for the waiters, and the lease may have ended
 	}
 	if v.conclude(ctx, fl, f, w, value, err) {
+		s.anew(ctx, fl)
 		v.load(ctx, fl, f, load)
 	}
 }

@@ -265,6 +265,7 @@ func (v *View[V]) loadMany(ctx context.Context, batch []*fill, flights map[strin
 	}
 	again := v.concludeMany(ctx, batch, flights, w, func(id string) (V, error) { return oneOf(values, err, id) }, timeout)
 	if len(again) > 0 {
+		s.anew(ctx, again...)
 		v.loadMany(ctx, again, flights, load, timeout)
 	}
 }
