@@ -17,7 +17,8 @@
 //     something may have been missed.
 //   - A caller whose context says what it wrote (scaleaware.Watermark) is not given a value that is older, or whose age
 //     is unknown, from either level: such an entry is a miss for this caller only. Where both are known, an
-//     older fill never replaces a newer entry of the same timeline.
+//     older fill never replaces a newer entry of the same timeline. What was loaded of unknown age replaces no entry of known
+//     age until a minute after the load of that began.
 //   - When a caller invalidates whose context says what it wrote, by Delete, Invalidate or InvalidateTags, a value that is
 //     known to be older, since a replica that lags has answered its load, is not stored for a minute, whoever takes away
 //     meanwhile what was loaded since. The load is made again, and told what it must have seen. What Delete and InvalidateTags

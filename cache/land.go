@@ -314,7 +314,8 @@ func (v *viewState) storeArgs(ctx context.Context, f *fill, a *answer) ([]any, l
 	h.cost = costSince(f.began)
 	value := append(appendHeader(make([]byte, 0, headerSize+2+2*maxTokens*tokenSize+8*len(h.tags)+len(payload)), h), payload...)
 	fresh, whole, physical := v.lifeOf(s, f.id, h.kind).args()
-	return []any{value, fresh, whole, physical}, landing{}
+	_, aged := s.floorTimes()
+	return []any{value, fresh, whole, physical, aged}, landing{}
 }
 
 // costSince is what a load took that has just ended, for the header.

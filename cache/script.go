@@ -77,10 +77,12 @@ return till
 
 // storeScript lands a fill if its lease still stands and what stands there is not newer. Before a lease's hard expiry
 // nothing covers its unknown positions. Of known ones those count that are of databases which the fill was read from; a
-// fill of unknown age is covered by none until the lease's soft expiry, which older versions leave out. What was filled in
-// an earlier epoch is older, or began before, when nothing else tells. It returns 'stored', 'fenced' or 'older', with the
+// fill of unknown age is covered by none until the lease's soft expiry, which older versions leave out, and by none of a value
+// until that is as old as what a floor shuts out. What was filled in an earlier epoch is older, or began before, when nothing
+// else tells. It returns 'stored', 'fenced' or 'older', with the
 // tokens of the newer value where they say so.
-// KEYS: entry. ARGV: header and payload, and in ms: the time until the soft expiry, until the hard one, the TTL.
+// KEYS: entry. ARGV: header and payload, and in ms: the time until the soft expiry, until the hard one, the TTL, and for how long
+// a floor stands.
 var storeScript = redis.NewScript(`
 local cur = redis.pcall('GETRANGE', KEYS[1], '0', '151')
 local new = ARGV[1]
@@ -92,7 +94,9 @@ local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local have, give = string.byte(cur, 6), string.byte(new, 6)
 local lease, soft, hard = string.sub(cur, 3, 3) == 'L', struct.unpack('>I8I8', cur, 25)
-local elsewhere, compared = give > 0 or (lease and soft > 0 and now >= soft), false
+local over = soft > 0 and now >= soft
+if not lease then over = math.floor(struct.unpack('>I8', cur, 17) / 1000) + ARGV[5] <= now end
+local elsewhere, compared = give > 0 or over, false
 for i = 0, have - 1 do
   local system, tl, hi, lo = struct.unpack('>c8I4I4I4', cur, 73 + i * 20)
   local covered = elsewhere
