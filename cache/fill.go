@@ -35,7 +35,8 @@ type fill struct {
 
 	ageless atomic.Bool // the loader used something of unknown age
 
-	reloads int // how often an answer was older than what the load was told of
+	reloads int               // how often an answer was older than what the load was told of
+	told    scaleaware.Tokens // what it was told of then, which unknown positions in need stand for, too
 }
 
 type fillKey struct{}

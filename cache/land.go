@@ -90,10 +90,10 @@ const maxReloads = 3
 
 // overtakenBy reports whether an answer was refused for what the load was not told to see, and tells it.
 func (fl *fill) overtakenBy(l landing, a answer) bool {
-	if fl.reloads == maxReloads || fl.behind || len(a.asOf) == 0 || fl.need.Covers(l.need) {
+	if fl.reloads == maxReloads || fl.behind || len(a.asOf) == 0 || known(fl.need).Merge(fl.told).Covers(l.need) {
 		return false
 	}
-	fl.need, fl.reloads = fl.need.Merge(l.need), fl.reloads+1
+	fl.need, fl.told, fl.reloads = fl.need.Merge(l.need), fl.told.Merge(l.need), fl.reloads+1
 	fl.ageless.Store(false)
 	return true
 }
