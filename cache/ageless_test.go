@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/scaleaware/scaleaware"
 )
 
 // shift moves one of the times in an entry's header, in its own unit.
@@ -66,4 +68,91 @@ func TestRefreshOfUnknownAgeReplacesOldValues(t *testing.T) {
 		l, err := v.Load(ctx, "1", loads(lead{Score: 2}))
 		return err == nil && l.Score == 2
 	})
+}
+
+// What loads of an Untracked view have read does not count: a Delete leaves nothing of it, nor asks loads for it.
+func TestUntrackedViewsAskForNoAge(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := testContext(t)
+		s := newStore(t, rdb, nil)
+		rates := Of[lead](s, "rate", Untracked())
+		if _, err := s.Invalidate(wrote(ctx, at(10)), "*"); err != nil {
+			t.Fatal(err)
+		}
+		loaded := func(many bool, score int64, saw ...scaleaware.Token) {
+			t.Helper()
+			load := func(ctx context.Context, id string) (lead, error) {
+				if need, err := scaleaware.WatermarkFrom(ctx).Written(ctx); err != nil || len(need) > 0 {
+					t.Errorf("a load was told that it must have seen %v, %v", need, err)
+				}
+				return loads(lead{Score: score}, saw...)(ctx, id)
+			}
+			var err error
+			if many {
+				_, err = rates.LoadMany(ctx, []string{"1"}, ofEach(load))
+			} else {
+				_, err = rates.Load(ctx, "1", load)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			l, err := rates.Get(ctx, "1")
+			wantScore(t, l, err, score)
+		}
+		for _, many := range []bool{false, true} {
+			loaded(many, 9, at(9))
+			if err := rates.Delete(ctx, "1"); err != nil {
+				t.Fatal(err)
+			}
+			if n, err := rdb.Exists(ctx, rates.prefix+"1").Result(); n != 0 || err != nil {
+				t.Errorf("many %v: a lease stands, %v", many, err)
+			}
+			loaded(many, 8)
+			if err := rates.Delete(wrote(ctx, at(12)), "1"); err != nil {
+				t.Fatal(err)
+			}
+			// As an older version of the program leaves it.
+			lease := s.deletion(rates.prefix+"1", newLease(scaleaware.Tokens{at(5)}))
+			if err := deleteScript.Run(ctx, rdb, []string{lease.key}, lease.args...).Err(); err != nil {
+				t.Fatal(err)
+			}
+			shift(t, ctx, rdb, lease.key, softAt, -s.leaseTTL().Milliseconds())
+			loaded(many, 7)
+			if err := rates.Delete(ctx, "1"); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
+// A value whose load began by a clock that was ahead, before a failover, shuts loads of unknown age out no longer than others.
+func TestDeleteOfAValueFromAClockAhead(t *testing.T) {
+	for name, take := range map[string]func(ctx context.Context, v *View[lead]) error{
+		"delete": func(ctx context.Context, v *View[lead]) error { return v.Delete(ctx, "1") },
+		"sweep": func(ctx context.Context, v *View[lead]) error {
+			v.store.markLeases(ctx)
+			_, err := v.store.Invalidate(ctx, "*")
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx := testContext(t)
+			s := newStore(t, client(t, one.Get(t)), nil)
+			v := Of[lead](s, "lead")
+			l, err := v.Load(ctx, "1", loads(lead{Score: 1}, at(9)))
+			wantScore(t, l, err, 1)
+			shift(t, ctx, s.rdb, v.prefix+"1", startAt, (10 * time.Minute).Microseconds())
+			if err := take(ctx, v); err != nil {
+				t.Fatal(err)
+			}
+			raw, err := s.rdb.Get(ctx, v.prefix+"1").Bytes()
+			h, _, parse := parseHeader(raw)
+			if err != nil || parse != nil || h.kind != kindLease || h.asOf.For(7) != at(9) {
+				t.Fatalf("%+v, %v, %v", h, err, parse)
+			}
+			if left := time.UnixMilli(h.soft).Sub(time.Now()); left > s.leaseTTL()+time.Second {
+				t.Errorf("loads of unknown age are shut out for %v", left)
+			}
+		})
+	}
 }

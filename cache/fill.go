@@ -21,6 +21,7 @@ type fill struct {
 	seen    entry             // what the look-up found
 	behind  bool              // nobody waits for it
 	tagged  bool              // the view's values have tags
+	anyAge  bool              // the view is Untracked
 	ticket  ticket            // for a store without Redis
 
 	noted uint64 // the watermark's Changes before the loader
@@ -145,6 +146,9 @@ func (s *Store) began(f *fill, reply any) (how begun, raw []byte, wait time.Dura
 		}
 	} else if f.blind == nil {
 		f.claim = h.claim
+	}
+	if f.anyAge {
+		return granted, nil, 0, nil
 	}
 	if h.kind == kindLease {
 		for _, t := range h.asOf {

@@ -35,7 +35,7 @@ func (l landing) settled() bool { return l.outcome == "stored" || l.outcome == "
 // answerOf says what becomes of what the loader of a fill returned under watermark w.
 func (v *View[V]) answerOf(ctx context.Context, fl *fill, w *scaleaware.Watermark, value V, err error) answer {
 	a := answer{err: err, asOf: w.AsOf()}
-	if fl.ageless.Load() || slices.ContainsFunc(a.asOf, scaleaware.Token.Unknown) {
+	if v.opts.untracked || fl.ageless.Load() || slices.ContainsFunc(a.asOf, scaleaware.Token.Unknown) {
 		a.asOf = nil
 	}
 	if fl.blind == nil {

@@ -162,7 +162,7 @@ func (v *View[V]) shareMany(ctx context.Context, missing map[string]entry, need 
 func (v *View[V]) runMany(ctx context.Context, fills []*fill, flights map[string]*flight[V], load ManyLoader[V], timeout time.Duration) {
 	var batch []*fill
 	for _, fl := range fills {
-		fl.tagged = v.tags != nil
+		fl.tagged, fl.anyAge = v.tags != nil, v.opts.untracked
 	}
 	for i, how := range v.store.beginMany(ctx, fills, timeout) {
 		switch fl := fills[i]; how {

@@ -179,7 +179,7 @@ if lease then
   if known == 0 then known = till end -- of an older version
   add(cur, known, unknown)
 elseif tokensOf(cur) then
-  local start = math.floor(struct.unpack('>I8', cur, 17) / 1000)
+  local start = math.min(math.floor(struct.unpack('>I8', cur, 17) / 1000), now) -- else of a server whose clock was ahead
   if start + ARGV[3] > now then add(cur, start + ARGV[2], 0) end
 end
 if #order == 0 then
