@@ -24,8 +24,9 @@ const metaMark = "~"
 // may last, by stores that run and can reach the master that has the rules; a position that could not be learned asks for
 // nothing. Where other stores load, too, Delete or InvalidateTags asks that of all. What deletes by such callers ask for stays.
 // An error wraps ErrPattern, with nothing done, or ErrIncomplete, with the Report saying what is left: stores that run do not
-// serve it, and one of them goes on with the work. It is ErrIncomplete, too, when all was removed and Redis did not take in what
-// the caller wrote.
+// serve it, and one of them goes on with the work. When Redis did not take in the rule by which they know, what is left may be
+// served until this store, if it runs, has made good for it, or until its TTL ends. It is ErrIncomplete, too, when all was
+// removed and Redis did not take in what the caller wrote.
 func (s *Store) Invalidate(ctx context.Context, pattern string) (Report, error) {
 	return s.InvalidateWith(ctx, Invalidation{Pattern: pattern})
 }

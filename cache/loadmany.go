@@ -17,9 +17,10 @@ import (
 type ManyLoader[V any] func(ctx context.Context, ids []string) (map[string]V, error)
 
 // LoadMany returns the cached values of ids, and the loader's of those that are not cached, which it then caches. The
-// loader is called once, for the keys that nobody else loads already; callers of a key share its load with those of Load.
-// A key that does not exist is in neither the map nor the error. The error is a KeyErrors, with Load's errors; the map is
-// right beside it.
+// loader is called once for the keys that nobody else loads already, and again for those of them that news have overtaken, as
+// a Loader is; for a key that another process has begun to load, and does not bring, it is called with that alone. Callers of
+// a key share its load with those of Load. A key that does not exist is in neither the map nor the error. The error is a
+// KeyErrors, with Load's errors; the map is right beside it.
 func (v *View[V]) LoadMany(ctx context.Context, ids []string, load ManyLoader[V]) (map[string]V, error) {
 	found, failed := make(map[string]V, len(ids)), make(KeyErrors)
 	if v.err != nil {
