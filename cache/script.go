@@ -79,8 +79,7 @@ return till
 // nothing covers its unknown positions. Of known ones those count that are of databases which the fill was read from; a
 // fill of unknown age is covered by none until the lease's soft expiry, which older versions leave out, and by none of a value
 // until that is as old as what a floor shuts out. What was filled in an earlier epoch is older, or began before, when nothing
-// else tells. It returns 'stored', 'fenced' or 'older', with the
-// tokens of the newer value where they say so.
+// else tells. It returns 'stored', 'fenced' or 'older', with the tokens of the newer value where they say so.
 // KEYS: entry. ARGV: header and payload, and in ms: the time until the soft expiry, until the hard one, the TTL, and for how long
 // a floor stands.
 var storeScript = redis.NewScript(`
@@ -121,7 +120,7 @@ redis.call('SET', KEYS[1], string.sub(new, 1, 24) .. struct.pack('>I8I8', now + 
 return 'stored'
 `)
 
-// putScript stores a value that the caller gave, over whatever is there. Arguments as storeScript's.
+// putScript stores a value that the caller gave, over whatever is there. Arguments as storeScript's, but for the last.
 var putScript = redis.NewScript(`
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
