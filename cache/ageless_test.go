@@ -150,7 +150,7 @@ func TestDeleteOfAValueFromAClockAhead(t *testing.T) {
 			if err != nil || parse != nil || h.kind != kindLease || h.asOf.For(7) != at(9) {
 				t.Fatalf("%+v, %v, %v", h, err, parse)
 			}
-			if left := time.UnixMilli(h.soft).Sub(time.Now()); left > s.leaseTTL()+time.Second {
+			if left := time.Until(time.UnixMilli(h.soft)); left > s.leaseTTL()+time.Second {
 				t.Errorf("loads of unknown age are shut out for %v", left)
 			}
 		})
