@@ -21,7 +21,7 @@ const (
 // loads.
 func (v *View[V]) claim(ctx context.Context, fl *fill, f *flight[V]) (over bool) {
 	s := v.store
-	fl.tagged = v.tags != nil
+	fl.tagged, fl.anyAge = v.tags != nil, v.opts.untracked
 	if fl.seen.down || s.redisOff() {
 		return v.claimHere(fl, f)
 	}

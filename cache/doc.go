@@ -17,14 +17,17 @@
 //     something may have been missed.
 //   - A caller whose context says what it wrote (scaleaware.Watermark) is not given a value that is older, or whose age
 //     is unknown, from either level: such an entry is a miss for this caller only. Where both are known, an
-//     older fill never replaces a newer entry of the same timeline.
+//     older fill never replaces a newer entry of the same timeline. What was loaded of unknown age replaces no entry of known
+//     age until a minute after the load of that began.
 //   - When a caller invalidates whose context says what it wrote, by Delete, Invalidate or InvalidateTags, a value that is
 //     known to be older, since a replica that lags has answered its load, is not stored for a minute, whoever takes away
 //     meanwhile what was loaded since. The load is made again, and told what it must have seen. What Delete and InvalidateTags
 //     ask for is found in Redis by every load. What Invalidate asks for, stores that run are told, in milliseconds; one that
 //     does not run, and one for as long as it cannot reach the master that has the store's rules, may store what is older,
 //     and serve it, while stores that know of the invalidation do not serve it within that minute, either. A replica that
-//     lags for longer goes by the other promises, and so does a TTL shorter than the lag.
+//     lags for longer goes by the other promises, and so does a TTL shorter than the lag. What Set stores within the minute
+//     carries on nothing of what Delete asked for, nor what is loaded of unknown age, once that is stored again: when it is
+//     taken away in its turn, a value that is older may be stored.
 //   - One load for a key at a time in all processes, however many callers wait for it: it takes a claim, which it keeps
 //     while it runs, and which ends within three seconds when its process dies. Who wrote does not wait for a load that may
 //     not see that. A load is not cancelled with the first of its callers. At most [Options.MaxLoads] loads run in a

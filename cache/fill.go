@@ -21,6 +21,7 @@ type fill struct {
 	seen    entry             // what the look-up found
 	behind  bool              // nobody waits for it
 	tagged  bool              // the view's values have tags
+	anyAge  bool              // the view is Untracked
 	ticket  ticket            // for a store without Redis
 
 	noted uint64 // the watermark's Changes before the loader
@@ -35,7 +36,8 @@ type fill struct {
 
 	ageless atomic.Bool // the loader used something of unknown age
 
-	reloads int // how often an answer was older than what the load was told of
+	reloads int               // how often an answer was older than what the load was told of
+	told    scaleaware.Tokens // what it was told of then, which unknown positions in need stand for, too
 }
 
 type fillKey struct{}
@@ -97,7 +99,8 @@ func (s *Store) beginArgs(f *fill) []any {
 		seen = binary.BigEndian.AppendUint64(nil, uint64(f.seen.header.gen))
 		seen = binary.BigEndian.AppendUint64(seen, f.seen.header.start)
 	}
-	return []any{lease, s.leaseTTL().Milliseconds(), f.seen.bad, claim, seen}
+	ageless, aged := s.floorTimes()
+	return []any{lease, ageless, f.seen.bad, claim, seen, aged}
 }
 
 func known(ts scaleaware.Tokens) (known scaleaware.Tokens) {
@@ -143,6 +146,9 @@ func (s *Store) began(f *fill, reply any) (how begun, raw []byte, wait time.Dura
 		}
 	} else if f.blind == nil {
 		f.claim = h.claim
+	}
+	if f.anyAge {
+		return granted, nil, 0, nil
 	}
 	if h.kind == kindLease {
 		for _, t := range h.asOf {

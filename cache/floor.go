@@ -227,25 +227,37 @@ func (s *Store) endFloors(ctx context.Context) error {
 	return changed(endFloorsScript.Run(ctx, s.rdb, []string{s.rulesKey()}).Err())
 }
 
+// carriedFloor is the part of scripts that says what an entry that is removed asks of later loads, if it is a lease with a floor, or
+// a value whose load may have landed on one: one that began no longer ago than a floor stands. It returns how many as-of
+// tokens it has, them, both times when they end, and in ms for how long their lease lasts, or nil. A start that lies ahead is
+// of a server whose clock was, before a failover.
+const carriedFloor = wholeHeader + `
+local function carried(key, h, now, ageless, aged)
+  local have = tokensOf(h) or 0
+  if have == 0 then return nil end
+  local floor = string.sub(h, 73, 72 + have * 20)
+  if string.sub(h, 3, 3) == 'L' then
+    local left = redis.call('PTTL', key)
+    return have, floor, string.sub(h, 25, 40), left > 0 and left or aged
+  end
+  local start = math.min(math.floor(struct.unpack('>I8', h, 17) / 1000), now)
+  if start + aged <= now then return nil end
+  return have, floor, struct.pack('>I8I8', start + ageless, 0), start + aged - now
+end
+`
+
 // spareScript unlinks keys but for leases with a floor, which no fill from before lands on any more. Such a lease takes the
-// place of values whose loads may have landed on one: those that began no longer ago than a floor stands. It returns how many
-// values it has removed. KEYS: entries of one slot. ARGV: a generation, and in ms for how long loads of unknown age are
-// refused, and others.
-var spareScript = redis.NewScript(wholeHeader + `
+// place of values whose loads may have landed on one. It returns how many values it has removed. KEYS: entries of one slot.
+// ARGV: a generation, and in ms for how long loads of unknown age are refused, and others.
+var spareScript = redis.NewScript(carriedFloor + `
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local n = 0
 for _, key in ipairs(KEYS) do
   local h = redis.pcall('GETRANGE', key, '0', '151')
-  local have, start = tokensOf(h) or 0, 0
-  if have > 0 then start = math.floor(struct.unpack('>I8', h, 17) / 1000) end
-  local lease = have > 0 and string.sub(h, 3, 3) == 'L'
-  if lease or have > 0 and start + ARGV[3] > now then
-    local left, ends = start + ARGV[3] - now, struct.pack('>I8I8', start + ARGV[2], 0)
-    local floor = string.sub(h, 73, 72 + have * 20)
-    if lease then left, ends = redis.call('PTTL', key), string.sub(h, 25, 40) end
-    if left <= 0 or not lease and left > tonumber(ARGV[3]) then left = ARGV[3] end
-    n = n + (lease and 0 or 1)
+  local have, floor, ends, left = carried(key, h, now, ARGV[2], ARGV[3])
+  if have then
+    n = n + (string.sub(h, 3, 3) == 'L' and 0 or 1)
     redis.call('UNLINK', key) -- a full server lets only those write more who have freed something
     redis.call('SET', key, '\202\002L\0\0' .. struct.pack('>BI2', have, 72 + #floor) .. ARGV[1] .. struct.pack('>I8', now * 1000)
       .. ends .. string.rep('\0', 32) .. floor, 'PX', left)

@@ -174,6 +174,64 @@ func TestOvertakenLoadIsMadeOnceMore(t *testing.T) {
 	}
 }
 
+// A load whose tag is invalidated while it runs, and that is made again, brings what counts.
+func TestLoadOvertakenWhileItRunsIsStored(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		for _, run := range []bool{true, false} {
+			for _, many := range []bool{false, true} {
+				ctx := testContext(t)
+				s := newStore(t, rdb, nil)
+				there := sibling(t, s)
+				if run {
+					running(t, s)
+				}
+				v := tagged(t, ctx, s)
+				calls := 0
+				load := func(lctx context.Context, id string) (lead, error) {
+					if calls++; calls > 1 {
+						return obedient(lead{Score: 2})(lctx, id)
+					}
+					if err := there.InvalidateTags(wrote(ctx, at(10)), "all"); err != nil {
+						return lead{}, err
+					}
+					return loads(lead{Score: 1}, at(9))(lctx, id)
+				}
+				var l lead
+				var err error
+				if many {
+					var found map[string]lead
+					found, err = v.LoadMany(ctx, []string{"1"}, ofEach(load))
+					l = found["1"]
+				} else {
+					l, err = v.Load(ctx, "1", load)
+				}
+				wantScore(t, l, err, 2)
+				l, err = v.Get(ctx, "1")
+				wantScore(t, l, err, 2)
+				if calls != 2 {
+					t.Errorf("run %v, many %v: %d loads", run, many, calls)
+				}
+			}
+		}
+	})
+}
+
+// Who has read when a tag was invalidated knows that the clock shows as much.
+func TestTagsTellTheClock(t *testing.T) {
+	ctx := testContext(t)
+	s := newStore(t, client(t, one.Get(t)), nil)
+	there := sibling(t, s)
+	if err := there.InvalidateTags(ctx, "all"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.tagsOf(ctx, []tagHash{hashTag("all")}); err != nil {
+		t.Fatal(err)
+	}
+	if shows := there.clock.known.Load(); shows == 0 || s.clock.known.Load() != shows {
+		t.Errorf("the clock shows %d, %d is known", shows, s.clock.known.Load())
+	}
+}
+
 // As with one key, and only those that were overtaken are loaded again.
 func TestOvertakenLoadsOfManyAreMadeOnceMore(t *testing.T) {
 	ctx := testContext(t)

@@ -24,8 +24,9 @@ const metaMark = "~"
 // may last, by stores that run and can reach the master that has the rules; a position that could not be learned asks for
 // nothing. Where other stores load, too, Delete or InvalidateTags asks that of all. What deletes by such callers ask for stays.
 // An error wraps ErrPattern, with nothing done, or ErrIncomplete, with the Report saying what is left: stores that run do not
-// serve it, and one of them goes on with the work. It is ErrIncomplete, too, when all was removed and Redis did not take in what
-// the caller wrote.
+// serve it, and one of them goes on with the work. When Redis did not take in the rule by which they know, what is left may be
+// served until this store, if it runs, has made good for it, or until its TTL ends. It is ErrIncomplete, too, when all was
+// removed and Redis did not take in what the caller wrote.
 func (s *Store) Invalidate(ctx context.Context, pattern string) (Report, error) {
 	return s.InvalidateWith(ctx, Invalidation{Pattern: pattern})
 }
@@ -165,7 +166,7 @@ func (s *Store) unlink(ctx context.Context, groups []together, spare bool) (remo
 		switch {
 		case redis.HasErrorPrefix(err, "NOSCRIPT"):
 			left = append(left, g)
-		case len(g.keys) > 1 || redirected(err): // half of the slot may have moved
+		case redirected(err) || answered(err) && len(g.keys) > 1: // half of the slot may have moved
 			for i := range g.keys {
 				left = append(left, together{g.view, g.slot, g.keys[i : i+1]})
 			}
@@ -174,21 +175,23 @@ func (s *Store) unlink(ctx context.Context, groups []together, spare bool) (remo
 		}
 	})
 	var alone int64
-	again := s.unlinkAll(ctx, left, then, func(g together, err error) {
-		if len(g.keys) == 1 && !redirected(err) {
-			errs = append(errs, err)
-			return
-		}
-		for _, key := range g.keys {
-			n, err := then(s.rdb, []string{key})()
-			if err != nil {
+	for part := range slices.Chunk(left, unlinkCommands) {
+		removed += s.unlinkAll(ctx, part, then, func(g together, err error) {
+			if !redirected(err) && (len(g.keys) == 1 || !answered(err)) {
 				errs = append(errs, err)
+				return
 			}
-			alone += n
-			s.in.invalidated.WithLabelValues(g.view).Add(float64(n))
-		}
-	})
-	return removed + again + alone, firstOf(errs)
+			for _, key := range g.keys {
+				n, err := then(s.rdb, []string{key})()
+				if err != nil {
+					errs = append(errs, err)
+				}
+				alone += n
+				s.in.invalidated.WithLabelValues(g.view).Add(float64(n))
+			}
+		})
+	}
+	return removed + alone, firstOf(errs)
 }
 
 // removal is a command that removes keys of one slot, and returns what says, when it was sent, how many it has removed.

@@ -35,7 +35,7 @@ func (l landing) settled() bool { return l.outcome == "stored" || l.outcome == "
 // answerOf says what becomes of what the loader of a fill returned under watermark w.
 func (v *View[V]) answerOf(ctx context.Context, fl *fill, w *scaleaware.Watermark, value V, err error) answer {
 	a := answer{err: err, asOf: w.AsOf()}
-	if fl.ageless.Load() || slices.ContainsFunc(a.asOf, scaleaware.Token.Unknown) {
+	if v.opts.untracked || fl.ageless.Load() || slices.ContainsFunc(a.asOf, scaleaware.Token.Unknown) {
 		a.asOf = nil
 	}
 	if fl.blind == nil {
@@ -90,12 +90,20 @@ const maxReloads = 3
 
 // overtakenBy reports whether an answer was refused for what the load was not told to see, and tells it.
 func (fl *fill) overtakenBy(l landing, a answer) bool {
-	if fl.reloads == maxReloads || fl.behind || len(a.asOf) == 0 || fl.need.Covers(l.need) {
+	if fl.reloads == maxReloads || fl.behind || len(a.asOf) == 0 || known(fl.need).Merge(fl.told).Covers(l.need) {
 		return false
 	}
-	fl.need, fl.reloads = fl.need.Merge(l.need), fl.reloads+1
+	fl.need, fl.told, fl.reloads = fl.need.Merge(l.need), fl.told.Merge(l.need), fl.reloads+1
 	fl.ageless.Store(false)
 	return true
+}
+
+// anew notes that fills are about to be loaded again: what is invalidated by now is no news for these loads.
+func (s *Store) anew(ctx context.Context, fills ...*fill) {
+	epoch := s.epochNow(ctx, fills[0].tagged)
+	for _, fl := range fills {
+		fl.epoch = max(fl.epoch, epoch)
+	}
 }
 
 // hand gives an answer to the waiters.
@@ -306,7 +314,8 @@ func (v *viewState) storeArgs(ctx context.Context, f *fill, a *answer) ([]any, l
 	h.cost = costSince(f.began)
 	value := append(appendHeader(make([]byte, 0, headerSize+2+2*maxTokens*tokenSize+8*len(h.tags)+len(payload)), h), payload...)
 	fresh, whole, physical := v.lifeOf(s, f.id, h.kind).args()
-	return []any{value, fresh, whole, physical}, landing{}
+	_, aged := s.floorTimes()
+	return []any{value, fresh, whole, physical, aged}, landing{}
 }
 
 // costSince is what a load took that has just ended, for the header.

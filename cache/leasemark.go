@@ -19,6 +19,8 @@ const (
 	leaseMarkLife = 24 * time.Hour
 	// leaseMarkEvery is how often a process that is told of changes looks for the mark, at most.
 	leaseMarkEvery = time.Hour
+	// leaseMarkUntold is that where servers do not tell by themselves that they have lost it.
+	leaseMarkUntold = 10 * time.Second
 )
 
 // leaseMarkScript leaves the mark where there is none that lasts. All processes are told of that, so it does nothing else. KEYS:
@@ -48,7 +50,14 @@ func (s *Store) leaseMarkKey() string { return s.opts.Prefix + metaMark + leaseM
 
 // stands reports whether the mark cannot have been lost unheard.
 func (m *leaseMarking) stands(s *Store, slot uint16, now time.Duration) bool {
-	return m != nil && m.fence == s.leaseMarks.fence.Load() && now-m.at < leaseMarkEvery && s.coverage.holds(m.cover, slot, now)
+	if m == nil || m.fence != s.leaseMarks.fence.Load() || !s.coverage.holds(m.cover, slot, now) {
+		return false
+	}
+	every := leaseMarkEvery
+	if s.untracked.Load() || m.cover.addr == publishedAddr {
+		every = leaseMarkUntold
+	}
+	return now-m.at < every
 }
 
 // markLeases says that there will be leases with a floor. A store that runs does so later when it cannot now; till then sweeps

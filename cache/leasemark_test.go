@@ -71,3 +71,31 @@ func TestLeaseMarkIsLeftWhenItIsNeeded(t *testing.T) {
 		}
 	}
 }
+
+// Where servers do not tell what they lose, the mark is looked for every few seconds.
+func TestLeaseMarkIsLookedForWhereServersDoNotTell(t *testing.T) {
+	for name, told := range map[string]bool{"told": true, "untold": false} {
+		t.Run(name, func(t *testing.T) {
+			ctx := testContext(t)
+			rdb := client(t, one.Get(t))
+			if !told {
+				rdb = untracked(t, false)
+			}
+			s := running(t, newStore(t, rdb, func(o *Options) { o.RedisTimeout = 2 * time.Second }))
+			key := s.leaseMarkKey()
+			stands := func(after time.Duration) bool {
+				slot := s.coverage.slot(key)
+				left := *s.leaseMarks.left.Load()
+				left.at = s.now() - after
+				return left.stands(s, slot, s.now())
+			}
+			eventually(t, "the mark is left under a cover", func() bool { s.markLeases(ctx); return stands(0) })
+			if !stands(leaseMarkUntold - time.Second) {
+				t.Error("it is looked for again and again")
+			}
+			if stands(leaseMarkUntold+time.Second) != told || stands(leaseMarkEvery+time.Second) {
+				t.Error("it may be lost unheard for too long, or is looked for too often")
+			}
+		})
+	}
+}

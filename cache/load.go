@@ -13,7 +13,8 @@ import (
 
 // Loader gets the value of one key from its origin. It runs once for all callers who wait for the key, under a context
 // with the first one's values, a deadline of Options.LoadTimeout and a watermark of its own, and must not write into
-// what it returned. It returns ErrNotFound for what does not exist.
+// what it returned. It returns ErrNotFound for what does not exist. When news have overtaken what it returned, it runs again,
+// up to three times, each with a deadline of its own, and the callers wait for that, too.
 type Loader[V any] func(ctx context.Context, id string) (V, error)
 
 // Load returns the cached value, or the loader's, which it then caches. Callers of one key share one load, those of other
@@ -186,6 +187,7 @@ func (v *View[V]) load(ctx context.Context, fl *fill, f *flight[V], load Loader[
 		return // too late for the waiters, and the lease may have ended
 	}
 	if v.conclude(ctx, fl, f, w, value, err) {
+		s.anew(ctx, fl)
 		v.load(ctx, fl, f, load)
 	}
 }

@@ -17,9 +17,10 @@ import (
 type ManyLoader[V any] func(ctx context.Context, ids []string) (map[string]V, error)
 
 // LoadMany returns the cached values of ids, and the loader's of those that are not cached, which it then caches. The
-// loader is called once, for the keys that nobody else loads already; callers of a key share its load with those of Load.
-// A key that does not exist is in neither the map nor the error. The error is a KeyErrors, with Load's errors; the map is
-// right beside it.
+// loader is called once for the keys that nobody else loads already, and again for those of them that news have overtaken, as
+// a Loader is; for a key that another process has begun to load, and does not bring, it is called with that alone. Callers of
+// a key share its load with those of Load. A key that does not exist is in neither the map nor the error. The error is a
+// KeyErrors, with Load's errors; the map is right beside it.
 func (v *View[V]) LoadMany(ctx context.Context, ids []string, load ManyLoader[V]) (map[string]V, error) {
 	found, failed := make(map[string]V, len(ids)), make(KeyErrors)
 	if v.err != nil {
@@ -162,7 +163,7 @@ func (v *View[V]) shareMany(ctx context.Context, missing map[string]entry, need 
 func (v *View[V]) runMany(ctx context.Context, fills []*fill, flights map[string]*flight[V], load ManyLoader[V], timeout time.Duration) {
 	var batch []*fill
 	for _, fl := range fills {
-		fl.tagged = v.tags != nil
+		fl.tagged, fl.anyAge = v.tags != nil, v.opts.untracked
 	}
 	for i, how := range v.store.beginMany(ctx, fills, timeout) {
 		switch fl := fills[i]; how {
@@ -265,6 +266,7 @@ func (v *View[V]) loadMany(ctx context.Context, batch []*fill, flights map[strin
 	}
 	again := v.concludeMany(ctx, batch, flights, w, func(id string) (V, error) { return oneOf(values, err, id) }, timeout)
 	if len(again) > 0 {
+		s.anew(ctx, again...)
 		v.loadMany(ctx, again, flights, load, timeout)
 	}
 }

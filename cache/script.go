@@ -9,13 +9,15 @@ import "github.com/redis/go-redis/v9"
 // beginScript leaves a lease where nothing is, and claims the load. It returns what now stands there, the fill's start in
 // microseconds, and 1: the caller loads; 0: somebody else does until the claim in the header ends; 2: there is a value
 // that the caller has not seen. Of a value only the header is returned, but in the last case.
+// What a value that was found to be unusable asks of later loads stays in the lease.
 // KEYS: entry. ARGV: lease, its TTL in ms, SHA-1 of a value found to be unusable (or empty), ms to claim (0: load beside
-// whoever does), generation and start of the value that the caller has seen (or empty).
-var beginScript = redis.NewScript(`
+// whoever does), generation and start of the value that the caller has seen (or empty), ms that a floor stands.
+var beginScript = redis.NewScript(carriedFloor + `
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 local ms = math.floor(now / 1000)
 local claim = struct.pack('>I8', ARGV[4] == '0' and 0 or ms + ARGV[4])
+local lease, ttl = ARGV[1], ARGV[2]
 local cur = redis.pcall('GET', KEYS[1])
 if type(cur) == 'table' then
   if not string.find(cur.err, 'WRONGTYPE', 1, true) then return cur end
@@ -23,12 +25,18 @@ if type(cur) == 'table' then
   cur = false
 end
 if cur and ARGV[3] ~= '' and redis.sha1hex(cur) == ARGV[3] then
+  local have, floor, ends, left = carried(KEYS[1], cur, ms, ARGV[2], ARGV[6])
   redis.call('UNLINK', KEYS[1])
   cur = false
+  if have then
+    ttl = math.max(ttl, left)
+    lease = string.sub(lease, 1, 5) .. struct.pack('>BI2', have, #lease + #floor) .. string.sub(lease, 9, 24) .. ends
+      .. string.sub(lease, 41, 72) .. floor .. string.sub(lease, 73)
+  end
 end
 if not cur then
-  cur = string.sub(ARGV[1], 1, 16) .. struct.pack('>I8', now) .. string.sub(ARGV[1], 25, 48) .. claim .. string.sub(ARGV[1], 57)
-  redis.call('SET', KEYS[1], cur, 'PX', ARGV[2])
+  cur = string.sub(lease, 1, 16) .. struct.pack('>I8', now) .. string.sub(lease, 25, 48) .. claim .. string.sub(lease, 57)
+  redis.call('SET', KEYS[1], cur, 'PX', ttl)
   return {cur, now, 1}
 end
 if #cur < 72 or string.sub(cur, 1, 2) ~= '\202\002' then return {cur, now, 2} end
@@ -69,10 +77,11 @@ return till
 
 // storeScript lands a fill if its lease still stands and what stands there is not newer. Before a lease's hard expiry
 // nothing covers its unknown positions. Of known ones those count that are of databases which the fill was read from; a
-// fill of unknown age is covered by none until the lease's soft expiry, which older versions leave out. What was filled in
-// an earlier epoch is older, or began before, when nothing else tells. It returns 'stored', 'fenced' or 'older', with the
-// tokens of the newer value where they say so.
-// KEYS: entry. ARGV: header and payload, and in ms: the time until the soft expiry, until the hard one, the TTL.
+// fill of unknown age is covered by none until the lease's soft expiry, which older versions leave out, and by none of a value
+// until that is as old as what a floor shuts out. What was filled in an earlier epoch is older, or began before, when nothing
+// else tells. It returns 'stored', 'fenced' or 'older', with the tokens of the newer value where they say so.
+// KEYS: entry. ARGV: header and payload, and in ms: the time until the soft expiry, until the hard one, the TTL, and for how long
+// a floor stands.
 var storeScript = redis.NewScript(`
 local cur = redis.pcall('GETRANGE', KEYS[1], '0', '151')
 local new = ARGV[1]
@@ -84,7 +93,9 @@ local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local have, give = string.byte(cur, 6), string.byte(new, 6)
 local lease, soft, hard = string.sub(cur, 3, 3) == 'L', struct.unpack('>I8I8', cur, 25)
-local elsewhere, compared = give > 0 or (lease and soft > 0 and now >= soft), false
+local over = soft > 0 and now >= soft
+if not lease then over = math.floor(struct.unpack('>I8', cur, 17) / 1000) + ARGV[5] <= now end
+local elsewhere, compared = give > 0 or over, false
 for i = 0, have - 1 do
   local system, tl, hi, lo = struct.unpack('>c8I4I4I4', cur, 73 + i * 20)
   local covered = elsewhere
@@ -109,7 +120,7 @@ redis.call('SET', KEYS[1], string.sub(new, 1, 24) .. struct.pack('>I8I8', now + 
 return 'stored'
 `)
 
-// putScript stores a value that the caller gave, over whatever is there. Arguments as storeScript's.
+// putScript stores a value that the caller gave, over whatever is there. Arguments as storeScript's, but for the last.
 var putScript = redis.NewScript(`
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
@@ -167,7 +178,7 @@ if lease then
   if known == 0 then known = till end -- of an older version
   add(cur, known, unknown)
 elseif tokensOf(cur) then
-  local start = math.floor(struct.unpack('>I8', cur, 17) / 1000)
+  local start = math.min(math.floor(struct.unpack('>I8', cur, 17) / 1000), now) -- else of a server whose clock was ahead
   if start + ARGV[3] > now then add(cur, start + ARGV[2], 0) end
 end
 if #order == 0 then

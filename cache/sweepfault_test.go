@@ -122,3 +122,58 @@ func TestSweepTellsAScriptForManyKeys(t *testing.T) {
 		t.Errorf("scripts were told %d times", n)
 	}
 }
+
+// longest is how many commands went in one pipeline at most.
+type longest struct {
+	redis.Hook
+	n int
+}
+
+func (l *longest) DialHook(next redis.DialHook) redis.DialHook          { return next }
+func (l *longest) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+func (l *longest) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		l.n = max(l.n, len(cmds))
+		return next(ctx, cmds)
+	}
+}
+
+// What a server refuses of many keys is sent key by key, some hundred at a time; what it does not answer is not.
+func TestSweepSplitsWhatIsRefused(t *testing.T) {
+	for name, silent := range map[string]bool{"refused": false, "silent": true} {
+		t.Run(name, func(t *testing.T) {
+			ctx := testContext(t)
+			rdb, h := hindered(t, client(t, one.Get(t)))
+			var l longest
+			rdb.AddHook(&l)
+			s := newStore(t, rdb, nil)
+			v := Of[lead](s, "lead")
+			keys := v.keysOf(fillStore(t, ctx, v, 4*unlinkCommands))
+			s.markLeases(ctx)
+			h.set(func(ctx context.Context, name string) error {
+				switch {
+				case name != "evalsha":
+					return nil
+				case silent:
+					return errors.New("the connection was lost")
+				default:
+					return refusing(name)(ctx, name)
+				}
+			})
+			h.asked["eval"], l.n = 0, 0
+			removed, _, err := s.unlinking().do(ctx, nil, keys)
+			if silent {
+				if n := h.asked["eval"]; n > 0 || err == nil || removed != 0 {
+					t.Errorf("%d were removed, %v, and %d commands sent again", removed, err, n)
+				}
+				return
+			}
+			if err != nil || int(removed) != len(keys) {
+				t.Errorf("%d were removed, %v", removed, err)
+			}
+			if l.n == 0 || l.n > unlinkCommands {
+				t.Errorf("%d commands went in one pipeline", l.n)
+			}
+		})
+	}
+}

@@ -49,6 +49,7 @@ func (s *Store) lookUpTags(ctx context.Context, tags []tagHash) (states []*tagSt
 		}
 		t := fetched[n]
 		t.epoch = epoch(number)
+		s.clock.learn(t.epoch) // which may come before the news of the clock
 		if text, err := floors[n].Result(); err == nil {
 			if f, ok := parseFloor(text); ok {
 				t.floor = &f

@@ -165,3 +165,23 @@ func endUnknown(t *testing.T, ctx context.Context, rdb redis.UniversalClient, ke
 		t.Fatal(err)
 	}
 }
+
+// A load that cannot have seen what its tag asks for, though it goes to the primary, whose position is known as of its last look, is
+// made once more, and not again.
+func TestUnknownPositionIsOvertakenOnce(t *testing.T) {
+	ctx := testContext(t)
+	s := newStore(t, client(t, one.Get(t)), nil)
+	v := tagged(t, ctx, s)
+	if err := s.InvalidateTags(wrote(ctx, at(10)), "all"); err != nil {
+		t.Fatal(err)
+	}
+	calls := 0
+	l, err := v.Load(wrote(ctx, unknownAt(0x1f)), "1", func(ctx context.Context, id string) (lead, error) {
+		calls++
+		return settling(lead{Score: 2}, at(9))(ctx, id)
+	})
+	wantScore(t, l, err, 2)
+	if calls != 2 {
+		t.Errorf("%d loads", calls)
+	}
+}

@@ -102,7 +102,8 @@ func EarlyRefresh(beta float64) ViewOption { return func(o *viewOptions) { o.ear
 func WithCodec(c Codec) ViewOption { return func(o *viewOptions) { o.codec = c } }
 
 // Untracked says that the view's values do not come from a database that callers write to: entries are served
-// whatever the caller wrote. Without it, an entry of unknown age is a miss for a caller that wrote.
+// whatever the caller wrote, and what loads have read is not remembered. Without it, an entry of unknown age is a miss for a
+// caller that wrote.
 func Untracked() ViewOption { return func(o *viewOptions) { o.untracked = true } }
 
 var viewName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$`)

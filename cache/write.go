@@ -81,11 +81,14 @@ func (v *viewState) oweSet(ctx context.Context, key string) {
 // come after it do not share them. When the caller's context carries what it wrote, nothing that is known to be older is
 // stored for a minute, or as long as loads go on to be refused, whichever replica it was read from, and nothing of unknown
 // age for as long as a load may last; databases that a load was not read from do not matter, so a loader must not mix those
-// that it tracks with others. What is loaded meanwhile carries that on while it lives; what Set stores does not. A load that is
-// known to be older is made again by a reader that is told so, and its callers get what that returns. Where the caller's
-// position could not be learned, nothing at all is stored for so long; loads return what they read. The error is a KeyErrors:
-// what it names may be served until its TTL ends, so call again; a store that is running goes on trying by itself, too, until
-// Redis is back, or a later Set or Delete of the key has succeeded here.
+// that it tracks with others. What is loaded meanwhile carries that on while it lives; what Set stores does not, nor what is
+// loaded of unknown age. As nobody can tell it from what was loaded otherwise, a value of known age asks, within a minute of
+// its load, for as much when callers delete it who wrote nothing; loads of unknown age are stored again when as long has passed
+// since then as a load may last. In an Untracked view nothing is asked for. A load that is known to be older is made again by
+// a reader that is told so, and its callers get what that returns. Where the caller's position could not be learned, nothing
+// at all is stored for as long as a load may last; loads return what they read. The error is a KeyErrors: what it names may be
+// served until its TTL ends, so call again; a store that is running goes on trying by itself, too, until Redis is back, or a
+// later Set or Delete of the key has succeeded here.
 func (v *View[V]) Delete(ctx context.Context, ids ...string) error {
 	if v.err != nil {
 		return v.err
