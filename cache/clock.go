@@ -111,12 +111,13 @@ func (s *Store) readClock(ctx context.Context) (epoch, error) {
 		return epoch(s.clock.known.Load()), err
 	}
 	e := s.clock.learn(epoch(n))
-	if epoch(n) < e { // the key was lost, and somebody may have begun anew who knows less
-		if err != nil { // nobody has yet, and others may know more
-			if e, err = s.lastClock(ctx); err != nil {
-				return e, err
-			}
+	if err != nil { // the key was lost, and others may know more, or never was
+		if e, err = s.lastClock(ctx); err != nil {
+			return e, err
 		}
+		e = max(e, 1) // so that who asks next finds a clock
+	}
+	if epoch(n) < e { // it was lost, and nobody has begun anew yet, or somebody who knows less
 		err := s.call(ctx, s.clockKey(), func(ctx context.Context) error {
 			return raiseClockScript.Run(ctx, s.rdb, []string{s.clockKey()}, uint64(e)).Err()
 		})
