@@ -206,7 +206,8 @@ func (s *Store) payKeys(ctx context.Context, batch []string) error {
 	leases, calls, floored := make(map[string]header, len(batch)), make([]keyCall, 0, len(batch)), false
 	for _, key := range batch {
 		if lease, owed := s.debts.owed(key); owed {
-			leases[key], calls = lease, append(calls, s.deletion(key, lease))
+			again := newLease(lease.asOf) // its like may stand there, and have been taken away since
+			leases[key], calls = lease, append(calls, s.deletion(key, again))
 			floored = floored || len(lease.asOf) > 0
 		}
 	}
