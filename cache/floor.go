@@ -164,16 +164,22 @@ local function merge(was, new)
 end
 `
 
-// ruleScript adds a rule, and what it asks of the age of later loads. Older versions leave out fields that are no epochs. It
-// returns how many rules there ever were, and since when. KEYS: rules. ARGV: epoch, pattern, and for one who wrote as
-// floorArgs, and how many floors there may be.
+// ruleScript adds a rule, in the place of earlier ones of its pattern, and what it asks of the age of later loads. Older versions
+// leave out fields that are no epochs. It returns how many rules there ever were, and since when. KEYS: rules. ARGV: epoch,
+// pattern, and for one who wrote as floorArgs, and how many floors there may be.
 var ruleScript = redis.NewScript(mergeFloors + `
+local fields = redis.call('HGETALL', KEYS[1])
+redis.call('HDEL', KEYS[1], '') -- for a server that is full
 redis.call('HSETNX', KEYS[1], 'since', ARGV[1])
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+for i = 1, #fields, 2 do
+  local e = tonumber(fields[i])
+  if e and e < tonumber(ARGV[1]) and fields[i + 1] == ARGV[2] then redis.call('HDEL', KEYS[1], fields[i]) end
+end
 if ARGV[3] then
   local new = struct.pack('>I8I8', now + ARGV[4], now + ARGV[5]) .. ARGV[3]
   local field = 'floor:' .. ARGV[2]
-  local fields, floors, all = redis.call('HGETALL', KEYS[1]), {}, new
+  local floors, all = {}, new
   for i = 1, #fields, 2 do
     if string.sub(fields[i], 1, 6) == 'floor:' and fields[i] ~= field then
       if ended(fields[i + 1]) then

@@ -269,3 +269,36 @@ func TestManyOrphanedSweepsAreFinished(t *testing.T) {
 		}
 	}
 }
+
+// A rule takes the place of earlier ones of its pattern, which it implies: however often somebody invalidates in vain, that
+// does not end in a rule for everything. Who has heard of each drops nothing else.
+func TestRuleTakesThePlaceOfThoseOfItsPattern(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := testContext(t)
+		here := newStore(t, rdb, nil)
+		there := running(t, sibling(t, here))
+		leads := Of[lead](there, "lead", InProcess(Local{}))
+		other := barred(t, ctx, here, "other:*")
+		settled(t, ctx, leads, "1", loads(lead{Score: 1}))
+		var last epoch
+		for range maxRules + 1 {
+			last = barred(t, ctx, here, "nothing:*")
+			eventually(t, "the news is there", func() bool {
+				r := there.rules.Load()
+				return len(r.list) > 0 && r.list[len(r.list)-1].epoch == last && r.current(there, there.now())
+			})
+			eventually(t, "what no rule names is used", func() bool { return inProcess(leads, "1") != nil })
+		}
+		list := standing(t, ctx, here)
+		if len(list) != 2 || list[0] != (rule{other, "other:*"}) || list[1] != (rule{last, "nothing:*"}) {
+			t.Errorf("%v stand", list)
+		}
+		// One that was late takes nothing away.
+		if err := ruleScript.Run(ctx, rdb, []string{here.rulesKey()}, uint64(other-1), "nothing:*").Err(); err != nil {
+			t.Fatal(err)
+		}
+		if list := standing(t, ctx, here); len(list) != 3 || list[2] != (rule{last, "nothing:*"}) {
+			t.Errorf("%v stand after a late one", list)
+		}
+	})
+}
