@@ -23,12 +23,16 @@ local t, shows = redis.call('TIME'), redis.call('GET', KEYS[1])
 if not shows and ARGV[2] ~= '1' then return '' end
 local now = math.max(t[1] * 1000000 + t[2], tonumber(shows or 0) + 1, ARGV[1] + 1)
 local text = string.format('%.0f', now)
+redis.call('PERSIST', KEYS[1]) -- for a server that is full
 redis.call('SET', KEYS[1], text)
 return text`)
 
 // raiseClockScript makes the clock show what somebody has seen it show. KEYS: clock. ARGV: that.
 var raiseClockScript = redis.NewScript(`
-if tonumber(redis.call('GET', KEYS[1]) or 0) < tonumber(ARGV[1]) then redis.call('SET', KEYS[1], ARGV[1]) end
+if tonumber(redis.call('GET', KEYS[1]) or 0) < tonumber(ARGV[1]) then
+  redis.call('PERSIST', KEYS[1]) -- for a server that is full
+  redis.call('SET', KEYS[1], ARGV[1])
+end
 return 1`)
 
 // clock is what a process knows of the shared clock: never more than it shows.

@@ -201,6 +201,7 @@ return {redis.call('HINCRBY', KEYS[1], 'count', 1), redis.call('HGET', KEYS[1], 
 // tagFloorScript raises a tag's floor. KEYS: the tag's floor. ARGV: as floorArgs.
 var tagFloorScript = redis.NewScript(mergeFloors + `
 local new = struct.pack('>I8I8', now + ARGV[2], now + ARGV[3]) .. ARGV[1]
+redis.call('PERSIST', KEYS[1]) -- for a server that is full
 redis.call('SET', KEYS[1], merge(redis.call('GET', KEYS[1]) or '', new), 'PX', ARGV[3])
 return 1`)
 
@@ -252,7 +253,7 @@ for _, key in ipairs(KEYS) do
     if lease then left, ends = redis.call('PTTL', key), string.sub(h, 25, 40) end
     if left <= 0 or not lease and left > tonumber(ARGV[3]) then left = ARGV[3] end
     n = n + (lease and 0 or 1)
-    redis.call('UNLINK', key) -- a full server lets only those write more who have freed something
+    redis.call('UNLINK', key) -- for a server that is full
     redis.call('SET', key, '\202\002L\0\0' .. struct.pack('>BI2', have, 72 + #floor) .. ARGV[1] .. struct.pack('>I8', now * 1000)
       .. ends .. string.rep('\0', 32) .. floor, 'PX', left)
   else

@@ -5,6 +5,9 @@ import "github.com/redis/go-redis/v9"
 // Each script touches one key, so it runs on the node that owns the slot, on one node and on a cluster alike. Offsets
 // are those of header.go, counted from 1. Two-part numbers are compared in parts, because a Lua number holds 53 bits.
 // Strings are never compared with <, which asks the server's locale.
+//
+// A server that is full refuses a script what may take memory, unless it has written something before: any command that may
+// write will do, whether or not it has an effect. Scripts that invalidate begin with one, as they take next to none.
 
 // beginScript leaves a lease where nothing is, and claims the load. It returns what now stands there, the fill's start in
 // microseconds, and 1: the caller loads; 0: somebody else does until the claim in the header ends; 2: there is a value
@@ -175,7 +178,7 @@ if #order == 0 then
 else
   local text = ''
   for _, system in ipairs(order) do text = text .. tokens[system].text end
-  if cur ~= '' then redis.call('UNLINK', KEYS[1]) end -- a full server lets only those write more who have freed something
+  redis.call('UNLINK', KEYS[1]) -- for a server that is full
   redis.call('SET', KEYS[1], string.sub(new, 1, 5) .. string.char(#order) .. struct.pack('>I2', 72 + #text)
     .. string.sub(new, 9, 24) .. struct.pack('>I8I8', soft, hard) .. string.sub(new, 41, 72) .. text, 'PX', ttl)
 end
