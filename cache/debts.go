@@ -265,7 +265,7 @@ func (s *Store) reclaimMemory(ctx context.Context) error {
 		s.in.failed(ctx, "memory", err)
 	}
 	rules := s.rules.Load()
-	if rules == nil || len(rules.list)+len(rules.floors) == 0 {
+	if rules.unsure() || len(rules.list)+len(rules.floors) == 0 {
 		return nil
 	}
 	lease := redisclient.NewLease(s.rdb, s.opts.Prefix+metaMark+"sweeper", reclaimLease)

@@ -54,7 +54,7 @@ func (s *Store) noteRules(ctx context.Context, e epoch, reply []any) error {
 // noteAll writes down what this process knows, which also keeps it from being evicted for not being used.
 func (s *Store) noteAll(ctx context.Context) error {
 	rules, known := s.rules.Load(), s.clock.known.Load()
-	if rules == nil || known == 0 {
+	if rules.unsure() || known == 0 {
 		return nil
 	}
 	return s.note(ctx, memory{epoch(known), rules.count, rules.since})
