@@ -342,6 +342,46 @@ func TestDeleteThatIsRepeatedTakesNoneBack(t *testing.T) {
 	}
 }
 
+// Nor does one that the client has sent twice, as one of a cluster does when a connection breaks; nor a sweep.
+func TestScriptsThatAreSentTwiceTakeNoneBack(t *testing.T) {
+	for name, script := range map[string]*redis.Script{"delete": deleteScript, "sweep": spareScript} {
+		t.Run(name, func(t *testing.T) {
+			ctx := testContext(t)
+			s := newStore(t, client(t, one.Get(t)), nil)
+			v := Of[lead](s, "lead")
+			key := v.prefix + "1"
+			remove := Of[lead](sibling(t, s), "lead").Delete
+			if err := remove(wrote(ctx, at(10)), "1"); err != nil {
+				t.Fatal(err)
+			}
+			args := s.spareArgs()
+			if script == deleteScript {
+				args = s.deletion(key, newLease(nil)).args
+			}
+			send := func() {
+				t.Helper()
+				if err := script.Run(ctx, s.rdb, []string{key}, args...).Err(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			send()
+			g := newGate()
+			g.saw = scaleaware.Tokens{at(12)}
+			slow := background(ctx, v, "1", g.load)
+			<-g.entered
+			if err := remove(ctx, "1"); err != nil { // of what the load has read
+				t.Fatal(err)
+			}
+			send()
+			g.release <- lead{Score: 1}
+			<-slow
+			if l, err := v.Get(ctx, "1"); !errors.Is(err, ErrMiss) {
+				t.Errorf("a load from before the second delete landed: %+v, %v", l, err)
+			}
+		})
+	}
+}
+
 // What was invalidated while others were made good for is not invalidated again.
 func TestNewestWinsOverManyThatAreBeingPaid(t *testing.T) {
 	for name, c := range map[string]struct {

@@ -238,7 +238,7 @@ func (s *Store) endFloors(ctx context.Context) error {
 // place of values whose loads may have landed on one: those that began no longer ago than a floor stands. It returns how many
 // values it has removed. KEYS: entries of one slot. ARGV: a generation, and in ms for how long loads of unknown age are
 // refused, and others.
-var spareScript = redis.NewScript(wholeHeader + `
+var spareScript = redis.NewScript(wholeHeader + freshGeneration + `
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local n = 0
@@ -254,7 +254,7 @@ for _, key in ipairs(KEYS) do
     if left <= 0 or not lease and left > tonumber(ARGV[3]) then left = ARGV[3] end
     n = n + (lease and 0 or 1)
     redis.call('UNLINK', key) -- for a server that is full
-    redis.call('SET', key, '\202\002L\0\0' .. struct.pack('>BI2', have, 72 + #floor) .. ARGV[1] .. struct.pack('>I8', now * 1000)
+    redis.call('SET', key, '\202\002L\0\0' .. struct.pack('>BI2', have, 72 + #floor) .. generation(ARGV[1], t) .. struct.pack('>I8', now * 1000)
       .. ends .. string.rep('\0', 32) .. floor, 'PX', left)
   else
     n = n + redis.call('UNLINK', key)
