@@ -76,8 +76,8 @@ func (r *rules) bars(e epoch, view, id string) bool {
 // bar makes an invalidation hold in all processes and in this one before it returns, for loads that are older than floor, too. It
 // returns the rule's epoch.
 func (s *Store) bar(ctx context.Context, pattern string, floor scaleaware.Tokens) (epoch, error) {
-	if s.rules.Load().unsure() { // what is remembered of rules that were lost is not the same with this one
-		rctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout+s.stepTimeout())
+	if s.rules.Load() == nil { // what is remembered of rules that were lost is not the same with this one
+		rctx, cancel := context.WithTimeout(ctx, 2*s.opts.RedisTimeout+s.stepTimeout()) // somebody may be at it
 		err := s.heedRules(rctx)
 		cancel()
 		if err != nil {

@@ -372,7 +372,7 @@ func TestFirstRuleNeedsNoMemory(t *testing.T) {
 			if l, err := v.Get(ctx, "1"); !errors.Is(err, ErrMiss) {
 				t.Errorf("a load as of 9 landed: %+v, %v", l, err)
 			}
-			if s.rules.Load().current(s, s.now()) || s.Ready(ctx) == nil {
+			if !s.rules.Load().unsure() || s.Ready(ctx) == nil {
 				t.Error("it counts as sure that no rules were lost")
 			}
 			hook.hung.Store(false)
@@ -391,4 +391,24 @@ func TestFirstRuleNeedsNoMemory(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What is kept in the process is not used while some of the rules may be missing.
+func TestRulesThatMayLackSomeAreNotCurrent(t *testing.T) {
+	ctx := testContext(t)
+	s := running(t, newStore(t, client(t, one.Get(t)), func(o *Options) { o.RedisTimeout = time.Second }))
+	hook := &hungMemory{key: s.memoryKey()}
+	s.rdb.AddHook(hook)
+	hook.hung.Store(true)
+	s.ruling.reading <- struct{}{}
+	s.rules.Store(nil) // as they were before it ran
+	<-s.ruling.reading
+	if err := s.followRules(ctx); !errors.Is(err, errUnsure) {
+		t.Fatal(err)
+	}
+	if r := s.rules.Load(); r == nil || r.current(s, s.now()) {
+		t.Errorf("%+v", r)
+	}
+	hook.hung.Store(false)
+	eventually(t, "it is known that none is missing", func() bool { return s.rules.Load().current(s, s.now()) })
 }
