@@ -23,12 +23,16 @@ local t, shows = redis.call('TIME'), redis.call('GET', KEYS[1])
 if not shows and ARGV[2] ~= '1' then return '' end
 local now = math.max(t[1] * 1000000 + t[2], tonumber(shows or 0) + 1, ARGV[1] + 1)
 local text = string.format('%.0f', now)
+redis.call('PERSIST', KEYS[1]) -- for a server that is full
 redis.call('SET', KEYS[1], text)
 return text`)
 
 // raiseClockScript makes the clock show what somebody has seen it show. KEYS: clock. ARGV: that.
 var raiseClockScript = redis.NewScript(`
-if tonumber(redis.call('GET', KEYS[1]) or 0) < tonumber(ARGV[1]) then redis.call('SET', KEYS[1], ARGV[1]) end
+if tonumber(redis.call('GET', KEYS[1]) or 0) < tonumber(ARGV[1]) then
+  redis.call('PERSIST', KEYS[1]) -- for a server that is full
+  redis.call('SET', KEYS[1], ARGV[1])
+end
 return 1`)
 
 // clock is what a process knows of the shared clock: never more than it shows.
@@ -111,12 +115,13 @@ func (s *Store) readClock(ctx context.Context) (epoch, error) {
 		return epoch(s.clock.known.Load()), err
 	}
 	e := s.clock.learn(epoch(n))
-	if epoch(n) < e { // the key was lost, and somebody may have begun anew who knows less
-		if err != nil { // nobody has yet, and others may know more
-			if e, err = s.lastClock(ctx); err != nil {
-				return e, err
-			}
+	if err != nil { // the key was lost, and others may know more, or never was
+		if e, err = s.lastClock(ctx); err != nil {
+			return e, err
 		}
+		e = max(e, 1) // so that who asks next finds a clock
+	}
+	if epoch(n) < e { // it was lost, and nobody has begun anew yet, or somebody who knows less
 		err := s.call(ctx, s.clockKey(), func(ctx context.Context) error {
 			return raiseClockScript.Run(ctx, s.rdb, []string{s.clockKey()}, uint64(e)).Err()
 		})

@@ -21,6 +21,8 @@ const (
 	// when Redis is back.
 	maxDebts  = 10_000
 	debtBatch = 500
+	// debtPause is the longest wait before a pattern is tried again.
+	debtPause = 10 * time.Second
 )
 
 // debts are invalidations that Redis could not be told. Callers got an error; a store that runs makes good for it when
@@ -39,6 +41,9 @@ type debt struct {
 	floor scaleaware.Tokens
 	asked uint64 // tells it from one that is owed anew
 	swept bool   // all that a pattern names was removed since, and no rule could be made
+	rule  epoch  // of what may bar a pattern by now, though nobody knows; 0 for none
+	wait  time.Duration
+	due   time.Duration // by the store's clock, when a pattern is tried again, after wait
 }
 
 func (d *debts) owe(s *Store, key string, floor scaleaware.Tokens) {
@@ -54,7 +59,7 @@ func (d *debts) owe(s *Store, key string, floor scaleaware.Tokens) {
 			floor = floor.Merge(known(lease.asOf))
 		}
 		clear(d.keys)
-		d.addPattern("*", floor)
+		d.addPattern("*", floor, false)
 		s.opts.Logger.Warn("cache: too many deletes failed to remember each, all entries will be invalidated when Redis is back", "prefix", s.opts.Prefix)
 		return
 	}
@@ -91,7 +96,7 @@ func (d *debts) oweTag(s *Store, tag tagHash, floor scaleaware.Tokens) {
 			floor = floor.Merge(debt.floor)
 		}
 		clear(d.tags)
-		d.addPattern("*", floor)
+		d.addPattern("*", floor, false)
 		s.opts.Logger.Warn("cache: invalidations of too many tags failed to remember each, all entries will be invalidated when Redis is back", "prefix", s.opts.Prefix)
 		return
 	}
@@ -136,22 +141,24 @@ func higher(a, b scaleaware.Tokens) scaleaware.Tokens {
 	return append(unknownA.Merge(unknownB), knownA.Merge(knownB)...)
 }
 
-func (d *debts) owePattern(pattern string, floor scaleaware.Tokens) {
+// owePattern takes in that a pattern could not be invalidated, and whether all that it names was removed nevertheless.
+func (d *debts) owePattern(pattern string, floor scaleaware.Tokens, swept bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.addPattern(pattern, floor)
+	d.addPattern(pattern, floor, swept)
 }
 
 // addPattern is owePattern for who holds mu.
-func (d *debts) addPattern(pattern string, floor scaleaware.Tokens) {
+func (d *debts) addPattern(pattern string, floor scaleaware.Tokens, swept bool) {
 	if d.patterns == nil {
 		d.patterns = make(map[string]debt)
 	}
 	if _, all := d.patterns["*"]; all {
 		pattern = "*"
 	}
+	was, owed := d.patterns[pattern]
 	d.asked++
-	d.patterns[pattern] = debt{floor: d.patterns[pattern].floor.Merge(floor), asked: d.asked}
+	d.patterns[pattern] = debt{floor: was.floor.Merge(floor), asked: d.asked, swept: swept && (was.swept || !owed)}
 	if len(d.patterns) > maxRules {
 		for _, debt := range d.patterns {
 			floor = floor.Merge(debt.floor)
@@ -181,6 +188,20 @@ func (d *debts) settlePattern(pattern string, was debt, done bool) {
 	}
 }
 
+// postpone makes a pattern wait for longer that was tried in vain. Each rule that it may have left makes a miss of all that it
+// names; without one, it is tried again as soon as Redis may be back.
+func (d *debts) postpone(pattern string, tried debt, now time.Duration) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	owed, ok := d.patterns[pattern]
+	if !ok || owed.asked != tried.asked || tried.rule == 0 {
+		return
+	}
+	owed.wait = min(max(debtEvery, 2*owed.wait), debtPause)
+	owed.due = now + owed.wait
+	d.patterns[pattern] = owed
+}
+
 // payDebts tries once more what Redis could not be told.
 func (s *Store) payDebts(ctx context.Context) error {
 	s.debts.mu.Lock()
@@ -191,12 +212,19 @@ func (s *Store) payDebts(ctx context.Context) error {
 	for batch := range slices.Chunk(keys, debtBatch) {
 		errs = append(errs, s.payKeys(ctx, batch))
 	}
-	for batch := range slices.Chunk(tags, debtBatch) {
-		errs = append(errs, firstOf(s.raiseTags(ctx, batch, nil)))
+	for batch := range slices.Chunk(tags, debtBatch) { // of which some may have been invalidated since
+		if owed := s.debts.owedTags(batch); len(owed) > 0 {
+			errs = append(errs, firstOf(s.raiseTags(ctx, slices.Collect(maps.Keys(owed)), nil)))
+		}
 	}
 	for pattern, owed := range patterns {
-		_, err := s.invalidate(ctx, &Report{Pattern: pattern}, 0, owed)
-		errs = append(errs, err)
+		if s.now() < owed.due || s.debts.owedPattern(pattern).asked != owed.asked {
+			continue
+		}
+		if _, err := s.invalidate(ctx, &Report{Pattern: pattern}, 0, &owed); err != nil {
+			s.debts.postpone(pattern, owed, s.now())
+			errs = append(errs, err)
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -206,7 +234,8 @@ func (s *Store) payKeys(ctx context.Context, batch []string) error {
 	leases, calls, floored := make(map[string]header, len(batch)), make([]keyCall, 0, len(batch)), false
 	for _, key := range batch {
 		if lease, owed := s.debts.owed(key); owed {
-			leases[key], calls = lease, append(calls, s.deletion(key, lease))
+			again := newLease(lease.asOf) // its like may stand there, and have been taken away since
+			leases[key], calls = lease, append(calls, s.deletion(key, again))
 			floored = floored || len(lease.asOf) > 0
 		}
 	}
@@ -236,7 +265,7 @@ func (s *Store) reclaimMemory(ctx context.Context) error {
 		s.in.failed(ctx, "memory", err)
 	}
 	rules := s.rules.Load()
-	if rules == nil || len(rules.list)+len(rules.floors) == 0 {
+	if rules.unsure() || len(rules.list)+len(rules.floors) == 0 {
 		return nil
 	}
 	lease := redisclient.NewLease(s.rdb, s.opts.Prefix+metaMark+"sweeper", reclaimLease)

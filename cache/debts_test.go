@@ -211,51 +211,160 @@ func TestTagThatFailsWhileItIsPaidIsOwed(t *testing.T) {
 	}
 }
 
-// A server that is full lets sweep, but makes no rule, which is what keeps back loads that come later. Who wrote is told, and it
-// is made good for.
+// Where no rule can be made, which is what keeps back loads that come later, a sweep goes on. Who wrote is told, and it is made
+// good for; who wrote nothing has what he asked for, whatever others are owed.
 func TestInvalidateThatMayNotHoldLoadsBackSaysSo(t *testing.T) {
 	ctx := testContext(t)
 	s, node := alone(t, ctx)
 	v := Of[lead](s, "lead")
-	eventually(t, "set", func() bool { return v.Set(ctx, "1", lead{Score: 1}) == nil })
-	if err := node.SetMaxMemory(ctx, 1, "noeviction"); err != nil {
+	set := func() {
+		t.Helper()
+		eventually(t, "set", func() bool { return v.Set(ctx, "1", lead{Score: 1}) == nil })
+	}
+	set()
+	if err := s.rdb.Set(ctx, s.rulesKey(), "no rules", 0).Err(); err != nil {
 		t.Fatal(err)
 	}
-	if report, err := s.Invalidate(ctx, "lead:*"); err != nil || !report.Complete || report.Changed != 1 {
-		t.Errorf("of a caller who wrote nothing: %+v, %v", report, err)
+	wants := func(who string, err error, report Report) {
+		t.Helper()
+		if err != nil || !report.Complete || report.Changed != 1 {
+			t.Errorf("%s: %+v, %v", who, report, err)
+		}
 	}
+	report, err := s.Invalidate(ctx, "lead:*")
+	wants("who wrote nothing", err, report)
 	if report, err := s.Invalidate(wrote(ctx, at(10)), "lead:*"); !errors.Is(err, ErrIncomplete) || report.Complete {
 		t.Errorf("%+v, %v", report, err)
 	}
+	set()
+	report, err = s.Invalidate(ctx, "lead:*")
+	wants("who wrote nothing, after one who wrote", err, report)
 	scans := func() string {
 		calls, _, _ := strings.Cut(node.Client().InfoMap(ctx, "commandstats").Val()["Commandstats"]["cmdstat_scan"], ",")
 		return calls
 	}
-	var first string
-	for i := range 3 {
+	first := scans()
+	for range 3 {
 		if err := s.payDebts(ctx); err == nil {
 			t.Error("paid while no rule can be made")
 		}
-		if i == 0 {
-			first = scans()
-		}
 	}
 	if last := scans(); last != first || first == "" {
-		t.Errorf("%s, and then %s: it is swept again and again", first, last)
+		t.Errorf("%s, and then %s: it is swept again", first, last)
 	}
-	if err := node.SetMaxMemory(ctx, 0, "noeviction"); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "paid", func() bool { return s.payDebts(ctx) == nil })
+	lose(t, ctx, s, s.rulesKey())
+	eventually(t, "paid", func() bool { return s.payDebts(ctx) == nil && len(s.debts.patterns) == 0 })
 	if _, err := v.Load(ctx, "1", loads(lead{Score: 1}, at(9))); err != nil {
 		t.Fatal(err)
 	}
 	if l, err := v.Get(ctx, "1"); !errors.Is(err, ErrMiss) {
 		t.Errorf("a load as of 9 landed after an invalidation at 10: %+v, %v", l, err)
 	}
-	if len(s.debts.patterns) != 0 {
-		t.Errorf("still owed: %v", s.debts.patterns)
+}
+
+// What was invalidated while others were made good for is not invalidated again.
+func TestNewestWinsOverManyThatAreBeingPaid(t *testing.T) {
+	for name, c := range map[string]struct {
+		owe, invalidate func(ctx context.Context, s *Store) error
+	}{
+		"pattern": {
+			func(_ context.Context, s *Store) error { s.debts.owePattern("lead:*", nil, false); return nil },
+			func(ctx context.Context, s *Store) error { _, err := s.Invalidate(ctx, "lead:*"); return err },
+		},
+		"tag": {
+			func(_ context.Context, s *Store) error { s.debts.oweTag(s, hashTag("all"), nil); return nil },
+			func(ctx context.Context, s *Store) error { return s.InvalidateTags(ctx, "all") },
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx := testContext(t)
+			s := newStore(t, client(t, one.Get(t)), nil)
+			v := tagged(t, ctx, s)
+			s.debts.owe(s, v.prefix+"2", nil) // which is made good for first
+			if err := c.owe(ctx, s); err != nil {
+				t.Fatal(err)
+			}
+			hook := &during{command: "evalsha", then: func() {
+				if err := errors.Join(c.invalidate(ctx, s), v.Set(ctx, "1", lead{Score: 1})); err != nil {
+					t.Error(err)
+				}
+			}}
+			s.rdb.AddHook(hook)
+			if err := s.payDebts(ctx); err != nil || hook.then != nil {
+				t.Fatal(err, hook.then == nil)
+			}
+			l, err := v.Get(ctx, "1")
+			wantScore(t, l, err, 1)
+		})
 	}
+}
+
+// later makes a store's clock show what it will, that long from now.
+func later(s *Store, d time.Duration) { s.born = s.born.Add(-d) }
+
+// While nobody knows whether a rule was made that is owed, it is made again ever more seldom: all that it names is a miss each
+// time. When the clock could not be asked, there is none.
+func TestOwedPatternsAreTriedMoreAndMoreSeldom(t *testing.T) {
+	for name, c := range map[string]struct {
+		script      *redis.Script
+		least, most int // in a minute
+	}{
+		"a rule may stand": {ruleScript, 8, 12},
+		"no rule stands":   {tickScript, 120, 120},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx := testContext(t)
+			s := newStore(t, client(t, one.Get(t)), nil)
+			if err := s.followRules(ctx); err != nil {
+				t.Fatal(err)
+			}
+			hook := &lostAnswer{script: c.script, lose: 1000}
+			s.rdb.AddHook(hook)
+			s.debts.owePattern("lead:*", scaleaware.Tokens{at(10)}, false)
+			for range time.Minute / debtEvery {
+				_ = s.payDebts(ctx) // fails, or waits
+				later(s, debtEvery)
+			}
+			if hook.sent < c.least || hook.sent > c.most {
+				t.Errorf("it was tried %d times", hook.sent)
+			}
+			if list := standing(t, ctx, s); len(list) > 1 {
+				t.Errorf("%d rules stand", len(list))
+			}
+			hook.lose = 0
+			for range 10 * time.Second / debtEvery {
+				if err := s.payDebts(ctx); err != nil {
+					t.Fatal(err)
+				}
+				later(s, debtEvery)
+			}
+			if len(s.debts.patterns) != 0 {
+				t.Errorf("still owed: %v", s.debts.patterns)
+			}
+		})
+	}
+}
+
+// What is owed counts as removed only when that came after each of those who are owed it.
+func TestOwedPatternsAreSweptForAll(t *testing.T) {
+	var d debts
+	owed := func(swept bool) {
+		t.Helper()
+		if got := d.owedPattern("*").swept; got != swept {
+			t.Errorf("swept: %v", got)
+		}
+	}
+	d.owePattern("*", nil, true)
+	owed(true)
+	d.owePattern("lead:*", nil, true)
+	owed(true)
+	d.owePattern("lead:*", nil, false)
+	owed(false)
+	d.owePattern("*", nil, true) // whose sweep may have begun before the last one failed
+	owed(false)
+	d.settlePattern("*", d.owedPattern("*"), false)
+	d.owePattern("*", nil, true)
+	owed(true)
 }
 
 // A tag that is owed while a pattern is made good for does not keep that from being settled, and an invalidation of the
@@ -271,7 +380,7 @@ func TestPatternsAreSettled(t *testing.T) {
 		if err := v.Set(ctx, "1", lead{}); err != nil {
 			t.Fatal(err)
 		}
-		s.debts.owePattern("lead:*", nil)
+		s.debts.owePattern("lead:*", nil, false)
 		hook := &during{command: "unlink", then: func() { s.debts.oweTag(s, hashTag("all"), nil) }}
 		s.rdb.AddHook(hook)
 		if err := pay(); err != nil || hook.then != nil {

@@ -164,16 +164,22 @@ local function merge(was, new)
 end
 `
 
-// ruleScript adds a rule, and what it asks of the age of later loads. Older versions leave out fields that are no epochs. It
-// returns how many rules there ever were, and since when. KEYS: rules. ARGV: epoch, pattern, and for one who wrote as
-// floorArgs, and how many floors there may be.
+// ruleScript adds a rule, in the place of earlier ones of its pattern, and what it asks of the age of later loads. Older versions
+// leave out fields that are no epochs. It returns how many rules there ever were, and since when. KEYS: rules. ARGV: epoch,
+// pattern, and for one who wrote as floorArgs, and how many floors there may be.
 var ruleScript = redis.NewScript(mergeFloors + `
+local fields = redis.call('HGETALL', KEYS[1])
+redis.call('HDEL', KEYS[1], '') -- for a server that is full
 redis.call('HSETNX', KEYS[1], 'since', ARGV[1])
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+for i = 1, #fields, 2 do
+  local e = tonumber(fields[i])
+  if e and e < tonumber(ARGV[1]) and fields[i + 1] == ARGV[2] then redis.call('HDEL', KEYS[1], fields[i]) end
+end
 if ARGV[3] then
   local new = struct.pack('>I8I8', now + ARGV[4], now + ARGV[5]) .. ARGV[3]
   local field = 'floor:' .. ARGV[2]
-  local fields, floors, all = redis.call('HGETALL', KEYS[1]), {}, new
+  local floors, all = {}, new
   for i = 1, #fields, 2 do
     if string.sub(fields[i], 1, 6) == 'floor:' and fields[i] ~= field then
       if ended(fields[i + 1]) then
@@ -195,6 +201,7 @@ return {redis.call('HINCRBY', KEYS[1], 'count', 1), redis.call('HGET', KEYS[1], 
 // tagFloorScript raises a tag's floor. KEYS: the tag's floor. ARGV: as floorArgs.
 var tagFloorScript = redis.NewScript(mergeFloors + `
 local new = struct.pack('>I8I8', now + ARGV[2], now + ARGV[3]) .. ARGV[1]
+redis.call('PERSIST', KEYS[1]) -- for a server that is full
 redis.call('SET', KEYS[1], merge(redis.call('GET', KEYS[1]) or '', new), 'PX', ARGV[3])
 return 1`)
 
@@ -249,7 +256,7 @@ end
 // spareScript unlinks keys but for leases with a floor, which no fill from before lands on any more. Such a lease takes the
 // place of values whose loads may have landed on one. It returns how many values it has removed. KEYS: entries of one slot.
 // ARGV: a generation, and in ms for how long loads of unknown age are refused, and others.
-var spareScript = redis.NewScript(carriedFloor + `
+var spareScript = redis.NewScript(carriedFloor + freshGeneration + `
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local n = 0
@@ -258,8 +265,8 @@ for _, key in ipairs(KEYS) do
   local have, floor, ends, left = carried(key, h, now, ARGV[2], ARGV[3])
   if have then
     n = n + (string.sub(h, 3, 3) == 'L' and 0 or 1)
-    redis.call('UNLINK', key) -- a full server lets only those write more who have freed something
-    redis.call('SET', key, '\202\002L\0\0' .. struct.pack('>BI2', have, 72 + #floor) .. ARGV[1] .. struct.pack('>I8', now * 1000)
+    redis.call('UNLINK', key) -- for a server that is full
+    redis.call('SET', key, '\202\002L\0\0' .. struct.pack('>BI2', have, 72 + #floor) .. generation(ARGV[1], t) .. struct.pack('>I8', now * 1000)
       .. ends .. string.rep('\0', 32) .. floor, 'PX', left)
   else
     n = n + redis.call('UNLINK', key)

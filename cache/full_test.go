@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"testing"
+
+	"github.com/redis/go-redis/v9"
 )
 
 // full makes a server have no room for more until the test's end.
@@ -16,8 +18,11 @@ func full(t *testing.T, ctx context.Context) (lift func()) {
 		}
 	}
 	t.Cleanup(lift)
-	if err := node.SetMaxMemory(ctx, 1<<20, "noeviction"); err != nil {
+	if err := node.SetMaxMemory(ctx, 1, "noeviction"); err != nil {
 		t.Fatal(err)
+	}
+	if err := node.Client().Set(ctx, newPrefix()+"more", "1", 0).Err(); !redis.HasErrorPrefix(err, "OOM") {
+		t.Fatalf("a full server answers SET with %v", err)
 	}
 	return lift
 }
@@ -26,7 +31,7 @@ func full(t *testing.T, ctx context.Context) (lift func()) {
 func TestRemovingWorksOnAFullServer(t *testing.T) {
 	ctx := testContext(t)
 	s := newStore(t, client(t, one.Get(t)), nil)
-	v := Of[lead](s, "lead")
+	v := tagged(t, ctx, s)
 	if err := v.Delete(wrote(ctx, at(1)), "3"); err != nil { // sweeps look for what it asks for
 		t.Fatal(err)
 	}
@@ -42,6 +47,12 @@ func TestRemovingWorksOnAFullServer(t *testing.T) {
 			_, err := s.Invalidate(ctx, "lead:*")
 			return errors.Join(v.Delete(ctx, "1"), err)
 		},
+		"pattern, wrote": func() error {
+			_, err := s.Invalidate(wrote(ctx, at(9)), "lead:*")
+			return err
+		},
+		"tag":        func() error { return s.InvalidateTags(ctx, "all") },
+		"tag, wrote": func() error { return s.InvalidateTags(wrote(ctx, at(9)), "all") },
 	}
 	for name, remove := range removals {
 		t.Run(name, func(t *testing.T) {
@@ -57,6 +68,34 @@ func TestRemovingWorksOnAFullServer(t *testing.T) {
 			}
 			if l, err := v.Get(ctx, "1"); !errors.Is(err, ErrMiss) {
 				t.Errorf("it is served on: %+v, %v", l, err)
+			}
+			lift()
+			wantShutOut(t, ctx, v, 8)
+		})
+	}
+}
+
+// So does removing what is not there, which asks the same of later loads. Else each such delete would be owed, and so many
+// of them would end in the removal of everything.
+func TestRemovingNothingWorksOnAFullServer(t *testing.T) {
+	ctx := testContext(t)
+	s := newStore(t, client(t, one.Get(t)), nil)
+	v := tagged(t, ctx, s)
+	for name, remove := range map[string]func(ctx context.Context) error{
+		"delete":  func(ctx context.Context) error { return v.Delete(ctx, "1") },
+		"pattern": func(ctx context.Context) error { _, err := s.Invalidate(ctx, "lead:*"); return err },
+		"tag":     func(ctx context.Context) error { return s.InvalidateTags(ctx, "all") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			lose(t, ctx, s, v.prefix+"1", s.clockKey(), s.rulesKey(), s.memoryKey(), s.tagFloorKey(hashTag("all")))
+			lift := full(t, ctx)
+			for _, by := range []context.Context{ctx, wrote(ctx, at(9))} {
+				if err := remove(by); err != nil {
+					t.Error(err)
+				}
+			}
+			if n := len(s.debts.keys) + len(s.debts.tags) + len(s.debts.patterns); n != 0 {
+				t.Errorf("%d are owed", n)
 			}
 			lift()
 			wantShutOut(t, ctx, v, 8)

@@ -69,22 +69,23 @@ func (s *Store) InvalidateWith(ctx context.Context, inv Invalidation) (Report, e
 		err := s.sweep(ctx, &report, inv.Pause, s.counting())
 		return report, err
 	}
-	floor := written(ctx) // for as long as the database takes
-	barred, err := s.invalidate(ctx, &report, inv.Pause, debt{floor: floor})
+	asked := debt{floor: written(ctx)} // for as long as the database takes
+	barred, err := s.invalidate(ctx, &report, inv.Pause, &asked)
 	if err != nil && !barred {
-		s.debts.owePattern(pattern, floor)
+		s.debts.owePattern(pattern, asked.floor, asked.swept)
 	}
 	s.opts.Logger.InfoContext(ctx, "cache: invalidated", "pattern", pattern, "removed", report.Changed, "complete", report.Complete)
 	return report, err
 }
 
 // invalidate invalidates what the report's pattern names as somebody has asked for, which settles what is owed of it. When it
-// fails, barred says that a rule stands, by which stores that run go on.
-func (s *Store) invalidate(ctx context.Context, report *Report, pause time.Duration, asked debt) (barred bool, err error) {
+// fails, barred says that a rule stands, by which stores that run go on, and asked how far it came without.
+func (s *Store) invalidate(ctx context.Context, report *Report, pause time.Duration, asked *debt) (barred bool, err error) {
 	pattern := report.Pattern
 	owed := s.debts.owedPattern(pattern)
 	floor := asked.floor.Merge(owed.floor)
 	rule, refused := s.bar(ctx, pattern, floor)
+	asked.rule = rule
 	sweeping := s.unlinking()
 	if refused == nil {
 		_ = sleep(ctx, ruleAhead)
@@ -97,12 +98,13 @@ func (s *Store) invalidate(ctx context.Context, report *Report, pause time.Durat
 	}
 	err = s.sweep(ctx, report, pause, sweeping)
 	s.forgetMatching(pattern)
+	asked.swept = err == nil
 	done := refused == nil || err == nil && len(floor) == 0
 	if done || err == nil {
 		s.debts.settlePattern(pattern, owed, done)
 	}
 	switch {
-	case err == nil && !done: // a sweep holds no later load back
+	case err == nil && refused != nil && len(asked.floor) > 0: // a sweep holds no later load back
 		report.Complete = false
 		err = fmt.Errorf("%w: what is loaded from now on may be older than what the caller wrote: %w", ErrIncomplete, refused)
 	case err == nil && refused == nil:

@@ -136,6 +136,7 @@ var raiseTagScript = redis.NewScript(`
 local e = ARGV[1]
 local was = redis.call('GET', KEYS[1])
 if was and tonumber(was) > tonumber(e) then e = was end
+redis.call('PERSIST', KEYS[1]) -- for a server that is full
 redis.call('SET', KEYS[1], e, 'PX', ARGV[2])
 return e`)
 

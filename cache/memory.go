@@ -23,6 +23,7 @@ func (s *Store) memoryKey() string { return s.opts.Prefix + metaMark + "memory" 
 var noteScript = redis.NewScript(`
 local t, was = redis.call('TIME'), redis.call('HMGET', KEYS[1], 'clock', 'rules')
 local clock = math.max(t[1] * 1000000 + t[2], tonumber(was[1] or 0), tonumber(ARGV[1]))
+redis.call('HDEL', KEYS[1], '') -- for a server that is full
 redis.call('HSET', KEYS[1], 'clock', string.format('%.0f', clock), 'rules', math.max(tonumber(was[2] or 0), tonumber(ARGV[2])))
 if ARGV[3] ~= '' then redis.call('HSET', KEYS[1], 'since', ARGV[3]) end
 return 1`)
@@ -53,7 +54,7 @@ func (s *Store) noteRules(ctx context.Context, e epoch, reply []any) error {
 // noteAll writes down what this process knows, which also keeps it from being evicted for not being used.
 func (s *Store) noteAll(ctx context.Context) error {
 	rules, known := s.rules.Load(), s.clock.known.Load()
-	if rules == nil || known == 0 {
+	if rules.unsure() || known == 0 {
 		return nil
 	}
 	return s.note(ctx, memory{epoch(known), rules.count, rules.since})
@@ -106,6 +107,7 @@ var mendScript = redis.NewScript(mergeFloors + `
 local was = redis.call('HMGET', KEYS[1], 'since', 'count')
 local since, count, changed = was[1] or ARGV[1], tonumber(was[2] or 0), false
 if was[1] == ARGV[1] and count >= tonumber(ARGV[2]) then return {count, since} end
+redis.call('HDEL', KEYS[1], '') -- for a server that is full
 for i = 3, #ARGV, 2 do
   if string.sub(ARGV[i], 1, 6) == 'floor:' then
     local stands = redis.call('HGET', KEYS[1], ARGV[i]) or ''

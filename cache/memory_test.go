@@ -281,6 +281,48 @@ func TestClockThatWasLostGoesOn(t *testing.T) {
 	}
 }
 
+// A process that has just started finds the clock lost, and a tag: what was loaded before the tag was invalidated stays gone.
+func TestNewProcessDoesNotTakeALostClockForNone(t *testing.T) {
+	ctx := testContext(t)
+	dead := newStore(t, client(t, one.Get(t)), nil)
+	v := tagged(t, ctx, dead)
+	l, err := v.Load(ctx, "1", loads(lead{Score: 1}))
+	wantScore(t, l, err, 1)
+	if err := dead.InvalidateTags(ctx, "all"); err != nil {
+		t.Fatal(err)
+	}
+	if err := dead.followRules(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := dead.noteAll(ctx); err != nil { // on another master, mostly
+		t.Fatal(err)
+	}
+	lose(t, ctx, dead, dead.clockKey(), dead.tagKey(hashTag("all")))
+	s := sibling(t, dead)
+	v = Of[lead](s, "lead", Tags(byCustomer))
+	if _, err := v.Load(ctx, "2", loads(lead{Score: 2})); err != nil { // which introduces the tag
+		t.Fatal(err)
+	}
+	if l, err := v.Get(ctx, "1"); !errors.Is(err, ErrMiss) {
+		t.Errorf("served again: %+v, %v", l, err)
+	}
+	if n, err := s.rdb.Get(ctx, s.clockKey()).Uint64(); err != nil || epoch(n) < epoch(dead.clock.known.Load()) {
+		t.Errorf("the clock shows %d, and has shown %d: %v", n, dead.clock.known.Load(), err)
+	}
+}
+
+// A clock that never was is made by who asks for it first, so that nobody asks again whether it was lost.
+func TestClockBeginsWithWhoReadsIt(t *testing.T) {
+	ctx := testContext(t)
+	s := newStore(t, client(t, one.Get(t)), nil)
+	if _, err := s.readClock(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := s.rdb.Get(ctx, s.clockKey()).Uint64(); err != nil || n != 1 {
+		t.Errorf("it shows %d, %v", n, err)
+	}
+}
+
 // A tag's epoch is never left as it was, whatever the clock shows.
 func TestTagIsRaisedPastAClockThatWasSetBack(t *testing.T) {
 	ctx := testContext(t)

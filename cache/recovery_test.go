@@ -112,7 +112,7 @@ func TestDebtsAreBounded(t *testing.T) {
 	}
 	var many debts
 	for i := range maxRules + 2 {
-		many.owePattern(fmt.Sprint(i, ":*"), scaleaware.Tokens{at(scaleaware.LSN(100 - i))})
+		many.owePattern(fmt.Sprint(i, ":*"), scaleaware.Tokens{at(scaleaware.LSN(100 - i))}, false)
 	}
 	if len(many.patterns) != 1 || many.patterns["*"].floor.For(7) != at(100) {
 		t.Errorf("patterns %v", many.patterns)

@@ -2,6 +2,8 @@ package cache
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,6 +26,7 @@ type rules struct {
 	floors []patternFloor
 	count  int64  // of all rules that ever were
 	since  string // tells these rules from others that were made when they had been lost
+	asked  bool   // what is remembered of those that were lost was asked for
 	cover  *cover // under which they were read
 	slot   uint16
 	fence  uint64 // as ruleState's when they were read
@@ -51,6 +54,9 @@ func (r *rules) current(s *Store, now time.Duration) bool {
 	return r != nil && r.fence == s.ruling.fence.Load() && s.coverage.holds(r.cover, r.slot, now)
 }
 
+// unsure reports whether some may have been lost that nobody has looked for here.
+func (r *rules) unsure() bool { return r == nil || !r.asked }
+
 // bars reports whether an entry of an epoch is gone.
 func (r *rules) bars(e epoch, view, id string) bool {
 	if r == nil {
@@ -70,13 +76,16 @@ func (r *rules) bars(e epoch, view, id string) bool {
 // bar makes an invalidation hold in all processes and in this one before it returns, for loads that are older than floor, too. It
 // returns the rule's epoch.
 func (s *Store) bar(ctx context.Context, pattern string, floor scaleaware.Tokens) (epoch, error) {
-	rctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout) // the sweep must not wait for a server that hangs
-	defer cancel()
 	if s.rules.Load() == nil { // what is remembered of rules that were lost is not the same with this one
-		if err := s.followRules(rctx); err != nil {
+		rctx, cancel := context.WithTimeout(ctx, 2*s.opts.RedisTimeout+s.stepTimeout()) // somebody may be at it
+		err := s.heedRules(rctx)
+		cancel()
+		if err != nil {
 			return 0, err
 		}
 	}
+	rctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout) // the sweep must not wait for a server that hangs
+	defer cancel()
 	changed := s.changing(rctx, s.rulesKey(), s.clockKey())
 	e, err := s.tick(rctx)
 	if err == nil {
@@ -85,7 +94,7 @@ func (s *Store) bar(ctx context.Context, pattern string, floor scaleaware.Tokens
 			args = append(append(args, s.floorArgs(floor)...), maxFloors)
 		}
 		var reply []any
-		if reply, err = ruleScript.Run(rctx, s.rdb, []string{s.rulesKey()}, args...).Slice(); err == nil {
+		if reply, err = ruleScript.Run(rctx, s.rdb, []string{s.rulesKey()}, args...).Slice(); err == nil && !s.rules.Load().unsure() {
 			if err := s.noteRules(rctx, e, reply); err != nil {
 				s.in.failed(ctx, "memory", err)
 			}
@@ -94,7 +103,7 @@ func (s *Store) bar(ctx context.Context, pattern string, floor scaleaware.Tokens
 	s.ruling.fence.Add(1) // until the rules are read again, nothing that is kept in the process is used
 	err = changed(err)
 	if err == nil {
-		err = s.followRules(ctx)
+		err = s.heedRules(ctx)
 	}
 	s.forgetMatching(pattern)
 	return e, err
@@ -110,7 +119,7 @@ func (s *Store) unbar(ctx context.Context, e epoch) error {
 	if err = changed(err); err != nil {
 		return err
 	}
-	return s.followRules(ctx)
+	return s.heedRules(ctx)
 }
 
 // forgetMatching drops what is kept in the process of what a pattern names, and the loads under way.
@@ -118,6 +127,17 @@ func (s *Store) forgetMatching(pattern string) {
 	for _, v := range s.declared() {
 		v.dropMatching(pattern)
 	}
+}
+
+// errUnsure says that the rules that there are hold here, and that others may have been lost.
+var errUnsure = errors.New("cache: what is remembered of invalidations that Redis may have lost cannot be read")
+
+// heedRules is followRules for who can do without those that were lost.
+func (s *Store) heedRules(ctx context.Context) error {
+	if err := s.followRules(ctx); !errors.Is(err, errUnsure) {
+		return err
+	}
+	return nil
 }
 
 // followRules reads the rules and applies those that are new here.
@@ -128,16 +148,21 @@ func (s *Store) followRules(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	was, first := s.rules.Load(), memory{}
-	if was == nil { // before the rules, which others may add to at any time
-		var err error
-		if first, err = s.remember(ctx); err != nil {
-			return err
-		}
+	before := s.rules.Load()
+	was, first, forgotten := before, memory{}, error(nil)
+	if before.unsure() { // before the rules, which others may add to at any time
+		was = nil
+		first, forgotten = s.remember(ctx)
 	}
 	next, err := s.readRules(ctx)
 	if err != nil {
 		return err
+	}
+	if forgotten != nil {
+		next.cover, next.fence = nil, 0 // so they are never current
+		s.rules.Store(next)
+		s.enact(before, next)
+		return fmt.Errorf("%w: %w", errUnsure, forgotten)
 	}
 	if mended, err := s.mendRules(ctx, was, next, first); err != nil {
 		return err
@@ -148,10 +173,11 @@ func (s *Store) followRules(ctx context.Context) error {
 	}
 	// What is read from now on is judged by these rules; what is kept is used again when it was gone through by them. Else
 	// what is read in between would be judged by the old ones and kept under the new.
+	next.asked = true
 	judging := *next
 	judging.cover, judging.fence = nil, 0
 	s.rules.Store(&judging)
-	s.enact(was, next)
+	s.enact(before, next)
 	s.rules.Store(next)
 	return nil
 }

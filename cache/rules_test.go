@@ -4,11 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/scaleaware/scaleaware"
 )
 
 // barred makes a rule and does not sweep, as a process does that dies at that moment.
@@ -268,4 +272,143 @@ func TestManyOrphanedSweepsAreFinished(t *testing.T) {
 			t.Errorf("key %d is still there: %v", i, err)
 		}
 	}
+}
+
+// A rule takes the place of earlier ones of its pattern, which it implies: however often somebody invalidates in vain, that
+// does not end in a rule for everything. Who has heard of each drops nothing else.
+func TestRuleTakesThePlaceOfThoseOfItsPattern(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := testContext(t)
+		here := newStore(t, rdb, nil)
+		there := running(t, sibling(t, here))
+		leads := Of[lead](there, "lead", InProcess(Local{}))
+		other := barred(t, ctx, here, "other:*")
+		settled(t, ctx, leads, "1", loads(lead{Score: 1}))
+		var last epoch
+		for range maxRules + 1 {
+			last = barred(t, ctx, here, "nothing:*")
+			eventually(t, "the news is there", func() bool {
+				r := there.rules.Load()
+				return len(r.list) > 0 && r.list[len(r.list)-1].epoch == last && r.current(there, there.now())
+			})
+			eventually(t, "what no rule names is used", func() bool { return inProcess(leads, "1") != nil })
+		}
+		list := standing(t, ctx, here)
+		if len(list) != 2 || list[0] != (rule{other, "other:*"}) || list[1] != (rule{last, "nothing:*"}) {
+			t.Errorf("%v stand", list)
+		}
+		// One that was late takes nothing away.
+		if err := ruleScript.Run(ctx, rdb, []string{here.rulesKey()}, uint64(other-1), "nothing:*").Err(); err != nil {
+			t.Fatal(err)
+		}
+		if list := standing(t, ctx, here); len(list) != 3 || list[2] != (rule{last, "nothing:*"}) {
+			t.Errorf("%v stand after a late one", list)
+		}
+	})
+}
+
+// hungMemory lets who reads what is remembered wait until his time has ended.
+type hungMemory struct {
+	redis.Hook
+	key  string
+	hung atomic.Bool
+}
+
+func (h *hungMemory) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (h *hungMemory) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+func (h *hungMemory) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		if args := cmd.Args(); h.hung.Load() && cmd.Name() == "hgetall" && args[1] == h.key {
+			<-ctx.Done()
+			cmd.SetErr(ctx.Err())
+			return ctx.Err()
+		}
+		return next(ctx, cmd)
+	}
+}
+
+// The first rule of a process that has just started bars, here and elsewhere, though the master hangs that has what is
+// remembered of others. Those that were lost are found when it answers, and not forgotten over the new one.
+func TestFirstRuleNeedsNoMemory(t *testing.T) {
+	for name, lost := range map[string]bool{"rules stand": false, "rules were lost": true} {
+		t.Run(name, func(t *testing.T) {
+			ctx := testContext(t)
+			dead := newStore(t, client(t, one.Get(t)), nil)
+			if err := Of[lead](dead, "other").Set(ctx, "1", lead{Score: 1}); err != nil {
+				t.Fatal(err)
+			}
+			barred(t, ctx, dead, "other:*")
+			if lost {
+				lose(t, ctx, dead, dead.rulesKey())
+			}
+			s := newStore(t, client(t, one.Get(t)), func(o *Options) {
+				*o = dead.opts
+				o.RedisTimeout = time.Second
+			})
+			hook := &hungMemory{key: s.memoryKey()}
+			s.rdb.AddHook(hook)
+			v := Of[lead](s, "lead")
+			if err := v.Set(ctx, "1", lead{Score: 1}); err != nil {
+				t.Fatal(err)
+			}
+			hook.hung.Store(true)
+			e, err := s.bar(ctx, "lead:*", scaleaware.Tokens{at(10)})
+			if err != nil {
+				t.Error(err)
+			}
+			if list := standing(t, ctx, dead); len(list) == 0 || list[len(list)-1] != (rule{e, "lead:*"}) {
+				t.Errorf("%v stand", list)
+			}
+			if l, err := v.Get(ctx, "1"); !errors.Is(err, ErrMiss) {
+				t.Errorf("served on: %+v, %v", l, err)
+			}
+			if _, err := v.Load(ctx, "1", loads(lead{Score: 1}, at(9))); err != nil {
+				t.Fatal(err)
+			}
+			if l, err := v.Get(ctx, "1"); !errors.Is(err, ErrMiss) {
+				t.Errorf("a load as of 9 landed: %+v, %v", l, err)
+			}
+			if !s.rules.Load().unsure() || s.Ready(ctx) == nil {
+				t.Error("it counts as sure that no rules were lost")
+			}
+			hook.hung.Store(false)
+			if err := s.noteAll(ctx); err != nil { // which is not to hide what is not known
+				t.Fatal(err)
+			}
+			if err := s.Ready(ctx); err != nil {
+				t.Error(err)
+			}
+			if l, err := Of[lead](s, "other").Get(ctx, "1"); !errors.Is(err, ErrMiss) {
+				t.Errorf("a rule is forgotten: %+v, %v", l, err)
+			}
+			all := slices.ContainsFunc(standing(t, ctx, s), func(r rule) bool { return r.pattern == "*" })
+			if all != lost {
+				t.Errorf("%v stand", standing(t, ctx, s))
+			}
+		})
+	}
+}
+
+// What is kept in the process is not used while some of the rules may be missing.
+func TestRulesThatMayLackSomeAreNotCurrent(t *testing.T) {
+	ctx := testContext(t)
+	s := running(t, newStore(t, client(t, one.Get(t)), func(o *Options) { o.RedisTimeout = time.Second }))
+	hook := &hungMemory{key: s.memoryKey()}
+	s.rdb.AddHook(hook)
+	hook.hung.Store(true)
+	s.ruling.reading <- struct{}{}
+	s.rules.Store(nil) // as they were before it ran
+	<-s.ruling.reading
+	if err := s.followRules(ctx); !errors.Is(err, errUnsure) {
+		t.Fatal(err)
+	}
+	if r := s.rules.Load(); r == nil || r.current(s, s.now()) {
+		t.Errorf("%+v", r)
+	}
+	hook.hung.Store(false)
+	eventually(t, "it is known that none is missing", func() bool { return s.rules.Load().current(s, s.now()) })
 }

@@ -5,6 +5,9 @@ import "github.com/redis/go-redis/v9"
 // Each script touches one key, so it runs on the node that owns the slot, on one node and on a cluster alike. Offsets
 // are those of header.go, counted from 1. Two-part numbers are compared in parts, because a Lua number holds 53 bits.
 // Strings are never compared with <, which asks the server's locale.
+//
+// A server that is full refuses a script what may take memory, unless it has written something before: any command that may
+// write will do, whether or not it has an effect. Scripts that invalidate begin with one, as they take next to none.
 
 // beginScript leaves a lease where nothing is, and claims the load. It returns what now stands there, the fill's start in
 // microseconds, and 1: the caller loads; 0: somebody else does until the claim in the header ends; 2: there is a value
@@ -131,6 +134,14 @@ redis.call('SET', KEYS[1], string.sub(new, 1, 16) .. struct.pack('>I8I8I8', now,
 return 'stored'
 `)
 
+// freshGeneration is the part of scripts that makes the generation of a lease of one that was given and of the time, so that a
+// script that a client sends twice does not put back a lease that somebody has taken away in between.
+const freshGeneration = `
+local function generation(given, t)
+  return string.sub(given, 1, 4) .. struct.pack('>I4', t[1] % 4096 * 1000000 + t[2])
+end
+`
+
 // wholeHeader is the part of scripts that returns how many as-of tokens an entry has, of which it is given what they may take of
 // its beginning, or nil when it is none, or is cut short.
 const wholeHeader = `
@@ -147,7 +158,7 @@ end
 // lease: no load can satisfy them. Loads of unknown age cannot satisfy known ones, which end for them with the TTL of the last
 // delete that brought some. It returns 1 when a value was there, 0 when not.
 // KEYS: entry. ARGV: lease, its TTL in ms, and that with known positions.
-var deleteScript = redis.NewScript(wholeHeader + `
+var deleteScript = redis.NewScript(wholeHeader + freshGeneration + `
 local cur = redis.pcall('GETRANGE', KEYS[1], '0', '151')
 local new = ARGV[1]
 local t = redis.call('TIME')
@@ -186,9 +197,9 @@ if #order == 0 then
 else
   local text = ''
   for _, system in ipairs(order) do text = text .. tokens[system].text end
-  if cur ~= '' then redis.call('UNLINK', KEYS[1]) end -- a full server lets only those write more who have freed something
+  redis.call('UNLINK', KEYS[1]) -- for a server that is full
   redis.call('SET', KEYS[1], string.sub(new, 1, 5) .. string.char(#order) .. struct.pack('>I2', 72 + #text)
-    .. string.sub(new, 9, 24) .. struct.pack('>I8I8', soft, hard) .. string.sub(new, 41, 72) .. text, 'PX', ttl)
+    .. generation(string.sub(new, 9, 16), t) .. string.sub(new, 17, 24) .. struct.pack('>I8I8', soft, hard) .. string.sub(new, 41, 72) .. text, 'PX', ttl)
 end
 if lease or cur == '' then return 0 end
 return 1

@@ -163,7 +163,7 @@ func (s *Store) Ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.opts.RedisTimeout)
 	defer cancel()
 	err := redisclient.EachMaster(ctx, s.rdb, func(ctx context.Context, node *redis.Client) error { return node.Ping(ctx).Err() })
-	if err == nil && s.rules.Load() == nil {
+	if err == nil && s.rules.Load().unsure() {
 		err = s.followRules(ctx)
 	}
 	if err != nil {
