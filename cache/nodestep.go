@@ -117,6 +117,17 @@ func (s *Store) stepNode(ctx context.Context, node *redis.Client, pattern string
 	}
 }
 
+// inTurns lets so many nodes at once be in a step.
+func (c change) inTurns(nodes int) change {
+	step, turns := c.step, make(chan struct{}, nodes)
+	c.step = func(ctx context.Context, node *redis.Client, cursor uint64, match string, count int64) (nodeStep, error) {
+		turns <- struct{}{}
+		defer func() { <-turns }()
+		return step(ctx, node, cursor, match, count)
+	}
+	return c
+}
+
 // oneByOne applies a script to each key through the store's client, which follows slots that move.
 func (s *Store) oneByOne(ctx context.Context, script *redis.Script, keys []string, args []any) (changed, skipped int64, err error) {
 	pipe := s.rdb.Pipeline()

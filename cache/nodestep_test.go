@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -203,6 +204,35 @@ func TestExtendAsksForTheRightToScan(t *testing.T) {
 	if !errors.Is(err, ErrIncomplete) || report.Changed != 0 || !strings.Contains(err.Error(), "NOPERM") {
 		t.Errorf("%+v, %v", report, err)
 	}
+}
+
+func TestStepsInTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var within atomic.Int64
+		leave := make(chan struct{})
+		turns := change{step: func(context.Context, *redis.Client, uint64, string, int64) (nodeStep, error) {
+			within.Add(1)
+			<-leave
+			within.Add(-1)
+			return nodeStep{}, nil
+		}}.inTurns(2)
+		var wg sync.WaitGroup
+		for range 6 {
+			wg.Go(func() { _, _ = turns.step(t.Context(), nil, 0, "", 0) })
+		}
+		for range 5 {
+			synctest.Wait()
+			if n := within.Load(); n != 2 {
+				t.Fatalf("%d in a step", n)
+			}
+			leave <- struct{}{}
+			if within.Load() == 1 { // nobody is left to come
+				break
+			}
+		}
+		close(leave)
+		wg.Wait()
+	})
 }
 
 func TestParseStep(t *testing.T) {

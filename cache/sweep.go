@@ -22,6 +22,8 @@ const (
 	sweepRounds = 8   // visits to nodes whose slots move, before the report says incomplete
 	// sweepAhead is how many batches of one node a sweep without pauses changes at a time, while the next is named.
 	sweepAhead = 2
+	// turnsOf is how many nodes share a turn of a sweep with pauses: all that pause alike would be busy at the same moments.
+	turnsOf = 3
 )
 
 // Report says what a sweep over all masters did.
@@ -123,6 +125,9 @@ func (s *Store) visit(ctx context.Context, report *Report, l layout, addrs []str
 		mu   sync.Mutex
 		errs []error
 	)
+	if pause > 0 && do.step != nil {
+		do = do.inTurns((len(addrs) + turnsOf - 1) / turnsOf)
+	}
 	sofar := maps.Clone(report.Nodes)
 	for _, addr := range addrs {
 		mine := sofar[addr]
