@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
-
-	"github.com/scaleaware/scaleaware/redisclient"
 )
 
 const (
@@ -207,89 +205,6 @@ func (s *Store) readExtension(ctx context.Context) (*Extension, error) {
 		return nil, fmt.Errorf("cache: TTL extension of another version, ignored: %w", err)
 	}
 	return &x, x.validate(s.opts.Prefix)
-}
-
-// preload saves the first batch of each node from being refused; a failure costs only that.
-func (s *Store) preload(ctx context.Context, script *redis.Script) {
-	ctx, cancel := context.WithTimeout(ctx, s.stepTimeout())
-	defer cancel()
-	_ = redisclient.EachMaster(ctx, s.rdb, func(ctx context.Context, node *redis.Client) error {
-		return script.Load(ctx, node).Err()
-	})
-}
-
-// scripted applies a script to keys: on the node that named them, many at a time, and to each that this node refuses
-// through the store's client.
-func (s *Store) scripted(ctx context.Context, script ttlScript, args ...any) change {
-	s.preload(ctx, script.many)
-	return change{atOnce: 1, do: func(ctx context.Context, node *redis.Client, keys []string) (changed, skipped int64, err error) {
-		ctx, cancel := context.WithTimeout(ctx, s.stepTimeout())
-		defer cancel()
-		all := append(make([]any, 0, 1+len(args)+len(keys)), 1+len(args))
-		all = append(all, args...)
-		for _, key := range keys {
-			all = append(all, key)
-		}
-		refused := keys
-		reply, err := script.many.Run(ctx, node, nil, all...).Slice()
-		if err == nil {
-			if changed, skipped, refused, err = manyReply(reply, keys); err != nil {
-				return 0, 0, err
-			}
-		}
-		if len(refused) == 0 {
-			return changed, skipped, nil
-		}
-		c, k, err := s.oneByOne(ctx, script.one, refused, args)
-		return changed + c, skipped + k, err
-	}}
-}
-
-var errManyReply = errors.New("cache: a script for many keys answered in no known form")
-
-func manyReply(reply []any, keys []string) (changed, skipped int64, refused []string, err error) {
-	if len(reply) != 3 {
-		return 0, 0, nil, errManyReply
-	}
-	changed, ok1 := reply[0].(int64)
-	skipped, ok2 := reply[1].(int64)
-	numbers, ok3 := reply[2].([]any)
-	if !ok1 || !ok2 || !ok3 {
-		return 0, 0, nil, errManyReply
-	}
-	for _, n := range numbers {
-		i, ok := n.(int64)
-		if !ok || i < 1 || int(i) > len(keys) {
-			return 0, 0, nil, errManyReply
-		}
-		refused = append(refused, keys[i-1])
-	}
-	return changed, skipped, refused, nil
-}
-
-// oneByOne applies a script to each key through the store's client, which follows slots that move.
-func (s *Store) oneByOne(ctx context.Context, script *redis.Script, keys []string, args []any) (changed, skipped int64, err error) {
-	pipe := s.rdb.Pipeline()
-	commands := make([]*redis.Cmd, len(keys))
-	for i, key := range keys {
-		commands[i] = script.EvalSha(ctx, pipe, []string{key}, args...)
-	}
-	_, _ = pipe.Exec(ctx) // each command has its own error
-	var errs []error
-	for i, cmd := range commands {
-		if redis.HasErrorPrefix(cmd.Err(), "NOSCRIPT") || redirected(cmd.Err()) {
-			cmd = script.Run(ctx, s.rdb, []string{keys[i]}, args...)
-		}
-		switch n, err := cmd.Int64(); {
-		case err != nil:
-			errs = append(errs, err)
-		case n < 0:
-			skipped++
-		default:
-			changed += n
-		}
-	}
-	return changed, skipped, firstOf(errs)
 }
 
 func flag(on bool) int {

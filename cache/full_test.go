@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -101,4 +102,20 @@ func TestRemovingNothingWorksOnAFullServer(t *testing.T) {
 			wantShutOut(t, ctx, v, 8)
 		})
 	}
+}
+
+// TTL extensions are taken back on a server that is full, too.
+func TestRestoreOnAFullServer(t *testing.T) {
+	ctx := testContext(t)
+	s := newStore(t, client(t, one.Get(t)), nil)
+	v := Of[lead](s, "lead", TTL(time.Hour), Jitter(0))
+	ids := fillStore(t, ctx, v, 600)
+	if _, err := s.ExtendTTLs(ctx, Extension{}); err != nil {
+		t.Fatal(err)
+	}
+	full(t, ctx)
+	if report, err := s.RestoreTTLs(ctx); err != nil || report.Changed != 600 {
+		t.Errorf("%+v, %v", report, err)
+	}
+	wantTTLs(t, ctx, v, ids, time.Hour)
 }

@@ -22,6 +22,8 @@ const (
 	sweepRounds = 8   // visits to nodes whose slots move, before the report says incomplete
 	// sweepAhead is how many batches of one node a sweep without pauses changes at a time, while the next is named.
 	sweepAhead = 2
+	// turnsOf is how many nodes share a turn of a sweep with pauses: all that pause alike would be busy at the same moments.
+	turnsOf = 3
 )
 
 // Report says what a sweep over all masters did.
@@ -63,10 +65,12 @@ type NodeReport struct {
 type change struct {
 	atOnce int // how many keys it would like to have, unless the sweep pauses
 	do     func(ctx context.Context, node *redis.Client, keys []string) (changed, skipped int64, err error)
+	// step, where there is one, has the node name the keys and change them; do is then for those that it refuses.
+	step func(ctx context.Context, node *redis.Client, cursor uint64, match string, count int64) (nodeStep, error)
 }
 
 // sweep applies do to all keys of pattern, on all masters at once. Keys are named by the node that has them and changed
-// through the store's client, which follows slots that move. The error wraps ErrIncomplete when the Report is not
+// there, or through the store's client, which follows slots that move. The error wraps ErrIncomplete when the Report is not
 // Complete, and ctx's when that ended it.
 func (s *Store) sweep(ctx context.Context, report *Report, pause time.Duration, do change) error {
 	began := time.Now()
@@ -121,6 +125,9 @@ func (s *Store) visit(ctx context.Context, report *Report, l layout, addrs []str
 		mu   sync.Mutex
 		errs []error
 	)
+	if pause > 0 && do.step != nil {
+		do = do.inTurns((len(addrs) + turnsOf - 1) / turnsOf)
+	}
 	sofar := maps.Clone(report.Nodes)
 	for _, addr := range addrs {
 		mine := sofar[addr]
@@ -142,6 +149,9 @@ func (s *Store) visit(ctx context.Context, report *Report, l layout, addrs []str
 
 // sweepNode names the keys of one node and changes them. Without pauses both are done at a time.
 func (s *Store) sweepNode(ctx context.Context, node *redis.Client, pattern string, pause time.Duration, do change, mine *NodeReport) error {
+	if do.step != nil {
+		return s.stepNode(ctx, node, pattern, pause, do, mine)
+	}
 	if pause > 0 {
 		return s.name(ctx, node, pattern, pause, 1, func(keys []string) error {
 			mine.Scanned += int64(len(keys))
@@ -188,10 +198,7 @@ func (s *Store) sweepNode(ctx context.Context, node *redis.Client, pattern strin
 func (s *Store) name(ctx context.Context, node *redis.Client, pattern string, pause time.Duration, atOnce int, got func(keys []string) error) error {
 	match, own := s.opts.Prefix+pattern, s.opts.Prefix+metaMark
 	var all []string
-	count := int64(urgentBatch)
-	if pause > 0 {
-		count = politeBatch
-	}
+	count := scanCount(pause)
 	var cursor uint64
 	var work pace
 	for {
@@ -220,6 +227,14 @@ func (s *Store) name(ctx context.Context, node *redis.Client, pattern string, pa
 			}
 		}
 	}
+}
+
+// scanCount is SCAN's COUNT of a sweep that pauses, or does not.
+func scanCount(pause time.Duration) int64 {
+	if pause > 0 {
+		return politeBatch
+	}
+	return urgentBatch
 }
 
 // pace is what a sweep has done since it last paused, in keys of others.

@@ -3,67 +3,80 @@ package cache
 import "github.com/redis/go-redis/v9"
 
 // ttlScript changes the TTLs of entries. It is two scripts: one for a single key, which goes through the client that follows
-// slots, and one for many, which goes to a node that has them. The second names no keys to the server, which therefore
-// does not ask that all be of one slot; a key that the node has not, or not any more, is refused when it is touched.
+// slots, and one that has a node name its keys and change them, so that they need not travel. The second names no keys to
+// the server, which therefore does not ask that all be of one slot; a key that the node has not, or not any more, is
+// refused when it is touched.
 type ttlScript struct {
-	one, many *redis.Script
+	one, step *redis.Script
 }
 
-// newTTLScript takes the body of a Lua function of a key and the further arguments as a table. It returns 1 for changed, 0
-// for not, -1 for what is no entry, or an error reply.
-func newTTLScript(body string) ttlScript {
-	function := "local function change(key, arg)\n" + body + "\nend\n"
+// newTTLScript takes what is to be done first, with the arguments in ARGV, and the body of a Lua function of a key, and of the
+// header of what stands there, that returns 1 for changed, 0 for not, -1 for what is no entry, or an error reply.
+func newTTLScript(first, body string) ttlScript {
+	function := quick + first + "\nlocal function change(key)\n" + headOf + body + "\nend\n"
 	return ttlScript{
-		// KEYS: entry. ARGV: as the body takes them.
-		one: redis.NewScript(function + `return change(KEYS[1], ARGV)`),
-		// ARGV: how many come before the keys, then the arguments as the body takes them, then the keys. It returns how many
-		// changed, how many are no entries, and the numbers of the keys, from 1, that were refused.
-		many: redis.NewScript(function + `
-local first = tonumber(ARGV[1])
-local arg = {}
-for i = 2, first do arg[i - 1] = ARGV[i] end
-local changed, skipped, refused = 0, 0, {}
-for i = first + 1, #ARGV do
-  local n = change(ARGV[i], arg)
-  if type(n) == 'table' then refused[#refused + 1] = i - first
-  elseif n < 0 then skipped = skipped + 1
-  else changed = changed + n end
+		// KEYS: entry. ARGV: as they are done with first.
+		one: redis.NewScript(function + `return change(KEYS[1])`),
+		// ARGV: the same, then SCAN's cursor, pattern and count, the prefix of what may be changed, and what comes after it in
+		// the store's own keys. It returns the next cursor, how many keys SCAN named, how many of them may be changed, how
+		// many changed, how many are no entries, and those that were refused.
+		step: redis.NewScript(function + `
+local cursor, pattern, count, prefix, own = unpack(ARGV, #ARGV - 4)
+local found = redis.call('SCAN', cursor, 'MATCH', pattern, 'COUNT', count)
+local named, changed, skipped, refused = 0, 0, 0, {}
+own = prefix .. own
+for _, key in ipairs(found[2]) do
+  if find(key, prefix, 1, true) == 1 and sub(key, 1, #own) ~= own then
+    named = named + 1
+    local n = change(key)
+    if type(n) == 'table' then refused[#refused + 1] = key
+    elseif n < 0 then skipped = skipped + 1
+    else changed = changed + n end
+  end
 end
-return {changed, skipped, refused}`),
+return {found[1], #found[2], named, changed, skipped, refused}`),
 	}
 }
 
-// headOf reads an entry's header, in the body of a ttlScript.
+// quick saves looking up names for each of a million keys.
+const quick = `
+local pcall, type, find, sub, byte, format, floor, head = redis.pcall, type, string.find, string.sub, string.byte, string.format, math.floor, struct.unpack
+`
+
+// headOf reads an entry's header, in the function of a ttlScript.
 const headOf = `
-local h = redis.pcall('GETRANGE', key, '0', '71')
-if type(h) == 'table' and not string.find(h.err, 'WRONGTYPE', 1, true) then return h end
-if type(h) ~= 'string' or #h < 72 or string.sub(h, 1, 2) ~= '\202\002' or string.byte(h, 3) == 76 then return -1 end
+local h = pcall('GETRANGE', key, '0', '71')
+if type(h) == 'table' and not find(h.err, 'WRONGTYPE', 1, true) then return h end
+if type(h) ~= 'string' or #h < 72 or sub(h, 1, 2) ~= '\202\002' or byte(h, 3) == 76 then return -1 end
 `
 
 // extendScript moves the physical end of one entry to its own end plus (factor-1) times its lifetime, plus a duration,
 // so that doing it twice does nothing more. Leases are left alone.
 // Arguments: factor-1, added ms, 1 to only count.
-var extendScript = newTTLScript(headOf + `
-local start, soft, hard = struct.unpack('>I8I8I8', h, 17)
-local life = math.max(0, soft - math.floor(start / 1000))
-local target = math.floor(hard + arg[1] * life + arg[2])
-if arg[3] == '1' then
+var extendScript = newTTLScript(`
+local more, by, dry = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3] == '1'`, `
+local start, soft, hard = head('>I8I8I8', h, 17)
+local life = soft - floor(start / 1000)
+if life < 0 then life = 0 end
+local target = floor(hard + more * life + by)
+if dry then
   local at = redis.call('PEXPIRETIME', key)
   if at > 0 and target > at then return 1 end
   return 0
 end
-return redis.pcall('PEXPIREAT', key, string.format('%d', target), 'GT')`)
+return pcall('PEXPIREAT', key, format('%d', target), 'GT')`)
 
 // restoreScript moves the physical end of one entry back to its own end. Entries that are past it get a little time,
 // so that the undo does not send all their readers to the origin at once.
 // Arguments: ms for entries past their end, 1 to only count.
-var restoreScript = newTTLScript(headOf + `
-local hard = struct.unpack('>I8', h, 33)
-local left = redis.call('PTTL', key)
-if left <= 0 then return 0 end
+var restoreScript = newTTLScript(`
 local t = redis.call('TIME')
-local want = hard - (t[1] * 1000 + math.floor(t[2] / 1000))
-if want <= 0 then want = tonumber(arg[1]) end
-if want >= left then return 0 end
-if arg[2] == '1' then return 1 end
-return redis.pcall('PEXPIRE', key, string.format('%d', want))`)
+local now = t[1] * 1000 + floor(t[2] / 1000)
+local grace, dry = tonumber(ARGV[1]), ARGV[2] == '1'`, `
+local target = head('>I8', h, 33)
+if target <= now then target = now + grace end
+if dry then
+  if target < redis.call('PEXPIRETIME', key) then return 1 end
+  return 0
+end
+return pcall('PEXPIREAT', key, format('%d', target), 'XX', 'LT')`)
