@@ -246,7 +246,7 @@ func (s *Store) payKeys(ctx context.Context, batch []string) error {
 		s.markLeases(ctx)
 	}
 	changed := s.changing(ctx, batch...)
-	s.callMany(ctx, deleteScript, calls, s.stepTimeout())
+	s.callMany(ctx, keyScript{one: deleteScript}, calls, s.stepTimeout())
 	untold := changed(failedAll(calls))
 	var errs []error
 	for _, c := range calls {

@@ -26,13 +26,14 @@ type fill struct {
 
 	noted uint64 // the watermark's Changes before the loader
 
-	leased bool // a lease stands; without it nothing is stored
-	gen    generation
-	start  uint64
-	claim  int64 // until when the load is this fill's; 0 when it has no claim
-	doubt  bool  // the claim may have been kept for longer: an answer is not there yet, or was lost
-	epoch  epoch
-	began  time.Time
+	leased  bool // a lease stands; without it nothing is stored
+	offered generation
+	gen     generation
+	start   uint64
+	claim   int64 // until when the load is this fill's; 0 when it has no claim
+	doubt   bool  // the claim may have been kept for longer: an answer is not there yet, or was lost
+	epoch   epoch
+	began   time.Time
 
 	ageless atomic.Bool // the loader used something of unknown age
 
@@ -86,21 +87,30 @@ const (
 	changed // there is a value that the fill has not seen
 )
 
-// beginArgs are the arguments of beginScript.
-func (s *Store) beginArgs(f *fill) []any {
+// beginArgs appends the fill's own arguments of beginScript.
+func (f *fill) beginArgs(to []any) []any {
+	f.offered = generation(rand.Uint64())
+	own := binary.BigEndian.AppendUint64(make([]byte, 0, 8), uint64(f.offered))
+	switch {
+	case f.seen.verdict == unusable:
+		own = append(own, f.seen.bad...)
+	case f.seen.verdict >= gone:
+		own = binary.BigEndian.AppendUint64(own, uint64(f.seen.header.gen))
+		own = binary.BigEndian.AppendUint64(own, f.seen.header.start)
+	}
+	return append(to, own)
+}
+
+// beginShared are the arguments of beginScript that are the same for all fills that begin together and need as much.
+func (s *Store) beginShared(f *fill) []any {
 	// Others learn from what was seen in a lease whether the load that it stands for will serve them.
-	lease := appendHeader(nil, header{kind: kindLease, gen: generation(rand.Uint64()), seen: known(f.need)})
+	lease := appendHeader(nil, header{kind: kindLease, seen: known(f.need)})
 	claim := claimTTL.Milliseconds()
 	if f.blind != nil {
 		claim = 0
 	}
-	var seen []byte
-	if f.seen.verdict >= gone {
-		seen = binary.BigEndian.AppendUint64(nil, uint64(f.seen.header.gen))
-		seen = binary.BigEndian.AppendUint64(seen, f.seen.header.start)
-	}
 	ageless, aged := s.floorTimes()
-	return []any{lease, ageless, f.seen.bad, claim, seen, aged}
+	return []any{lease, ageless, claim, aged}
 }
 
 func known(ts scaleaware.Tokens) (known scaleaware.Tokens) {
@@ -115,7 +125,7 @@ func known(ts scaleaware.Tokens) (known scaleaware.Tokens) {
 // begin leaves the fill's lease, or joins the one that stands, and claims the load.
 func (s *Store) begin(ctx context.Context, f *fill) (how begun, raw []byte, wait time.Duration, err error) {
 	f.epoch = s.epochNow(ctx, f.tagged)
-	reply, err := s.script(ctx, beginScript, f.key, s.beginArgs(f)...)
+	reply, err := s.script(ctx, beginScript.one, f.key, f.beginArgs(s.beginShared(f))...)
 	if err != nil {
 		return 0, nil, 0, err
 	}
@@ -124,6 +134,15 @@ func (s *Store) begin(ctx context.Context, f *fill) (how begun, raw []byte, wait
 
 // began takes in the answer of beginScript.
 func (s *Store) began(f *fill, reply any) (how begun, raw []byte, wait time.Duration, err error) {
+	if start, ok := reply.(int64); ok { // on the lease that it has offered
+		s.ahead.Store(start - s.now().Microseconds())
+		f.leased, f.gen, f.start = true, f.offered, uint64(start)
+		if f.blind == nil {
+			f.claim = start/1000 + claimTTL.Milliseconds()
+		}
+		f.need = f.need.Merge(s.rules.Load().floorOf(s, f.key))
+		return granted, nil, 0, nil
+	}
 	text, start, how, err := beginReply(reply)
 	if err != nil {
 		return 0, nil, 0, err
@@ -223,7 +242,7 @@ func (s *Store) keepOnce(ctx context.Context, mu *sync.Mutex, fills []*fill) boo
 	if !asked {
 		return false
 	}
-	s.callMany(ctx, claimScript, calls, s.opts.RedisTimeout)
+	s.callMany(ctx, keyScript{one: claimScript}, calls, s.opts.RedisTimeout)
 	return change(func(f *fill, c *keyCall) {
 		if till, _ := c.reply.(int64); till != 0 { // 0 may be the answer to what the client has sent twice
 			f.claim, f.doubt = till, false
@@ -263,7 +282,7 @@ func (s *Store) releaseMany(ctx context.Context, fills []*fill) {
 			calls = append(calls, keyCall{key: f.key, args: claimArgs(f, 0)})
 		}
 	}
-	s.callMany(ctx, claimScript, calls, s.opts.RedisTimeout)
+	s.callMany(ctx, keyScript{one: claimScript}, calls, s.opts.RedisTimeout)
 	for _, c := range calls {
 		if c.err != nil {
 			s.in.failed(ctx, "lease", c.err)

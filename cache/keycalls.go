@@ -9,15 +9,16 @@ import (
 
 // keyCall is a script's call on one key, and what came of it.
 type keyCall struct {
-	key   string
-	args  []any
-	pass  int // of the master, among those that the call asks
-	reply any
-	err   error
+	key    string
+	shared []any // with calls that have the same slice
+	args   []any // the key's own
+	pass   int   // of the master, among those that the call asks
+	reply  any
+	err    error
 }
 
 // callMany runs a script on many keys, in one pipeline a master and within timeout.
-func (s *Store) callMany(ctx context.Context, script *redis.Script, calls []keyCall, timeout time.Duration) {
+func (s *Store) callMany(ctx context.Context, script keyScript, calls []keyCall, timeout time.Duration) {
 	if len(calls) == 0 {
 		return
 	}
@@ -54,24 +55,35 @@ func failedAll(calls []keyCall) error {
 	return calls[0].err
 }
 
-// evaluate makes the calls that have no error yet, and those once more whose master did not know the script.
-func (s *Store) evaluate(ctx context.Context, script *redis.Script, calls []keyCall) {
-	pipe, commands := s.rdb.Pipeline(), make([]*redis.Cmd, len(calls))
-	for i := range calls {
-		if c := &calls[i]; c.err == nil {
-			commands[i] = pipe.EvalSha(ctx, script.Hash(), []string{c.key}, c.args...)
-		}
+// evaluate makes the calls that have no error yet: many of a master at once, and those one by one that are refused so.
+func (s *Store) evaluate(ctx context.Context, script keyScript, calls []keyCall) {
+	refused := s.send(ctx, script, s.shares(ctx, script, calls))
+	again := make([]share, len(refused))
+	for i, c := range refused {
+		again[i] = share{calls: []*keyCall{c}, alone: true}
+	}
+	s.send(ctx, script, again)
+}
+
+// send makes the calls of shares, in one pipeline a master, and those once more whose master did not know the script. It returns
+// those that were refused.
+func (s *Store) send(ctx context.Context, script keyScript, shares []share) (refused []*keyCall) {
+	if len(shares) == 0 {
+		return nil
+	}
+	pipe := s.rdb.Pipeline()
+	for i := range shares {
+		shares[i].ask(ctx, pipe, script, false)
 	}
 	_, _ = pipe.Exec(ctx) // each command has its own error
-	for i := range calls {
-		if c := &calls[i]; commands[i] != nil && redis.HasErrorPrefix(commands[i].Err(), "NOSCRIPT") {
-			commands[i] = script.Eval(ctx, pipe, []string{c.key}, c.args...)
+	for i := range shares {
+		if redis.HasErrorPrefix(shares[i].cmd.Err(), "NOSCRIPT") {
+			shares[i].ask(ctx, pipe, script, true)
 		}
 	}
 	_, _ = pipe.Exec(ctx)
-	for i, cmd := range commands {
-		if cmd != nil {
-			calls[i].reply, calls[i].err = cmd.Result()
-		}
+	for i := range shares {
+		refused = append(refused, shares[i].take()...)
 	}
+	return refused
 }

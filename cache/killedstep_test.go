@@ -30,7 +30,8 @@ type stepConfig struct {
 
 // stepCommands tell by a script, or by a command's name, how far a call has come.
 var stepCommands = map[string]*redis.Script{
-	"begin": beginScript, "store": storeScript, "release": claimScript, "delete": deleteScript,
+	"begin": beginScript.one, "store": storeScript.one, "release": claimScript, "delete": deleteScript,
+	"begin of many": beginScript.many, "store of many": storeScript.many,
 	"tick": tickScript, "rule": ruleScript, "raise": raiseTagScript, "unlink": nil, "hdel": nil,
 }
 
@@ -135,6 +136,11 @@ func runStep() error {
 			}
 			return lead{Score: 1}, nil
 		})
+	case "load many":
+		_, err = leads.LoadMany(ctx, []string{"1", "2", "3"}, func(ctx context.Context, ids []string) (map[string]lead, error) {
+			stop.reach("loading")
+			return leadsOf(ctx, ids)
+		})
 	case "warm":
 		err = leads.DeclareWarm(stepWarm(func(n int) {
 			if n > stepWarmed {
@@ -233,6 +239,11 @@ var killedSteps = []struct {
 	{do: "load", at: "after store", given: true},
 	{do: "load in vain", at: "before release"},
 	{do: "load in vain", at: "after release"},
+	{do: "load many", at: "before begin of many"},
+	{do: "load many", at: "after begin of many"},
+	{do: "load many", at: "loading"},
+	{do: "load many", at: "before store of many"},
+	{do: "load many", at: "after store of many", given: true},
 	{do: "delete", at: "before delete", has: true},
 	{do: "delete", at: "after delete", has: true, gone: true},
 	{do: "tag", at: "before tick", has: true},

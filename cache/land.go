@@ -133,9 +133,9 @@ func (v *View[V]) concludeMany(ctx context.Context, fills []*fill, flights map[s
 	var hung silence
 	var late []*fill
 	for len(fills) > 0 {
-		var values []V
-		var answers []answer
-		for size := 0; len(answers) < min(len(fills), landsAtATime) && size < landBytes; {
+		most := min(len(fills), landsAtATime)
+		values, answers := make([]V, 0, most), make([]answer, 0, most)
+		for size := 0; len(answers) < most && size < landBytes; {
 			fl := fills[len(answers)]
 			value, err := value(fl.id)
 			a := v.answerOf(ctx, fl, w, value, err)
@@ -173,8 +173,9 @@ func (v *View[V]) concludeMany(ctx context.Context, fills []*fill, flights map[s
 func (v *viewState) land(ctx context.Context, f *fill, a *answer) (l landing) {
 	s := v.store
 	defer func() { s.in.fills.WithLabelValues(v.name, l.outcome).Inc() }()
-	args, l := v.storeArgs(ctx, f, a)
-	if args == nil {
+	shared := s.storeShared()
+	args, l := v.storeArgs(ctx, f, a, shared)
+	if len(args) == len(shared) {
 		return l
 	}
 	states, err := s.introduce(ctx, a.header.tags)
@@ -183,7 +184,7 @@ func (v *viewState) land(ctx context.Context, f *fill, a *answer) (l landing) {
 		if v.refused(states, a.asOf) {
 			return refusedBy(states)
 		}
-		reply, err = s.script(ctx, storeScript, f.key, args...)
+		reply, err = s.script(ctx, storeScript.one, f.key, args...)
 	}
 	return v.stored(ctx, f, reply, err)
 }
@@ -202,17 +203,18 @@ func (v *viewState) landMany(ctx context.Context, fills []*fill, answers []answe
 		return
 	}
 	s := v.store
-	var calls []keyCall
-	var of []int // of calls, which fill
+	calls, shared := make([]keyCall, 0, len(fills)), s.storeShared()
+	of := make([]int, 0, len(fills))     // of calls, which fill
+	args := make([]any, 0, 3*len(fills)) // of all
 	var tags []tagHash
 	for i, f := range fills {
 		a := &answers[i]
 		if !a.store {
 			continue
 		}
-		var args []any
-		if args, landings[i] = v.storeArgs(ctx, f, a); args != nil {
-			calls, of, tags = append(calls, keyCall{key: f.key, args: args}), append(of, i), append(tags, a.header.tags...)
+		before := len(args)
+		if args, landings[i] = v.storeArgs(ctx, f, a, args); len(args) > before {
+			calls, of, tags = append(calls, keyCall{key: f.key, shared: shared, args: args[before:]}), append(of, i), append(tags, a.header.tags...)
 		}
 	}
 	slices.Sort(tags)
@@ -237,10 +239,13 @@ func (v *viewState) landMany(ctx context.Context, fills []*fill, answers []answe
 		landings[of[n]] = v.stored(ctx, fills[of[n]], c.reply, c.err)
 		hung.keys = hung.keys || waitedFor(c.err)
 	}
+	outcomes := make(map[string]int)
 	for _, l := range landings {
-		if l.outcome != "" {
-			s.in.fills.WithLabelValues(v.name, l.outcome).Inc()
-		}
+		outcomes[l.outcome]++
+	}
+	delete(outcomes, "") // nothing to store
+	for outcome, n := range outcomes {
+		s.in.fills.WithLabelValues(v.name, outcome).Add(float64(n))
 	}
 }
 
@@ -294,29 +299,37 @@ func statesAmong(all []tagHash, states []*tagState, errs []error, tags []tagHash
 	return some, nil
 }
 
-// storeArgs returns the arguments of storeScript, or none and how it ended.
-func (v *viewState) storeArgs(ctx context.Context, f *fill, a *answer) ([]any, landing) {
+// storeShared are the arguments of storeScript that are the same for all.
+func (s *Store) storeShared() []any {
+	_, aged := s.floorTimes()
+	return []any{aged}
+}
+
+// storeArgs appends the fill's own the arguments of storeScript, or nothing and says how it ended.
+func (v *viewState) storeArgs(ctx context.Context, f *fill, a *answer, to []any) ([]any, landing) {
 	s := v.store
 	if !f.leased {
-		return nil, landing{outcome: "unleased"}
+		return to, landing{outcome: "unleased"}
 	}
 	rules := s.rules.Load()
 	if rules.bars(f.epoch, v.name, f.id) || !v.opts.untracked && rules.refuses(s, a.asOf, v.name, f.id) {
-		return nil, landing{outcome: "older", need: rules.floorOf(s, f.key)}
+		return to, landing{outcome: "older", need: rules.floorOf(s, f.key)}
 	}
 	if len(a.payload) > s.opts.MaxValueBytes {
 		s.in.failed(ctx, "oversize", fmt.Errorf("%w: %d bytes", ErrTooLarge, len(a.payload)), "view", v.name)
-		return nil, landing{outcome: "oversize"}
+		return to, landing{outcome: "oversize"}
 	}
 	h := a.header
 	payload := v.compress(&h, a.payload)
 	h.codec, h.gen, h.start, h.schema, h.epoch = v.opts.codec.ID(), f.gen, f.start, v.schema, f.epoch
 	h.cost = costSince(f.began)
+	ttl := v.lifeOf(s, f.id, h.kind).into(&h)
 	value := append(appendHeader(make([]byte, 0, headerSize+2+2*maxTokens*tokenSize+8*len(h.tags)+len(payload)), h), payload...)
-	fresh, whole, physical := v.lifeOf(s, f.id, h.kind).args()
-	_, aged := s.floorTimes()
-	return []any{value, fresh, whole, physical, aged}, landing{}
+	return append(to, value[:storedFirst], value[storedFirst:], ttl), landing{}
 }
+
+// storedFirst is how much of a header storeScript and putScript are given by itself: up to the expiries.
+const storedFirst = 40
 
 // costSince is what a load took that has just ended, for the header.
 func costSince(began time.Time) uint32 {

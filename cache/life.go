@@ -12,9 +12,10 @@ type life struct {
 	physical time.Duration // the TTL in Redis: whole, longer under a TTL extension
 }
 
-// args are what the scripts take of it.
-func (l life) args() (fresh, whole, physical int64) {
-	return l.fresh.Milliseconds(), l.whole.Milliseconds(), l.physical.Milliseconds()
+// into gives a header its expiries, for the scripts as ms from when it is stored, and returns the TTL in ms.
+func (l life) into(h *header) int64 {
+	h.soft, h.hard = l.fresh.Milliseconds(), l.whole.Milliseconds()
+	return l.physical.Milliseconds()
 }
 
 // lifeOf returns the life of an entry that is stored now. Jitter moves the end of freshness, and with it the rest.

@@ -27,18 +27,18 @@ func (v *View[V]) LoadMany(ctx context.Context, ids []string, load ManyLoader[V]
 		return found, v.err
 	}
 	need, blind := v.need(ctx)
-	missing, stale := map[string]entry{}, map[string]V{}
+	missing, stale := map[string]*entry{}, map[string]V{}
 	var behind []*fill
 	var ended tally
 	take := func(id string, value V, e *entry) {
 		looked := v.note(ctx, e)
 		if e.verdict == hit && e.phase == onError { // how it ends is not known yet
-			stale[id], missing[id] = value, *e
+			stale[id], missing[id] = value, e.kept()
 			return
 		}
 		ended[looked]++
 		if !e.serves() {
-			missing[id] = *e
+			missing[id] = e.kept()
 			return
 		}
 		if e.verdict == hit {
@@ -106,8 +106,14 @@ func single[V any](load ManyLoader[V]) Loader[V] {
 
 // oneOf says what a ManyLoader's answer means for one key.
 func oneOf[V any](values map[string]V, err error, id string) (V, error) {
+	if err == nil {
+		if value, ok := values[id]; ok {
+			return value, nil
+		}
+		return *new(V), ErrNotFound
+	}
 	var some KeyErrors
-	if err != nil && !errors.As(err, &some) {
+	if !errors.As(err, &some) {
 		return *new(V), err
 	}
 	if err := some[id]; err != nil {
@@ -124,44 +130,42 @@ func oneOf[V any](values map[string]V, err error, id string) (V, error) {
 
 // shareMany loads what is missing with everybody else who waits for it, and hands over each key's outcome. Each go with Redis
 // takes no longer than timeout.
-func (v *View[V]) shareMany(ctx context.Context, missing map[string]entry, need scaleaware.Tokens, blind error, load ManyLoader[V], timeout time.Duration, got func(string, V, error)) {
+func (v *View[V]) shareMany(ctx context.Context, missing map[string]*entry, need scaleaware.Tokens, blind error, load ManyLoader[V], timeout time.Duration, got func(string, V, error)) {
 	type waiting struct {
+		id     string
 		flight *flight[V]
 		began  bool
 	}
-	flights := make(map[string]waiting, len(missing))
-	var mine []*fill
+	flights := make([]waiting, 0, len(missing))
+	mine, own := make([]*fill, 0, len(missing)), make(map[string]*flight[V], len(missing))
 	for _, id := range slices.Sorted(maps.Keys(missing)) {
-		fl := &fill{key: v.prefix + id, id: id, need: need, blind: blind, seen: missing[id]}
-		f, began := &flight[V]{need: need, done: make(chan struct{})}, true
+		key := v.prefix + id
+		f, began := (*flight[V])(nil), true
 		if blind == nil {
-			f, began = v.flights.join(fl.key, need)
-			fl.need = f.need
+			f, began = v.flights.join(key, need)
+		} else {
+			f = &flight[V]{need: need, done: make(chan struct{})}
 		}
-		flights[id] = waiting{f, began}
+		flights = append(flights, waiting{id, f, began})
 		if began {
-			mine = append(mine, fl)
+			mine, own[id] = append(mine, &fill{key: key, id: id, need: f.need, blind: blind, seen: *missing[id]}), f
 		}
 	}
 	if len(mine) > 0 {
-		own := make(map[string]*flight[V], len(mine))
-		for _, fl := range mine {
-			own[fl.id] = flights[fl.id].flight
-		}
 		go v.runMany(context.WithoutCancel(ctx), mine, own, load, timeout)
 	}
-	for id, w := range flights {
+	for _, w := range flights {
 		if !w.began && fillFrom(ctx) != nil {
 			w.flight.turn.lend()
 		}
 		value, err := v.await(ctx, w.flight, w.began, need)
-		got(id, value, err)
+		got(w.id, value, err)
 	}
 }
 
 // runMany is the goroutine of one batch. Keys that another process loads are waited for one by one.
 func (v *View[V]) runMany(ctx context.Context, fills []*fill, flights map[string]*flight[V], load ManyLoader[V], timeout time.Duration) {
-	var batch []*fill
+	batch := make([]*fill, 0, len(fills))
 	for _, fl := range fills {
 		fl.tagged, fl.anyAge = v.tags != nil, v.opts.untracked
 	}
@@ -184,13 +188,21 @@ func (v *View[V]) runMany(ctx context.Context, fills []*fill, flights map[string
 func (s *Store) beginMany(ctx context.Context, fills []*fill, timeout time.Duration) []begun {
 	hows := make([]begun, len(fills))
 	epoch := s.epochNow(ctx, len(fills) > 0 && fills[0].tagged)
-	var calls []keyCall
-	var of []int // of calls, which fill
+	calls := make([]keyCall, 0, len(fills))
+	of := make([]int, 0, len(fills)) // of calls, which fill
+	var shared []any
+	own := make([]any, 0, len(fills)) // arguments of all
 	for i, fl := range fills {
 		fl.epoch, hows[i] = epoch, granted
-		if !fl.seen.down && !s.redisOff() {
-			calls, of = append(calls, keyCall{key: fl.key, args: s.beginArgs(fl)}), append(of, i)
+		if fl.seen.down || s.redisOff() {
+			continue
 		}
+		if n := len(of); n == 0 || !slices.Equal(fl.need, fills[of[n-1]].need) {
+			shared = s.beginShared(fl)
+		}
+		before := len(own)
+		own = fl.beginArgs(own)
+		calls, of = append(calls, keyCall{key: fl.key, shared: shared, args: own[before:]}), append(of, i)
 	}
 	s.callMany(ctx, beginScript, calls, timeout)
 	for n, c := range calls {

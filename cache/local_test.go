@@ -225,7 +225,7 @@ func TestLocalSetIsNotOverwritten(t *testing.T) {
 	for _, load := range []func(fl *fill, load Loader[lead]) (lead, error){
 		func(fl *fill, load Loader[lead]) (lead, error) { return leads.share(ctx, fl, load) },
 		func(fl *fill, load Loader[lead]) (l lead, err error) {
-			leads.shareMany(ctx, map[string]entry{fl.id: fl.seen}, nil, nil, ofEach(load), s.opts.RedisTimeout, func(_ string, v lead, e error) { l, err = v, e })
+			leads.shareMany(ctx, map[string]*entry{fl.id: &fl.seen}, nil, nil, ofEach(load), s.opts.RedisTimeout, func(_ string, v lead, e error) { l, err = v, e })
 			return l, err
 		},
 	} {

@@ -42,6 +42,18 @@ type entry struct {
 	down    bool   // Redis did not answer: do not ask it again for this call
 }
 
+// nothing is the entry of all keys that have none. It is not changed.
+var nothing entry
+
+// kept is what stays of an entry that is good for one call.
+func (e *entry) kept() *entry {
+	if e.verdict == absent && e.header.kind == 0 && !e.down && e.err == nil {
+		return &nothing
+	}
+	stays := *e
+	return &stays
+}
+
 // serves reports whether the entry may be given out without more ado.
 func (e entry) serves() bool {
 	return (e.verdict == hit || e.verdict == negative) && e.phase <= revalidate
@@ -329,14 +341,14 @@ func (v *View[V]) GetMany(ctx context.Context, ids []string) (map[string]V, erro
 }
 
 // missingOf returns which of ids have to be loaded for anybody to find them fresh. It counts no look-ups.
-func (v *View[V]) missingOf(ctx context.Context, ids []string) (map[string]entry, KeyErrors) {
-	missing, failed := make(map[string]entry), make(KeyErrors)
+func (v *View[V]) missingOf(ctx context.Context, ids []string) (map[string]*entry, KeyErrors) {
+	missing, failed := make(map[string]*entry, len(ids)), make(KeyErrors)
 	v.each(ctx, ids, nil, false, failed, func(id string, _ V, e *entry) {
 		switch {
 		case e.err != nil:
 			failed[id] = e.missErr()
 		case e.verdict < negative, e.phase != fresh:
-			missing[id] = *e
+			missing[id] = e.kept()
 		}
 	})
 	return missing, failed

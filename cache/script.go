@@ -2,60 +2,67 @@ package cache
 
 import "github.com/redis/go-redis/v9"
 
-// Each script touches one key, so it runs on the node that owns the slot, on one node and on a cluster alike. Offsets
-// are those of header.go, counted from 1. Two-part numbers are compared in parts, because a Lua number holds 53 bits.
-// Strings are never compared with <, which asks the server's locale.
+// Each script touches one key, so it runs on the node that owns the slot, on one node and on a cluster alike; or many of one
+// master, see keyScript. Offsets are those of header.go, counted from 1. Two-part numbers are compared in parts, because a Lua
+// number holds 53 bits. Strings are never compared with <, which asks the server's locale.
 //
 // A server that is full refuses a script what may take memory, unless it has written something before: any command that may
 // write will do, whether or not it has an effect. Scripts that invalidate begin with one, as they take next to none.
 
-// beginScript leaves a lease where nothing is, and claims the load. It returns what now stands there, the fill's start in
-// microseconds, and 1: the caller loads; 0: somebody else does until the claim in the header ends; 2: there is a value
-// that the caller has not seen. Of a value only the header is returned, but in the last case.
-// What a value that was found to be unusable asks of later loads stays in the lease.
-// KEYS: entry. ARGV: lease, its TTL in ms, SHA-1 of a value found to be unusable (or empty), ms to claim (0: load beside
-// whoever does), generation and start of the value that the caller has seen (or empty), ms that a floor stands.
-var beginScript = redis.NewScript(carriedFloor + `
-local t = redis.call('TIME')
-local now = t[1] * 1000000 + t[2]
-local ms = math.floor(now / 1000)
-local claim = struct.pack('>I8', ARGV[4] == '0' and 0 or ms + ARGV[4])
-local lease, ttl = ARGV[1], ARGV[2]
-local cur = redis.pcall('GET', KEYS[1])
-if type(cur) == 'table' then
-  if not string.find(cur.err, 'WRONGTYPE', 1, true) then return cur end
-  redis.call('UNLINK', KEYS[1])
-  cur = false
-end
-if cur and ARGV[3] ~= '' and redis.sha1hex(cur) == ARGV[3] then
-  local have, floor, ends, left = carried(KEYS[1], cur, ms, ARGV[2], ARGV[6])
-  redis.call('UNLINK', KEYS[1])
-  cur = false
-  if have then
-    ttl = math.max(ttl, left)
-    lease = string.sub(lease, 1, 5) .. struct.pack('>BI2', have, #lease + #floor) .. string.sub(lease, 9, 24) .. ends
-      .. string.sub(lease, 41, 72) .. floor .. string.sub(lease, 73)
+// beginScript leaves a lease where nothing is, and claims the load. It returns the fill's start in microseconds, when the
+// caller loads on the lease that it gave; or else what now stands there, the fill's start, and 1: the caller loads; 0: somebody
+// else does until the claim in the header ends; 2: there is a value that the caller has not seen. Of a value only the header is
+// returned, but in the last case. What a value that was found to be unusable asks of later loads stays in the lease.
+// Shared arguments: lease without generation and times, its TTL in ms, ms to claim (0: load beside whoever does), ms that a floor
+// stands. Own: the lease's generation, and behind it the SHA-1 of a value found to be unusable, or generation and start of one
+// that the caller has seen.
+var beginScript = newKeyScript(4, carriedFloor+`
+local life, wanted, aged, ms = ARGV[2], ARGV[3], ARGV[4], math.floor(now / 1000)
+local claim = struct.pack('>I8', wanted == '0' and 0 or ms + wanted)
+local before, behind = string.sub(ARGV[1], 1, 8), struct.pack('>I8', now) .. string.sub(ARGV[1], 25, 48) .. claim .. string.sub(ARGV[1], 57)
+`, 1, `
+local gen, seen = ..., ''
+if #gen > 8 then gen, seen = string.sub(gen, 1, 8), string.sub(gen, 9) end
+local lease = before .. gen .. behind
+local cur = redis.pcall('SET', key, lease, 'NX', 'GET', 'PX', life)
+if not cur then return now end
+if type(cur) == 'table' then -- the server is full, or it is of another type
+  if string.find(cur.err, 'WRONGTYPE', 1, true) then
+    redis.call('UNLINK', key)
+    cur = false
+  else
+    cur = redis.call('GET', key)
   end
 end
+if cur and #seen == 40 and redis.sha1hex(cur) == seen then
+  local have, floor, ends, left = carried(key, cur, ms, life, aged)
+  redis.call('UNLINK', key)
+  if have then
+    lease = string.sub(lease, 1, 5) .. struct.pack('>BI2', have, #lease + #floor) .. string.sub(lease, 9, 24) .. ends
+      .. string.sub(lease, 41, 72) .. floor .. string.sub(lease, 73)
+    redis.call('SET', key, lease, 'PX', math.max(life, left))
+    return {lease, now, 1}
+  end
+  cur = false
+end
 if not cur then
-  cur = string.sub(lease, 1, 16) .. struct.pack('>I8', now) .. string.sub(lease, 25, 48) .. claim .. string.sub(lease, 57)
-  redis.call('SET', KEYS[1], cur, 'PX', ttl)
-  return {cur, now, 1}
+  redis.call('SET', key, lease, 'PX', life)
+  return now
 end
 if #cur < 72 or string.sub(cur, 1, 2) ~= '\202\002' then return {cur, now, 2} end
-if string.sub(cur, 3, 3) ~= 'L' and string.sub(cur, 9, 24) ~= ARGV[5] then return {cur, now, 2} end
+if string.sub(cur, 3, 3) ~= 'L' and string.sub(cur, 9, 24) ~= seen then return {cur, now, 2} end
 local head = string.sub(cur, 1, struct.unpack('>I2', cur, 7))
-now = math.max(now, struct.unpack('>I8', cur, 17) + 1)
-if ARGV[4] ~= '0' then
-  local own = string.sub(cur, 9, 16) == string.sub(ARGV[1], 9, 16) -- the client has sent this twice
+local start = math.max(now, struct.unpack('>I8', cur, 17) + 1)
+if wanted ~= '0' then
+  local own = string.sub(cur, 9, 16) == gen -- the client has sent this twice
   local left = struct.unpack('>I8', cur, 49) - ms
   -- One that is longer than any was made by a server whose clock was ahead of this one's, before a failover.
-  if left > 0 and left <= tonumber(ARGV[4]) and not own then return {head, now, 0} end
-  redis.call('SETRANGE', KEYS[1], '48', claim)
+  if left > 0 and left <= tonumber(wanted) and not own then return {head, start, 0} end
+  redis.call('SETRANGE', key, '48', claim)
   head = string.sub(head, 1, 48) .. claim .. string.sub(head, 57)
 end
-if string.sub(cur, 3, 3) == 'L' then redis.call('PEXPIRE', KEYS[1], ARGV[2], 'GT') end
-return {head, now, 1}
+if string.sub(cur, 3, 3) == 'L' then redis.call('PEXPIRE', key, life, 'GT') end
+return {head, start, 1}
 `)
 
 // claimScript keeps a claim for longer, or gives it up, if it still stands. It returns its new end, or 0. When the answer to an
@@ -83,28 +90,28 @@ return till
 // fill of unknown age is covered by none until the lease's soft expiry, which older versions leave out, and by none of a value
 // until that is as old as what a floor shuts out. What was filled in an earlier epoch is older, or began before, when nothing
 // else tells. It returns 'stored', 'fenced' or 'older', with the tokens of the newer value where they say so.
-// KEYS: entry. ARGV: header and payload, and in ms: the time until the soft expiry, until the hard one, the TTL, and for how long
-// a floor stands.
-var storeScript = redis.NewScript(`
-local cur = redis.pcall('GETRANGE', KEYS[1], '0', '151')
-local new = ARGV[1]
-if type(cur) ~= 'string' or #cur < 72 or string.sub(cur, 1, 2) ~= '\202\002'
-  or string.sub(cur, 9, 16) ~= string.sub(new, 9, 16) then
+// Shared argument: ms that a floor stands. Own: the first 40 bytes of the header, whose expiries are the ms until then, the rest
+// with the payload, the TTL in ms.
+var storeScript = newKeyScript(1, `
+local ms, aged = math.floor(now / 1000), ARGV[1]
+`, 3, `
+local first, rest, life = ...
+local cur = redis.pcall('GETRANGE', key, '0', '151')
+if type(cur) == 'table' then return string.find(cur.err, 'WRONGTYPE', 1, true) and 'fenced' or cur end
+if #cur < 72 or string.sub(cur, 1, 2) ~= '\202\002' or string.sub(cur, 9, 16) ~= string.sub(first, 9, 16) then
   return 'fenced'
 end
-local t = redis.call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local have, give = string.byte(cur, 6), string.byte(new, 6)
+local have, give = string.byte(cur, 6), string.byte(first, 6)
 local lease, soft, hard = string.sub(cur, 3, 3) == 'L', struct.unpack('>I8I8', cur, 25)
-local over = soft > 0 and now >= soft
-if not lease then over = math.floor(struct.unpack('>I8', cur, 17) / 1000) + ARGV[5] <= now end
+local over = soft > 0 and ms >= soft
+if not lease then over = math.floor(struct.unpack('>I8', cur, 17) / 1000) + aged <= ms end
 local elsewhere, compared = give > 0 or over, false
 for i = 0, have - 1 do
   local system, tl, hi, lo = struct.unpack('>c8I4I4I4', cur, 73 + i * 20)
   local covered = elsewhere
-  if tl == 0 then covered = not lease or now >= hard end
+  if tl == 0 then covered = not lease or ms >= hard end
   for j = 0, give - 1 do
-    local s, t, h, l = struct.unpack('>c8I4I4I4', new, 73 + j * 20)
+    local s, t, h, l = struct.unpack('>c8I4I4I4', rest, 33 + j * 20)
     if s == system and tl ~= 0 then
       compared = true
       covered = t > tl or (t == tl and (h > hi or (h == hi and l >= lo)))
@@ -112,25 +119,25 @@ for i = 0, have - 1 do
   end
   if not covered then return 'older' .. (lease and '' or string.sub(cur, 73, 72 + have * 20)) end
 end
-if not lease and struct.unpack('>I8', new, 57) < struct.unpack('>I8', cur, 57) then
+if not lease and struct.unpack('>I8', rest, 17) < struct.unpack('>I8', cur, 57) then
   return 'older'
 end
-if not compared and not lease and struct.unpack('>I8', new, 17) < struct.unpack('>I8', cur, 17) then
+if not compared and not lease and struct.unpack('>I8', first, 17) < struct.unpack('>I8', cur, 17) then
   return 'older'
 end
-redis.call('SET', KEYS[1], string.sub(new, 1, 24) .. struct.pack('>I8I8', now + ARGV[2], now + ARGV[3])
-  .. string.sub(new, 41), 'PX', ARGV[4])
+local fresh, whole = struct.unpack('>I8I8', first, 25)
+redis.call('SET', key, string.sub(first, 1, 24) .. struct.pack('>I8I8', ms + fresh, ms + whole) .. rest, 'PX', life)
 return 'stored'
 `)
 
-// putScript stores a value that the caller gave, over whatever is there. Arguments as storeScript's, but for the last.
+// putScript stores a value that the caller gave, over whatever is there.
+// KEYS: entry. ARGV: as storeScript's arguments.
 var putScript = redis.NewScript(`
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
-local ms = math.floor(now / 1000)
-local new = ARGV[1]
-redis.call('SET', KEYS[1], string.sub(new, 1, 16) .. struct.pack('>I8I8I8', now, ms + ARGV[2], ms + ARGV[3])
-  .. string.sub(new, 41), 'PX', ARGV[4])
+local ms, first = math.floor(now / 1000), ARGV[1]
+local fresh, whole = struct.unpack('>I8I8', first, 25)
+redis.call('SET', KEYS[1], string.sub(first, 1, 16) .. struct.pack('>I8I8I8', now, ms + fresh, ms + whole) .. ARGV[2], 'PX', ARGV[3])
 return 'stored'
 `)
 

@@ -17,7 +17,7 @@ const (
 )
 
 // warmLoad loads keys that are missing, and reports what it did as it goes.
-type warmLoad func(ctx context.Context, missing map[string]entry, told func(WarmSetReport))
+type warmLoad func(ctx context.Context, missing map[string]*entry, told func(WarmSetReport))
 
 // warmLoad returns what loads the keys of a set, and how many batches of keys it may have at a time.
 func (v *View[V]) warmLoad(set WarmSet[V]) (load warmLoad, atATime int) {
@@ -26,7 +26,7 @@ func (v *View[V]) warmLoad(set WarmSet[V]) (load warmLoad, atATime int) {
 		w := &warmer[V]{v: v, load: set.Load, limit: limit, size: limit}
 		return w.warm, 1
 	}
-	return func(ctx context.Context, missing map[string]entry, told func(WarmSetReport)) {
+	return func(ctx context.Context, missing map[string]*entry, told func(WarmSetReport)) {
 		if err := v.store.calm(ctx); err != nil {
 			told(WarmSetReport{Failed: len(missing), Error: err.Error()})
 			return
@@ -46,10 +46,10 @@ type warmer[V any] struct {
 }
 
 // warm loads the missing ones and reports after each batch. It returns when all have ended, or ctx did.
-func (w *warmer[V]) warm(ctx context.Context, missing map[string]entry, told func(WarmSetReport)) {
+func (w *warmer[V]) warm(ctx context.Context, missing map[string]*entry, told func(WarmSetReport)) {
 	fills := make([]*fill, 0, len(missing))
 	for id, e := range missing {
-		fills = append(fills, &fill{key: w.v.prefix + id, id: id, seen: e})
+		fills = append(fills, &fill{key: w.v.prefix + id, id: id, seen: *e})
 	}
 	for len(fills) > 0 && ctx.Err() == nil {
 		if err := w.v.store.calm(ctx); err != nil {

@@ -51,11 +51,11 @@ func (v *View[V]) Set(ctx context.Context, id string, value V) error {
 		}
 	}
 	payload = v.compress(&h, payload)
-	fresh, whole, physical := v.lifeOf(s, id, kindValue).args()
+	ttl := v.lifeOf(s, id, kindValue).into(&h)
 	raw := append(appendHeader(make([]byte, 0, headerSize+1+8*len(h.tags)+len(payload)), h), payload...)
 	changed := s.changing(ctx, key)
 	err = s.call(ctx, key, func(ctx context.Context) error {
-		return putScript.Run(ctx, s.rdb, []string{key}, raw, fresh, whole, physical).Err()
+		return putScript.Run(ctx, s.rdb, []string{key}, raw[:storedFirst], raw[storedFirst:], ttl).Err()
 	})
 	v.dropKey(id)
 	if err = changed(err); err != nil {
@@ -130,7 +130,7 @@ func (v *View[V]) Delete(ctx context.Context, ids ...string) error {
 		s.markLeases(ctx)
 	}
 	changed := s.changing(ctx, v.keysOf(of)...)
-	s.callMany(ctx, deleteScript, calls, time.Until(end))
+	s.callMany(ctx, keyScript{one: deleteScript}, calls, time.Until(end))
 	for _, id := range of {
 		v.dropKey(id)
 	}
