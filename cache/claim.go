@@ -72,8 +72,7 @@ func (v *View[V]) claimHere(fl *fill, f *flight[V]) (over bool) {
 	}
 	fl.epoch = epoch(s.clock.known.Load())
 	fl.ticket = v.near.ticket(s, fl.key, fl.id, s.now())
-	var r resident[V]
-	p, ok := v.kept(fl.id, fl.need, &r)
+	r, p, ok := v.kept(fl.id, fl.need)
 	if fl.blind != nil || !ok || p != fresh || r.rest.header.gen == fl.seen.header.gen {
 		return false
 	}

@@ -238,8 +238,11 @@ func (w *worker) saw(ctx context.Context, key int, version int64, err error, sta
 // keptSince is since when the process keeps a version, if it would be given to anybody, or 0.
 func (w *worker) keptSince(key int, version int64) int64 {
 	v := w.view(key)
-	var r resident[int64]
-	if v.near == nil || !v.near.get(w.store, historyID(key), w.store.now(), &r) || r.value != version {
+	if v.near == nil {
+		return 0
+	}
+	r := v.near.get(w.store, historyID(key), w.store.now())
+	if r == nil || r.value != version {
 		return 0
 	}
 	return int64(w.clock.offset + w.store.born.Add(r.rest.kept).Sub(w.clock.born))
@@ -250,8 +253,7 @@ func (w *worker) diagnose(ctx context.Context, key int) string {
 	v, id := w.view(key), historyID(key)
 	text := "now the process has nothing"
 	if v.near != nil {
-		var r resident[int64]
-		if v.near.get(w.store, id, w.store.now(), &r) {
+		if r := v.near.get(w.store, id, w.store.now()); r != nil {
 			text = fmt.Sprintf("now the process has %d (%x, epoch %d)", r.value, r.rest.header.gen, r.rest.header.epoch)
 		}
 	}
@@ -399,9 +401,8 @@ func (w *worker) until(ctx context.Context, how int64, keys []int, versions []in
 
 // ends reports whether what is kept of a key ends within a moment.
 func (w *worker) ends(ctx context.Context, v *View[int64], id string) bool {
-	var kept resident[int64]
 	for range 50 {
-		if !v.near.get(w.store, id, w.store.now(), &kept) {
+		if v.near.get(w.store, id, w.store.now()) == nil {
 			return true
 		}
 		_ = sleep(ctx, 10*time.Millisecond)
@@ -437,8 +438,8 @@ func (w *worker) takeStock(ctx context.Context) {
 		if v.near == nil {
 			continue
 		}
-		var kept resident[int64]
-		if !v.near.get(w.store, id, w.store.now(), &kept) {
+		kept := v.near.get(w.store, id, w.store.now())
+		if kept == nil {
 			continue
 		}
 		stand.kept.Add(1)

@@ -27,8 +27,7 @@ func (v *View[V]) Load(ctx context.Context, id string, load Loader[V]) (V, error
 	}
 	need, blind := v.need(ctx)
 	if v.near != nil && blind == nil {
-		var r resident[V]
-		p, ok := v.kept(id, need, &r)
+		r, p, ok := v.kept(id, need)
 		switch {
 		case ok:
 			if p != fresh || v.opts.early > 0 && v.early(&r.rest.header, r.fresh-v.store.now()) {
@@ -36,7 +35,7 @@ func (v *View[V]) Load(ctx context.Context, id string, load Loader[V]) (V, error
 			} else if v.store.verifies() && r.kind == kindValue {
 				v.verify(ctx, id, r.value, r.rest.header, load)
 			}
-			return r.value, v.given(ctx, &r, p)
+			return r.value, v.given(ctx, r, p)
 		case p == onError && v.store.redisOff():
 			e := entry{verdict: hit, header: r.rest.header, phase: p, down: true}
 			return v.shareOr(ctx, &fill{key: v.prefix + id, id: id, need: need, seen: e}, load, r.value)

@@ -66,7 +66,7 @@ const fenceShards = 512
 
 // near is the in-process level of a view.
 type near[V any] struct {
-	cache  *otter.Cache[string, resident[V]]
+	cache  *otter.Cache[string, *resident[V]]
 	seed   maphash.Seed
 	fences [fenceShards]atomic.Uint64
 	all    atomic.Uint64 // counts what concerns many
@@ -74,19 +74,21 @@ type near[V any] struct {
 	keeping sync.RWMutex
 }
 
-// resident is a value kept in the process, with what every look-up needs: both lie in the cache's own node. Of a hundred
-// thousand values few are in the processor's cache, and to follow a pointer to another place costs as much as all else.
+// resident is a value kept in the process. It is not changed once it is there. Of a hundred thousand values few are in the
+// processor's cache, and each line of memory that a look-up needs beside otter's own costs as much as all that is asked: so
+// the cache holds pointers, and what every look-up needs lies together, before the value.
 type resident[V any] struct {
-	value V
 	cover *cover
 	end   time.Duration // by the store's clock, as fresh
 	fresh time.Duration
-	rest  *residentRest
 	slot  uint16
 	kind  kind
 	// suspect is set when a TTL extension may have touched the entry; nothing is known of it until it is looked at again.
 	suspect bool
-	tagged  bool
+	tags    bool      // there are more than one
+	tag     *tagState // the first of them, or nil
+	value   V
+	rest    residentRest
 }
 
 // residentRest is what few look-ups need.
@@ -112,9 +114,9 @@ func newNear[V any](l Local) *near[V] {
 	least := max(1, uint64(l.Bytes)/uint64(l.Entries)) // so that the bound on bytes bounds entries, too
 	return &near[V]{
 		seed: maphash.MakeSeed(),
-		cache: otter.Must(&otter.Options[string, resident[V]]{
+		cache: otter.Must(&otter.Options[string, *resident[V]]{
 			MaximumWeight: uint64(l.Bytes),
-			Weigher: func(_ string, r resident[V]) uint32 {
+			Weigher: func(_ string, r *resident[V]) uint32 {
 				return uint32(min(max(uint64(r.rest.weight), least), 1<<32-1))
 			},
 		}),
@@ -130,16 +132,16 @@ func (n *near[V]) ticket(s *Store, key, id string, now time.Duration) ticket {
 
 // keep stores a value that was read under a ticket, unless something changed since. A put is a change itself: it voids the
 // tickets of those who read now.
-func (n *near[V]) keep(id string, t ticket, r resident[V]) (kept bool) {
+func (n *near[V]) keep(id string, t ticket, r *resident[V]) (kept bool) {
 	if t.cover == nil {
 		return false
 	}
 	r.cover, r.slot = t.cover, t.slot
 	n.keeping.RLock()
 	defer n.keeping.RUnlock()
-	n.cache.Compute(id, func(resident[V], bool) (resident[V], otter.ComputeOp) {
+	n.cache.Compute(id, func(*resident[V], bool) (*resident[V], otter.ComputeOp) {
 		if n.fences[t.shard].Load() != t.fence || n.all.Load() != t.all {
-			return resident[V]{}, otter.CancelOp
+			return nil, otter.CancelOp
 		}
 		if t.put {
 			n.fences[t.shard].Add(1)
@@ -150,21 +152,23 @@ func (n *near[V]) keep(id string, t ticket, r resident[V]) (kept bool) {
 	return kept
 }
 
-// get puts what is kept for id into r, if it is covered at now.
-func (n *near[V]) get(s *Store, id string, now time.Duration, r *resident[V]) bool {
-	var ok bool
-	*r, ok = n.cache.GetIfPresent(id)
+// get returns what is kept for id if it is covered at now, or nil.
+func (n *near[V]) get(s *Store, id string, now time.Duration) *resident[V] {
+	r, ok := n.cache.GetIfPresent(id)
 	if !ok || now >= r.end || r.suspect || !s.coverage.holds(r.cover, r.slot, now) || !s.rules.Load().current(s, now) {
-		return false
+		return nil
 	}
-	if r.tagged {
-		for _, tag := range r.rest.tags {
+	if r.tag != nil && !r.tag.holds(s, now) {
+		return nil
+	}
+	if r.tags {
+		for _, tag := range r.rest.tags[1:] {
 			if !tag.holds(s, now) {
-				return false
+				return nil
 			}
 		}
 	}
-	return true
+	return r
 }
 
 // drop forgets what is kept for id, and voids the tickets of those who read it now.
@@ -176,9 +180,10 @@ func (n *near[V]) drop(id string) {
 // suspectOf marks what is kept for id, and reports whether anything is.
 func (n *near[V]) suspectOf(id string) bool {
 	n.fences[maphash.String(n.seed, id)%fenceShards].Add(1)
-	_, kept := n.cache.ComputeIfPresent(id, func(r resident[V]) (resident[V], otter.ComputeOp) {
-		r.suspect = true
-		return r, otter.WriteOp
+	_, kept := n.cache.ComputeIfPresent(id, func(r *resident[V]) (*resident[V], otter.ComputeOp) {
+		marked := *r
+		marked.suspect = true
+		return &marked, otter.WriteOp
 	})
 	return kept
 }
@@ -278,7 +283,7 @@ func (v *View[V]) keep(id string, t ticket, value V, e entry) {
 	if hot := v.opts.local.HotPerSecond; hot > 0 && v.store.heat.perSecond(v.name, id, v.store.now()) < hot {
 		return
 	}
-	rest := &residentRest{
+	rest := residentRest{
 		header: e.header, tags: e.tags, weight: uint32(min(len(id)+len(e.payload)+residentBytes, 1<<31)), kept: v.store.now(),
 	}
 	if e.sure <= 0 && e.left > 0 && t.cover != nil {
@@ -289,7 +294,7 @@ func (v *View[V]) keep(id string, t ticket, value V, e entry) {
 }
 
 // keepInDoubt keeps a value that lives by a TTL extension alone. How long Redis has it is not known until it is looked at.
-func (v *View[V]) keepInDoubt(id string, t ticket, value V, rest *residentRest, left time.Duration) {
+func (v *View[V]) keepInDoubt(id string, t ticket, value V, rest residentRest, left time.Duration) {
 	s := v.store
 	if was, has := v.near.cache.GetIfPresent(id); has && was.cover == t.cover && was.rest.header.gen == rest.header.gen &&
 		was.rest.header.start == rest.header.start && s.now() < was.end {
@@ -306,14 +311,17 @@ func (v *View[V]) keepInDoubt(id string, t ticket, value V, rest *residentRest, 
 }
 
 // keepUntil keeps a value that is fresh for so long, and that Redis has for sure.
-func (v *View[V]) keepUntil(id string, t ticket, value V, rest *residentRest, left, sure time.Duration) (kept bool, end time.Duration) {
+func (v *View[V]) keepUntil(id string, t ticket, value V, rest residentRest, left, sure time.Duration) (kept bool, end time.Duration) {
 	r := v.resident(value, rest, left, sure)
 	return v.store.now() < r.end && v.near.keep(id, t, r), r.end
 }
 
-func (v *View[V]) resident(value V, rest *residentRest, left, sure time.Duration) resident[V] {
+func (v *View[V]) resident(value V, rest residentRest, left, sure time.Duration) *resident[V] {
 	now := v.store.now()
-	r := resident[V]{value: value, rest: rest, kind: rest.header.kind, tagged: len(rest.tags) > 0, fresh: now + left}
+	r := &resident[V]{value: value, rest: rest, kind: rest.header.kind, tags: len(rest.tags) > 1, fresh: now + left}
+	if len(rest.tags) > 0 {
+		r.tag = rest.tags[0]
+	}
 	r.end = now + min(left+v.staleFor(r.kind), sure)
 	if ttl := v.opts.local.TTL; ttl > 0 {
 		r.end = min(r.end, rest.kept+ttl)

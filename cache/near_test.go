@@ -56,11 +56,11 @@ func settled(t *testing.T, ctx context.Context, v *View[lead], id string, load L
 
 // inProcess returns what the process has of id and may give to anybody, or nil.
 func inProcess(v *View[lead], id string) *resident[lead] {
-	var r resident[lead]
-	if _, ok := v.kept(id, nil, &r); !ok {
+	r, _, ok := v.kept(id, nil)
+	if !ok {
 		return nil
 	}
-	return &r
+	return r
 }
 
 func TestHitInProcessCostsNoCommand(t *testing.T) {

@@ -115,15 +115,19 @@ func (v *viewState) need(ctx context.Context) (scaleaware.Tokens, error) {
 	return scaleaware.WatermarkFrom(ctx).Written(ctx)
 }
 
-// kept puts what the process has of id into r. It reports whether a caller that must see need may have it without more ado;
+// kept returns what the process has of id, or nil. It reports whether a caller that must see need may have it without more ado;
 // when not, the phase says whether it may when the origin fails.
-func (v *View[V]) kept(id string, need scaleaware.Tokens, r *resident[V]) (p phase, ok bool) {
+func (v *View[V]) kept(id string, need scaleaware.Tokens) (r *resident[V], p phase, ok bool) {
 	s := v.store
 	now := s.now()
-	if s.localOff.Load() || !v.near.get(s, id, now, r) {
-		return over, false
+	if s.localOff.Load() {
+		return nil, over, false
 	}
-	return v.usable(r, need, now)
+	if r = v.near.get(s, id, now); r == nil {
+		return nil, over, false
+	}
+	p, ok = v.usable(r, need, now)
+	return r, p, ok
 }
 
 // fetch reads one entry from Redis and decodes it.
@@ -272,9 +276,8 @@ func (v *View[V]) Get(ctx context.Context, id string) (V, error) {
 		return zero, fmt.Errorf("%w: %w", ErrMiss, err)
 	}
 	if v.near != nil {
-		var r resident[V]
-		if p, ok := v.kept(id, need, &r); ok {
-			return r.value, v.given(ctx, &r, p)
+		if r, p, ok := v.kept(id, need); ok {
+			return r.value, v.given(ctx, r, p)
 		}
 	}
 	value, e := v.fetch(ctx, v.prefix+id, id, need)
@@ -394,8 +397,7 @@ func (v *View[V]) each(ctx context.Context, ids []string, need scaleaware.Tokens
 		known++
 		a := asked{id: id}
 		if v.near != nil {
-			var r resident[V]
-			p, ok := v.kept(id, need, &r)
+			r, p, ok := v.kept(id, need)
 			switch {
 			case ok:
 				e := entry{verdict: hit, level: resultL1, header: r.rest.header, phase: p}

@@ -91,8 +91,7 @@ func (v *View[V]) stillThere(ctx context.Context, id string, h header) bool {
 	s := v.store
 	same := func(now header) bool { return now.kind == h.kind && now.gen == h.gen && now.start == h.start }
 	if s.rdb == nil {
-		var r resident[V]
-		p, ok := v.kept(id, nil, &r)
+		r, p, ok := v.kept(id, nil)
 		return ok && p == fresh && same(r.rest.header)
 	}
 	raw, err := s.get(ctx, v.prefix+id)

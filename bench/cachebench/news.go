@@ -72,7 +72,7 @@ func (l *lab) news(ctx context.Context) ([]report.Row, error) {
 	if err := l.servers(ctx); err != nil {
 		return nil, err
 	}
-	deletes, sweeps, bulk := 5_000, 50, 300_000
+	deletes, sweeps, bulk := 5_000, 50, 1_000_000
 	if l.quick {
 		deletes, sweeps, bulk = 1_000, 40, 100_000
 	}
@@ -140,9 +140,7 @@ func (l *lab) news(ctx context.Context) ([]report.Row, error) {
 		took = append(took, d)
 	}
 	rate = stop()
-	all := tail(fmt.Sprintf("Invalidate(\"*\") of %d keys, at %.0f writes/s", bulk, rate), took, 50*time.Millisecond)
-	all.Goal += millionKeys
-	return append(rows, all), nil
+	return append(rows, tail(fmt.Sprintf("Invalidate(\"*\") of %d keys, at %.0f writes/s", bulk, rate), took, 50*time.Millisecond)), nil
 }
 
 func tail(what string, took []time.Duration, limit time.Duration) report.Row {
