@@ -224,7 +224,7 @@ func TestFailoverWaitIsNotForThePool(t *testing.T) {
 				must(t, err)
 				t.Cleanup(func() { c.Close() })
 				must(t, c.Primary().Exec(ctx, "create role app login", "grant create, usage on schema public to app"))
-				const wait = 1500 * time.Millisecond
+				const wait = 5 * time.Second // for a probe, on a busy machine
 				nodes := dbsplit.Nodes{Primary: asRole(t, c.Primary().URL("postgres"), "app")}
 				db := run(t, nodes, &dbsplit.Options{MaxConns: 1, ProbeInterval: time.Second, FailoverWait: wait, PoolWait: poolWait})
 				await(t, db, "the primary", func() bool { return db.Ready(ctx) == nil && probed(db, 0) })
@@ -247,7 +247,7 @@ func TestFailoverWaitIsNotForThePool(t *testing.T) {
 					}
 					return
 				}
-				await(t, db, "more than the patience with a primary that is away", func() bool { return len(result) > 0 || time.Since(begun) > 2*wait })
+				await(t, db, "more than the patience with a primary that is away", func() bool { return len(result) > 0 || time.Since(begun) > wait+time.Second })
 				must(t, tx.Commit(ctx))
 				if err := <-result; err != nil {
 					t.Errorf("%v, after %v", err, time.Since(begun))
@@ -282,7 +282,7 @@ func missed(t *testing.T, opts dbsplit.Options) (db *dbsplit.DB, reg *prometheus
 func TestFailoverWaitKeepsItsPlace(t *testing.T) {
 	t.Parallel()
 	ctx := within(t, 60*time.Second)
-	const wait = 2 * time.Second
+	const wait = 5 * time.Second // for a probe, on a busy machine
 	db, reg, holder := missed(t, dbsplit.Options{FailoverWait: wait})
 	begun := time.Now()
 	observed, _, _ := acquireTimes(t, reg, 1)
@@ -297,7 +297,7 @@ func TestFailoverWaitKeepsItsPlace(t *testing.T) {
 	write(1)
 	await(t, db, "the primary to be back", func() bool { return db.Ready(ctx) == nil })
 	write(2)
-	await(t, db, "the end of the patience", func() bool { return time.Since(begun) > 2*wait })
+	await(t, db, "the end of the patience", func() bool { return time.Since(begun) > wait+time.Second })
 	must(t, holder.Rollback(ctx))
 	must(t, errors.Join(<-results, <-results))
 	if n := get[int](t, ctx, db, "select n from notes order by place limit 1"); n != 1 {

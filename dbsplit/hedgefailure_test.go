@@ -185,7 +185,7 @@ func TestHedgeCountsFailures(t *testing.T) {
 			t.Errorf("%s: %v are counted as lost, %v as failed, %v as won", what, l, f, w)
 		}
 	}
-	const divides = "select 1 / (case inet_server_port() when %s then length(pg_sleep(0.5)::text) else 1 + length(pg_sleep(100)::text) end)"
+	const divides = "select 1 / (case inet_server_port() when %s then length(pg_sleep(2)::text) else 1 + length(pg_sleep(100)::text) end)"
 	_, port, _ := strings.Cut(h.c.Replica(0).Addr(), ":")
 	if err := h.first(time.Millisecond, &p).QueryRow(ctx, fmt.Sprintf(divides, port)).Scan(nil); err == nil || !strings.Contains(err.Error(), "22012") {
 		t.Error(err)
@@ -279,7 +279,7 @@ func TestHedgeWhoseLoserPanics(t *testing.T) {
 	// The second node's is not even sent.
 	traced.begin = true
 	traced.on(t, h.c.Replica(1).Addr())
-	if err := h.first(time.Millisecond, &p).QueryRow(ctx, "select pg_sleep(0.3)::text -- panics").Scan(nil); err != nil || p.Node != h.slow.Addr() {
+	if err := h.first(time.Millisecond, &p).QueryRow(ctx, "select pg_sleep(2)::text -- panics").Scan(nil); err != nil || p.Node != h.slow.Addr() {
 		t.Errorf("%v, %+v", err, p)
 	}
 	counted(3)

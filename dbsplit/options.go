@@ -48,7 +48,8 @@ type Options struct {
 
 	// PoolWait is how long a call waits for a connection of a pool that is in use, before it fails with ErrSaturated. Under more
 	// load than the database bears, all calls wait for as long as this: below what callers wait for an answer, those that get a
-	// connection are still in time, and the others know soon. Zero means as long as the call's context.
+	// connection are still in time, and the others know soon. Of a server that does not answer it is not the pool that is waited for:
+	// PoolWait begins once more when it is back. Zero means as long as the call's context.
 	PoolWait time.Duration
 
 	// MaxStaleness is how stale a replica may be while the primary can serve reads instead. When the primary cannot,
