@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -108,5 +109,79 @@ func TestJobsOutliveAFullRedis(t *testing.T) {
 	done.check(t, 1, true)
 	if s := status(t, j, q); s.Failed+s.Retrying != 0 {
 		t.Errorf("%+v", s)
+	}
+}
+
+// endCalls counts the calls of the end script.
+type endCalls struct {
+	redis.UniversalClient
+	n atomic.Int64
+}
+
+func (e *endCalls) EvalSha(ctx context.Context, sha string, keys []string, args ...any) *redis.Cmd {
+	if sha == endScript.Hash() {
+		defer e.n.Add(1)
+	}
+	return e.UniversalClient.EvalSha(ctx, sha, keys, args...)
+}
+
+// A job that ends while Redis takes no writes for want of replicas is recorded when it does, and does not run again.
+func TestEndWaitsForReplicas(t *testing.T) {
+	t.Parallel()
+	rdb, q := &endCalls{UniversalClient: client(t, alone(t).Addrs())}, fresh("replicas")
+	j := newJobs(t, rdb, nil, Queue{Name: q})
+	enqueue(t, j, q, 1, MaxRetry(0))
+	w := newWorker(t, j, nil)
+	var done ledger
+	var back func()
+	Handle(w, func(_ context.Context, job note) error {
+		if done.add(job.N); done.n.Load() == 1 {
+			back = cutOff(t, rdb)
+		}
+		return nil
+	})
+	start(t, w)
+	eventually(t, 10*time.Second, "its end is tried again and again", func() bool { return rdb.n.Load() >= 3 })
+	back()
+	eventually(t, 5*time.Second, "its end is recorded", func() bool { s := status(t, j, q); return s.Active+s.Waiting == 0 })
+	done.check(t, 1, true)
+}
+
+// A refused end costs no connection.
+func TestRefusedEndsKeepTheConnection(t *testing.T) {
+	t.Parallel()
+	rdb, q := client(t, alone(t).Addrs()), fresh("kept")
+	f, end := twoRunning(t, rdb, q)
+	made := func() string {
+		return infoField(rdb.Info(t.Context(), "stats").Val(), "total_connections_received")
+	}
+	back, before := cutOff(t, rdb), made()
+	for range 5 {
+		for _, reply := range end("done", "archive") {
+			if reply.err == nil || !passing(reply.err) {
+				t.Errorf("an end was answered with %v", reply)
+			}
+		}
+	}
+	if after := made(); after != before {
+		t.Errorf("connections were made: %s, then %s", before, after)
+	}
+	back()
+	for i, reply := range end("done", "done") {
+		if reply.text != "OK" || whole(t, rdb, q, f.ready[i].id) != "gone" {
+			t.Errorf("then %v", reply)
+		}
+	}
+}
+
+// What passes is told from what does not.
+func TestPassingRefusals(t *testing.T) {
+	for why, passes := range map[refusal]bool{
+		"NOREPLICAS Not enough good replicas to write.": true, "MISCONF Redis is configured to save RDB snapshots": true,
+		"ERR Script attempted to access a non local key in a cluster node": true, "WRONGTYPE Operation against a key": false, "OOM command not allowed": false,
+	} {
+		if !answered(why) || passing(why) != passes {
+			t.Errorf("%s: %v", why, !passes)
+		}
 	}
 }

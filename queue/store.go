@@ -269,7 +269,7 @@ func answered(err error) bool {
 // passing reports whether Redis's answer means that the same command may succeed a little later.
 func passing(err error) bool {
 	for _, prefix := range []string{
-		"LOADING", "CLUSTERDOWN", "READONLY", "MASTERDOWN", "TRYAGAIN", "BUSY", "MOVED", "ASK",
+		"LOADING", "CLUSTERDOWN", "READONLY", "MASTERDOWN", "TRYAGAIN", "BUSY", "MOVED", "ASK", "NOREPLICAS", "MISCONF",
 		"Script attempted to access a non local key", // which has moved while the script's others have not
 	} {
 		if redis.HasErrorPrefix(err, prefix) {
