@@ -216,7 +216,7 @@ func (j *Jobs) batched(ctx context.Context, queue, verb, key string, run func(si
 		if err != nil {
 			return moved, fmt.Errorf("queue: %s jobs of %q, %d are done so far: %w", verb, queue, moved, err)
 		}
-		if n < size {
+		if n == 0 {
 			break
 		}
 		left -= int64(n)
