@@ -92,7 +92,7 @@ var (
 	QueueRateLimit      = Series{"queue_rate_limit_jobs_per_second", Gauge, []string{"queue"}, nil, "Starts per second that a queue's rate limit allows the whole fleet; absent where it has none."}
 	QueueStalled        = Series{"queue_stalled_total", Counter, []string{"queue"}, nil, "Jobs taken back from workers that died or hung."}
 	QueueDead           = Series{"queue_dead_total", Counter, []string{"queue"}, nil, "Jobs that used up their attempts and are kept among the failed ones."}
-	QueueCut            = Series{"queue_failed_cut_total", Counter, []string{"queue"}, nil, "Failed jobs that a tool of asynq's has cut off when it archived others, at least: those that had not failed at the last sample are not seen. Their data are still stored, but nothing lists them."}
+	QueueCut            = Series{"queue_failed_cut_total", Counter, []string{"queue"}, nil, "Failed jobs that a tool of asynq's has cut off when it archived others, at least: those that had not failed at the last sample are not seen, nor what a process found that died, or sampled no more, before it heard. Their data are still stored, but nothing lists them."}
 	JobDuration         = Series{"job_duration_seconds", Histogram, []string{"queue", "type", "outcome"}, jobBuckets, "Duration of jobs by queue, type and outcome: done, failed, requeued."}
 )
 

@@ -112,8 +112,14 @@ func TestExplainIdleWorkers(t *testing.T) {
 		}
 		says(0, 0, "the workers that live have no slots")
 		says(0, time.Hour, "the workers that live have no slots")
-		says(5, time.Hour, "workers live, and none of them takes jobs of the queue")
+		says(5, time.Hour, "workers live, and none has started a job of the queue lately: their slots may be taken by other queues")
 		says(5, 0, "1 jobs are ahead of it")
+		ran := newRunLog()
+		ran.add(q, "done", time.Microsecond)
+		if err := ran.flush(t.Context(), rdb); err != nil {
+			t.Fatal(err)
+		}
+		says(5, time.Hour, "1 jobs are ahead of it") // short ones have run, and no look sees them
 	}
 }
 

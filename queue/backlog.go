@@ -20,6 +20,9 @@ func (s *Status) unfinished() int { return s.Waiting + s.Active + s.Delayed + s.
 // asked: it refuses, or the client is closed.
 func (j *Jobs) Finish(ctx context.Context, queue string, h *Hold, progress func(left int)) error {
 	if _, err := j.Close(ctx, queue, h); err != nil {
+		if ctx.Err() != nil {
+			err = fmt.Errorf("%w: %w", err, endOf(ctx))
+		}
 		return err
 	}
 	const look = 200 * time.Millisecond
@@ -47,13 +50,18 @@ func (j *Jobs) Finish(ctx context.Context, queue string, h *Hold, progress func(
 			}
 		}
 		if !sleep(ctx, look) {
-			err, cause := ctx.Err(), context.Cause(ctx)
-			if cause != err {
-				err = fmt.Errorf("%w: %w", err, cause)
-			}
-			return fmt.Errorf("queue: finish %q: %s, it stays closed: %w", queue, whatIsLeft(s), err)
+			return fmt.Errorf("queue: finish %q: %s, it stays closed: %w", queue, whatIsLeft(s), endOf(ctx))
 		}
 	}
+}
+
+// endOf is why a context has ended, with its cause.
+func endOf(ctx context.Context) error {
+	err, cause := ctx.Err(), context.Cause(ctx)
+	if cause != err {
+		err = fmt.Errorf("%w: %w", err, cause)
+	}
+	return err
 }
 
 func whatIsLeft(s *Status) string {

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"errors"
 	"net"
 	"slices"
 	"strings"
@@ -261,5 +262,98 @@ func TestEndsWhileTheSlotMoves(t *testing.T) {
 	}
 	if reply := end("done", "done")[1]; reply.text != "OK" || whole(t, rdb, q, b) != "gone" {
 		t.Errorf("then the second: %v", reply)
+	}
+}
+
+// A row whose job cannot be listed, as the waiting jobs are something else, leaves neither the job's data nor its lock behind, and
+// becomes a job when that is repaired.
+func TestRowThatCannotBeListedComesLater(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+		for _, name := range []string{"pending", "scheduled"} {
+			q, db := fresh("unlisted"), pool(t)
+			j := newJobs(t, rdb, &Options{Outbox: db}, Queue{Name: q})
+			if err := j.EnsureOutbox(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			opts := []Option{Unique(time.Hour)}
+			if name == "scheduled" {
+				opts = append(opts, In(time.Hour))
+			}
+			rdb.Set(t.Context(), asynqKey(q, name), "x", 0)
+			if err := j.EnqueueTx(t.Context(), db, note{}, opts...); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := j.relay(t.Context(), awayQueues{}); err != nil || rows(t, db) != 1 {
+				t.Fatalf("%d rows are left: %v", rows(t, db), err)
+			}
+			rdb.Del(t.Context(), asynqKey(q, name))
+			if keys := keysOf(t, rdb, q); len(keys) != 0 {
+				t.Errorf("%s: %q are left", name, keys)
+			}
+			if _, err := db.Exec(t.Context(), `UPDATE scaleaware_outbox SET due_at = now()`); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := j.relay(t.Context(), awayQueues{}); err != nil || rows(t, db) != 0 {
+				t.Fatalf("%d rows are left: %v", rows(t, db), err)
+			}
+			if s := status(t, j, q); s.Waiting+s.Delayed != 1 {
+				t.Errorf("%s: then %+v", name, s)
+			}
+		}
+	})
+}
+
+// A job that Redis refuses takes none along that is enqueued with it, and its caller is told of it alone.
+func TestRefusedJobTakesNoneAlong(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+		q := fresh("one-of-many")
+		j := newJobs(t, rdb, nil, Queue{Name: q})
+		enqueue(t, j, q, 2, Unique(time.Hour))
+		lock := rdb.HGet(t.Context(), taskPrefix(q)+pendingIDs(t, rdb, q)[0], "unique_key").Val() // of the second
+		if _, err := j.Purge(t.Context(), q, Waiting); err != nil {
+			t.Fatal(err)
+		}
+		rdb.RPush(t.Context(), lock, "no lock")
+		infos, err := j.EnqueueMany(t.Context(), []Job{note{N: 0}, note{N: 1}, note{N: 2}}, On(q), Unique(time.Hour))
+		if err == nil || infos[0].Err != nil || infos[1].Err == nil || infos[2].Err != nil || errors.Is(infos[1].Err, ErrUnconfirmed) {
+			t.Errorf("EnqueueMany = %v, %v", infos, err)
+		}
+		if s := status(t, j, q); s.Waiting != 2 {
+			t.Errorf("%d wait", s.Waiting)
+		}
+	})
+}
+
+// halfMoved is a client whose first store finds the second job's key moved away.
+type halfMoved struct {
+	redis.UniversalClient
+	stored []int // jobs of each call
+}
+
+func (h *halfMoved) EvalSha(ctx context.Context, sha string, keys []string, args ...any) *redis.Cmd {
+	if sha != storeScript.Hash() {
+		return h.UniversalClient.EvalSha(ctx, sha, keys, args...)
+	}
+	h.stored = append(h.stored, (len(args)-3)/7)
+	if len(h.stored) > 1 {
+		return h.UniversalClient.EvalSha(ctx, sha, keys, args...)
+	}
+	cmd := storeScript.Run(ctx, h.UniversalClient, keys, args[:10]...)
+	if replies, err := cmd.Slice(); err == nil {
+		cmd.SetVal(append(replies, []any{"TRYAGAIN Multiple keys request during rehashing of slot"}))
+	}
+	return cmd
+}
+
+// Of jobs that go together only those are stored again that were refused for a moment: the others may be done by then.
+func TestRefusedForAMomentIsStoredAlone(t *testing.T) {
+	t.Parallel()
+	q, rdb := fresh("moment"), &halfMoved{UniversalClient: client(t, single.Get(t).Addrs())}
+	j := newJobs(t, rdb, nil, Queue{Name: q})
+	infos, err := j.EnqueueMany(t.Context(), []Job{note{N: 0}, note{N: 1}}, On(q))
+	if err != nil || !slices.Equal(rdb.stored, []int{2, 1}) || len(pendingIDs(t, rdb.UniversalClient, q)) != 2 {
+		t.Errorf("EnqueueMany = %v, %v, with calls for %v jobs", infos, err, rdb.stored)
 	}
 }

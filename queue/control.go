@@ -37,21 +37,25 @@ func (h *Hold) validate(verb, queue string) (Hold, error) {
 	return *h, nil
 }
 
-// heldError is an ErrHeld that says who holds, and for how long.
-type heldError struct{ by Held }
+// HeldError is an ErrHeld that says who holds, and for how long.
+type HeldError struct {
+	// By is the other hold, as far as it is known: its Owner and LeftSeconds are.
+	By Held
+}
 
-func (e *heldError) Error() string {
+func (e *HeldError) Error() string {
 	owner, left := "nobody in particular", "for ever"
-	if e.by.Owner != "" {
-		owner = e.by.Owner
+	if e.By.Owner != "" {
+		owner = e.By.Owner
 	}
-	if s := e.by.LeftSeconds; s != nil {
+	if s := e.By.LeftSeconds; s != nil {
 		left = fmt.Sprintf("for %.0f more seconds", math.Ceil(*s))
 	}
 	return fmt.Sprintf("%v: %s, %s", ErrHeld, owner, left)
 }
 
-func (e *heldError) Unwrap() error { return ErrHeld }
+// Unwrap makes errors.Is find ErrHeld.
+func (e *HeldError) Unwrap() error { return ErrHeld }
 
 // suits reports whether a hold that stands ends no sooner than another one would that begins now.
 func (h *Held) suits(other *Hold) bool {
@@ -118,7 +122,7 @@ func (j *Jobs) hold(ctx context.Context, verb, queue string, stop, why string, h
 			by.LeftSeconds = &left
 		}
 		if hold.Owner != "" || !by.suits(&hold) {
-			return false, fmt.Errorf("queue: %s %q: %w", verb, queue, &heldError{by})
+			return false, fmt.Errorf("queue: %s %q: %w", verb, queue, &HeldError{by})
 		}
 	}
 	return reply[0] == int64(1), nil
@@ -137,8 +141,8 @@ func (j *Jobs) release(ctx context.Context, verb, queue, stop, why, owner string
 
 // Pause stops the start of jobs of a queue in the whole fleet; running ones go on and new ones are accepted. It
 // reports whether it changed anything. asynq's tools see and undo it, as it is their own pause. A nil Hold is nobody's and
-// for ever. Errors: ErrUnknownQueue, ErrHeld when another owner has paused it (nobody's Hold: only if that one ends sooner),
-// what is wrong with the Hold, or why Redis cannot be asked.
+// for ever. Errors: ErrUnknownQueue, a HeldError, which is an ErrHeld, when another owner has paused it (nobody's Hold: only if that
+// one ends sooner), what is wrong with the Hold, or why Redis cannot be asked.
 func (j *Jobs) Pause(ctx context.Context, queue string, h *Hold) (bool, error) {
 	return j.hold(ctx, "pause", queue, asynqKey(queue, "paused"), ownKey(queue, "paused"), h)
 }
@@ -216,7 +220,7 @@ func (j *Jobs) batched(ctx context.Context, queue, verb, key string, run func(si
 		if err != nil {
 			return moved, fmt.Errorf("queue: %s jobs of %q, %d are done so far: %w", verb, queue, moved, err)
 		}
-		if n < size {
+		if n == 0 {
 			break
 		}
 		left -= int64(n)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -106,6 +107,42 @@ func TestCutIsToldWhenAnAnswerIsLost(t *testing.T) {
 			t.Errorf("%v are counted as cut, want %v", n, 10_100-9999)
 		}
 	}
+}
+
+// The marks are those of versions before, which run beside this one in a rolling deployment: how many, and the oldest.
+func TestCutMarksAreOfAllVersions(t *testing.T) {
+	t.Parallel()
+	q, rdb := fresh("cutmarks"), client(t, single.Get(t).Addrs())
+	j := newJobs(t, rdb, nil, Queue{Name: q})
+	failedJobs(t, rdb, q, 12)
+	key := ownKey(q, "oldest-failed")
+	look := func(want int) {
+		t.Helper()
+		if err := j.noticeCut(t.Context(), q); err != nil {
+			t.Error(err)
+		}
+		if got := int(testutil.ToFloat64(j.meters.cut.WithLabelValues(q))); got != want {
+			t.Errorf("%d are counted as cut, want %d", got, want)
+		}
+	}
+	look(0)
+	want := rdb.ZRange(t.Context(), asynqKey(q, "archived"), 0, marked-1).Val()
+	if marks := rdb.LRange(t.Context(), key, 0, -1).Val(); !slices.Equal(marks, append([]string{"12"}, want...)) {
+		t.Errorf("the marks are %q", marks)
+	}
+	rdb.ZRemRangeByRank(t.Context(), asynqKey(q, "archived"), 0, 1)
+	look(2)
+	if n := rdb.LIndex(t.Context(), key, 0).Val(); n != "10" {
+		t.Errorf("then the marks say %q", n)
+	}
+	rdb.LSet(t.Context(), key, 0, "10 a-look 0") // of one version
+	rdb.ZRemRangeByRank(t.Context(), asynqKey(q, "archived"), 0, 0)
+	look(3)
+	oldest := rdb.ZRange(t.Context(), asynqKey(q, "archived"), 0, 0).Val()[0]
+	rdb.ZRem(t.Context(), asynqKey(q, "archived"), oldest)
+	rdb.Del(t.Context(), taskPrefix(q)+oldest)
+	rdb.Set(t.Context(), taskPrefix(q)+oldest, "no job", 0)
+	look(3)
 }
 
 // deafOnce loses the next answer of a script.

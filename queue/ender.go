@@ -125,13 +125,12 @@ func (e *ender) call(ctx context.Context, batch []endCall) []endReply {
 		if replies[i].err = err; err != nil {
 			continue
 		}
-		switch answer := answers[i].(type) {
-		case string:
-			replies[i].text = answer
-		case error:
-			replies[i].err = answer
-		default:
-			replies[i].err = fmt.Errorf("queue: the end script answered with a %T", answer)
+		if why, refused := refusalOf(answers[i]); refused {
+			replies[i].err = why
+		} else if text, ok := answers[i].(string); ok {
+			replies[i].text = text
+		} else {
+			replies[i].err = fmt.Errorf("queue: the end script answered with a %T", answers[i])
 		}
 	}
 	return replies

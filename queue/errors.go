@@ -19,7 +19,7 @@ var (
 	ErrClosed = errors.New("queue: takes no new jobs for now, try again later")
 	// ErrNoJob means that the queue has no such job: it never had, or it is done.
 	ErrNoJob = errors.New("queue: no such job is stored")
-	// ErrHeld means that another owner holds the queue: it stays as it is.
+	// ErrHeld means that another owner holds the queue: it stays as it is. A HeldError says whose it is.
 	ErrHeld = errors.New("queue: another owner holds it, who is to release it first")
 	// ErrShutdown is the cause of a handler's context that was cancelled because its worker had drained long
 	// enough. The job goes back to the head of its queue and no attempt is counted.

@@ -126,8 +126,8 @@ func (j *Jobs) explainWaiting(x *Explanation, s *Status) {
 		x.Why = "writes are off, and the queue's jobs write"
 	case s.ConcurrencyLimit != nil && s.Active >= *s.ConcurrencyLimit:
 		x.Why = fmt.Sprintf("%d jobs run, which is the queue's limit", s.Active)
-	case s.Active == 0 && s.OldestSeconds != nil && *s.OldestSeconds > patience && (s.RateLimit == nil || s.RateLimit.Used == 0):
-		x.Why = "workers live, and none of them takes jobs of the queue: look at their logs"
+	case s.Active == 0 && s.FailedRate == nil && s.OldestSeconds != nil && *s.OldestSeconds > patience && (s.RateLimit == nil || s.RateLimit.Used == 0):
+		x.Why = "workers live, and none has started a job of the queue lately: their slots may be taken by other queues, or they look seldom, else look at their logs"
 	case s.RateLimit != nil && (s.RateLimit.Used >= s.RateLimit.Max || *x.Ahead >= s.RateLimit.Max):
 		x.startsIn(time.Duration(float64(*x.Ahead+1) / float64(s.RateLimit.Max) * s.RateLimit.PerSeconds * float64(time.Second)))
 		x.Why = fmt.Sprintf("%d jobs are ahead of it and the queue starts %d in %v seconds", *x.Ahead, s.RateLimit.Max, s.RateLimit.PerSeconds)

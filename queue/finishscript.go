@@ -15,7 +15,7 @@ import "github.com/redis/go-redis/v9"
 // ARGV: task key prefix, now in s, now in ns, expiry of the daily counters in s, then by job: verb, id, owner or "",
 // message or "", score or "", unique key or "", failed attempt to be counted "1" or ""
 // The verbs are done, complete, retry, archive, and back: to the head of the queue, or to those that wait for a later try
-// when there is a score. Returns by job "OK", "NOT FOUND" or an error.
+// when there is a score. Returns by job "OK", "NOT FOUND" or {why Redis refuses it}.
 var endScript = redis.NewScript(`
 local replies, ended, deleted, gone = {}, {}, {}, {}
 local processed, failed = 0, 0
@@ -48,7 +48,7 @@ for i = 5, #ARGV, 7 do
 		end
 	end
 	if failure or taken ~= 1 then
-		replies[#replies + 1] = failure or "NOT FOUND"
+		replies[#replies + 1] = failure and {failure.err} or "NOT FOUND"
 	else
 		ended[#ended + 1], gone[id] = id, true
 		if verb ~= "done" then

@@ -42,20 +42,40 @@ func (s State) key(queue string) (key string, list bool) {
 	}
 }
 
-// purgeScript deletes up to n jobs of a list or a sorted set with their unique locks, the oldest first.
+// purgeScript deletes up to n jobs of a list or a sorted set with their unique locks, the oldest first. A key that is no job's goes as
+// well. A job that Redis refuses, as while its slot is moved, stays where it was, with those behind it; why is answered when it is the
+// first.
 //
 // KEYS: list or set; ARGV: task key prefix, n, "list" or "set"
 var purgeScript = redis.NewScript(`
-local ids
-if ARGV[3] == "list" then
+local list = ARGV[3] == "list"
+local ids, scores = {}, {}
+if list then
 	ids = redis.call("RPOP", KEYS[1], ARGV[2]) or {}
 else
-	ids = redis.call("ZRANGE", KEYS[1], 0, ARGV[2] - 1)
+	local set = redis.call("ZRANGE", KEYS[1], 0, ARGV[2] - 1, "WITHSCORES")
+	for i = 1, #set, 2 do
+		ids[#ids + 1], scores[#scores + 1] = set[i], set[i + 1]
+	end
 	redis.call("ZREMRANGEBYRANK", KEYS[1], 0, ARGV[2] - 1)
 end
-for _, id in ipairs(ids) do
-	local lock = redis.call("HGET", ARGV[1] .. id, "unique_key")
-	if lock and redis.call("GET", lock) == id then
+local function refused(reply)
+	return type(reply) == "table" and not string.find(reply.err, "WRONGTYPE", 1, true)
+end
+for i, id in ipairs(ids) do
+	local lock = redis.pcall("HGET", ARGV[1] .. id, "unique_key")
+	local holder = type(lock) == "string" and redis.pcall("GET", lock)
+	if refused(lock) or refused(holder) then
+		for k = #ids, i, -1 do
+			if list then
+				redis.call("RPUSH", KEYS[1], ids[k])
+			else
+				redis.call("ZADD", KEYS[1], scores[k], ids[k])
+			end
+		end
+		return i > 1 and i - 1 or refused(lock) and lock or holder
+	end
+	if holder == id then
 		redis.call("DEL", lock)
 	end
 	redis.call("DEL", ARGV[1] .. id)

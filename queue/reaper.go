@@ -18,7 +18,8 @@ const (
 
 // reaper gives the jobs of dead workers to living ones. asynq's own recovery takes 70s to 142s and counts an attempt.
 // A live worker extends its leases every 5s; a lease whose expiry has not moved for the stall timeout, as measured by
-// this process's own clock, has no live worker. So clocks of different hosts are never compared.
+// this process's own clock, has no live worker. So clocks of different hosts are never compared. While Redis refuses writes, as it is
+// full or without its replicas, leases do not move under living workers either: then nothing is taken, and what was observed is too old.
 type reaper struct {
 	f     *fetcher
 	stall time.Duration
@@ -54,7 +55,7 @@ func (r *reaper) look(ctx context.Context) error {
 	}
 	now := time.Now()
 	if now.Sub(r.last) > 3*reapInterval {
-		clear(r.seen) // nobody could extend a lease while Redis did not answer us
+		clear(r.seen) // nobody could extend a lease while Redis did not answer us, or took no writes
 	}
 	r.last = now
 	for id := range r.seen {
@@ -76,10 +77,12 @@ func (r *reaper) look(ctx context.Context) error {
 	return nil
 }
 
-// running returns the lease expiry of every running job, "" where there is none.
+// running returns the lease expiry of every running job, "" where there is none. It fails where Redis refuses what workers write: of all
+// writes a full one takes those that need no room, and asynq's extension of leases is none of them.
 func (r *reaper) running(ctx context.Context) (map[string]string, error) {
 	name := r.f.queue.Name
 	pipe := r.f.jobs.rdb.Pipeline()
+	pipe.Set(ctx, ownKey(name, "reaper"), 1, time.Minute)
 	active := pipe.LRange(ctx, asynqKey(name, "active"), 0, -1)
 	leases := pipe.ZRangeWithScores(ctx, asynqKey(name, "lease"), 0, -1)
 	if _, err := pipe.Exec(ctx); err != nil {

@@ -328,7 +328,7 @@ func TestLostAnswerOfARetainedJob(t *testing.T) {
 	start(t, w)
 	enqueue(t, plain, q, 1) // Redis knows the scripts
 	var lost atomic.Int64
-	j := newJobs(t, deaf{rdb, func(keys []string, _ []any) bool { return len(keys) == 3 && lost.Add(1) == 1 }, func() {
+	j := newJobs(t, deaf{rdb, func(keys []string, _ []any) bool { return len(keys) == 4 && lost.Add(1) == 1 }, func() {
 		eventually(t, 20*time.Second, "it is done", func() bool { s := status(t, plain, q); return done.n.Load() == 2 && s.Waiting+s.Active == 0 })
 	}}, nil, Queue{Name: q})
 	if _, err := j.Enqueue(t.Context(), note{N: 1}, Retention(time.Minute)); err != nil || lost.Load() != 2 {

@@ -39,6 +39,9 @@ func (r *RetryFailed) validate() (RetryFailed, error) {
 // order of their bytes, half are left out at each look. That costs as little for the millionth job as for the first, and writes
 // nothing.
 //
+// A failed job whose key is gone, or is something else, is dropped. Where Redis refuses its key, or the waiting ones, it stays where it
+// was; why is answered when it is the first.
+//
 // KEYS: archived, pending; ARGV: task key prefix, how many are looked at and how many taken at most, now in ns, first and last score,
 // the last call's score and id, or "", message's beginning, 1 to count only
 // Returns {looked at, taken, score and id of the last one that was looked at}.
@@ -76,20 +79,36 @@ for i = 1, #ids, 2 do
 		break
 	end
 	local key = ARGV[1] .. id
-	local msg = redis.call("HGET", key, "msg")
-	local mine = msg and string.sub(msg, 1, #ARGV[9]) == ARGV[9]
+	local msg = redis.pcall("HGET", key, "msg")
+	local failure = type(msg) == "table" and msg
+	if failure and string.find(failure.err, "WRONGTYPE", 1, true) then
+		failure, msg = false, false
+	end
+	local mine = not failure and msg and string.sub(msg, 1, #ARGV[9]) == ARGV[9]
+	if not dry and not failure and (mine or not msg) then
+		redis.call("ZREM", KEYS[1], id)
+	end
+	if not dry and mine then
+		local moved = redis.pcall("LPUSH", KEYS[2], id)
+		if type(moved) == "table" then
+			redis.call("ZADD", KEYS[1], ids[i + 1], id)
+			failure = moved
+		end
+	end
+	if failure then
+		if looked == 0 then
+			return failure
+		end
+		break
+	end
 	looked, score, last = looked + 1, ids[i + 1], id
 	bytes = bytes + (msg and #msg or 0)
 	if mine then
 		taken = taken + 1
 	end
-	if not dry and (mine or not msg) then
-		redis.call("ZREM", KEYS[1], id)
-	end
 	if not dry and mine then
 		redis.call("HSET", key, "msg", msg .. "\48\0", "state", "pending", "pending_since", ARGV[4])
 		redis.call("HDEL", key, "stalls")
-		redis.call("LPUSH", KEYS[2], id)
 	end
 end
 return {looked, taken, score, last}`)

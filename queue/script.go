@@ -6,6 +6,9 @@ import "github.com/redis/go-redis/v9"
 // extended it since it was observed; "" stands for a running job without a lease. A job that has stalled too often goes to
 // the failed ones, with the reason appended to its message.
 //
+// A running ID whose key is gone, or is no job's, is dropped. Where Redis refuses the list or the set that it is to go to, it stays as it
+// was. The first write is one that a full Redis takes.
+//
 // KEYS: active, lease, pending, task key, archived; ARGV: id, observed score or "", now in ns, most stalls, now in s, reason
 // Returns 1 when returned, 0 when it was not dead after all, 2 when it has failed.
 var reapScript = redis.NewScript(`
@@ -13,23 +16,35 @@ local score = redis.call("ZSCORE", KEYS[2], ARGV[1])
 if (score or "") ~= ARGV[2] then
 	return 0
 end
-if redis.call("EXISTS", KEYS[4]) == 0 then
-	redis.call("LREM", KEYS[1], 0, ARGV[1])
-	redis.call("ZREM", KEYS[2], ARGV[1])
+local job = redis.pcall("HMGET", KEYS[4], "msg", "stalls")
+if job.err and not string.find(job.err, "WRONGTYPE", 1, true) then
+	return job
+end
+local running = redis.call("LREM", KEYS[1], 0, ARGV[1])
+redis.call("ZREM", KEYS[2], ARGV[1])
+if running == 0 or job.err or redis.call("EXISTS", KEYS[4]) == 0 then
 	return 0
 end
-redis.call("ZREM", KEYS[2], ARGV[1])
-if redis.call("LREM", KEYS[1], 0, ARGV[1]) == 0 then
-	return 0
+local stalls = (tonumber(job[2]) or 0) + 1
+local failed, moved = stalls > tonumber(ARGV[4])
+if failed then
+	moved = redis.pcall("ZADD", KEYS[5], ARGV[5], ARGV[1])
+else
+	moved = redis.pcall("RPUSH", KEYS[3], ARGV[1])
+end
+if type(moved) == "table" then
+	redis.call("RPUSH", KEYS[1], ARGV[1])
+	if score then
+		redis.call("ZADD", KEYS[2], score, ARGV[1])
+	end
+	return moved
 end
 redis.call("HDEL", KEYS[4], "owner", "pending_since")
-if redis.call("HINCRBY", KEYS[4], "stalls", 1) > tonumber(ARGV[4]) then
-	redis.call("HSET", KEYS[4], "state", "archived", "msg", redis.call("HGET", KEYS[4], "msg") .. ARGV[6])
-	redis.call("ZADD", KEYS[5], ARGV[5], ARGV[1])
+if failed then
+	redis.call("HSET", KEYS[4], "stalls", stalls, "state", "archived", "msg", (job[1] or "") .. ARGV[6])
 	return 2
 end
-redis.call("RPUSH", KEYS[3], ARGV[1])
-redis.call("HSET", KEYS[4], "state", "pending", "pending_since", ARGV[3])
+redis.call("HSET", KEYS[4], "stalls", stalls, "state", "pending", "pending_since", ARGV[3])
 return 1`)
 
 // depthScript reads a queue's state at once.

@@ -28,32 +28,52 @@ const (
 // One that is done and was not retained meanwhile is stored again: a mark that outlives it would cost each job one more command.
 // Whether a job's time has come is told by Redis's clock, as it is later: those of the callers differ.
 //
-// A lock names the job that holds it. asynq's "delete all" leaves it behind, without a job: then it refuses no outbox row, of
-// which nobody would hear, and refuses a caller, who does, as asynq would. A failed job holds its lock, as asynq has it.
+// A lock names the job that holds it. asynq's tools leave it behind, without a job, or with a failed one that they have cut off, which
+// nothing lists: then it refuses no outbox row, of which nobody would hear, and refuses a caller, who does, as asynq would. A failed job
+// holds its lock, as asynq has it, and so does one that waits for its group, whose lock asynq writes into its message alone.
 //
-// KEYS: pending, scheduled, closed; ARGV: task key prefix, now in ns, for how many seconds a row that another job's lock has
+// A job that Redis refuses, as a key is something else or was moved, is not stored, not even in part, and takes no other one along.
+//
+// KEYS: pending, scheduled, closed, archived; ARGV: task key prefix, now in ns, for how many seconds a row that another job's lock has
 // refused stays so, then by job: id, message, attempt, unique lock or "", its seconds, an outbox row's key for a refusal or "",
 // due in s or ""
-// Returns by job 1 stored, 2 was stored by this call, 0 the ID exists, -1 the lock is taken, -2 the queue takes none.
+// Returns by job 1 stored, 2 was stored by this call, 0 the ID exists, -1 the lock is taken, -2 the queue takes none, or {why Redis
+// refuses it}.
 var storeScript = redis.NewScript(`
 local replies = {}
+local function wrong(reply)
+	return type(reply) == "table" and reply.err
+end
+local function holds(holder, lock)
+	local job = redis.pcall("HMGET", ARGV[1] .. holder, "unique_key", "state", "msg")
+	if job.err then
+		return not string.find(job.err, "WRONGTYPE", 1, true) and job
+	end
+	if job[1] ~= lock and (job[1] or not string.find(job[3] or "", lock, 1, true)) then
+		return false
+	end
+	return job[2] ~= "archived" or redis.pcall("ZSCORE", KEYS[4], holder)
+end
 local function refused(id, lock, seconds, mark)
 	local keeps = mark ~= ""
 	if keeps and redis.call("EXISTS", mark) == 1 then
 		return true
 	end
-	if redis.call("SET", lock, id, "NX", "EX", seconds) then
-		return false
+	local set = redis.pcall("SET", lock, id, "NX", "EX", seconds)
+	if set then
+		return set.err and set
 	end
-	local holder = redis.call("GET", lock)
-	if holder == id or keeps and redis.pcall("HGET", ARGV[1] .. holder, "unique_key") ~= lock then
-		redis.call("SET", lock, id, "EX", seconds)
-		return false
+	local holder = redis.pcall("GET", lock)
+	if wrong(holder) then
+		return holder
 	end
-	if keeps then
+	local held = holder ~= id and (not keeps or holds(holder, lock))
+	if held and keeps and not wrong(held) then
 		redis.call("SET", mark, "1", "EX", ARGV[3])
+	elseif not held then
+		redis.call("SET", lock, id, "EX", seconds)
 	end
-	return true
+	return held
 end
 local function later(due)
 	if due == "" then
@@ -62,33 +82,50 @@ local function later(due)
 	local time = redis.call("TIME")
 	return tonumber(due) > tonumber(time[1]) + tonumber(time[2]) / 1000000
 end
-for i = 4, #ARGV, 7 do
-	local id, msg, attempt, lock, seconds, mark, due = unpack(ARGV, i, i + 6)
+local function store(id, msg, attempt, lock, seconds, mark, due)
 	local key = ARGV[1] .. id
-	local there, closed
-	if redis.call("EXISTS", KEYS[3], key) > 0 then
-		there, closed = redis.call("HGET", key, "msg"), redis.call("EXISTS", KEYS[3]) == 1
+	local there, closed = redis.pcall("EXISTS", KEYS[3], key)
+	if wrong(there) then
+		return {there.err}
+	elseif there > 0 then
+		there, closed = redis.pcall("HGET", key, "msg"), redis.call("EXISTS", KEYS[3]) == 1
+		if wrong(there) then
+			return {there.err}
+		elseif there then
+			return string.find(there, attempt, 1, true) and 2 or 0
+		elseif closed then
+			return -2
+		end
 	end
-	local reply = 1
-	if there then
-		reply = string.find(there, attempt, 1, true) and 2 or 0
-	elseif closed then
-		reply = -2
-	elseif lock ~= "" and refused(id, lock, seconds, mark) then
-		reply = -1
+	local held = lock ~= "" and refused(id, lock, seconds, mark)
+	if held then
+		return wrong(held) and {held.err} or -1
+	end
+	local listed
+	local waits = later(due)
+	if waits then
+		listed = redis.pcall("ZADD", KEYS[2], due, id)
 	else
-		if later(due) then
-			redis.call("HSET", key, "msg", msg, "state", "scheduled")
-			redis.call("ZADD", KEYS[2], due, id)
-		else
-			redis.call("HSET", key, "msg", msg, "state", "pending", "pending_since", ARGV[2])
-			redis.call("LPUSH", KEYS[1], id)
-		end
-		if lock ~= "" then
-			redis.call("HSET", key, "unique_key", lock)
-		end
+		listed = redis.pcall("LPUSH", KEYS[1], id)
 	end
-	replies[#replies + 1] = reply
+	if wrong(listed) then
+		if lock ~= "" then
+			redis.call("DEL", lock)
+		end
+		return {listed.err}
+	end
+	if waits then
+		redis.call("HSET", key, "msg", msg, "state", "scheduled")
+	else
+		redis.call("HSET", key, "msg", msg, "state", "pending", "pending_since", ARGV[2])
+	end
+	if lock ~= "" then
+		redis.call("HSET", key, "unique_key", lock)
+	end
+	return 1
+end
+for i = 4, #ARGV, 7 do
+	replies[#replies + 1] = store(unpack(ARGV, i, i + 6))
 end
 return replies`)
 
@@ -146,9 +183,38 @@ func (j *Jobs) storeIn(ctx context.Context, queue string, sealed []*envelope, en
 }
 
 func (j *Jobs) storeBatch(ctx context.Context, queue string, sealed []*envelope, encoded []stored, batch []int, infos []Info, tries int) {
-	now := time.Now()
-	args := append(make([]any, 0, 3+7*len(batch)), taskPrefix(queue), now.UnixNano(), "0")
-	replicas := 0
+	args, replicas := j.storeArgs(queue, sealed, encoded, batch)
+	keys := []string{asynqKey(queue, "pending"), asynqKey(queue, "scheduled"), ownKey(queue, "closed"), asynqKey(queue, "archived")}
+	pause := 50 * time.Millisecond
+	for try := 1; ; try++ {
+		replies, err := j.storeOnce(ctx, queue, keys, args, replicas)
+		switch {
+		case len(replies) == len(batch): // what is stored stays so, and may be done by now: it is not stored again
+			if batch, err = settle(queue, encoded, batch, replies, err, infos); len(batch) == 0 {
+				return
+			}
+			args, replicas = j.storeArgs(queue, sealed, encoded, batch)
+		case err == nil:
+			err = fmt.Errorf("queue: the store script answered %d of %d", len(replies), len(batch))
+		case answered(err) && !passing(err):
+			for _, i := range batch {
+				infos[i].Err = refusedBy(err, encoded[i].id, queue)
+			}
+			return
+		}
+		if try >= tries || !sleep(ctx, pause) {
+			for _, i := range batch {
+				infos[i].Err = &UnconfirmedError{Queue: queue, ID: encoded[i].id, Err: err}
+			}
+			return
+		}
+		pause *= 2
+	}
+}
+
+// storeArgs are the store script's arguments, and how many replicas are asked for.
+func (j *Jobs) storeArgs(queue string, sealed []*envelope, encoded []stored, batch []int) (args []any, replicas int) {
+	args = append(make([]any, 0, 3+7*len(batch)), taskPrefix(queue), time.Now().UnixNano(), "0")
 	for _, i := range batch {
 		s := &encoded[i]
 		seconds, due := "", ""
@@ -164,45 +230,40 @@ func (j *Jobs) storeBatch(ctx context.Context, queue string, sealed []*envelope,
 		args = append(args, s.id, s.msg, s.attempt, s.lock, seconds, sealed[i].refusal, due)
 		replicas = max(replicas, sealed[i].Confirm)
 	}
-	keys := []string{asynqKey(queue, "pending"), asynqKey(queue, "scheduled"), ownKey(queue, "closed")}
-	pause := 50 * time.Millisecond
-	for try := 1; ; try++ {
-		replies, err := j.storeOnce(ctx, queue, keys, args, replicas)
-		switch {
-		case len(replies) == len(batch): // what is stored stays so, and may be done by now: it is not stored again
-			for n, i := range batch {
-				infos[i].Err = settled(replies[n], encoded[i].id, queue)
-				if err != nil && !errors.Is(infos[i].Err, ErrClosed) {
-					infos[i].Err = &UnconfirmedError{Queue: queue, ID: encoded[i].id, Err: err}
-				}
-			}
-			return
-		case err == nil:
-			err = fmt.Errorf("queue: the store script answered %d of %d", len(replies), len(batch))
-		case answered(err) && !passing(err):
-			for _, i := range batch {
-				infos[i].Err = fmt.Errorf("queue: Redis refuses job %s for queue %q: %w", encoded[i].id, queue, err)
-			}
-			return
-		}
-		if try >= tries || !sleep(ctx, pause) {
-			for _, i := range batch {
+	return args, replicas
+}
+
+// settle notes what became of each job of a batch, and returns those that Redis may store a little later, with why. An error beside
+// the replies is about the replicas.
+func settle(queue string, encoded []stored, batch []int, replies []any, err error, infos []Info) (left []int, passes error) {
+	for n, i := range batch {
+		switch why, refused := refusalOf(replies[n]); {
+		case refused && passing(why):
+			left, passes = append(left, i), why
+		case refused:
+			infos[i].Err = refusedBy(why, encoded[i].id, queue)
+		default:
+			infos[i].Err = settled(replies[n], encoded[i].id, queue)
+			if err != nil && !errors.Is(infos[i].Err, ErrClosed) {
 				infos[i].Err = &UnconfirmedError{Queue: queue, ID: encoded[i].id, Err: err}
 			}
-			return
 		}
-		pause *= 2
 	}
+	return left, passes
+}
+
+func refusedBy(err error, id, queue string) error {
+	return fmt.Errorf("queue: Redis refuses job %s for queue %q: %w", id, queue, err)
 }
 
 // settled says what a reply of the store script means.
-func settled(reply int64, id, queue string) error {
+func settled(reply any, id, queue string) error {
 	switch reply {
-	case 1, 2:
+	case int64(1), int64(2):
 		return nil
-	case -2:
+	case int64(-2):
 		return fmt.Errorf("%w: %q", ErrClosed, queue)
-	case -1:
+	case int64(-1):
 		return fmt.Errorf("%w: one of the kind and payload of %s in queue %q", ErrExists, id, queue)
 	default:
 		return fmt.Errorf("%w: %s in queue %q", ErrExists, id, queue)
@@ -211,12 +272,12 @@ func settled(reply int64, id, queue string) error {
 
 // storeOnce calls the script, and where replicas are asked for, waits until so many have what it wrote. Replies beside an error
 // are certain: it is about the replicas.
-func (j *Jobs) storeOnce(ctx context.Context, queue string, keys []string, args []any, replicas int) ([]int64, error) {
+func (j *Jobs) storeOnce(ctx context.Context, queue string, keys []string, args []any, replicas int) ([]any, error) {
 	if err := j.announce(ctx, queue); err != nil {
 		return nil, err
 	}
 	if replicas == 0 {
-		return storeScript.Run(ctx, j.rdb, keys, args...).Int64Slice()
+		return storeScript.Run(ctx, j.rdb, keys, args...).Slice()
 	}
 	node, _, err := j.masterOf(ctx, queue)
 	if err != nil {
@@ -227,7 +288,7 @@ func (j *Jobs) storeOnce(ctx context.Context, queue string, keys []string, args 
 	}
 	conn := node.Conn()
 	defer conn.Close()
-	replies, err := storeScript.Run(ctx, conn, keys, args...).Int64Slice()
+	replies, err := storeScript.Run(ctx, conn, keys, args...).Slice()
 	if err != nil {
 		return nil, err
 	}
@@ -269,7 +330,7 @@ func answered(err error) bool {
 // passing reports whether Redis's answer means that the same command may succeed a little later.
 func passing(err error) bool {
 	for _, prefix := range []string{
-		"LOADING", "CLUSTERDOWN", "READONLY", "MASTERDOWN", "TRYAGAIN", "BUSY", "MOVED", "ASK",
+		"LOADING", "CLUSTERDOWN", "READONLY", "MASTERDOWN", "TRYAGAIN", "BUSY", "MOVED", "ASK", "NOREPLICAS", "MISCONF",
 		"Script attempted to access a non local key", // which has moved while the script's others have not
 	} {
 		if redis.HasErrorPrefix(err, prefix) {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/hibiken/asynq"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/redis/go-redis/v9"
 )
@@ -102,7 +103,7 @@ func TestOutboxOwnLockIsNoDuplicate(t *testing.T) {
 }
 
 // A lock that asynq's "delete all" has left behind refuses no row, as no job holds it; that of a job which has failed does, as
-// the job is there and can be retried. A plain Enqueue is refused by both, as by asynq.
+// the job is there and can be retried, until a tool cuts it off. A plain Enqueue is refused by all of them, as by asynq.
 func TestOutboxRowOutlivesALockWithoutAJob(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
@@ -141,7 +142,49 @@ func TestOutboxRowOutlivesALockWithoutAJob(t *testing.T) {
 		rdb.Del(t.Context(), taskPrefix(q)+holder)
 		rdb.Set(t.Context(), taskPrefix(q)+holder, "no job", 0)
 		relay(1)
+		if n, err := j.asynq.ArchiveAllPendingTasks(q); n != 1 || err != nil {
+			t.Fatal(n, err)
+		}
+		failedJobs(t, rdb, q, 10_500) // the others are older; asynq's tools cut the oldest off
+		for _, id := range rdb.ZRangeArgs(t.Context(), redis.ZRangeArgs{Key: asynqKey(q, "archived"), Start: -2, Stop: -1}).Val() {
+			rdb.ZAdd(t.Context(), asynqKey(q, "archived"), redis.Z{Score: 1, Member: id})
+		}
+		relay(0)
+		enqueue(t, j, q, 1, ID("another"))
+		if err := j.asynq.ArchiveTask(q, "another"); err != nil {
+			t.Fatal(err)
+		}
+		relay(1)
 	})
+}
+
+// asynq writes the lock of a job that waits for its group into the job's message alone. It holds.
+func TestOutboxRowYieldsToAJobInAGroup(t *testing.T) {
+	t.Parallel()
+	rdb, db, q := client(t, single.Get(t).Addrs()), pool(t), fresh("grouped")
+	j := newJobs(t, rdb, &Options{Outbox: db}, Queue{Name: q})
+	if err := j.EnsureOutbox(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	_, err := asynq.NewClientFromRedisClient(rdb).Enqueue(asynq.NewTask("test.note", []byte(`{"n":0}`)), asynq.Queue(q), asynq.TaskID("member"), asynq.Group("g"), asynq.Unique(time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	relay := func(waiting int) {
+		t.Helper()
+		if err := j.EnqueueTx(t.Context(), db, note{}, Unique(time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := j.relay(t.Context(), awayQueues{}); err != nil || rows(t, db) != 0 {
+			t.Fatalf("%d rows are left: %v", rows(t, db), err)
+		}
+		if s := status(t, j, q); s.Waiting != waiting {
+			t.Errorf("%d jobs wait, want %d", s.Waiting, waiting)
+		}
+	}
+	relay(0)
+	rdb.HSet(t.Context(), taskPrefix(q)+"member", "msg", "of a later job, which has no lock")
+	relay(1)
 }
 
 // A lock that is left of the job's own ID is taken over for as long as the job says, not for what is left of it.

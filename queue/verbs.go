@@ -41,9 +41,9 @@ func (h *Hold) idempotent(call *admin.Call, stands *Held, hold func() (bool, err
 	case stands == nil:
 		return true, nil
 	case stands.Owner != h.Owner:
-		err = &heldError{*stands}
+		err = &HeldError{*stands}
 	}
-	if by, ok := errors.AsType[*heldError](err); ok && by.by.suits(h) {
+	if by, ok := errors.AsType[*HeldError](err); ok && by.By.suits(h) {
 		return false, nil
 	}
 	return changed, err

@@ -79,13 +79,14 @@ func (s *Service) extendTTLs() readonly.Step {
 	}
 }
 
-// pauseLow leaves a queue alone that somebody else has paused: the hold has an owner.
+// pauseLow leaves a queue alone that somebody else has paused for good: the hold has an owner. One that ends by itself could end in
+// the middle of the incident, so then the step has failed, with whose it is and for how long, and beginning again repeats it.
 func (s *Service) pauseLow() readonly.Step {
 	return readonly.Step{
 		Name: "pause " + queueLow,
 		Do: func(ctx context.Context) (any, error) {
 			changed, err := s.Jobs.Pause(ctx, queueLow, &queue.Hold{Owner: "incident", Reason: "high load"})
-			if errors.Is(err, queue.ErrHeld) {
+			if held, ok := errors.AsType[*queue.HeldError](err); ok && held.By.LeftSeconds == nil {
 				err = nil
 			}
 			return map[string]bool{"changed": changed}, err

@@ -1,0 +1,187 @@
+package queue
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// full makes a server refuse every write that may need room, until the returned function is called.
+func full(t *testing.T, rdb redis.UniversalClient) (room func()) {
+	t.Helper()
+	set := func(bytes string) {
+		if err := rdb.ConfigSet(t.Context(), "maxmemory", bytes).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set("1")
+	return func() { set("0") }
+}
+
+// cutOff makes a server refuse every write, as its replicas are away, until the returned function is called.
+func cutOff(t *testing.T, rdb redis.UniversalClient) (back func()) {
+	t.Helper()
+	set := func(replicas string) {
+		if err := rdb.ConfigSet(t.Context(), "min-replicas-to-write", replicas).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set("1")
+	return func() { set("0") }
+}
+
+// While Redis refuses writes nobody extends a lease, so no job is taken from its worker, then or right after it.
+func TestReaperTakesNothingWhileWritesAreRefused(t *testing.T) {
+	t.Parallel()
+	for name, refuse := range map[string]func(*testing.T, redis.UniversalClient) func(){"full": full, "without its replicas": cutOff} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			rdb, q, ctx := client(t, alone(t).Addrs()), fresh("reaper"), t.Context()
+			j := newJobs(t, rdb, nil, Queue{Name: q})
+			enqueue(t, j, q, 1)
+			f := newFetcher(j, j.queues[0], 0, newSlots(1, j.queues), 1, time.Millisecond, nil)
+			keys, args := fetching(q)
+			if f.refill(ctx, keys, args); len(f.ready) != 1 {
+				t.Fatal("no job came")
+			}
+			const stall = time.Millisecond
+			r := newReaper(newFetcher(j, j.queues[0], 0, newSlots(1, j.queues), 1, time.Millisecond, nil), stall)
+			if err := r.look(ctx); err != nil {
+				t.Fatal(err)
+			}
+			heal, last := refuse(t, rdb), r.last
+			sleep(ctx, 2*stall)
+			if err := r.look(ctx); err == nil || !answered(err) {
+				t.Errorf("a look when writes are refused: %v", err)
+			}
+			heal()
+			if r.last != last {
+				t.Error("a look when writes are refused counts as one")
+			}
+			r.last = r.last.Add(-4 * reapInterval) // for so long
+			if err := r.look(ctx); err != nil {
+				t.Fatal(err)
+			}
+			if s := status(t, j, q); s.Active != 1 || s.Waiting != 0 {
+				t.Errorf("the job was taken: %+v", s)
+			}
+			sleep(ctx, 2*stall)
+			if err := r.look(ctx); err != nil {
+				t.Fatal(err)
+			}
+			if s := status(t, j, q); s.Active != 0 || s.Waiting != 1 {
+				t.Errorf("then the job of a dead worker did not come back: %+v", s)
+			}
+		})
+	}
+}
+
+// What runs when Redis becomes full keeps its lease, and runs once.
+func TestJobsOutliveAFullRedis(t *testing.T) {
+	t.Parallel()
+	rdb, q := client(t, alone(t).Addrs()), fresh("full")
+	j := newJobs(t, rdb, nil, Queue{Name: q})
+	enqueue(t, j, q, 1, ID("long"))
+	var done ledger
+	release := make(chan struct{})
+	handle := func(_ context.Context, job note) error {
+		done.add(job.N)
+		<-release
+		return nil
+	}
+	for range 2 {
+		w := newWorker(t, j, nil)
+		Handle(w, handle)
+		start(t, w)
+	}
+	eventually(t, 10*time.Second, "the job runs", func() bool { return done.n.Load() == 1 })
+	room := full(t, rdb)
+	lease := func() float64 { return rdb.ZScore(t.Context(), asynqKey(q, "lease"), "long").Val() }
+	first, began := lease(), time.Now()
+	eventually(t, 40*time.Second, "the lease is extended for longer than a stalled job is left", func() bool { return lease() >= first+18 || done.n.Load() > 1 })
+	t.Logf("after %v", time.Since(began))
+	close(release)
+	eventually(t, 10*time.Second, "it has ended", func() bool { s := status(t, j, q); return s.Active+s.Waiting == 0 })
+	room()
+	done.check(t, 1, true)
+	if s := status(t, j, q); s.Failed+s.Retrying != 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// endCalls counts the calls of the end script.
+type endCalls struct {
+	redis.UniversalClient
+	n atomic.Int64
+}
+
+func (e *endCalls) EvalSha(ctx context.Context, sha string, keys []string, args ...any) *redis.Cmd {
+	if sha == endScript.Hash() {
+		defer e.n.Add(1)
+	}
+	return e.UniversalClient.EvalSha(ctx, sha, keys, args...)
+}
+
+// A job that ends while Redis takes no writes for want of replicas is recorded when it does, and does not run again.
+func TestEndWaitsForReplicas(t *testing.T) {
+	t.Parallel()
+	rdb, q := &endCalls{UniversalClient: client(t, alone(t).Addrs())}, fresh("replicas")
+	j := newJobs(t, rdb, nil, Queue{Name: q})
+	enqueue(t, j, q, 1, MaxRetry(0))
+	w := newWorker(t, j, nil)
+	var done ledger
+	var back func()
+	Handle(w, func(_ context.Context, job note) error {
+		if done.add(job.N); done.n.Load() == 1 {
+			back = cutOff(t, rdb)
+		}
+		return nil
+	})
+	start(t, w)
+	eventually(t, 10*time.Second, "its end is tried again and again", func() bool { return rdb.n.Load() >= 3 })
+	back()
+	eventually(t, 5*time.Second, "its end is recorded", func() bool { s := status(t, j, q); return s.Active+s.Waiting == 0 })
+	done.check(t, 1, true)
+}
+
+// A refused end costs no connection.
+func TestRefusedEndsKeepTheConnection(t *testing.T) {
+	t.Parallel()
+	rdb, q := client(t, alone(t).Addrs()), fresh("kept")
+	f, end := twoRunning(t, rdb, q)
+	made := func() string {
+		return infoField(rdb.Info(t.Context(), "stats").Val(), "total_connections_received")
+	}
+	back, before := cutOff(t, rdb), made()
+	for range 5 {
+		for _, reply := range end("done", "archive") {
+			if reply.err == nil || !passing(reply.err) {
+				t.Errorf("an end was answered with %v", reply)
+			}
+		}
+	}
+	if after := made(); after != before {
+		t.Errorf("connections were made: %s, then %s", before, after)
+	}
+	back()
+	for i, reply := range end("done", "done") {
+		if reply.text != "OK" || whole(t, rdb, q, f.ready[i].id) != "gone" {
+			t.Errorf("then %v", reply)
+		}
+	}
+}
+
+// What passes is told from what does not.
+func TestPassingRefusals(t *testing.T) {
+	for why, passes := range map[refusal]bool{
+		"NOREPLICAS Not enough good replicas to write.": true, "MISCONF Redis is configured to save RDB snapshots": true,
+		"ERR Script attempted to access a non local key in a cluster node": true, "WRONGTYPE Operation against a key": false, "OOM command not allowed": false,
+	} {
+		if !answered(why) || passing(why) != passes {
+			t.Errorf("%s: %v", why, !passes)
+		}
+	}
+}
