@@ -78,10 +78,13 @@ func TestFetchStopsAtAKeyItMayNotHave(t *testing.T) {
 		}
 		return strings.Join(ids, " "), err
 	}
-	for n, want := range map[int]string{5: "ok0 ok1", 1: ""} {
-		got, err := pop(rdb, n)
-		if got != want || (err == nil) != (want != "") {
-			t.Errorf("a pop got %q, %v, want %q", got, err, want)
+	for _, c := range []struct {
+		most int
+		want string
+	}{{5, "ok0 ok1"}, {5, ""}, {1, ""}} {
+		got, err := pop(rdb, c.most)
+		if got != c.want || (err == nil) != (c.want != "") {
+			t.Errorf("a pop of %d got %q, %v, want %q", c.most, got, err, c.want)
 		}
 		if left := strings.Join(pendingIDs(t, rdb, q), " "); left != "ok3 no2" {
 			t.Errorf("%q wait", left)

@@ -48,12 +48,12 @@ func (f *fetcher) deliver(ctx context.Context) {
 
 // popWith runs the pop script behind the ends that the fetcher carries.
 func (f *fetcher) popWith(ctx context.Context, load []*carried, keys []string, args []any) *redis.Cmd {
-	end, endKeys, endArgs := f.ender.script(endings(load))
+	script, endKeys, endArgs := f.ender.script(endings(load))
 	pipe := f.jobs.rdb.Pipeline()
-	ended, got := end.EvalSha(ctx, pipe, endKeys, endArgs...), popScript.EvalSha(ctx, pipe, keys, args...)
+	ended, got := script.EvalSha(ctx, pipe, endKeys, endArgs...), popScript.EvalSha(ctx, pipe, keys, args...)
 	_, _ = pipe.Exec(ctx) // each has its own error
 	if redis.HasErrorPrefix(ended.Err(), "NOSCRIPT") {
-		ended = end.Eval(ctx, f.jobs.rdb, endKeys, endArgs...)
+		ended = script.Eval(ctx, f.jobs.rdb, endKeys, endArgs...)
 	}
 	handOver(load, endReplies(ended, len(load)))
 	if redis.HasErrorPrefix(got.Err(), "NOSCRIPT") {
