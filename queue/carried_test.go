@@ -136,12 +136,18 @@ func TestCarriedEndStands(t *testing.T) {
 	if err := f.fetch(t.Context(), keys, args).Err(); err != nil {
 		t.Errorf("the next one does not come: %v", err)
 	}
+	if f.pops != 2 {
+		t.Errorf("two jobs took %d fetches", f.pops)
+	}
 	failedKeys, failedArgs := failing(q, id, "its time is up")
 	if err := f.finish(t.Context(), failedKeys, failedArgs, nil).Err(); err != nil {
 		t.Error(err)
 	}
 	if s := status(t, j, q); s.Active != 1 || s.Waiting != 0 || s.Retrying != 0 || f.tickets[id] != nil {
 		t.Errorf("%+v", s)
+	}
+	if at, back := f.left[id]; back {
+		t.Errorf("it is said to come back, since %v", at)
 	}
 	if n := rdb.Get(t.Context(), asynqKey(q, "processed")).Val(); n != "1" || rdb.Exists(t.Context(), taskPrefix(q)+id).Val() != 0 {
 		t.Errorf("%q are done, its data %d", n, rdb.Exists(t.Context(), taskPrefix(q)+id).Val())

@@ -31,19 +31,13 @@ const (
 // A lock names the job that holds it. asynq's "delete all" leaves it behind, without a job: then it refuses no outbox row, of
 // which nobody would hear, and refuses a caller, who does, as asynq would. A failed job holds its lock, as asynq has it.
 //
-// A lone job with nothing special about it, which most calls are for, has a short way.
-//
-// KEYS: pending, scheduled, closed; ARGV: task key prefix, now in ns, then by job: id, message, attempt or "" for its id, "" or "+", and
-// after that: unique lock or "", its seconds, an outbox row's key for a refusal or "", for how many seconds it stays refused, due in s or ""
+// KEYS: pending, scheduled, closed; ARGV: task key prefix, now in ns, for how many seconds a row that another job's lock has
+// refused stays so, then by job: id, message, attempt, unique lock or "", its seconds, an outbox row's key for a refusal or "",
+// due in s or ""
 // Returns by job 1 stored, 2 was stored by this call, 0 the ID exists, -1 the lock is taken, -2 the queue takes none.
 var storeScript = redis.NewScript(`
-if #ARGV == 6 and redis.call("EXISTS", KEYS[3], ARGV[1] .. ARGV[3]) == 0 then
-	redis.call("HSET", ARGV[1] .. ARGV[3], "msg", ARGV[4], "state", "pending", "pending_since", ARGV[2])
-	redis.call("LPUSH", KEYS[1], ARGV[3])
-	return {1}
-end
 local replies = {}
-local function refused(id, lock, seconds, mark, kept)
+local function refused(id, lock, seconds, mark)
 	local keeps = mark ~= ""
 	if keeps and redis.call("EXISTS", mark) == 1 then
 		return true
@@ -57,7 +51,7 @@ local function refused(id, lock, seconds, mark, kept)
 		return false
 	end
 	if keeps then
-		redis.call("SET", mark, "1", "EX", kept)
+		redis.call("SET", mark, "1", "EX", ARGV[3])
 	end
 	return true
 end
@@ -68,15 +62,8 @@ local function later(due)
 	local time = redis.call("TIME")
 	return tonumber(due) > tonumber(time[1]) + tonumber(time[2]) / 1000000
 end
-local i = 3
-while i <= #ARGV do
-	local id, msg, attempt, more = unpack(ARGV, i, i + 3)
-	local lock, seconds, mark, kept, due = "", "", "", "", ""
-	i = i + 4
-	if more ~= "" then
-		lock, seconds, mark, kept, due = unpack(ARGV, i, i + 4)
-		i = i + 5
-	end
+for i = 4, #ARGV, 7 do
+	local id, msg, attempt, lock, seconds, mark, due = unpack(ARGV, i, i + 6)
 	local key = ARGV[1] .. id
 	local there, closed
 	if redis.call("EXISTS", KEYS[3], key) > 0 then
@@ -84,10 +71,10 @@ while i <= #ARGV do
 	end
 	local reply = 1
 	if there then
-		reply = string.find(there, attempt == "" and id or attempt, 1, true) and 2 or 0
+		reply = string.find(there, attempt, 1, true) and 2 or 0
 	elseif closed then
 		reply = -2
-	elseif lock ~= "" and refused(id, lock, seconds, mark, kept) then
+	elseif lock ~= "" and refused(id, lock, seconds, mark) then
 		reply = -1
 	else
 		if later(due) then
@@ -160,30 +147,22 @@ func (j *Jobs) storeIn(ctx context.Context, queue string, sealed []*envelope, en
 
 func (j *Jobs) storeBatch(ctx context.Context, queue string, sealed []*envelope, encoded []stored, batch []int, infos []Info, tries int) {
 	now := time.Now()
-	args := append(make([]any, 0, 2+4*len(batch)), taskPrefix(queue), now.UnixNano())
+	args := append(make([]any, 0, 3+7*len(batch)), taskPrefix(queue), now.UnixNano(), "0")
 	replicas := 0
 	for _, i := range batch {
-		s, refusal := &encoded[i], sealed[i].refusal
-		replicas = max(replicas, sealed[i].Confirm)
-		attempt := s.attempt
-		if attempt == s.id {
-			attempt = ""
-		}
-		if s.lock == "" && refusal == "" && s.due.IsZero() {
-			args = append(args, s.id, s.msg, attempt, "")
-			continue
-		}
-		seconds, kept, due := "", int64(0), ""
+		s := &encoded[i]
+		seconds, due := "", ""
 		if s.lock != "" {
 			seconds = strconv.FormatInt(int64(max(time.Second, s.lockFor)/time.Second), 10)
 		}
 		if !s.due.IsZero() {
 			due = neverEarly(s.due)
 		}
-		if refusal != "" {
-			kept = int64(j.opts.OutboxRetention / time.Second)
+		if sealed[i].refusal != "" {
+			args[2] = int64(j.opts.OutboxRetention / time.Second)
 		}
-		args = append(args, s.id, s.msg, attempt, "+", s.lock, seconds, refusal, kept, due)
+		args = append(args, s.id, s.msg, s.attempt, s.lock, seconds, sealed[i].refusal, due)
+		replicas = max(replicas, sealed[i].Confirm)
 	}
 	keys := []string{asynqKey(queue, "pending"), asynqKey(queue, "scheduled"), ownKey(queue, "closed")}
 	pause := 50 * time.Millisecond
