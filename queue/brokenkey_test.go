@@ -19,21 +19,23 @@ import (
 func TestFetchPassesAKeyThatIsNoJob(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
-		q := fresh("no-job")
-		j := newJobs(t, rdb, nil, Queue{Name: q})
-		enqueue(t, j, q, 5)
-		rdb.Set(t.Context(), taskPrefix(q)+pendingIDs(t, rdb, q)[2], "x", 0)
-		f := newFetcher(j, j.queues[0], 0, newSlots(5, j.queues), 5, time.Millisecond, nil)
-		keys, args := fetching(q)
-		f.refill(t.Context(), keys, args)
-		f.unready()
-		w := newWorker(t, j, nil)
-		var done ledger
-		Handle(w, func(_ context.Context, job note) error { done.add(job.N); return nil })
-		start(t, w)
-		eventually(t, 10*time.Second, "the others ran", func() bool { return done.n.Load() == 4 })
-		if done.runs[2] != 0 || len(done.runs) != 4 {
-			t.Errorf("ran: %v", done.runs)
+		for _, slots := range []int{1, 5} {
+			q := fresh("no-job")
+			j := newJobs(t, rdb, nil, Queue{Name: q})
+			enqueue(t, j, q, 5)
+			rdb.Set(t.Context(), taskPrefix(q)+pendingIDs(t, rdb, q)[2], "x", 0)
+			f := newFetcher(j, j.queues[0], 0, newSlots(slots, j.queues), slots, time.Millisecond, nil)
+			keys, args := fetching(q)
+			f.refill(t.Context(), keys, args)
+			f.unready()
+			w := newWorker(t, j, &WorkerOptions{Concurrency: slots, MaxConcurrency: slots})
+			var done ledger
+			Handle(w, func(_ context.Context, job note) error { done.add(job.N); return nil })
+			start(t, w)
+			eventually(t, 10*time.Second, "the others ran", func() bool { return done.n.Load() == 4 })
+			if done.runs[2] != 0 || len(done.runs) != 4 {
+				t.Errorf("ran: %v", done.runs)
+			}
 		}
 	})
 }
@@ -63,27 +65,33 @@ func TestFetchStopsAtAKeyItMayNotHave(t *testing.T) {
 		enqueue(t, all, q, 1, ID(id))
 	}
 	keys, args := fetching(q)
-	pop := func(rdb redis.UniversalClient) (string, error) {
+	pop := func(rdb redis.UniversalClient, n int) (string, error) {
 		j := newJobs(t, rdb, nil, Queue{Name: q})
 		f := newFetcher(j, j.queues[0], 0, newSlots(5, j.queues), 5, time.Millisecond, nil)
 		f.pops = 1
-		reply, err := f.pop(t.Context(), keys, args, 5)
+		if err := j.seed(t.Context(), f.queue); err != nil {
+			t.Fatal(err)
+		}
+		reply, err := f.pop(t.Context(), keys, args, n)
 		var ids []string
 		for _, job := range reply.jobs {
 			ids = append(ids, job.id)
 		}
 		return strings.Join(ids, " "), err
 	}
-	for _, want := range []string{"ok0 ok1", ""} {
-		got, err := pop(rdb)
-		if got != want || (err == nil) != (want != "") {
-			t.Errorf("a pop got %q, %v, want %q", got, err, want)
+	for _, c := range []struct {
+		most int
+		want string
+	}{{5, "ok0 ok1"}, {5, ""}, {1, ""}} {
+		got, err := pop(rdb, c.most)
+		if got != c.want || (err == nil) != (c.want != "") {
+			t.Errorf("a pop of %d got %q, %v, want %q", c.most, got, err, c.want)
 		}
 		if left := strings.Join(pendingIDs(t, rdb, q), " "); left != "ok3 no2" {
 			t.Errorf("%q wait", left)
 		}
 	}
-	if got, err := pop(all.rdb); got != "no2 ok3" || err != nil {
+	if got, err := pop(all.rdb, 5); got != "no2 ok3" || err != nil {
 		t.Errorf("a pop that may got %q, %v", got, err)
 	}
 }
@@ -93,30 +101,35 @@ func TestDyingPopLosesNothing(t *testing.T) {
 	t.Parallel()
 	rdb := client(t, single.Get(t).Addrs())
 	for _, name := range []string{"active", "lease"} {
-		q := fresh("dying")
-		j := newJobs(t, rdb, nil, Queue{Name: q})
-		enqueue(t, j, q, 5)
-		before := pendingIDs(t, rdb, q)
-		f := newFetcher(j, j.queues[0], 0, newSlots(5, j.queues), 3, time.Millisecond, nil)
-		keys, args := fetching(q)
-		rdb.Set(t.Context(), asynqKey(q, name), "x", 0)
-		for range 2 {
-			if f.refill(t.Context(), keys, args); len(f.ready) != 0 || f.away == 0 {
-				t.Fatalf("%s: %d jobs came", name, len(f.ready))
+		for _, n := range []int{1, 3} {
+			q := fresh("dying")
+			j := newJobs(t, rdb, nil, Queue{Name: q})
+			enqueue(t, j, q, 5)
+			before := pendingIDs(t, rdb, q)
+			f := newFetcher(j, j.queues[0], 0, newSlots(5, j.queues), n, time.Millisecond, nil)
+			if err := j.seed(t.Context(), f.queue); err != nil {
+				t.Fatal(err)
 			}
-		}
-		rdb.Del(t.Context(), asynqKey(q, name))
-		if f.refill(t.Context(), keys, args); len(f.ready) != 3 || f.ready[0].id != before[4] {
-			t.Errorf("%s: then %v came of %v", name, f.ready, before)
-		}
-		if s := status(t, j, q); s.Active != 3 || s.Waiting != 2 {
-			t.Errorf("%s: %d run and %d wait", name, s.Active, s.Waiting)
+			keys, args := fetching(q)
+			rdb.Set(t.Context(), asynqKey(q, name), "x", 0)
+			for range 2 {
+				if f.refill(t.Context(), keys, args); len(f.ready) != 0 || f.away == 0 {
+					t.Fatalf("%s: %d jobs came", name, len(f.ready))
+				}
+			}
+			rdb.Del(t.Context(), asynqKey(q, name))
+			if f.refill(t.Context(), keys, args); len(f.ready) != n || f.ready[0].id != before[4] {
+				t.Errorf("%s: then %v came of %v", name, f.ready, before)
+			}
+			if s := status(t, j, q); s.Active != n || s.Waiting != 5-n {
+				t.Errorf("%s: %d run and %d wait", name, s.Active, s.Waiting)
+			}
 		}
 	}
 }
 
-// twoRunning is a queue with two running jobs, and what ends them, each with its verb.
-func twoRunning(t *testing.T, rdb redis.UniversalClient, q string) (f *fetcher, end func(first, second string) []endReply) {
+// twoRunning is a queue with two running jobs, and what ends the first of them, each with its verb.
+func twoRunning(t *testing.T, rdb redis.UniversalClient, q string) (f *fetcher, end func(verbs ...string) []endReply) {
 	t.Helper()
 	j := newJobs(t, rdb, nil, Queue{Name: q})
 	enqueue(t, j, q, 2, Unique(time.Hour))
@@ -125,12 +138,12 @@ func twoRunning(t *testing.T, rdb redis.UniversalClient, q string) (f *fetcher, 
 	if f.refill(t.Context(), keys, args); len(f.ready) != 2 {
 		t.Fatalf("%d jobs came", len(f.ready))
 	}
-	return f, func(first, second string) []endReply {
-		batch := make([]endCall, 2)
-		for i, verb := range []string{first, second} {
+	return f, func(verbs ...string) []endReply {
+		batch := make([]ending, len(verbs))
+		for i, verb := range verbs {
 			id := f.ready[i].id
 			lock := rdb.HGet(t.Context(), taskPrefix(q)+id, "unique_key").Val()
-			batch[i] = endCall{ending: ending{verb: verb, id: id, owner: f.nonce(), msg: f.ready[i].msg, unique: lock}}
+			batch[i] = ending{verb: verb, id: id, owner: f.nonce(), msg: f.ready[i].msg, unique: lock}
 			if verb != "done" {
 				batch[i].score = "5"
 			}
@@ -194,6 +207,53 @@ func TestEndsThatFailStandAlone(t *testing.T) {
 			}
 			if n := rdb.Get(t.Context(), asynqKey(q, "processed")).Val(); !c.ends && n != "1" || c.ends && n != "2" {
 				t.Errorf("%s: %s are processed", name, n)
+			}
+		}
+	})
+}
+
+// So it is with one that ends by itself, and one that is another worker's by now is told so.
+func TestLoneEndThatFails(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+		rpush := func(key string) {
+			rdb.Del(t.Context(), key)
+			rdb.RPush(t.Context(), key, "x")
+		}
+		for name, c := range map[string]struct {
+			breaks func(q, id string)
+			want   string // what becomes of it
+		}{
+			"nothing":   {func(string, string) {}, "OK, gone"},
+			"its key":   {func(q, id string) { rpush(taskPrefix(q) + id) }, "refused, running"},
+			"its owner": {func(q, id string) { rdb.HSet(t.Context(), taskPrefix(q)+id, "owner", "another") }, "NOT FOUND, running"},
+			"its lock":  {func(q, id string) { rpush(rdb.HGet(t.Context(), taskPrefix(q)+id, "unique_key").Val()) }, "OK, gone"},
+			"its lease": {func(q, id string) { rdb.ZRem(t.Context(), asynqKey(q, "lease"), id) }, "OK, gone"},
+			"the counts": {func(q, _ string) {
+				rpush(asynqKey(q, "processed:"+time.Now().UTC().Format(time.DateOnly)))
+				rdb.Set(t.Context(), asynqKey(q, "processed"), "x", 0)
+			}, "OK, gone"},
+		} {
+			q := fresh("lone")
+			f, end := twoRunning(t, rdb, q)
+			a, b := f.ready[0].id, f.ready[1].id
+			lock := rdb.HGet(t.Context(), taskPrefix(q)+a, "unique_key").Val()
+			c.breaks(q, a)
+			reply := end("done")[0]
+			got := reply.text
+			if reply.err != nil {
+				got = "refused"
+			}
+			if got += ", " + whole(t, rdb, q, a); got != c.want || whole(t, rdb, q, b) != "running" {
+				t.Errorf("%s: %s, %v, want %s, the other one is %s", name, got, reply.err, c.want, whole(t, rdb, q, b))
+			}
+			freed := rdb.Exists(t.Context(), lock).Val() == 0
+			if wants := c.want == "OK, gone" && name != "its lock"; freed != wants {
+				t.Errorf("%s: its lock is free: %v", name, freed)
+			}
+			counted, err := rdb.Get(t.Context(), asynqKey(q, "processed")).Result()
+			if wants := strings.HasPrefix(c.want, "OK"); wants != (counted == "1") {
+				t.Errorf("%s: %q are processed, %v", name, counted, err)
 			}
 		}
 	})

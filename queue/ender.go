@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 )
 
 // ending is how one running job ended.
@@ -66,7 +68,7 @@ func (e *ender) end(ctx context.Context, x ending) (string, error) {
 func (e *ender) alone(ctx context.Context, x ending) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, popTimeout)
 	defer cancel()
-	r := e.call(ctx, []endCall{{ending: x}})[0]
+	r := e.call(ctx, []ending{x})[0]
 	e.mu.Lock()
 	if e.calling = len(e.waiting) > 0; e.calling {
 		go e.work() // #nosec G118 -- it works for all callers, of whom any may leave
@@ -89,7 +91,11 @@ func (e *ender) work() {
 		}
 		e.mu.Unlock()
 		ctx, cancel := context.WithTimeout(context.Background(), popTimeout)
-		replies := e.call(ctx, batch)
+		ends := make([]ending, n)
+		for i, c := range batch {
+			ends[i] = c.ending
+		}
+		replies := e.call(ctx, ends)
 		cancel()
 		for i, c := range batch {
 			c.reply <- replies[i]
@@ -98,17 +104,30 @@ func (e *ender) work() {
 }
 
 // call ends a batch and returns what became of each.
-func (e *ender) call(ctx context.Context, batch []endCall) []endReply {
+func (e *ender) call(ctx context.Context, batch []ending) []endReply {
+	script, keys, args := e.script(batch)
+	return endReplies(script.Run(ctx, e.jobs.rdb, keys, args...), len(batch))
+}
+
+// script is what records a batch.
+func (e *ender) script(batch []ending) (script *redis.Script, keys []string, args []any) {
 	const statsLife = 90 * 24 * time.Hour // as asynq's
 	now := time.Now()
-	day := now.UTC().Format(time.DateOnly)
+	day, expiry := now.UTC().Format(time.DateOnly), now.Add(statsLife).Unix()
+	if x := batch[0]; len(batch) == 1 && x.verb == "done" && x.owner != "" {
+		keys = []string{
+			asynqKey(e.queue, "active"), asynqKey(e.queue, "lease"), taskPrefix(e.queue) + x.id,
+			asynqKey(e.queue, "processed:"+day), asynqKey(e.queue, "processed"),
+		}
+		return doneScript, keys, []any{x.id, x.owner, x.unique, expiry}
+	}
 	names := []string{"active", "lease", "pending", "retry", "archived", "completed", "processed:" + day, "processed", "failed:" + day, "failed"}
-	keys := make([]string, len(names))
+	keys = make([]string, len(names))
 	for i, name := range names {
 		keys[i] = asynqKey(e.queue, name)
 	}
-	args := make([]any, 0, 4+7*len(batch))
-	args = append(args, taskPrefix(e.queue), now.Unix(), now.UnixNano(), now.Add(statsLife).Unix())
+	args = make([]any, 0, 4+7*len(batch))
+	args = append(args, taskPrefix(e.queue), now.Unix(), now.UnixNano(), expiry)
 	for _, c := range batch {
 		counted := ""
 		if c.counted {
@@ -116,11 +135,16 @@ func (e *ender) call(ctx context.Context, batch []endCall) []endReply {
 		}
 		args = append(args, c.verb, c.id, c.owner, c.msg, c.score, c.unique, counted)
 	}
-	answers, err := endScript.Run(ctx, e.jobs.rdb, keys, args...).Slice()
-	if err == nil && len(answers) != len(batch) {
-		err = fmt.Errorf("queue: the end script answered %d of %d", len(answers), len(batch))
+	return endScript, keys, args
+}
+
+// endReplies reads what the script has answered.
+func endReplies(cmd *redis.Cmd, n int) []endReply {
+	answers, err := cmd.Slice()
+	if err == nil && len(answers) != n {
+		err = fmt.Errorf("queue: the end script answered %d of %d", len(answers), n)
 	}
-	replies := make([]endReply, len(batch))
+	replies := make([]endReply, n)
 	for i := range replies {
 		if replies[i].err = err; err != nil {
 			continue

@@ -28,7 +28,7 @@ func (x ending) reason() (reason string) {
 				reason = text
 			}
 			return true
-		})
+		}, nil)
 	}
 	return reason
 }
@@ -48,11 +48,14 @@ func (f *fetcher) begin(id string, until time.Time) (t *ticket, late bool) {
 	return t, late
 }
 
-// end notes that it has returned.
-func (f *fetcher) end(t *ticket) {
+// end notes that it has returned, and whether the job is done, which asynq will say, too.
+func (f *fetcher) end(id string, t *ticket, done bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	t.returned, t.since = true, time.Now()
+	if done {
+		f.carry(id, t)
+	}
 	f.free(t)
 }
 
@@ -84,7 +87,7 @@ func (f *fetcher) sweep(now time.Time) {
 	defer f.mu.Unlock()
 	for id, t := range f.tickets {
 		switch {
-		case t.ending:
+		case t.ending && t.carried == nil:
 		case t.running && !t.returned:
 			if now.Sub(t.until) > patience {
 				f.remove(id, t) // its slot is free when its handler returns
@@ -151,14 +154,17 @@ func (f *fetcher) finish(ctx context.Context, keys []string, args []any, call fu
 		return recording(ctx, err)
 	}
 	x.owner = seen.owner
+	record := func() (string, error) { return f.ender.end(ctx, x) }
 	switch {
+	case seen.carried != nil: // asynq may think otherwise, if the job's time was up just then
+		x, record = seen.carried.ending, seen.carried.first(ctx, record)
 	case x.verb != "retry" && x.verb != "archive":
 	case seen.back != nil:
 		x = ending{verb: "back", id: x.id, owner: x.owner, score: due(seen.back.delay)}
 	case x.verb == "retry" && !seen.again.IsZero():
 		x.score = neverEarly(seen.again)
 	}
-	reply, err := f.insist(ctx, func() (string, error) { return f.ender.end(ctx, x) })
+	reply, err := f.insist(ctx, record)
 	if reply != "OK" || x.verb != "done" && x.verb != "complete" {
 		f.leave(x.id)
 	}

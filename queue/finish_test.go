@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/redis/go-redis/v9"
 
 	"github.com/scaleaware/scaleaware/internal/faultconn"
 )
@@ -21,21 +22,30 @@ import (
 // the end, on the way back the worker does not hear that Redis did. Neither may run the job again.
 func TestFinishSurvivesBlips(t *testing.T) {
 	t.Parallel()
-	for name, dir := range map[string]faultconn.Direction{"call lost": faultconn.ToServer, "answer lost": faultconn.ToClient} {
+	for name, c := range map[string]struct {
+		dir  faultconn.Direction
+		keep time.Duration // then the end does not travel with a fetch
+	}{
+		"call lost": {faultconn.ToServer, 0}, "answer lost": {faultconn.ToClient, 0},
+		"call lost, kept": {faultconn.ToServer, time.Minute}, "answer lost, kept": {faultconn.ToClient, time.Minute},
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			proxy, rdb := proxied(t, 200*time.Millisecond)
 			q := fresh("finish")
 			direct := newJobs(t, client(t, single.Get(t).Addrs()), nil, Queue{Name: q})
-			enqueue(t, direct, q, 2, MaxRetry(0)) // the first makes Redis know the scripts
+			enqueue(t, direct, q, 2, MaxRetry(0), Retention(c.keep)) // the first makes Redis know the scripts
 			var log lines
 			w := newWorker(t, newJobs(t, rdb, &Options{Logger: slog.New(slog.NewTextHandler(&log, nil))}, Queue{Name: q}), &WorkerOptions{Concurrency: 1})
+			var f *fetcher
+			w.expose = func(its *fetcher) redis.UniversalClient { f = its; return its }
 			var done ledger
 			returned := make(chan struct{})
 			Handle(w, func(_ context.Context, job note) error {
 				done.add(job.N)
+				eventually(t, 10*time.Second, "it waits for the slot", func() bool { return awaitsSlot(f) })
 				if job.N == 1 {
-					proxy.Blackhole(dir)
+					proxy.Blackhole(c.dir)
 					close(returned)
 				}
 				return nil

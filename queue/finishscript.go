@@ -2,6 +2,35 @@ package queue
 
 import "github.com/redis/go-redis/v9"
 
+// doneScript is endScript for one job that is done and was fetched here: most calls are of that kind where nothing can be batched.
+//
+// KEYS: active, lease, task key, processed today, processed; ARGV: id, owner, unique key or "", expiry of the daily counter in s
+// Returns {"OK"}, {"NOT FOUND"} or {{why Redis refuses it}}.
+var doneScript = redis.NewScript(`
+local has, holder = redis.pcall("HGET", KEYS[3], "owner"), ARGV[3] ~= "" and redis.pcall("GET", ARGV[3])
+if type(has) == "table" then
+	return {{has.err}}
+end
+if type(holder) == "table" and not string.find(holder.err, "WRONGTYPE", 1, true) then
+	return {{holder.err}}
+end
+local taken = has == ARGV[2] and redis.pcall("LREM", KEYS[1], "-1", ARGV[1])
+if taken ~= 1 then
+	return {type(taken) == "table" and {taken.err} or "NOT FOUND"}
+end
+redis.pcall("ZREM", KEYS[2], ARGV[1])
+redis.call("DEL", KEYS[3])
+if holder == ARGV[1] then
+	redis.call("DEL", ARGV[3])
+end
+if redis.pcall("INCRBY", KEYS[4], "1") == 1 then
+	redis.call("EXPIREAT", KEYS[4], ARGV[4])
+end
+if type(redis.pcall("INCRBY", KEYS[5], "1")) == "table" then
+	redis.call("SET", KEYS[5], "1")
+end
+return {"OK"}`)
+
 // endScript records how running jobs ended: what asynq's done, complete, retry, archive and requeue do, for several jobs
 // at once, with differences. Only the worker that popped a job may end it: one that was taken for dead, whose job has
 // another owner now, is told "NOT FOUND". A job nobody here popped may be ended when its lease is over. A lost lease key does

@@ -25,14 +25,15 @@ const (
 // that knows limits, slots and the gate and gets several jobs at once, and sees to it that a job's end is recorded.
 type fetcher struct {
 	redis.UniversalClient
-	jobs   *Jobs
-	queue  Queue
-	index  int // in slots
-	slots  *slots
-	most   int // jobs that asynq can have at once
-	pollTo time.Duration
-	id     string
-	closed chan struct{}
+	jobs     *Jobs
+	queue    Queue
+	index    int    // in slots
+	declared string // limits, for the pop script
+	slots    *slots
+	most     int // jobs that asynq can have at once
+	pollTo   time.Duration
+	id       string
+	closed   chan struct{}
 	// freshFor is how old a job may be when it is handed; tests change it.
 	freshFor time.Duration
 
@@ -54,6 +55,8 @@ type fetcher struct {
 	mu      sync.Mutex
 	tickets map[string]*ticket
 	left    map[string]time.Time // whose run asynq has just left, and which may come back
+	waits   bool                 // for a slot
+	carries []*carried
 }
 
 // ticket is a slot from the fetch of a job until its handler has returned, which may be later than asynq's own
@@ -68,6 +71,9 @@ type ticket struct {
 	given    bool
 	back     *giveBack // how it is returned; nil for a job that was done, or has failed
 	again    time.Time // of the next attempt, as asynq knows it to the second only
+	lock     string    // the unique one that it has, or ""
+	retained bool      // once it is done
+	carried  *carried  // its end, or nil
 }
 
 // giveBack says what becomes of a job that its handler did not do, in place of asynq's failed attempt.
@@ -77,7 +83,7 @@ type giveBack struct {
 
 func newFetcher(j *Jobs, q Queue, index int, s *slots, most int, poll time.Duration, fail func(error)) *fetcher {
 	return &fetcher{
-		UniversalClient: j.rdb, jobs: j, queue: q, index: index, slots: s, most: most, pollTo: poll, id: uuid.NewString(),
+		UniversalClient: j.rdb, jobs: j, queue: q, index: index, declared: q.limits().text(), slots: s, most: most, pollTo: poll, id: uuid.NewString(),
 		closed: make(chan struct{}), freshFor: 5 * time.Second, fail: fail, ender: &ender{jobs: j, queue: q.Name},
 		tickets: make(map[string]*ticket), left: make(map[string]time.Time), ended: make(chan struct{}, 1),
 	}
@@ -159,12 +165,14 @@ type popped struct{ id, msg string }
 func (f *fetcher) fetch(ctx context.Context, keys []string, args []any) *redis.Cmd {
 	for patience := time.Now().Add(maxWait); ; {
 		if f.stopped() {
+			f.deliver(ctx)
 			return failed(ctx, redis.Nil)
 		}
 		if len(f.ready) > 0 {
 			return f.hand(ctx)
 		}
 		wait, wake := f.refill(ctx, keys, args)
+		f.deliver(ctx)
 		if len(f.ready) > 0 {
 			continue
 		}
@@ -244,7 +252,9 @@ func (f *fetcher) note(reply popReply, began time.Time) (fresh []popped, again [
 		if stale != nil {
 			f.drop(job.id, stale)
 		}
-		f.tickets[job.id] = &ticket{since: began, owner: owner}
+		t := &ticket{since: began, owner: owner}
+		t.lock, t.retained = afterwards(job.msg)
+		f.tickets[job.id] = t
 		f.handed.Add(1)
 		fresh = append(fresh, job)
 		if f.onStart != nil && reply.stamp > 0 {
@@ -301,6 +311,10 @@ func (f *fetcher) unready() {
 }
 
 func (f *fetcher) until(wait time.Duration, wake <-chan struct{}) {
+	if wake == f.slots.wake[f.index] { // which is told of each slot that is free
+		f.waiting(true)
+		defer f.waiting(false)
+	}
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
@@ -308,6 +322,12 @@ func (f *fetcher) until(wait time.Duration, wake <-chan struct{}) {
 	case <-wake:
 	case <-f.closed:
 	}
+}
+
+func (f *fetcher) waiting(is bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.waits = is
 }
 
 type popReply struct {
@@ -325,10 +345,15 @@ func (f *fetcher) pop(ctx context.Context, keys []string, args []any, n int) (po
 	ctx, cancel := context.WithTimeout(ctx, popTimeout)
 	defer cancel()
 	name := f.queue.Name
-	res, err := popScript.Run(ctx, f.jobs.rdb,
-		append(keys[:4:4], ownKey(name, "starts"), ownKey(name, "pop:"+f.id), ownKey(name, "limits"), ownKey(name, "throttle"), ownKey(name, "tat")),
-		slices.Concat([]any{args[0], args[1], f.id, n}, f.queue.limits().args(), []any{f.pops, f.known})...,
-	).StringSlice()
+	keys = append(keys[:4:4], ownKey(name, "starts"), ownKey(name, "pop:"+f.id), ownKey(name, "limits"), ownKey(name, "throttle"), ownKey(name, "tat"))
+	args = []any{args[0], args[1], f.id, n, f.pops, f.known, f.declared}
+	var got *redis.Cmd
+	if load := f.load(); len(load) > 0 {
+		got = f.popWith(ctx, load, keys, args)
+	} else {
+		got = popScript.Run(ctx, f.jobs.rdb, keys, args...)
+	}
+	res, err := got.StringSlice()
 	if err != nil {
 		return popReply{}, err
 	}

@@ -81,7 +81,8 @@ func (w *Worker) process(f *fetcher) asynq.HandlerFunc {
 
 // attend runs a job that has a slot, which is free when it returns.
 func (w *Worker) attend(ctx context.Context, f *fetcher, t *ticket, id string, late bool, task *asynq.Task) error {
-	defer f.end(t)
+	done := false
+	defer func() { f.end(id, t, done) }()
 	if late {
 		w.jobs.background("late start", errLateStart, "queue", f.queue.Name)
 		return errLateStart
@@ -131,6 +132,7 @@ func (w *Worker) attend(ctx context.Context, f *fetcher, t *ticket, id string, l
 		f.returnJob(t, 0)
 		outcome = metrics.Requeued
 	}
+	done = err == nil
 	return err
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -77,6 +78,9 @@ func (l Limits) args() []any {
 	}
 	return []any{l.Rate.Max, window, every, early, l.Concurrency}
 }
+
+// text is args in one.
+func (l Limits) text() string { return strings.Trim(fmt.Sprint(l.args()), "[]") }
 
 var limitFields = []string{"max", "window", "every", "early", "concurrency"}
 

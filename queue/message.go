@@ -100,10 +100,10 @@ func unreadable(msg, id, queue string) string {
 		case 4:
 			in = text
 		case 15:
-			return fields(text, func(field uint64, text string) bool { return field > 2 || utf8.ValidString(text) })
+			return fields(text, func(field uint64, text string) bool { return field > 2 || utf8.ValidString(text) }, nil)
 		}
 		return field != 1 && field != 3 && field != 4 && field != 7 && field != 10 && field != 14 || utf8.ValidString(text)
-	})
+	}, nil)
 	switch {
 	case !ok:
 		return "it is no message of asynq's"
@@ -116,9 +116,24 @@ func unreadable(msg, id, queue string) string {
 	}
 }
 
-// fields walks over the fields of a protobuf message and shows those that are texts. It returns false when it is none, or when
-// show has returned false.
-func fields(msg string, show func(field uint64, text string) bool) bool {
+// afterwards reads from a job's message what is to be done when it is done: its unique lock freed, if that is not "", and the job kept.
+func afterwards(msg string) (lock string, retained bool) {
+	fields(msg, func(field uint64, text string) bool {
+		if field == 10 {
+			lock = text
+		}
+		return true
+	}, func(field, n uint64) {
+		if field == 12 {
+			retained = n != 0
+		}
+	})
+	return lock, retained
+}
+
+// fields walks over the fields of a protobuf message, shows those that are texts, and counts those that are numbers, unless count
+// is nil. It returns false when it is none, or when show has returned false.
+func fields(msg string, show func(field uint64, text string) bool, count func(field, n uint64)) bool {
 	for len(msg) > 0 {
 		tag, n := uvarint(msg)
 		if n == 0 || tag>>3 == 0 || tag>>3 > 1<<29-1 {
@@ -128,9 +143,12 @@ func fields(msg string, show func(field uint64, text string) bool) bool {
 		size := uint64(0)
 		switch tag & 7 {
 		case 0:
-			_, n := uvarint(msg)
+			value, n := uvarint(msg)
 			if n == 0 {
 				return false
+			}
+			if count != nil {
+				count(tag>>3, value)
 			}
 			size = uint64(n) // #nosec G115 -- 1 to 10
 		case 1:

@@ -13,26 +13,28 @@ import "github.com/redis/go-redis/v9"
 // is older than the window, so no window of that length, wherever it begins, holds more than max. Smoothing is GCRA: "tat"
 // is when the next start would be due if all came evenly; one may be early by so much.
 //
-// What a call does for each of its jobs is two commands; the others are once for all, as they are most of what Redis has to do.
+// What a call does for each of its jobs is two commands; the others are once for all, as they are most of what Redis has to do. A
+// lone job of a queue without limits, which is all that a worker with one free slot asks for, has a short way: what is set up for several
+// costs as much as the commands do.
 //
 // A call that fails takes no job along. An ID whose key is gone, or is no job's, is dropped. One whose key Redis refuses, as
 // while a slot is moved, stays where it was, with those behind it. What a call has taken is noted before anything else that may
 // fail, so that the next one undoes it.
 //
 // KEYS: pending, paused, active, lease, starts, last (this server's last pop), limits, throttle, tat
-// ARGV: lease expiry, task key prefix, this server, most jobs, the declared limits, as Limits.args, the number of this call, and that
-// of the last one whose jobs have arrived
+// ARGV: lease expiry, task key prefix, this server, most jobs, the number of this call, that of the last one whose jobs have arrived,
+// and the declared limits, as Limits.text
 // Constants are given to commands as text, which Redis would else make of a number each time.
 // Returns {"paused"}, {"empty"}, {"full"}, {"limited", wait in µs}, or {"job", start in µs, 0 without a rate, id, message, id, message, …}.
 var popScript = redis.NewScript(`
-local owner = ARGV[3] .. ":" .. ARGV[10]
+local owner = ARGV[3] .. ":" .. ARGV[5]
 local known = redis.call("MGET", KEYS[6], KEYS[2], KEYS[8], KEYS[9])
 local last, paused, throttled, due = known[1], known[2], known[3], known[4]
 local call = last and tonumber(string.match(last, "^%d+")) or 0
-if call >= tonumber(ARGV[10]) then
+if call >= tonumber(ARGV[5]) then
 	return {"empty"}
 end
-if call > tonumber(ARGV[11]) then
+if call > tonumber(ARGV[6]) then
 	local lost, stamp, before, after, names = string.match(last, "^(%d+) (%d+) (%d+) (%d+) (.*)$")
 	local ids = {}
 	for id in string.gmatch(names, "%S+") do
@@ -62,6 +64,24 @@ end
 if paused then
 	return {"paused"}
 end
+local limits = redis.call("HMGET", KEYS[7], "max", "window", "every", "early", "concurrency")
+if ARGV[4] == "1" and limits[1] == "0" and limits[5] == "0" and not throttled then
+	local id = redis.pcall("RPOPLPUSH", KEYS[1], KEYS[3])
+	if not id then
+		return {"empty"}
+	end
+	local taken = type(id) == "string" -- else Redis is full, which takes the first command of the long way
+	local key = taken and ARGV[2] .. id
+	local msg = taken and redis.pcall("HGET", key, "msg")
+	if type(msg) == "string" then
+		redis.call("HSET", key, "state", "active", "owner", owner)
+		redis.call("SET", KEYS[6], ARGV[5] .. " 0 0 0 " .. id, "EX", "120")
+		redis.call("ZADD", KEYS[4], ARGV[1], id)
+		return {"job", "0", id, msg}
+	elseif taken then
+		redis.call("LMOVE", KEYS[3], KEYS[1], "LEFT", "RIGHT")
+	end
+end
 local function refused(reply)
 	if redis.call("LLEN", KEYS[1]) == 0 then
 		return {"empty"}
@@ -72,9 +92,10 @@ throttled = throttled and redis.call("PTTL", KEYS[8]) or 0
 if throttled > 0 then
 	return refused({"limited", string.format("%.0f", throttled * 1000)})
 end
-local limits = redis.call("HMGET", KEYS[7], "max", "window", "every", "early", "concurrency")
+local declared = string.gmatch(ARGV[7], "%d+")
 for i = 1, 5 do
-	limits[i] = tonumber(limits[i] or ARGV[4 + i])
+	local number = declared()
+	limits[i] = tonumber(limits[i] or number)
 end
 local max, window, every, early, concurrency = limits[1], limits[2], limits[3], limits[4], limits[5]
 local n = tonumber(ARGV[4])
@@ -165,7 +186,7 @@ end
 if max > 0 and every > 0 then
 	after = string.format("%.0f", math.max(tat, now) + every * #ids)
 end
-redis.call("SET", KEYS[6], table.concat({ARGV[10], stamp, before, after, unpack(ids)}, " "), "EX", "120")
+redis.call("SET", KEYS[6], table.concat({ARGV[5], stamp, before, after, unpack(ids)}, " "), "EX", "120")
 redis.call("ZADD", KEYS[4], unpack(leases))
 if max > 0 then
 	local keep = string.format("%.0f", window / 1000 + 60000)

@@ -153,7 +153,7 @@ func TestHungRunIsForgotten(t *testing.T) {
 	if f.tickets["id"] != nil || f.handed.Load() != 0 || f.slots.busy() != 1 {
 		t.Errorf("it is remembered, or %d slots are taken, want its own", f.slots.busy())
 	}
-	f.end(run)
+	f.end("id", run, false)
 	if f.slots.busy() != 0 {
 		t.Error("its slot is lost")
 	}

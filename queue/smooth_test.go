@@ -53,7 +53,7 @@ func TestSmoothDeliversItsRate(t *testing.T) {
 				if _, err := pipe.Exec(t.Context()); err != nil {
 					t.Fatal(err)
 				}
-				res, err := script.Run(t.Context(), rdb, keys, append(append(append([]any{}, args...), "x", most), append(j.queues[0].limits().args(), call, call-1)...)...).StringSlice()
+				res, err := script.Run(t.Context(), rdb, keys, append(args[:2:2], "x", most, call, call-1, j.queues[0].limits().text())...).StringSlice()
 				if err != nil {
 					t.Fatal(err)
 				}
