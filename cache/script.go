@@ -3,8 +3,8 @@ package cache
 import "github.com/redis/go-redis/v9"
 
 // Each script touches one key, so it runs on the node that owns the slot, on one node and on a cluster alike; or many of one
-// master, see keyScript. Offsets are those of header.go, counted from 1. Two-part numbers are compared in parts, because a Lua number holds 53 bits.
-// Strings are never compared with <, which asks the server's locale.
+// master, see keyScript. Offsets are those of header.go, counted from 1. Two-part numbers are compared in parts, because a Lua
+// number holds 53 bits. Strings are never compared with <, which asks the server's locale.
 
 // beginScript leaves a lease where nothing is, and claims the load. It returns the fill's start in microseconds, when the
 // caller loads on the lease that it gave; or else what now stands there, the fill's start, and 1: the caller loads; 0: somebody
