@@ -185,3 +185,30 @@ func TestPassingRefusals(t *testing.T) {
 		}
 	}
 }
+
+// A full Redis is worked off, by one slot at a time, too: it gets room by that.
+func TestFullRedisIsWorkedOff(t *testing.T) {
+	t.Parallel()
+	rdb := client(t, alone(t).Addrs())
+	for name, slots := range map[string]int{"one slot": 1, "several": 4} {
+		q := fresh("full")
+		j := newJobs(t, rdb, nil, Queue{Name: q})
+		enqueue(t, j, q, 20)
+		var done ledger
+		first := make(chan struct{})
+		w := newWorker(t, j, &WorkerOptions{Concurrency: slots})
+		Handle(w, func(_ context.Context, job note) error {
+			done.add(job.N)
+			<-first
+			return nil
+		})
+		stop := start(t, w)
+		eventually(t, 10*time.Second, name+": it has begun", func() bool { return done.n.Load() == int64(slots) })
+		room := full(t, rdb)
+		close(first)
+		eventually(t, 20*time.Second, name+": all are done", func() bool { s := status(t, j, q); return s.Waiting+s.Active == 0 && done.n.Load() == 20 })
+		stop()
+		room()
+		done.check(t, 20, true)
+	}
+}
