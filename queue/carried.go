@@ -16,9 +16,10 @@ type carried struct {
 	reply chan endReply // of one
 }
 
-// carry makes the end of a job that is done the fetcher's, if it waits for that. The caller holds f.mu and gives the slot back.
+// carry makes the end of a job that is done the fetcher's, if it waits for that. With more than one slot ends are left to share calls,
+// which costs less. The caller holds f.mu and gives the slot back.
 func (f *fetcher) carry(id string, t *ticket) {
-	if !f.waits || t.ending || t.retained || f.tickets[id] != t {
+	if !f.waits || f.slots.sizeOf(f.index) > 1 || t.ending || t.retained || f.tickets[id] != t {
 		return
 	}
 	t.ending = true

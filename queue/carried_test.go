@@ -175,3 +175,38 @@ func asynqDone(q, id string) (keys []string, args []any) {
 	keys = []string{asynqKey(q, "active"), asynqKey(q, "lease"), taskPrefix(q) + id, asynqKey(q, "processed:2026-01-01"), asynqKey(q, "processed")}
 	return keys, []any{id, int64(1 << 40), int64(1 << 60)}
 }
+
+// A job that is kept when it is done is asynq's to end: its message changes.
+func TestRetainedEndIsNotCarried(t *testing.T) {
+	t.Parallel()
+	rdb, q := client(t, single.Get(t).Addrs()), fresh("retained")
+	j := newJobs(t, rdb, nil, Queue{Name: q})
+	enqueue(t, j, q, 1, Retention(time.Hour))
+	f := newFetcher(j, j.queues[0], 0, newSlots(1, j.queues), 1+unended, time.Millisecond, nil)
+	keys, args := fetching(q)
+	if err := f.fetch(t.Context(), keys, args).Err(); err != nil {
+		t.Fatal(err)
+	}
+	id := rdb.LIndex(t.Context(), asynqKey(q, "active"), 0).Val()
+	run, _ := f.begin(id, time.Now().Add(time.Minute))
+	f.waiting(true)
+	f.end(id, run, true)
+	f.waiting(false)
+	if run.carried != nil || run.ending {
+		t.Error("it would be deleted")
+	}
+}
+
+// With more slots than one ends share calls of their own.
+func TestEndsOfManySlotsAreNotCarried(t *testing.T) {
+	t.Parallel()
+	j := newJobs(t, client(t, single.Get(t).Addrs()), nil, Queue{Name: "many"})
+	f := newFetcher(j, j.queues[0], 0, newSlots(2, j.queues), 2+unended, time.Millisecond, nil)
+	f.note(popReply{jobs: []popped{{id: "id"}}}, time.Now())
+	run, _ := f.begin("id", time.Now().Add(time.Minute))
+	f.waiting(true)
+	f.end("id", run, true)
+	if run.carried != nil {
+		t.Error("it was carried")
+	}
+}

@@ -374,3 +374,29 @@ func TestScaleToOfAnIsolatedQueue(t *testing.T) {
 		t.Error("-1 slots were accepted")
 	}
 }
+
+// Limits hold for a fetch of one job, too, which has a way of its own where there are none.
+func TestLimitsOfALoneFetch(t *testing.T) {
+	t.Parallel()
+	rdb := client(t, single.Get(t).Addrs())
+	for name, declared := range map[string]Queue{
+		"rate":        {Rate: Rate{Max: 1, Per: time.Hour}},
+		"concurrency": {Concurrency: 1},
+	} {
+		declared.Name = fresh("lone")
+		j := newJobs(t, rdb, nil, declared)
+		if err := j.seed(t.Context(), declared); err != nil {
+			t.Fatal(err)
+		}
+		enqueue(t, j, declared.Name, 2)
+		f := newFetcher(j, j.queues[0], 0, newSlots(2, j.queues), 1+unended, time.Millisecond, nil)
+		keys, args := fetching(declared.Name)
+		for call, want := range []int{1, 0} {
+			f.pops++
+			reply, err := f.pop(t.Context(), keys, args, 1)
+			if f.known = f.pops; len(reply.jobs) != want || err != nil {
+				t.Errorf("%s: call %d got %d jobs, %v", name, call, len(reply.jobs), err)
+			}
+		}
+	}
+}
