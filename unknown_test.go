@@ -136,6 +136,25 @@ func TestReadAtAnUnknownPositionIsOfAnyAge(t *testing.T) {
 	}
 }
 
+// What is written while others are asked takes the place of a write whose position could not be had, and stands for both.
+func TestUnknownWriteOutlivesALaterOne(t *testing.T) {
+	_, w := WithWatermark(t.Context())
+	src, slow := down(), &log{gate: make(chan chan struct{})}
+	w.RaiseFrom(src)
+	before, _ := w.Written(t.Context())
+	w.RaiseFrom(slow)
+	var got Tokens
+	var g sync.WaitGroup
+	g.Go(func() { got, _ = w.Written(t.Context()) })
+	release := <-slow.gate
+	w.RaiseFrom(src)
+	close(release)
+	g.Wait()
+	if now := got.For(1); !now.Unknown() || now == before.For(1) {
+		t.Errorf("written = %v after %v, want another unknown position", got, before)
+	}
+}
+
 // Writers note, a reader settles: whatever is written last is asked for, never lost.
 func TestSettleUnderConcurrency(t *testing.T) {
 	_, w := WithWatermark(t.Context())

@@ -122,7 +122,10 @@ func (w *Watermark) RaiseFrom(src Source) {
 	w.changes++
 	noted := pendingWrites{src: src, at: w.changes, when: time.Now()}
 	for i := range w.pending {
-		if w.pending[i].src == src {
+		if before := w.pending[i]; before.src == src {
+			if !before.unknown.IsZero() { // who asked for that may be about to carry it out
+				noted.unknown = UnknownPosition(before.unknown.System)
+			}
 			w.pending[i] = noted
 			return
 		}
