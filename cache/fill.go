@@ -140,7 +140,7 @@ func (s *Store) began(f *fill, reply any) (how begun, raw []byte, wait time.Dura
 		if f.blind == nil {
 			f.claim = start/1000 + claimTTL.Milliseconds()
 		}
-		f.need = f.need.Merge(s.rules.Load().floorOf(s, f.key))
+		s.heedFloor(f)
 		return granted, nil, 0, nil
 	}
 	text, start, how, err := beginReply(reply)
@@ -166,18 +166,22 @@ func (s *Store) began(f *fill, reply any) (how begun, raw []byte, wait time.Dura
 	} else if f.blind == nil {
 		f.claim = h.claim
 	}
-	if f.anyAge {
-		return granted, nil, 0, nil
-	}
-	if h.kind == kindLease {
+	if h.kind == kindLease && !f.anyAge {
 		for _, t := range h.asOf {
 			if !t.Unknown() { // else this load is not stored, but others than the writer need not go to the primary
 				f.need = f.need.Merge(scaleaware.Tokens{t})
 			}
 		}
 	}
-	f.need = f.need.Merge(s.rules.Load().floorOf(s, f.key))
+	s.heedFloor(f)
 	return granted, nil, 0, nil
+}
+
+// heedFloor makes a load ask for what invalidations of its key by callers who wrote do.
+func (s *Store) heedFloor(f *fill) {
+	if !f.anyAge {
+		f.need = f.need.Merge(s.rules.Load().floorOf(s, f.key))
+	}
 }
 
 func beginReply(reply any) (text string, start int64, how begun, err error) {

@@ -329,39 +329,38 @@ func TestEndsWhileTheSlotMoves(t *testing.T) {
 // becomes a job when that is repaired.
 func TestRowThatCannotBeListedComesLater(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
-		for _, name := range []string{"pending", "scheduled"} {
-			q, db := fresh("unlisted"), pool(t)
-			j := newJobs(t, rdb, &Options{Outbox: db}, Queue{Name: q})
-			if err := j.EnsureOutbox(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			opts := []Option{Unique(time.Hour)}
-			if name == "scheduled" {
-				opts = append(opts, In(time.Hour))
-			}
-			rdb.Set(t.Context(), asynqKey(q, name), "x", 0)
-			if err := j.EnqueueTx(t.Context(), db, note{}, opts...); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := j.relay(t.Context(), awayQueues{}); err != nil || rows(t, db) != 1 {
-				t.Fatalf("%d rows are left: %v", rows(t, db), err)
-			}
-			rdb.Del(t.Context(), asynqKey(q, name))
-			if keys := keysOf(t, rdb, q); len(keys) != 0 {
-				t.Errorf("%s: %q are left", name, keys)
-			}
-			if _, err := db.Exec(t.Context(), `UPDATE scaleaware_outbox SET due_at = now()`); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := j.relay(t.Context(), awayQueues{}); err != nil || rows(t, db) != 0 {
-				t.Fatalf("%d rows are left: %v", rows(t, db), err)
-			}
-			if s := status(t, j, q); s.Waiting+s.Delayed != 1 {
-				t.Errorf("%s: then %+v", name, s)
-			}
+	rdb := client(t, alone(t).Addrs()) // no other test is to list such a queue
+	for _, name := range []string{"pending", "scheduled"} {
+		q, db := fresh("unlisted"), pool(t)
+		j := newJobs(t, rdb, &Options{Outbox: db}, Queue{Name: q})
+		if err := j.EnsureOutbox(t.Context()); err != nil {
+			t.Fatal(err)
 		}
-	})
+		opts := []Option{Unique(time.Hour)}
+		if name == "scheduled" {
+			opts = append(opts, In(time.Hour))
+		}
+		rdb.Set(t.Context(), asynqKey(q, name), "x", 0)
+		if err := j.EnqueueTx(t.Context(), db, note{}, opts...); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := j.relay(t.Context(), awayQueues{}); err != nil || rows(t, db) != 1 {
+			t.Fatalf("%d rows are left: %v", rows(t, db), err)
+		}
+		rdb.Del(t.Context(), asynqKey(q, name))
+		if keys := keysOf(t, rdb, q); len(keys) != 0 {
+			t.Errorf("%s: %q are left", name, keys)
+		}
+		if _, err := db.Exec(t.Context(), `UPDATE scaleaware_outbox SET due_at = now()`); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := j.relay(t.Context(), awayQueues{}); err != nil || rows(t, db) != 0 {
+			t.Fatalf("%d rows are left: %v", rows(t, db), err)
+		}
+		if s := status(t, j, q); s.Waiting+s.Delayed != 1 {
+			t.Errorf("%s: then %+v", name, s)
+		}
+	}
 }
 
 // A job that Redis refuses takes none along that is enqueued with it, and its caller is told of it alone.

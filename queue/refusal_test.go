@@ -112,14 +112,14 @@ func TestJobsOutliveAFullRedis(t *testing.T) {
 	}
 }
 
-// endCalls counts the calls of the end script.
+// endCalls counts the calls of the scripts that end jobs.
 type endCalls struct {
 	redis.UniversalClient
 	n atomic.Int64
 }
 
 func (e *endCalls) EvalSha(ctx context.Context, sha string, keys []string, args ...any) *redis.Cmd {
-	if sha == endScript.Hash() {
+	if sha == endScript.Hash() || sha == doneScript.Hash() {
 		defer e.n.Add(1)
 	}
 	return e.UniversalClient.EvalSha(ctx, sha, keys, args...)

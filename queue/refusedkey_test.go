@@ -127,55 +127,53 @@ func TestRefusedKeyStaysWithThoseBehind(t *testing.T) {
 // While the list of waiting jobs is something else, nothing leaves its place for it.
 func TestNothingIsMovedToWhatIsNoList(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
-		for name, c := range map[string]struct {
-			state State
-			do    func(j *Jobs, q string) error
-		}{
-			"delayed": {Delayed, func(_ *Jobs, q string) error { _, err := forwarding(t, rdb, q, Delayed); return err }},
-			"failed":  {Failed, func(j *Jobs, q string) error { _, err := j.RetryFailed(t.Context(), q, nil); return err }},
-		} {
-			q := fresh("no-list")
-			threeStored(t, rdb, q, c.state)
-			rdb.Set(t.Context(), asynqKey(q, "pending"), "x", 0)
-			if err := c.do(newJobs(t, rdb, nil, Queue{Name: q}), q); err == nil || order(t, rdb, q, c.state) != "[{1 ok0} {2 no1} {3 ok2}]" {
-				t.Errorf("%s: %v, and %s stay", name, err, order(t, rdb, q, c.state))
-			}
+	rdb := client(t, alone(t).Addrs()) // no other test is to list such a queue
+	for name, c := range map[string]struct {
+		state State
+		do    func(j *Jobs, q string) error
+	}{
+		"delayed": {Delayed, func(_ *Jobs, q string) error { _, err := forwarding(t, rdb, q, Delayed); return err }},
+		"failed":  {Failed, func(j *Jobs, q string) error { _, err := j.RetryFailed(t.Context(), q, nil); return err }},
+	} {
+		q := fresh("no-list")
+		threeStored(t, rdb, q, c.state)
+		rdb.Set(t.Context(), asynqKey(q, "pending"), "x", 0)
+		if err := c.do(newJobs(t, rdb, nil, Queue{Name: q}), q); err == nil || order(t, rdb, q, c.state) != "[{1 ok0} {2 no1} {3 ok2}]" {
+			t.Errorf("%s: %v, and %s stay", name, err, order(t, rdb, q, c.state))
 		}
-	})
+	}
 }
 
 // The reaper drops a running ID whose key is no job's, and leaves a job that it cannot give to anybody as it is.
 func TestReaperMeetsBrokenKeys(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
-		ctx := t.Context()
-		for name, stalls := range map[string]int{"pending": 0, "archived": maxStalls} {
-			q := fresh("reaped")
-			f, _ := twoRunning(t, rdb, q)
-			a, b := f.ready[0].id, f.ready[1].id
-			reap := func(id string) error {
-				return f.reap(ctx, id, formatScore(redis.Z{Score: rdb.ZScore(ctx, asynqKey(q, "lease"), id).Val()}))
-			}
-			rdb.Del(ctx, taskPrefix(q)+a)
-			rdb.Set(ctx, taskPrefix(q)+a, "x", 0)
-			if err := reap(a); err != nil || rdb.LPos(ctx, asynqKey(q, "active"), a, redis.LPosArgs{}).Err() == nil {
-				t.Errorf("%s: an ID without a job was not dropped: %v", name, err)
-			}
-			rdb.HSet(ctx, taskPrefix(q)+b, "stalls", stalls)
-			rdb.Del(ctx, asynqKey(q, name))
-			rdb.Set(ctx, asynqKey(q, name), "x", 0)
-			if err := reap(b); err == nil || whole(t, rdb, q, b) != "running" || rdb.HGet(ctx, taskPrefix(q)+b, "stalls").Val() != fmt.Sprint(stalls) {
-				t.Errorf("%s: a job that can go nowhere: %v", name, err)
-			}
-			rdb.Del(ctx, asynqKey(q, name))
-			if err := reap(b); err != nil {
-				t.Errorf("%s: then %v", name, err)
-			}
-			s := status(t, newJobs(t, rdb, nil, Queue{Name: q}), q)
-			if got := map[string]int{"pending": s.Waiting, "archived": s.Failed}[name]; got != 1 {
-				t.Errorf("%s: then %+v", name, s)
-			}
+	rdb := client(t, alone(t).Addrs()) // no other test is to list such a queue
+	ctx := t.Context()
+	for name, stalls := range map[string]int{"pending": 0, "archived": maxStalls} {
+		q := fresh("reaped")
+		f, _ := twoRunning(t, rdb, q)
+		a, b := f.ready[0].id, f.ready[1].id
+		reap := func(id string) error {
+			return f.reap(ctx, id, formatScore(redis.Z{Score: rdb.ZScore(ctx, asynqKey(q, "lease"), id).Val()}))
 		}
-	})
+		rdb.Del(ctx, taskPrefix(q)+a)
+		rdb.Set(ctx, taskPrefix(q)+a, "x", 0)
+		if err := reap(a); err != nil || rdb.LPos(ctx, asynqKey(q, "active"), a, redis.LPosArgs{}).Err() == nil {
+			t.Errorf("%s: an ID without a job was not dropped: %v", name, err)
+		}
+		rdb.HSet(ctx, taskPrefix(q)+b, "stalls", stalls)
+		rdb.Del(ctx, asynqKey(q, name))
+		rdb.Set(ctx, asynqKey(q, name), "x", 0)
+		if err := reap(b); err == nil || whole(t, rdb, q, b) != "running" || rdb.HGet(ctx, taskPrefix(q)+b, "stalls").Val() != fmt.Sprint(stalls) {
+			t.Errorf("%s: a job that can go nowhere: %v", name, err)
+		}
+		rdb.Del(ctx, asynqKey(q, name))
+		if err := reap(b); err != nil {
+			t.Errorf("%s: then %v", name, err)
+		}
+		s := status(t, newJobs(t, rdb, nil, Queue{Name: q}), q)
+		if got := map[string]int{"pending": s.Waiting, "archived": s.Failed}[name]; got != 1 {
+			t.Errorf("%s: then %+v", name, s)
+		}
+	}
 }
