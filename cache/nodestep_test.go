@@ -13,8 +13,6 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
-
-	"github.com/scaleaware/scaleaware/internal/rediscluster"
 )
 
 // wantTTLs checks that all entries end in so much time, but for what the test has taken.
@@ -45,19 +43,7 @@ func TestExtendWhileASlotMoves(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	slot, err := cluster.Slot(ctx, leads.prefix+ids[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	from, err := cluster.MasterOf(ctx, slot)
-	if err != nil {
-		t.Fatal(err)
-	}
-	all, err := cluster.Masters(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	to := all[slices.IndexFunc(all, func(n *rediscluster.Node) bool { return n.Addr() != from.Addr() })]
+	slot, from, to := route(t, ctx, cluster, leads.prefix+ids[0])
 	m, err := cluster.BeginMigration(ctx, slot, to)
 	if err != nil {
 		t.Fatal(err)

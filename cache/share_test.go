@@ -157,19 +157,7 @@ func TestBatchWhileASlotMoves(t *testing.T) {
 	rdb := client(t, cluster)
 	leads := Of[lead](newStore(t, rdb, nil), "lead")
 	stay, known, fresh := spread(40), inSlot("known", 40), inSlot("fresh", 20)
-	slot, err := cluster.Slot(ctx, leads.prefix+known[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	from, err := cluster.MasterOf(ctx, slot)
-	if err != nil {
-		t.Fatal(err)
-	}
-	all, err := cluster.Masters(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	to := all[slices.IndexFunc(all, func(n *rediscluster.Node) bool { return n.Addr() != from.Addr() })]
+	slot, from, to := route(t, ctx, cluster, leads.prefix+known[0])
 	if err := leads.Delete(wrote(ctx, at(5)), known...); err != nil { // leases of which some move
 		t.Fatal(err)
 	}

@@ -124,6 +124,23 @@ func TestInvalidateByPattern(t *testing.T) {
 	})
 }
 
+// route returns the slot of a key, the master that has it, and another one.
+func route(t *testing.T, ctx context.Context, cluster *rediscluster.Cluster, key string) (slot int, from, to *rediscluster.Node) {
+	t.Helper()
+	slot, err := cluster.Slot(ctx, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if from, err = cluster.MasterOf(ctx, slot); err != nil {
+		t.Fatal(err)
+	}
+	all, err := cluster.Masters(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slot, from, all[slices.IndexFunc(all, func(n *rediscluster.Node) bool { return n.Addr() != from.Addr() })]
+}
+
 // Keys that move from a node that was not yet swept to one that was are found.
 func TestSweepDuringSlotMigration(t *testing.T) {
 	cluster := six.Get(t)
@@ -139,19 +156,7 @@ func TestSweepDuringSlotMigration(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	slot, err := cluster.Slot(ctx, leads.prefix+ids[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	from, err := cluster.MasterOf(ctx, slot)
-	if err != nil {
-		t.Fatal(err)
-	}
-	all, err := cluster.Masters(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	to := all[slices.IndexFunc(all, func(n *rediscluster.Node) bool { return n.Addr() != from.Addr() })]
+	slot, from, to := route(t, ctx, cluster, leads.prefix+ids[0])
 	m, err := cluster.BeginMigration(ctx, slot, to)
 	if err != nil {
 		t.Fatal(err)
