@@ -47,8 +47,8 @@ func strangers(t *testing.T, ctx context.Context, s *Store) {
 			s.rdb.Set(ctx, "scs:session:"+n, "state", time.Hour).Err(),
 			s.rdb.HSet(ctx, "asynq:{default}:t:"+n, "msg", "x").Err(),
 			s.rdb.Set(ctx, "scaleaware:flag:"+n, "on", 0).Err(),
-			s.rdb.Set(ctx, strings.TrimSuffix(s.opts.Prefix, ":")+n, "neighbour", time.Minute).Err(),
-			s.rdb.Set(ctx, "x"+s.opts.Prefix+"lead:"+n, "neighbour", time.Minute).Err(),
+			s.rdb.Set(ctx, strings.TrimSuffix(s.opts.Prefix, ":")+n, "neighbour", time.Hour).Err(),
+			s.rdb.Set(ctx, "x"+s.opts.Prefix+"lead:"+n, "neighbour", time.Hour).Err(),
 		} {
 			if err != nil {
 				t.Fatal(err)
