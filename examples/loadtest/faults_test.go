@@ -37,6 +37,8 @@ func (f *fakeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case f.fault == "one in fifty is very slow" && n%50 == 0:
 		time.Sleep(700 * time.Millisecond)
 	case f.fault == "hangs up on one in fifty" && n%50 == 0:
+		w.WriteHeader(http.StatusOK)
+		_ = http.NewResponseController(w).Flush() // a client asks again for what it has heard nothing of
 		panic(http.ErrAbortHandler)
 	}
 	f.mu.Lock()
