@@ -16,7 +16,7 @@ func TestDoubtEndsWithTheEntry(t *testing.T) {
 	over := r.rest.header
 	over.soft = time.Now().Add(-time.Second).UnixMilli()
 	leads.near.keep("1", leads.near.ticket(here, leads.prefix+"1", "1", here.now()), &resident[lead]{
-		value: r.value, rest: residentRest{header: over}, kind: over.kind, end: here.now() + time.Hour,
+		value: r.value, rest: &residentRest{header: over}, kind: over.kind, end: here.now() + time.Hour,
 	})
 	raw := appendHeader(nil, over)
 	leads.near.suspectOf("1")

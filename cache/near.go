@@ -76,7 +76,7 @@ type near[V any] struct {
 
 // resident is a value kept in the process. It is not changed once it is there. Of a hundred thousand values few are in the
 // processor's cache, and each line of memory that a look-up needs beside otter's own costs as much as all that is asked: so
-// the cache holds pointers, and what every look-up needs lies together, before the value.
+// the cache holds pointers, what every look-up needs lies together, before the value, and what few need lies elsewhere.
 type resident[V any] struct {
 	cover *cover
 	end   time.Duration // by the store's clock, as fresh
@@ -88,7 +88,7 @@ type resident[V any] struct {
 	tags    bool      // there are more than one
 	tag     *tagState // the first of them, or nil
 	value   V
-	rest    residentRest
+	rest    *residentRest
 }
 
 // residentRest is what few look-ups need.
@@ -283,7 +283,7 @@ func (v *View[V]) keep(id string, t ticket, value V, e entry) {
 	if hot := v.opts.local.HotPerSecond; hot > 0 && v.store.heat.perSecond(v.name, id, v.store.now()) < hot {
 		return
 	}
-	rest := residentRest{
+	rest := &residentRest{
 		header: e.header, tags: e.tags, weight: uint32(min(len(id)+len(e.payload)+residentBytes, 1<<31)), kept: v.store.now(),
 	}
 	if e.sure <= 0 && e.left > 0 && t.cover != nil {
@@ -294,7 +294,7 @@ func (v *View[V]) keep(id string, t ticket, value V, e entry) {
 }
 
 // keepInDoubt keeps a value that lives by a TTL extension alone. How long Redis has it is not known until it is looked at.
-func (v *View[V]) keepInDoubt(id string, t ticket, value V, rest residentRest, left time.Duration) {
+func (v *View[V]) keepInDoubt(id string, t ticket, value V, rest *residentRest, left time.Duration) {
 	s := v.store
 	if was, has := v.near.cache.GetIfPresent(id); has && was.cover == t.cover && was.rest.header.gen == rest.header.gen &&
 		was.rest.header.start == rest.header.start && s.now() < was.end {
@@ -311,12 +311,12 @@ func (v *View[V]) keepInDoubt(id string, t ticket, value V, rest residentRest, l
 }
 
 // keepUntil keeps a value that is fresh for so long, and that Redis has for sure.
-func (v *View[V]) keepUntil(id string, t ticket, value V, rest residentRest, left, sure time.Duration) (kept bool, end time.Duration) {
+func (v *View[V]) keepUntil(id string, t ticket, value V, rest *residentRest, left, sure time.Duration) (kept bool, end time.Duration) {
 	r := v.resident(value, rest, left, sure)
 	return v.store.now() < r.end && v.near.keep(id, t, r), r.end
 }
 
-func (v *View[V]) resident(value V, rest residentRest, left, sure time.Duration) *resident[V] {
+func (v *View[V]) resident(value V, rest *residentRest, left, sure time.Duration) *resident[V] {
 	now := v.store.now()
 	r := &resident[V]{value: value, rest: rest, kind: rest.header.kind, tags: len(rest.tags) > 1, fresh: now + left}
 	if len(rest.tags) > 0 {
