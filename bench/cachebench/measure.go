@@ -38,7 +38,8 @@ func Measure(ctx context.Context, o *Options) (tables []report.Table, facts []st
 		report.Subject{Title: "GetMany", Note: manyNote, Rows: lab.many},
 		report.Subject{Title: "Warm, ExtendTTLs, Invalidate", Note: bulkNote, Rows: lab.bulk},
 		report.Subject{Title: "Reads while lifetimes are extended", Note: politeNote, Rows: lab.polite},
-		report.Subject{Title: "News in another process", Note: newsNote, Rows: lab.news})
+		report.Subject{Title: "News in another process", Note: newsNote, Rows: lab.news},
+		report.Subject{Title: "While a master does not answer", Note: failingNote, Rows: lab.failing})
 	if err != nil {
 		return nil, nil, err
 	}
