@@ -31,6 +31,14 @@ func TestHeaderGolden(t *testing.T) {
 	}
 }
 
+func TestHeaderGoldenOfWhatWasSeenAndTags(t *testing.T) {
+	h := header{kind: kindValue, gen: 1, asOf: scaleaware.Tokens{at(5)}, seen: scaleaware.Tokens{at(7)}, tags: []tagHash{9, 1 << 63}}
+	got := hex.EncodeToString(appendHeader(nil, h)[72:])
+	if want := "0000000000000007" + "00000001" + "0000000000000005" + "01" + "0000000000000007" + "00000001" + "0000000000000007" + "02" + "0000000000000009" + "8000000000000000"; got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
 // A later version may put more before the header's end.
 func TestHeaderSkipsWhatItDoesNotKnow(t *testing.T) {
 	raw := appendHeader(nil, sample)

@@ -83,6 +83,25 @@ func TestHitInProcessCostsNoCommand(t *testing.T) {
 	})
 }
 
+func TestHitInProcessAllocatesNothing(t *testing.T) {
+	ctx := testContext(t)
+	s := running(t, newStore(t, client(t, one.Get(t)), nil))
+	for name, leads := range map[string]*View[lead]{
+		"plain":    Of[lead](s, "lead", InProcess(Local{})),
+		"with tag": Of[lead](s, "tagged", InProcess(Local{}), Tags(func(string, lead) []string { return []string{"all"} })),
+	} {
+		settled(t, ctx, leads, "1", loads(lead{Score: 1}))
+		before := local(leads)
+		const runs = 1000
+		if n := testing.AllocsPerRun(runs, func() { _, _ = leads.Get(ctx, "1") }); n != 0 {
+			t.Errorf("%s: %v allocations", name, n)
+		}
+		if n := local(leads) - before; n != runs+1 {
+			t.Errorf("%s: %d of %d hits in the process", name, n, runs+1)
+		}
+	}
+}
+
 // Whoever changes an entry, all processes drop what they keep of it: at once in the one that does, soon in the others.
 func TestChangeReachesAllProcesses(t *testing.T) {
 	for name, change := range map[string]func(ctx context.Context, s *Store) error{

@@ -33,10 +33,18 @@ func TestNewRefuses(t *testing.T) {
 			t.Errorf("%s is not named in %v", says, err)
 		}
 	}
-	replicas := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{"127.0.0.1:1"}, RouteRandomly: true})
-	defer replicas.Close()
-	if _, err := New(replicas, nil); err == nil || !strings.Contains(err.Error(), "RouteRandomly") {
-		t.Errorf("got %v", err)
+	for option, set := range map[string]func(*redis.ClusterOptions){
+		"ReadOnly":       func(o *redis.ClusterOptions) { o.ReadOnly = true },
+		"RouteByLatency": func(o *redis.ClusterOptions) { o.RouteByLatency = true },
+		"RouteRandomly":  func(o *redis.ClusterOptions) { o.RouteRandomly = true },
+	} {
+		o := &redis.ClusterOptions{Addrs: []string{"127.0.0.1:1"}}
+		set(o)
+		replicas := redis.NewClusterClient(o)
+		defer replicas.Close()
+		if _, err := New(replicas, nil); err == nil || !strings.Contains(err.Error(), option) {
+			t.Errorf("%s: %v", option, err)
+		}
 	}
 }
 

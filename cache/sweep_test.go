@@ -327,13 +327,11 @@ func TestSweepsPauseWhenAsked(t *testing.T) {
 	s := newStore(t, client(t, one.Get(t)), nil)
 	leads := Of[lead](s, "lead", TTL(time.Hour))
 	fillStore(t, ctx, leads, keys)
-	if _, err := s.ExtendTTLs(ctx, Extension{}); err != nil {
-		t.Fatal(err)
-	}
 	for _, step := range []struct {
 		name string
 		do   func() (Report, error)
 	}{
+		{"extend", func() (Report, error) { return s.ExtendTTLs(ctx, Extension{Pause: pause}) }},
 		{"restore", func() (Report, error) { return s.RestoreTTLsWith(ctx, Restoration{Pause: pause}) }},
 		{"count", func() (Report, error) {
 			return s.InvalidateWith(ctx, Invalidation{Pattern: "lead:*", Pause: pause, DryRun: true})
