@@ -44,7 +44,7 @@ func told(t *testing.T, program string) {
 	}
 	for _, told := range []string{
 		"alert  QueueDepthHigh critical", "bottleneck  ", "5 workers", "extend cache TTLs: done", "pause low-priority: done", "held: ",
-		"the first replica is promoted", "pause low-priority: undone", "people write again", "QueueDepthHigh is resolved", " are scored: no job was lost",
+		"the first replica is promoted", "pause low-priority: undone", "extend cache TTLs: undone", "people write again", "QueueDepthHigh is resolved", " are scored: no job was lost",
 	} {
 		if !strings.Contains(out.String(), told) {
 			t.Errorf("nothing is told of %q", told)

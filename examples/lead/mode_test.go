@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/scaleaware/scaleaware/cache"
 	"github.com/scaleaware/scaleaware/internal/rediscluster"
 	"github.com/scaleaware/scaleaware/queue"
 	"github.com/scaleaware/scaleaware/redisclient"
@@ -51,4 +52,41 @@ func TestIncidentsPauseOutlastsOthers(t *testing.T) {
 	if _, err := step.Do(t.Context()); err != nil {
 		t.Errorf("when nobody holds it: %v", err)
 	}
+}
+
+func TestIncidentExtendsTTLs(t *testing.T) {
+	server, err := rediscluster.Start(t.Context(), &rediscluster.Options{Nodes: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	rdb := redisclient.New(redisclient.Options(server.Addrs()...))
+	defer rdb.Close()
+	store, err := cache.New(rdb, &cache.Options{Prefix: "app:"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	leads := cache.Of[Lead](store, "lead", cache.TTL(time.Hour), cache.Jitter(0))
+	if err := leads.Set(t.Context(), "1", Lead{ID: "1"}); err != nil {
+		t.Fatal(err)
+	}
+	ttl := func(when string, want time.Duration) {
+		t.Helper()
+		got, err := rdb.PTTL(t.Context(), "app:lead:1").Result()
+		if err != nil || got > want || got < want-time.Minute {
+			t.Errorf("%s it has %v to live, want %v, %v", when, got, want, err)
+		}
+	}
+	step := (&Service{store: store}).extendTTLs()
+	ttl("before the incident", time.Hour)
+	done, err := step.Do(t.Context())
+	if report, ok := done.(cache.Report); !ok || err != nil || report.Changed != 1 {
+		t.Errorf("extended: %+v, %v", done, err)
+	}
+	ttl("in the incident", 2*time.Hour)
+	undone, err := step.Undo(t.Context(), nil)
+	if report, ok := undone.(cache.Report); !ok || err != nil || report.Changed != 1 {
+		t.Errorf("restored: %+v, %v", undone, err)
+	}
+	ttl("after the incident", time.Hour)
 }
