@@ -27,6 +27,13 @@ func (u *usage) advance(now time.Duration) {
 	u.changed = max(now, u.changed)
 }
 
+// now returns how many connections are in use.
+func (u *usage) now() int64 {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.held
+}
+
 // sample returns the average number of connections in use since the last call. held is the true number now: connections
 // that were hijacked, or taken while idle, went by unnoticed.
 func (u *usage) sample(held int64, now time.Duration) float64 {
