@@ -108,3 +108,23 @@ func TestWaitForAConnectionFollowsAResize(t *testing.T) {
 		t.Errorf("%d rows were written", n)
 	}
 }
+
+// Close ends the waits for a connection, and waits for those that are in use.
+func TestCloseEndsTheWaitForAConnection(t *testing.T) {
+	t.Parallel()
+	db, _, write, holder := held(t, dbsplit.Options{})
+	result := write()
+	closed := make(chan struct{})
+	go func() { db.Close(); close(closed) }()
+	await(t, db, "the end of the write", func() bool { return len(result) > 0 })
+	if err := <-result; !errors.Is(err, dbsplit.ErrClosed) {
+		t.Error(err)
+	}
+	select {
+	case <-closed:
+		t.Error("a connection in use was not waited for")
+	default:
+	}
+	must(t, holder.Rollback(t.Context()))
+	<-closed
+}
