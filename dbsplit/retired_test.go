@@ -128,3 +128,26 @@ func TestCloseEndsTheWaitForAConnection(t *testing.T) {
 	must(t, holder.Rollback(t.Context()))
 	<-closed
 }
+
+// Connections that were taken while idle, and given back, hide from nobody that the pool is full.
+func TestWaitForAConnectionAfterAcquireAllIdle(t *testing.T) {
+	c := shared.Get(t)
+	db := open(t, dbsplit.Nodes{Primary: c.Primary().URL(c.Database(t))}, &dbsplit.Options{MaxConns: 1})
+	ctx := within(t, 60*time.Second)
+	exec(t, db, "create table notes (n int)")
+	for _, conn := range db.AcquireAllIdle(ctx) {
+		conn.Release()
+	}
+	holder, err := db.Begin(ctx)
+	must(t, err)
+	defer holder.Rollback(context.Background()) //nolint:errcheck // a test's
+	result := make(chan error, 1)
+	go func() {
+		_, err := db.Exec(ctx, "insert into notes values (1)")
+		result <- err
+	}()
+	await(t, db, "the write to wait", func() bool { return db.Waiting() == 1 })
+	must(t, db.Resize(ctx, 2))
+	await(t, db, "the write", func() bool { return len(result) > 0 })
+	must(t, <-result)
+}

@@ -35,7 +35,7 @@ func (u *usage) now() int64 {
 }
 
 // sample returns the average number of connections in use since the last call. held is the true number now: connections
-// that were hijacked, or taken while idle, went by unnoticed.
+// that were hijacked went by unnoticed.
 func (u *usage) sample(held int64, now time.Duration) float64 {
 	u.mu.Lock()
 	defer u.mu.Unlock()
