@@ -124,6 +124,31 @@ func TestPositionOfAWriteSettlesWhatWasUnknownBefore(t *testing.T) {
 	}
 }
 
+// replica is a source that knows only what was read from it.
+type replica struct{ log }
+
+func (*replica) OnlyRead() {}
+
+// What a replica has replayed covers what was read there, and not a write whose position is unknown.
+func TestPositionOfAReadSettlesNoUnknownWrite(t *testing.T) {
+	_, w := WithWatermark(t.Context())
+	read := new(replica)
+	read.end.Store(5)
+	w.RaiseFrom(read)
+	unknown := Token{1, 0, 77}
+	w.Raise(unknown)
+	if got, err := w.Written(t.Context()); err != nil || got.For(1) != unknown {
+		t.Errorf("written = %v, %v, want %v", got, err, unknown)
+	}
+	if _, open := w.Known(); len(open) != 0 {
+		t.Errorf("%v is still to be asked", open)
+	}
+	w.Settle(unknown, Token{1, 1, 3})
+	if got, err := w.Written(t.Context()); err != nil || got.For(1) != (Token{1, 1, 5}) {
+		t.Errorf("written = %v, %v, want what was read", got, err)
+	}
+}
+
 func TestReadAtAnUnknownPositionIsOfAnyAge(t *testing.T) {
 	for _, order := range [][]Token{{{1, 0, 9}, {1, 1, 5}}, {{1, 1, 5}, {1, 0, 9}}} {
 		_, w := WithWatermark(t.Context())

@@ -11,8 +11,17 @@ import (
 
 // Source tells a position that covers everything committed in its database before the call. dbsplit.DB is one.
 // A Source is compared with ==, so implement it on a pointer.
+//
+// One whose positions cover only what was read from it, such as a replica, has a method OnlyRead() as well: they make reads
+// wait, and settle no unknown Token, which may stand for a write that was not there to be read yet.
 type Source interface {
 	Position(ctx context.Context) (Token, error)
+}
+
+// readSource is a Source whose positions cover only what was read from it.
+type readSource interface {
+	Source
+	OnlyRead()
 }
 
 // SystemSource is a Source that knows its database's system identifier, 0 before it does. When its Position fails, the
@@ -237,13 +246,16 @@ func (w *Watermark) fail(src Source) {
 	}
 }
 
-// answer takes in the position t of p's source. It covers what was unknown before it was asked for, too.
+// answer takes in the position t of p's source. It covers what was unknown before it was asked for, too, unless it is that of
+// what was read.
 func (w *Watermark) answer(p pendingWrites, t Token, unknown Tokens) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.written = raise(w.written, t)
 	w.pending = slices.DeleteFunc(w.pending, func(now pendingWrites) bool { return now.src == p.src && now.at == p.at })
-	w.drop(unknown.For(t.System))
+	if _, only := p.src.(readSource); !only {
+		w.drop(unknown.For(t.System))
+	}
 }
 
 // Settle replaces unknown, an unknown Token that Written returned, by t, a position of the same system that was asked

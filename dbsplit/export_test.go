@@ -34,3 +34,6 @@ func (db *DB) Samples(node string) int {
 
 // Usual is within which time 95 of 100 recent reads with Hedge were answered.
 func (db *DB) Usual() time.Duration { return time.Duration(db.hedges.usual.Load()) }
+
+// Waiting is how many calls wait for a connection of the writing pool.
+func (db *DB) Waiting() int64 { return db.writes().tracer.waiting.Load() }

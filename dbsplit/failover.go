@@ -96,7 +96,7 @@ func (w *succession) acquireWrite(ctx context.Context) (*pgxpool.Conn, *node, er
 		if p == nil {
 			continue // the writer has just moved
 		}
-		c, err := w.take(ctx, n, p)
+		c, _, err := p.take(ctx, n, db.now(), w)
 		if err == nil {
 			if db.writer.Load() != n {
 				c.Release()
@@ -117,34 +117,49 @@ func (w *succession) acquireWrite(ctx context.Context) (*pgxpool.Conn, *node, er
 		if db.closed.Load() {
 			return nil, nil, ErrClosed
 		}
-		if db.writer.Load() == n && n.writes.Load() == p && !w.wait(ctx, n, err) {
+		switch moved := db.writer.Load() != n || n.writes.Load() != p; {
+		case moved:
+		case errors.Is(err, errAbsent):
+			return nil, nil, db.unwritable(n, ", and no other was there within FailoverWait")
+		case !w.wait(ctx, n, err):
 			return nil, nil, n.explainConnect(err)
 		}
 	}
 }
 
-// take acquires a connection from n's pool p. While n is known not to be a primary that answers, an attempt to connect to it is
-// part of the wait: it may hang for longer than that. When n is one again by the end, it is the pool that is waited for.
-func (w *succession) take(ctx context.Context, n *node, p *pool) (*pgxpool.Conn, error) {
+// errAbsent ends the wait for a connection to a primary that was away for longer than the patience.
+var errAbsent = errors.New("dbsplit: the primary was away for longer than FailoverWait")
+
+// waits reports whether there is any patience: a read has none.
+func (w *succession) waits() bool { return w != nil && !w.impatient && w.db.opts.FailoverWait >= 0 }
+
+// watch ends a wait for a connection to n when n has been missing for too long: until then, if it is missing when the wait begins,
+// and for FailoverWait from each time that it goes away meanwhile. When it is back, it is the pool that is waited for. Without the
+// monitor nothing of that is known.
+func (w *succession) watch(ctx context.Context, end context.CancelCauseFunc, n *node, until time.Time) {
 	db := w.db
-	if w.impatient || db.opts.FailoverWait < 0 || !db.missing(n) {
-		c, _, err := p.take(ctx, n, db.now())
-		return c, err
-	}
-	w.start()
-	patient, cancel := context.WithCancel(ctx)
-	defer cancel()
-	end := time.AfterFunc(time.Until(w.until), func() {
-		if db.missing(n) {
-			cancel()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for s := db.snap.Load(); s != nil; s = db.snap.Load() {
+		timer.Stop()
+		switch {
+		case !db.missing(n):
+			until = time.Time{}
+		case until.IsZero():
+			until = time.Now().Add(db.opts.FailoverWait)
+			fallthrough
+		default:
+			timer.Reset(time.Until(until))
 		}
-	})
-	defer end.Stop()
-	c, _, err := p.take(patient, n, db.now())
-	if err != nil && patient.Err() != nil && ctx.Err() == nil {
-		err = db.unwritable(n, ", and no other was there within FailoverWait")
+		select {
+		case <-s.next:
+		case <-timer.C:
+			end(errAbsent)
+			return
+		case <-ctx.Done():
+			return
+		}
 	}
-	return c, err
 }
 
 // unwritable says of n, which writes go to, why it takes none.

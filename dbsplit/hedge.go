@@ -14,7 +14,8 @@ import (
 //
 // The second node has what the read must see, as the first has, and is chosen as after a failure: when no other replica
 // qualifies, the primary, unless FallBack spares it. Of all reads of the DB with Hedge at most one in twenty is sent twice, so of
-// the first nineteen none. When one of the two fails, the other is waited for, and no third node is asked.
+// the first nineteen none. When one of the two fails, the other is waited for, and no third node is asked but the primary, when
+// both were replicas that cancelled the read for their replay, or one refused what is serializable.
 //
 // The node that was too slow is asked to cancel the statement, and its connection goes back to the pool when the server has
 // done so. Behind a pooler nothing is cancelled. Where the statement has not ended within Options.ProbeTimeout, the connection is
@@ -108,7 +109,8 @@ func (r *Reader) hedge(ctx context.Context, sql string, args []any) (pgx.Rows, e
 		}
 		go first.run(nil, sql, args)
 		var second *leg
-		if r.late(first, a.not != 0) {
+		late := r.late(first, a.not != 0)
+		if late && r.db.hedges.spend() {
 			second = r.newLeg(ctx, becauseHedge)
 			go second.run(&attempt{not: 1 << first.lease.node.index}, sql, args)
 		}
@@ -117,8 +119,11 @@ func (r *Reader) hedge(ctx context.Context, sql string, args []any) (pgx.Rows, e
 		if won == second && first.over() { // it may have failed, and counts as a try then
 			a.again(ctx, &first.lease, first.err)
 		}
-		if second != nil {
+		switch {
+		case second != nil:
 			r.db.hedgeEnds(ctx, first, second, won)
+		case late:
+			r.db.hedgeCounts(ctx, won, hedgeOverBudget)
 		}
 		rows, again, err := won.answer(r, ctx, &a)
 		if !again {
@@ -130,28 +135,22 @@ func (r *Reader) hedge(ctx context.Context, sql string, args []any) (pgx.Rows, e
 // late waits for the first answer, and reports whether the time has come for a second node. A read that was repeated has had
 // one already.
 func (r *Reader) late(first *leg, repeated bool) bool {
-	h := &r.db.hedges
 	delay := r.s.delay
 	if delay == 0 {
-		delay = time.Duration(h.usual.Load())
+		delay = time.Duration(r.db.hedges.usual.Load())
 	}
-	late := false
 	if repeated || delay == 0 {
 		<-first.done
-	} else {
-		timer := time.NewTimer(delay)
-		defer timer.Stop()
-		select {
-		case <-first.done:
-		case <-timer.C:
-			late = true
-		}
-	}
-	if late && !h.spend() {
-		r.db.in.hedged[hedgeOverBudget].Inc()
 		return false
 	}
-	return late
+	timer := time.NewTimer(delay)
+	defer timer.Stop()
+	select {
+	case <-first.done:
+		return false
+	case <-timer.C:
+		return true
+	}
 }
 
 // race waits until it is known which answer counts. An error of the second node does not while the first may still answer:
@@ -179,7 +178,14 @@ func race(ctx context.Context, first, second *leg) *leg {
 	return first
 }
 
-// hedgeEnds counts what became of a read for which a second node was looked for, unless its caller has gone, and ends what lost.
+// hedgeCounts counts what became of a read that was not answered in time, unless its caller has gone.
+func (db *DB) hedgeCounts(ctx context.Context, won *leg, outcome hedgeOutcome) {
+	if won.answered() || ctx.Err() == nil {
+		db.in.hedged[outcome].Inc()
+	}
+}
+
+// hedgeEnds counts what became of a read for which a second node was looked for, and ends what lost.
 func (db *DB) hedgeEnds(ctx context.Context, first, second, won *leg) {
 	outcome, lost := hedgeLost, second
 	if won == second {
@@ -194,9 +200,7 @@ func (db *DB) hedgeEnds(ctx context.Context, first, second, won *leg) {
 		outcome = hedgeWon
 		first.lease.node.load.answer(first.lease.begun, db.now()) // it has taken as long as that at least
 	}
-	if won.answered() || ctx.Err() == nil {
-		db.in.hedged[outcome].Inc()
-	}
+	db.hedgeCounts(ctx, won, outcome)
 	if !db.background.run(lost.leave) {
 		lost.leave(db.background.ctx)
 	}

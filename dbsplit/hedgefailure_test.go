@@ -125,23 +125,30 @@ func TestHedgeAndConflicts(t *testing.T) {
 	h.quiet(t)
 }
 
+// refuses makes serializable the default of a replica, which the one session that there is there does not know.
+func refuses(t *testing.T, h hedging, replica int) {
+	t.Helper()
+	ctx, s := within(t, 60*time.Second), h.c.Replica(replica)
+	on := h.Read(dbsplit.OnNode(h.Nodes()[1+replica].Name))
+	get[int](t, ctx, on, "select 1")
+	must(t, s.Exec(ctx, "alter system set default_transaction_isolation = 'serializable'", "select pg_reload_conf()"))
+	t.Cleanup(func() {
+		must(t, s.Exec(context.Background(), "set default_transaction_isolation = 'read committed'", "alter system reset default_transaction_isolation", "select pg_reload_conf()"))
+	})
+	await(t, h.DB, "the refusal", func() bool {
+		err := on.QueryRow(ctx, "select 1").Scan(nil)
+		return err != nil && strings.Contains(err.Error(), "0A000")
+	})
+}
+
 // When both refuse to begin a serializable transaction, as sessions do which are older than that default, the primary is asked, too.
 func TestHedgeAndSerializable(t *testing.T) {
 	traced := &sends{mark: "-- strict"}
 	h := hedged(t, dbsplit.Options{Tracer: traced, ReplicaConns: 1})
 	ctx := within(t, 60*time.Second)
 	const sql = "select 7 -- strict"
-	for i, s := range h.c.Servers()[1:] {
-		on := h.Read(dbsplit.OnNode(h.Nodes()[1+i].Name))
-		get[int](t, ctx, on, sql)
-		must(t, s.Exec(ctx, "alter system set default_transaction_isolation = 'serializable'", "select pg_reload_conf()"))
-		t.Cleanup(func() {
-			must(t, s.Exec(context.Background(), "set default_transaction_isolation = 'read committed'", "alter system reset default_transaction_isolation", "select pg_reload_conf()"))
-		})
-		await(t, h.DB, "the refusal", func() bool {
-			err := on.QueryRow(ctx, "select 1").Scan(nil)
-			return err != nil && strings.Contains(err.Error(), "0A000")
-		})
+	for i := range h.c.Servers()[1:] {
+		refuses(t, h, i)
 	}
 	h.slow.Delay(faultconn.ToClient, 300*time.Millisecond)
 	defer h.slow.Heal()
@@ -300,6 +307,72 @@ func TestHedgeLearnsFromAnswers(t *testing.T) {
 	}
 	if usual := h.Usual(); usual < 25*time.Millisecond {
 		t.Errorf("after errors 95 of 100 reads take %v", usual)
+	}
+	h.quiet(t)
+}
+
+// A caller whose time is over while the rows come is told of that, and not that he has gone.
+func TestHedgeTellsOfADeadlineAmongTheRows(t *testing.T) {
+	h := hedged(t, dbsplit.Options{ProbeTimeout: 20 * time.Second})
+	const sql = "select repeat('x', 2000), pg_sleep(case n when 50 then 100 else 0 end)::text from generate_series(1, 60) n"
+	for name, r := range map[string]*dbsplit.Reader{"plain": h.Read(), "hedged": h.Read(dbsplit.Hedge(time.Hour))} {
+		ctx := within(t, 2*time.Second)
+		rows, err := r.Query(ctx, sql)
+		must(t, err)
+		n := 0
+		for rows.Next() {
+			n++
+		}
+		if err := rows.Err(); n == 0 || !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+			t.Errorf("%s: after %d rows %v", name, n, err)
+		}
+		rows.Close()
+		if err := rows.Err(); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%s: closed with %v", name, err)
+		}
+	}
+	h.quiet(t)
+}
+
+// A read that was over the budget when it was late is counted as that only if its caller was there to the end.
+func TestHedgeCountsNoCallerWhoHasGone(t *testing.T) {
+	h := hedged(t, dbsplit.Options{ProbeTimeout: 20 * time.Second})
+	ctx := within(t, 60*time.Second)
+	var p dbsplit.Provenance
+	await(t, h.DB, "the end of the budget", func() bool {
+		get[string](t, ctx, h.first(time.Millisecond, &p), "select pg_sleep(0.05)::text")
+		return h.outcomes(t, "over-budget") == 1
+	})
+	gone, cancel := context.WithCancel(ctx)
+	result := make(chan error, 1)
+	go func() {
+		result <- h.first(time.Nanosecond, &p).QueryRow(gone, "select pg_sleep(100)::text -- late").Scan(nil)
+	}()
+	h.active(t, h.c.Replica(0), "-- late")
+	cancel()
+	if err := <-result; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if n := h.outcomes(t, "over-budget"); n != 1 {
+		t.Errorf("%v are counted as over the budget, want the one that was answered", n)
+	}
+	h.quiet(t)
+}
+
+// A replica that refuses what is serializable by default, and another one that cancels the read for its replay, leave the primary.
+func TestHedgeAfterARefusalAndAConflict(t *testing.T) {
+	h := hedged(t, dbsplit.Options{ReplicaConns: 1})
+	ctx := within(t, 60*time.Second)
+	exec(t, h.DB, conflicting)
+	for _, r := range h.c.Servers()[1:] {
+		must(t, r.WaitCaughtUp(ctx))
+	}
+	refuses(t, h, 0)
+	h.slow.Delay(faultconn.ToClient, 300*time.Millisecond) // so that the second node is asked before it refuses
+	defer h.slow.Heal()
+	var p dbsplit.Provenance
+	if n := get[int](t, ctx, h.first(time.Millisecond, &p), "select conflicting()"); n != 7 || p.Role != "primary" {
+		t.Errorf("%d from %+v", n, p)
 	}
 	h.quiet(t)
 }

@@ -1,6 +1,7 @@
 package dbsplit
 
 import (
+	"sync"
 	"testing"
 	"time"
 
@@ -215,14 +216,30 @@ func TestUsage(t *testing.T) {
 	u.add(1, 0)
 	u.add(1, 1*time.Second)
 	u.add(-1, 3*time.Second)
-	if got := u.sample(1, 4*time.Second); got != 1.5 { // 1 for one second, 2 for two, 1 for one
+	if got := u.sample(counted(1), 4*time.Second); got != 1.5 { // 1 for one second, 2 for two, 1 for one
 		t.Errorf("%v connections on average", got)
 	}
-	if got := u.sample(3, 5*time.Second); got != 1 {
+	if got := u.sample(counted(3), 5*time.Second); got != 1 {
 		t.Errorf("then %v", got)
 	}
-	if got := u.sample(3, 6*time.Second); got != 3 {
+	if got := u.sample(counted(3), 6*time.Second); got != 3 {
 		t.Errorf("after a correction %v", got)
+	}
+}
+
+func counted(n int64) func() int64 { return func() int64 { return n } }
+
+// A connection that is taken while a sample is is not forgotten: the sample may have counted it, or not.
+func TestUsageForgetsNothingBesideASample(t *testing.T) {
+	var u usage
+	var taken sync.WaitGroup
+	u.sample(func() int64 {
+		taken.Go(func() { u.add(1, time.Second) })
+		return 0
+	}, time.Second)
+	taken.Wait()
+	if n := u.now(); n != 1 {
+		t.Errorf("%d connections in use, want 1", n)
 	}
 }
 

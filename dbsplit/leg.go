@@ -119,10 +119,7 @@ func (l *leg) answer(r *Reader, ctx context.Context, a *attempt) (rows pgx.Rows,
 		}
 		l.end()
 		l.lease.give(err)
-		if ctx.Err() != nil && ranOut(err) {
-			err = fmt.Errorf("dbsplit: while waiting for an answer: %w", ctx.Err())
-		}
-		err = l.lease.explain(err)
+		err = l.lease.explain(callersEnd(ctx, err))
 		return errRows{err: err}, again, err
 	}
 	out := &legRows{leg: l, ahead: l.row}
@@ -142,11 +139,20 @@ func (l *leg) answer(r *Reader, ctx context.Context, a *attempt) (rows pgx.Rows,
 	return out, false, nil
 }
 
+// callersEnd makes an error of a leg, whose own context was cancelled because the caller's has ended, that of the caller's.
+func callersEnd(ctx context.Context, err error) error {
+	if err == nil || ctx.Err() == nil || !ranOut(err) {
+		return err
+	}
+	return fmt.Errorf("dbsplit: while waiting for an answer: %w", ctx.Err())
+}
+
 // legRows are the rows of the leg that won. The first one is there.
 type legRows struct {
 	readRows
 	leg   *leg
 	ahead bool
+	ended bool
 }
 
 func (r *legRows) Next() bool {
@@ -177,7 +183,9 @@ func (r *legRows) Close() {
 }
 
 func (r *legRows) endWith() {
-	if r.done {
+	if r.done && !r.ended {
+		r.ended = true
+		r.err = callersEnd(r.ctx, r.err)
 		r.leg.end()
 	}
 }

@@ -105,7 +105,7 @@ func (l *line) Close() error {
 }
 
 // dismiss sends those away who wait for a connection to read from n, which has fallen silent: each that they would open in
-// their turn would be waited for in vain. They learn it when the pool that they wait for is closed.
+// their turn would be waited for in vain. They learn it as their pool is replaced.
 func (db *DB) dismiss(n *node) {
 	db.resize.Lock()
 	defer db.resize.Unlock()

@@ -80,7 +80,7 @@ func (db *DB) samplePools() {
 	db.eachPool(func(_ *node, role string, p *pool) {
 		stat := p.Stat()
 		s := sums[role]
-		s.acquired += p.tracer.usage.sample(int64(stat.AcquiredConns()), db.now())
+		s.acquired += p.tracer.usage.sample(func() int64 { return int64(p.Stat().AcquiredConns()) }, db.now())
 		s.most += int64(stat.MaxConns())
 		s.waiting += p.tracer.waiting.Load()
 		sums[role] = s

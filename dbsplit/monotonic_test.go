@@ -106,3 +106,24 @@ func TestPositionOfABusyPrimary(t *testing.T) {
 	}
 	askers.Wait()
 }
+
+// A caller who has read from a replica brings a write of its own at an unknown position from elsewhere: what the replica has
+// replayed does not cover it.
+func TestMonotonicReadsForgetNoUnknownWrite(t *testing.T) {
+	db, c, _ := settled(t, &dbsplit.Options{MonotonicReads: true, ProbeInterval: time.Hour})
+	notes(t, db)
+	pause(t, c)
+	const count = "select count(*)::int from notes"
+	ctx, w := scaleaware.WithWatermark(within(t, 60*time.Second))
+	get[int](t, ctx, db.Read(dbsplit.OnNode(c.Replica(0).Addr())), count)
+	if _, open := w.Known(); len(open) != 1 {
+		t.Fatalf("%d reads are to be asked for: it is no test", len(open))
+	}
+	exec(t, db, "insert into notes values (1)")
+	w.Raise(scaleaware.UnknownPosition(db.System()))
+	for range 2 {
+		if n := get[int](t, ctx, db.Read(), count); n != 1 {
+			t.Errorf("the caller sees %d of its rows", n)
+		}
+	}
+}

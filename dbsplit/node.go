@@ -2,6 +2,7 @@ package dbsplit
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -40,12 +41,18 @@ type pool struct {
 	*pgxpool.Pool
 	tracer  *tracer
 	acquire prometheus.Observer // how long callers waited
+	most    int64               // connections
+	open    context.Context     //nolint:containedctx // ends when the pool is retired
+	close   context.CancelFunc
 }
 
+// errRetired is what those get who wait for a connection of a pool that is closed: they turn to the one that has replaced it.
+var errRetired = errors.New("dbsplit: the pool was closed, as another has replaced it or its node was removed")
+
 // take acquires a connection for who has waited since begun, and says when it had it. Reading the clock is a good part of
-// what a read costs above pgx, so whoever needs the time takes this one.
-func (p *pool) take(ctx context.Context, n *node, begun time.Duration) (c *pgxpool.Conn, at time.Duration, err error) {
-	c, err = p.await(ctx, n)
+// what a read costs above pgx, so whoever needs the time takes this one. w is a write's; reads have none.
+func (p *pool) take(ctx context.Context, n *node, begun time.Duration, w *succession) (c *pgxpool.Conn, at time.Duration, err error) {
+	c, err = p.await(ctx, n, w)
 	if err == nil {
 		at = p.tracer.acquiredAt(c)
 	} else {
@@ -57,14 +64,14 @@ func (p *pool) take(ctx context.Context, n *node, begun time.Duration) (c *pgxpo
 
 // await acquires a connection within PoolWait. While n is away, or not known yet and being connected to, it waits for
 // longer: why it cannot be connected to is worth more. PoolWait begins once more when n is back.
-func (p *pool) await(ctx context.Context, n *node) (*pgxpool.Conn, error) {
+func (p *pool) await(ctx context.Context, n *node, w *succession) (*pgxpool.Conn, error) {
 	db := p.tracer.db
 	if db.opts.PoolWait == 0 {
-		return p.Acquire(ctx)
+		return p.get(ctx, n, w)
 	}
 	bounded, cancel := context.WithTimeout(ctx, db.opts.PoolWait)
 	defer cancel()
-	c, err := p.Acquire(bounded)
+	c, err := p.get(bounded, n, w)
 	if err == nil || bounded.Err() == nil || ctx.Err() != nil {
 		return c, err
 	}
@@ -77,12 +84,39 @@ func (p *pool) await(ctx context.Context, n *node) (*pgxpool.Conn, error) {
 		longer, stop := context.WithCancel(ctx)
 		defer stop()
 		go db.endWait(longer, stop, n)
-		c, err = p.Acquire(longer)
+		c, err = p.get(longer, n, w)
 		if err == nil || longer.Err() == nil || ctx.Err() != nil {
 			return c, err
 		}
 	}
 	return nil, fmt.Errorf("%w: of %s, for %v", ErrSaturated, n.name, db.opts.PoolWait)
+}
+
+// get acquires a connection. Whoever has to wait for others' learns when the pool is retired, and a write when its patience with n
+// ends: that costs something, so it is not prepared for where the pool has room. While n is missing, an attempt to connect to it is
+// part of the wait, too: it may hang for longer.
+func (p *pool) get(ctx context.Context, n *node, w *succession) (*pgxpool.Conn, error) {
+	t := p.tracer
+	wanted := t.waiting.Add(1) + t.usage.now() // counted before it is compared, so of two callers one takes the last for free
+	defer t.waiting.Add(-1)
+	missing := w.waits() && w.db.missing(n)
+	if wanted <= p.most && !missing {
+		return p.Acquire(ctx)
+	}
+	patient, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	defer context.AfterFunc(p.open, func() { end(errRetired) })()
+	if missing {
+		w.start()
+	}
+	if w.waits() {
+		go w.watch(patient, end, n, w.until)
+	}
+	c, err := p.Acquire(patient)
+	if err != nil && patient.Err() != nil && ctx.Err() == nil {
+		err = context.Cause(patient)
+	}
+	return c, err
 }
 
 // endWait calls end PoolWait after n is back, unless ctx ends before. Without the monitor that is not known.
@@ -163,7 +197,7 @@ func (db *DB) acquireReadSince(ctx context.Context, n *node, begun time.Duration
 	}
 	for {
 		p := n.reads.Load()
-		c, at, err := p.take(ctx, n, begun)
+		c, at, err := p.take(ctx, n, begun, nil)
 		if err == nil {
 			if err := n.barred(); err != nil { // found while this waited
 				c.Release()

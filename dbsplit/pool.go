@@ -92,7 +92,8 @@ func (db *DB) newPool(n *node, role string, maxConns int32) (*pool, error) {
 	if err != nil {
 		return nil, fmt.Errorf("dbsplit: pool for %s: %w", n.name, err)
 	}
-	return &pool{Pool: p, tracer: t, acquire: db.in.acquire.WithLabelValues(db.opts.Name, role)}, nil
+	open, closes := context.WithCancel(context.Background())
+	return &pool{Pool: p, tracer: t, acquire: db.in.acquire.WithLabelValues(db.opts.Name, role), most: int64(maxConns), open: open, close: closes}, nil
 }
 
 // refuseStandbys keeps the writing pool off servers in recovery. Servers since PostgreSQL 14 report the fact by
@@ -167,9 +168,10 @@ func (db *DB) replaceReads(n *node, writer bool) error {
 	return err
 }
 
-// retire closes a pool when its last connection is given back.
+// retire closes a pool when its last connection is given back, and sends those away at once who wait for one.
 func (db *DB) retire(p *pool) {
 	if p != nil {
+		p.close()
 		db.retired.Go(func() {
 			p.Close()
 			db.writing.leave(p)

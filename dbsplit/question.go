@@ -29,19 +29,21 @@ func (w *succession) confirm(ctx context.Context) {
 	if since == 0 || w.impatient || db.opts.FailoverWait < 0 {
 		return
 	}
+	before := w.until
 	w.start()
 	timer := time.NewTimer(min(time.Until(w.until), db.opts.ProbeTimeout))
 	defer timer.Stop()
 	for s := db.snap.Load(); s != nil && !s.confirms(db.opened.Add(time.Duration(since))); s = db.snap.Load() {
 		select {
 		case <-s.next:
-			continue
 		case <-timer.C:
+			db.doubted.CompareAndSwap(since, 0)
+			return
 		case <-ctx.Done():
 			return
 		}
-		break
 	}
+	w.until = before // it was no primary that was waited for
 	db.doubted.CompareAndSwap(since, 0)
 }
 

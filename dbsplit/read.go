@@ -122,7 +122,7 @@ func (a *attempt) again(ctx context.Context, l *lease, err error) bool {
 	switch {
 	case conflicted(err, l.onReplica):
 		a.conflicts++
-		a.last = a.conflicts == maxTries
+		a.last = a.last || a.conflicts == maxTries
 	case refusedSerializable(err):
 		a.last = true // no other replica has that either
 	}

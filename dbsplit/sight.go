@@ -123,3 +123,6 @@ func (s *sight) PositionSince(mark time.Time) (scaleaware.Token, bool) {
 func (s *sight) current() bool { return s.node.sight.Load() == s }
 
 func (s *sight) System() uint64 { return s.db.System() }
+
+// OnlyRead says, as scaleaware.Source has it, that a replica's position does not cover what was committed on the primary.
+func (s *sight) OnlyRead() {}

@@ -141,12 +141,10 @@ func (t *tracer) TraceConnectEnd(_ context.Context, data pgx.TraceConnectEndData
 }
 
 func (t *tracer) TraceAcquireStart(ctx context.Context, _ *pgxpool.Pool, _ pgxpool.TraceAcquireStartData) context.Context {
-	t.waiting.Add(1)
 	return ctx
 }
 
 func (t *tracer) TraceAcquireEnd(ctx context.Context, _ *pgxpool.Pool, data pgxpool.TraceAcquireEndData) {
-	t.waiting.Add(-1)
 	if data.Conn == nil {
 		return
 	}

@@ -27,12 +27,21 @@ func (u *usage) advance(now time.Duration) {
 	u.changed = max(now, u.changed)
 }
 
-// sample returns the average number of connections in use since the last call. held is the true number now: connections
-// that were hijacked, or taken while idle, went by unnoticed.
-func (u *usage) sample(held int64, now time.Duration) float64 {
+// now returns how many connections are in use.
+func (u *usage) now() int64 {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.held
+}
+
+// sample returns the average number of connections in use since the last call. count tells the true number now: connections
+// that were hijacked went by unnoticed. Until the next sample now may be more than that, where one is taken or given back meanwhile,
+// and is never less.
+func (u *usage) sample(count func() int64, now time.Duration) float64 {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.advance(now)
+	held := count()
 	average := float64(held)
 	if since := now - u.sampled; since > 0 {
 		average = float64(u.busy) / float64(since)

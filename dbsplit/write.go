@@ -247,6 +247,7 @@ func (db *DB) AcquireAllIdle(ctx context.Context) []*pgxpool.Conn {
 		return nil // the writer has just moved
 	}
 	conns := p.AcquireAllIdle(ctx)
+	p.tracer.usage.add(int64(len(conns)), db.now())    // no tracer sees them before they are given back
 	if db.writer.Load() == n && db.allow(ctx) == nil { // asked again, as acquireWrite does
 		return conns
 	}

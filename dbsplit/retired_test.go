@@ -1,0 +1,153 @@
+package dbsplit_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/scaleaware/scaleaware/dbsplit"
+	"github.com/scaleaware/scaleaware/internal/pgcluster"
+)
+
+// held is a DB whose only connection to write over is held, by a caller who does nothing with it.
+func held(t *testing.T, opts dbsplit.Options) (db *dbsplit.DB, c *pgcluster.Cluster, write func() <-chan error, holder pgx.Tx) {
+	t.Helper()
+	ctx := within(t, 100*time.Second)
+	c, err := pgcluster.Start(ctx, &pgcluster.Options{Replicas: 1})
+	must(t, err)
+	t.Cleanup(func() { c.Close() })
+	reg := prometheus.NewRegistry()
+	opts.MaxConns, opts.Registerer = 1, reg
+	db = run(t, nodesOf(c, "postgres"), &opts)
+	await(t, db, "a fresh replica", func() bool { return fresh(db) == 1 })
+	exec(t, db, "create table notes (n int)")
+	holder, err = db.Begin(ctx)
+	must(t, err)
+	t.Cleanup(func() { _ = holder.Rollback(context.Background()) })
+	must(t, c.Replica(0).WaitCaughtUp(ctx))
+	return db, c, func() <-chan error {
+		result := make(chan error, 1)
+		go func() {
+			_, err := db.Exec(ctx, "insert into notes values (1)")
+			result <- err
+		}()
+		await(t, db, "the write to wait", func() bool {
+			return counter(t, reg, "db_pool_waiters", "role", "primary") == 1 || len(result) > 0
+		})
+		return result
+	}, holder
+}
+
+// A write that waits for a connection to the old primary, which a caller holds, goes to the new one as soon as writes do.
+func TestWaitForAConnectionFollowsTheWriter(t *testing.T) {
+	t.Parallel()
+	for name, o := range map[string]struct {
+		opts  dbsplit.Options
+		early bool // it waits when the primary dies
+	}{
+		"begun before it died":       {opts: dbsplit.Options{FailoverWait: time.Minute}, early: true},
+		"begun after":                {opts: dbsplit.Options{FailoverWait: time.Minute}},
+		"with PoolWait":              {opts: dbsplit.Options{FailoverWait: time.Minute, PoolWait: time.Second}},
+		"that waits for no failover": {opts: dbsplit.Options{FailoverWait: -1}, early: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db, c, write, _ := held(t, o.opts)
+			var result <-chan error
+			if o.early {
+				result = write()
+			}
+			c.Primary().Kill()
+			await(t, db, "the primary to be gone", func() bool { return db.Ready(t.Context()) != nil })
+			if begun := time.Now(); !o.early {
+				result = write()
+				await(t, db, "the end of PoolWait", func() bool { return time.Since(begun) > 2*o.opts.PoolWait })
+			}
+			must(t, c.Replica(0).Promote(t.Context()))
+			await(t, db, "the write", func() bool { return len(result) > 0 })
+			must(t, <-result)
+			if n := get[int](t, t.Context(), db, "select count(*)::int from notes"); n != 1 {
+				t.Errorf("%d rows were written", n)
+			}
+		})
+	}
+}
+
+// A write that waits for a connection when its primary dies, and is not replaced, waits for FailoverWait from then on.
+func TestWaitForAConnectionEndsWithThePrimary(t *testing.T) {
+	t.Parallel()
+	const wait = 500 * time.Millisecond
+	db, c, write, _ := held(t, dbsplit.Options{FailoverWait: wait})
+	result := write()
+	begun := time.Now()
+	c.Primary().Kill()
+	await(t, db, "the end of the write", func() bool { return len(result) > 0 })
+	err, took := <-result, time.Since(begun)
+	if err == nil || !strings.Contains(err.Error(), "promote a replica") || errors.Is(err, dbsplit.ErrOutcomeUnknown) || took < wait {
+		t.Errorf("%v after %v", err, took)
+	}
+}
+
+// Whoever waits for a connection of a pool that Resize replaces takes one of the new pool.
+func TestWaitForAConnectionFollowsAResize(t *testing.T) {
+	t.Parallel()
+	db, _, write, holder := held(t, dbsplit.Options{})
+	result := write()
+	must(t, db.Resize(t.Context(), 2))
+	await(t, db, "the write", func() bool { return len(result) > 0 })
+	must(t, <-result)
+	_, err := holder.Exec(t.Context(), "insert into notes values (2)")
+	must(t, err)
+	must(t, holder.Commit(t.Context()))
+	if n := get[int](t, t.Context(), db, "select count(*)::int from notes"); n != 2 {
+		t.Errorf("%d rows were written", n)
+	}
+}
+
+// Close ends the waits for a connection, and waits for those that are in use.
+func TestCloseEndsTheWaitForAConnection(t *testing.T) {
+	t.Parallel()
+	db, _, write, holder := held(t, dbsplit.Options{})
+	result := write()
+	closed := make(chan struct{})
+	go func() { db.Close(); close(closed) }()
+	await(t, db, "the end of the write", func() bool { return len(result) > 0 })
+	if err := <-result; !errors.Is(err, dbsplit.ErrClosed) {
+		t.Error(err)
+	}
+	select {
+	case <-closed:
+		t.Error("a connection in use was not waited for")
+	default:
+	}
+	must(t, holder.Rollback(t.Context()))
+	<-closed
+}
+
+// Connections that were taken while idle, and given back, hide from nobody that the pool is full.
+func TestWaitForAConnectionAfterAcquireAllIdle(t *testing.T) {
+	c := shared.Get(t)
+	db := open(t, dbsplit.Nodes{Primary: c.Primary().URL(c.Database(t))}, &dbsplit.Options{MaxConns: 1})
+	ctx := within(t, 60*time.Second)
+	exec(t, db, "create table notes (n int)")
+	for _, conn := range db.AcquireAllIdle(ctx) {
+		conn.Release()
+	}
+	holder, err := db.Begin(ctx)
+	must(t, err)
+	defer holder.Rollback(context.Background()) //nolint:errcheck // a test's
+	result := make(chan error, 1)
+	go func() {
+		_, err := db.Exec(ctx, "insert into notes values (1)")
+		result <- err
+	}()
+	await(t, db, "the write to wait", func() bool { return db.Waiting() == 1 })
+	must(t, db.Resize(ctx, 2))
+	await(t, db, "the write", func() bool { return len(result) > 0 })
+	must(t, <-result)
+}
