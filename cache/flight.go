@@ -15,6 +15,7 @@ type flight[V any] struct {
 
 	value   V
 	payload []byte // encoded value, to decode for each further waiter; nil when it could not be encoded
+	plain   uint32 // size of a payload that is compressed, else 0
 	asOf    scaleaware.Tokens
 	wrote   scaleaware.Tokens // by the loader itself, or seen by it where that counts
 	settled scaleaware.Tokens // where the primary stood after unknown positions among need

@@ -124,15 +124,17 @@ func (v *View[V]) await(ctx context.Context, f *flight[V], began bool, need scal
 	for _, t := range f.wrote {
 		w.Raise(t)
 	}
+	if f.err == nil || errors.Is(f.err, ErrNotFound) { // which is an answer, too
+		v.saw(ctx, f.asOf)
+	}
 	if f.err != nil {
 		return zero, f.err
 	}
-	v.saw(ctx, f.asOf)
 	if began || f.payload == nil {
 		return f.value, nil
 	}
 	var value V
-	if err := v.opts.codec.Decode(f.payload, &value); err != nil {
+	if err := v.decode(&entry{header: header{plain: f.plain}, payload: f.payload}, &value); err != nil {
 		return f.value, nil
 	}
 	return value, nil

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/scaleaware/scaleaware"
 )
 
 func TestStampedeLoadsOnce(t *testing.T) {
@@ -276,5 +278,48 @@ func TestTTLIsJitteredDownwards(t *testing.T) {
 	}
 	if len(seen) < 5 {
 		t.Errorf("all end together: %v", seen)
+	}
+}
+
+// What a loader does with the news that there is nothing is as old as they are.
+func TestNotFoundInsideALoaderHasAnAge(t *testing.T) {
+	ctx := testContext(t)
+	s := newStore(t, client(t, one.Get(t)), nil)
+	inner, outer := Of[lead](s, "inner", NegativeTTL(time.Minute)), Of[lead](s, "outer")
+	old := func(ctx context.Context, _ string) (lead, error) {
+		scaleaware.WatermarkFrom(ctx).Saw(at(5))
+		return lead{}, ErrNotFound
+	}
+	one := func(ctx context.Context, id string) error {
+		_, err := inner.Load(ctx, id, old)
+		return err
+	}
+	many := func(ctx context.Context, id string) error {
+		found, err := inner.LoadMany(ctx, []string{id}, ofEach(old))
+		if err == nil && len(found) == 0 {
+			err = ErrNotFound
+		}
+		return err
+	}
+	for name, c := range map[string]struct {
+		nested func(ctx context.Context, id string) error
+		cached bool
+	}{"loaded": {one, false}, "cached": {one, true}, "LoadMany": {many, false}, "LoadMany, cached": {many, true}} {
+		if c.cached {
+			if err := c.nested(ctx, name); !errors.Is(err, ErrNotFound) {
+				t.Fatal(name, err)
+			}
+		}
+		l, err := outer.Load(ctx, name, func(ctx context.Context, id string) (lead, error) {
+			if err := c.nested(ctx, id); !errors.Is(err, ErrNotFound) {
+				t.Error(name, err)
+			}
+			scaleaware.WatermarkFrom(ctx).Saw(at(9))
+			return lead{Score: 1}, nil
+		})
+		wantScore(t, l, err, 1)
+		if _, err := outer.Get(wrote(ctx, at(7)), name); !errors.Is(err, ErrMiss) {
+			t.Errorf("%s: who wrote at 7 got what was made of an answer as of 5: %v", name, err)
+		}
 	}
 }
