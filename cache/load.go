@@ -134,7 +134,7 @@ func (v *View[V]) await(ctx context.Context, f *flight[V], began bool, need scal
 		return f.value, nil
 	}
 	var value V
-	if err := v.decode(&entry{header: header{plain: f.plain}, payload: f.payload}, &value); err != nil {
+	if err := v.unpack(&entry{header: header{plain: f.plain}, payload: f.payload}, &value); err != nil {
 		return f.value, nil
 	}
 	return value, nil
@@ -206,7 +206,7 @@ func (v *View[V]) prepare(ctx context.Context, id string, value V, err error) (h
 	h.kind, store = kindValue, true
 	switch panicked := (*PanicError)(nil); {
 	case err == nil:
-		if payload, err = v.opts.codec.Encode(value); err != nil {
+		if payload, err = v.encode(value); err != nil {
 			s.in.failed(ctx, "encode", err, "view", v.name)
 			payload, store = nil, false
 		}
