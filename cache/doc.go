@@ -37,7 +37,7 @@
 //     cannot know what others have invalidated since it lost Redis, and StaleIfError serves what it keeps.
 //   - No key outside [Options.Prefix] is read or written, whatever a pattern says.
 //   - ExtendTTLs never shortens an expiry and never gives one to a key that has none; RestoreTTLs takes it back. Neither
-//     empties the level in the process.
+//     empties the level in the process, but for RestoreTTLs where a server refuses CLIENT TRACKING.
 //
 // # Failure
 //
