@@ -145,9 +145,11 @@ func (v *View[V]) shareMany(ctx context.Context, missing map[string]*entry, need
 		id     string
 		flight *flight[V]
 		began  bool
+		over   func()
 	}
 	flights := make([]waiting, 0, len(missing))
 	mine, own := make([]*fill, 0, len(missing)), make(map[string]*flight[V], len(missing))
+	outer := fillFrom(ctx)
 	for _, id := range slices.Sorted(maps.Keys(missing)) {
 		key := v.prefix + id
 		f, began := (*flight[V])(nil), true
@@ -156,7 +158,11 @@ func (v *View[V]) shareMany(ctx context.Context, missing map[string]*entry, need
 		} else {
 			f = &flight[V]{need: need, done: make(chan struct{})}
 		}
-		flights = append(flights, waiting{id, f, began})
+		over := func() {}
+		if outer != nil {
+			over = v.store.origin.lend(&f.turn, &outer.seat)
+		}
+		flights = append(flights, waiting{id, f, began, over})
 		if began {
 			mine, own[id] = append(mine, &fill{key: key, id: id, need: f.need, blind: blind, seen: *missing[id]}), f
 		}
@@ -165,10 +171,8 @@ func (v *View[V]) shareMany(ctx context.Context, missing map[string]*entry, need
 		go v.runMany(context.WithoutCancel(ctx), mine, own, load, timeout)
 	}
 	for _, w := range flights {
-		if !w.began && fillFrom(ctx) != nil {
-			w.flight.turn.lend()
-		}
 		value, err := v.await(ctx, w.flight, w.began, need)
+		w.over()
 		got(w.id, value, err)
 	}
 }
@@ -243,20 +247,16 @@ func (v *View[V]) loadMany(ctx context.Context, batch []*fill, flights map[strin
 		return ended
 	}
 	giveUp := func() { s.releaseMany(ctx, batch) }
-	leave := func(bool) {}
-	if fillFrom(ctx) == nil {
-		lent := make([]*lentTurn, len(batch))
-		for i, fl := range batch {
-			lent[i] = &flights[fl.id].turn
-		}
-		done, err := s.turn(ctx, false, lent...)
-		if err != nil {
-			s.in.loads.WithLabelValues(v.name, "shed").Inc()
-			finish(err)
-			giveUp()
-			return
-		}
-		leave = done
+	turns := make([]*lentTurn, len(batch))
+	for i, fl := range batch {
+		turns[i] = &flights[fl.id].turn
+	}
+	leave, err := s.turn(ctx, false, &whole.seat, turns...)
+	if err != nil {
+		s.in.loads.WithLabelValues(v.name, "shed").Inc()
+		finish(err)
+		giveUp()
+		return
 	}
 	lctx, cancel := context.WithTimeoutCause(ctx, s.opts.LoadTimeout, ErrLoadTimeout)
 	defer cancel()
