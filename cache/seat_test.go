@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 )
 
 // nest is a store whose loaders load.
@@ -148,6 +150,42 @@ func TestNestedLoadsAreBoundedAndEnd(t *testing.T) {
 			})
 		}
 	}
+}
+
+// Processes whose loaders want the same of each other, in any order, go on as well.
+func TestNestedLoadsOfSeveralProcessesEnd(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := testContext(t)
+		first := newStore(t, rdb, func(o *Options) { o.MaxLoads, o.LoadWait, o.LoadTimeout = 1, 20*time.Second, 20*time.Second })
+		err := each(2, func(i int) error {
+			s, n := first, &nest{}
+			if i > 0 {
+				s = sibling(t, first)
+			}
+			inner, outer := Of[lead](s, "inner"), Of[lead](s, "outer")
+			err := each(4, func(j int) error {
+				_, err := outer.Load(ctx, fmt.Sprint(i, j), func(ctx context.Context, id string) (lead, error) {
+					return lead{ID: id}, each(6, func(k int) error {
+						_, err := inner.Load(ctx, fmt.Sprint(k), func(ctx context.Context, id string) (lead, error) {
+							now := n.now.Add(1)
+							defer n.now.Add(-1)
+							n.most.Store(max(n.most.Load(), now))
+							return lead{ID: id}, rdb.Ping(ctx).Err()
+						})
+						return err
+					})
+				})
+				return err
+			})
+			if most := n.most.Load(); most > 1 {
+				t.Errorf("process %d: %d at a time", i, most)
+			}
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // A load that a loader has begun, and does not wait for any longer, is one at the origin like any other.
