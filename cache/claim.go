@@ -139,13 +139,11 @@ func (v *View[V]) landed(ctx context.Context, fl *fill, f *flight[V], raw []byte
 	case !e.serves() || e.phase != fresh:
 		return false
 	case e.verdict == negative:
-		v.flights.finish(fl.key, f, func() { f.err = ErrNotFound })
+		v.flights.finish(fl.key, f, func() { f.asOf, f.wrote, f.err = e.header.asOf, e.header.seen, ErrNotFound })
 	default:
-		payload := e.payload
-		if e.header.plain > 0 {
-			payload = nil
-		}
-		v.flights.finish(fl.key, f, func() { f.value, f.payload, f.asOf, f.wrote = value, payload, e.header.asOf, e.header.seen })
+		v.flights.finish(fl.key, f, func() {
+			f.value, f.payload, f.plain, f.asOf, f.wrote = value, e.payload, e.header.plain, e.header.asOf, e.header.seen
+		})
 	}
 	return true
 }

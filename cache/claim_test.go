@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/scaleaware/scaleaware"
 	"github.com/scaleaware/scaleaware/internal/rediscluster"
 )
 
@@ -304,4 +306,89 @@ func TestLeaseLastsAsLongAsItsLoad(t *testing.T) {
 	<-slow
 	l, err := v.Get(ctx, "1")
 	wantScore(t, l, err, 1)
+}
+
+// Who waits for another process's load hears how old its answer is, and what it has seen, also when there is nothing.
+func TestAnswerOfAnotherProcessHasAnAge(t *testing.T) {
+	ctx := testContext(t)
+	here := newStore(t, client(t, one.Get(t)), nil)
+	there := sibling(t, here)
+	a, b := Of[lead](here, "lead", NegativeTTL(time.Minute)), Of[lead](there, "lead", NegativeTTL(time.Minute))
+	for waited, want := range []error{nil, ErrNotFound} {
+		id := fmt.Sprint(waited)
+		entered, release := make(chan bool), make(chan bool)
+		first := background(ctx, a, id, func(ctx context.Context, _ string) (lead, error) {
+			entered <- true
+			<-release
+			w := scaleaware.WatermarkFrom(ctx)
+			w.Saw(at(5))
+			w.Raise(at(5)) // as monotonic reads do
+			return lead{Score: 1}, want
+		})
+		<-entered
+		wctx, w := scaleaware.WithWatermark(ctx)
+		second := background(wctx, b, id, func(context.Context, string) (lead, error) { return lead{}, errors.New("loaded here") })
+		eventually(t, "it waits", func() bool {
+			return testutil.ToFloat64(there.in.waited.WithLabelValues("lead")) == float64(waited+1)
+		})
+		release <- true
+		<-first
+		if got := <-second; !errors.Is(got.err, want) {
+			t.Fatal(got)
+		}
+		seen, err := w.Written(ctx)
+		if asOf := w.AsOf(); err != nil || len(asOf) != 1 || asOf[0] != at(5) || len(seen) != 1 || seen[0] != at(5) {
+			t.Errorf("%v: the answer is as of %v, has seen %v, %v", want, asOf, seen, err)
+		}
+	}
+}
+
+// Those who wait for another process's load get a value each, also one that is stored compressed.
+func TestWaitersForAnotherProcessShareNoMemory(t *testing.T) {
+	for name, size := range map[string]int{"plain": 10, "compressed": 4 * compressOver} {
+		t.Run(name, func(t *testing.T) {
+			ctx := testContext(t)
+			here := newStore(t, client(t, one.Get(t)), nil)
+			there := sibling(t, here)
+			a, b := Of[map[string]string](here, "texts"), Of[map[string]string](there, "texts")
+			entered, release := make(chan bool), make(chan bool)
+			first := make(chan error, 1)
+			go func() {
+				_, err := a.Load(ctx, "1", func(context.Context, string) (map[string]string, error) {
+					entered <- true
+					<-release
+					return map[string]string{"a": strings.Repeat("x", size)}, nil
+				})
+				first <- err
+			}()
+			<-entered
+			results := make(chan map[string]string, 2)
+			for range 2 {
+				go func() {
+					m, err := b.Load(ctx, "1", func(context.Context, string) (map[string]string, error) {
+						return nil, errors.New("loaded here")
+					})
+					if err != nil {
+						t.Error(err)
+					}
+					results <- m
+				}()
+			}
+			eventually(t, "both wait", func() bool {
+				return b.window.sum(time.Now())[resultMiss] == 2 && testutil.ToFloat64(there.in.waited.WithLabelValues("texts")) == 1
+			})
+			close(release)
+			if err := <-first; err != nil {
+				t.Fatal(err)
+			}
+			x, y := <-results, <-results
+			if len(x["a"]) != size || len(y["a"]) != size {
+				t.Fatalf("%d and %d bytes", len(x["a"]), len(y["a"]))
+			}
+			x["mine"] = "x"
+			if _, shared := y["mine"]; shared {
+				t.Error("two callers have the same map")
+			}
+		})
+	}
 }

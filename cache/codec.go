@@ -3,10 +3,11 @@ package cache
 import (
 	"encoding/json"
 	"fmt"
+	"runtime/debug"
 )
 
 // Codec turns values into bytes and back. It must be safe for concurrent use, and must not keep or change the bytes
-// that it is given.
+// that it is given. Its panic counts as its error.
 type Codec interface {
 	// ID is written with each value, so that a value of another codec is a miss. Numbers below 64 are this package's.
 	ID() byte
@@ -38,4 +39,22 @@ func (JSON) Decode(data []byte, v any) error {
 		return fmt.Errorf("cache: decode JSON: %w", err)
 	}
 	return nil
+}
+
+// encode and decode are the codec's, whose panics are errors.
+func (v *viewState) encode(value any) (payload []byte, err error) {
+	defer caught("codec", &err)
+	return v.opts.codec.Encode(value)
+}
+
+func (v *viewState) decode(payload []byte, value any) (err error) {
+	defer caught("codec", &err)
+	return v.opts.codec.Decode(payload, value)
+}
+
+// caught makes an error of the panic of what a view was given: nobody else may be there to recover from it.
+func caught(what string, err *error) {
+	if p := recover(); p != nil {
+		*err = fmt.Errorf("cache: the %s panicked, fix it: %v\n%s", what, p, debug.Stack())
+	}
 }

@@ -35,9 +35,9 @@ func (v *viewState) compress(h *header, payload []byte) []byte {
 	return packed
 }
 
-// decode turns a hit into a value. The header's size was checked before, so no value decompresses into more than is
+// unpack turns a hit into a value. The header's size was checked before, so no value decompresses into more than is
 // allowed.
-func (v *viewState) decode(e *entry, value any) error {
+func (v *viewState) unpack(e *entry, value any) error {
 	payload := e.payload
 	if e.header.plain > 0 {
 		plain, err := decoder.DecodeAll(payload, make([]byte, 0, e.header.plain))
@@ -49,5 +49,5 @@ func (v *viewState) decode(e *entry, value any) error {
 		}
 		payload = plain
 	}
-	return v.opts.codec.Decode(payload, value)
+	return v.decode(payload, value)
 }

@@ -31,13 +31,14 @@
 //   - One load for a key at a time in all processes, however many callers wait for it: it takes a claim, which it keeps
 //     while it runs, and which ends within three seconds when its process dies. Who wrote does not wait for a load that may
 //     not see that. A load is not cancelled with the first of its callers. At most [Options.MaxLoads] loads run in a
-//     process at a time, Redis up or down.
+//     process at a time, Redis up or down, but that a loader which waits for other loads lends its turn to one of them at a
+//     time: so they end, however they are nested.
 //   - Stale values are served only where the view allows it, [StaleWhileRevalidate] and [StaleIfError], and never when they
 //     were invalidated or are older than what the caller wrote. When neither Redis nor the origin answers, a process
 //     cannot know what others have invalidated since it lost Redis, and StaleIfError serves what it keeps.
 //   - No key outside [Options.Prefix] is read or written, whatever a pattern says.
 //   - ExtendTTLs never shortens an expiry and never gives one to a key that has none; RestoreTTLs takes it back. Neither
-//     empties the level in the process.
+//     empties the level in the process, but for RestoreTTLs where a server refuses CLIENT TRACKING.
 //
 // # Failure
 //

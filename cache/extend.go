@@ -121,7 +121,7 @@ func (s *Store) ExtendTTLs(ctx context.Context, x Extension) (Report, error) {
 
 // RestoreTTLs takes extensions back: new entries get their own TTL again and the others end when they would have ended;
 // those already past that end within ten seconds. Entries that other processes store within a second of the call may
-// keep the extended TTL.
+// keep the extended TTL. Where a server refuses CLIENT TRACKING, processes drop what they keep within a second after it.
 func (s *Store) RestoreTTLs(ctx context.Context) (Report, error) {
 	return s.RestoreTTLsWith(ctx, Restoration{})
 }
@@ -154,6 +154,12 @@ func (s *Store) RestoreTTLsWith(ctx context.Context, r Restoration) (Report, err
 		defer s.moveTTLs(ctx)()
 	}
 	err := s.sweep(ctx, &report, r.Pause, s.scripted(ctx, restoreScript, restoreGrace.Milliseconds(), flag(dryRun)))
+	if !dryRun {
+		if untold := s.changedUnsaid(ctx); untold != nil {
+			report.Complete = false
+			err = errors.Join(err, fmt.Errorf("%w: other processes were not told of the TTLs, call again: %w", ErrIncomplete, untold))
+		}
+	}
 	s.opts.Logger.InfoContext(ctx, "cache: restored TTLs", "dry_run", dryRun, "restored", report.Changed, "complete", report.Complete)
 	return report, err
 }

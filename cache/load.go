@@ -99,9 +99,9 @@ func (v *View[V]) share(ctx context.Context, fl *fill, load Loader[V]) (V, error
 	if fl.blind == nil { // nobody can tell whom else such a load would serve
 		f, began = v.flights.join(fl.key, fl.need)
 		fl.need = f.need
-		if !began && fillFrom(ctx) != nil {
-			f.turn.lend()
-		}
+	}
+	if outer := fillFrom(ctx); outer != nil {
+		defer v.store.origin.lend(&f.turn, &outer.seat)()
 	}
 	if began {
 		go v.run(context.WithoutCancel(ctx), fl, f, load)
@@ -124,15 +124,17 @@ func (v *View[V]) await(ctx context.Context, f *flight[V], began bool, need scal
 	for _, t := range f.wrote {
 		w.Raise(t)
 	}
+	if f.err == nil || errors.Is(f.err, ErrNotFound) { // which is an answer, too
+		v.saw(ctx, f.asOf)
+	}
 	if f.err != nil {
 		return zero, f.err
 	}
-	v.saw(ctx, f.asOf)
 	if began || f.payload == nil {
 		return f.value, nil
 	}
 	var value V
-	if err := v.opts.codec.Decode(f.payload, &value); err != nil {
+	if err := v.unpack(&entry{header: header{plain: f.plain}, payload: f.payload}, &value); err != nil {
 		return f.value, nil
 	}
 	return value, nil
@@ -149,16 +151,13 @@ func (v *View[V]) run(ctx context.Context, fl *fill, f *flight[V], load Loader[V
 // load calls the loader when it is its turn, and hands on what it returns.
 func (v *View[V]) load(ctx context.Context, fl *fill, f *flight[V], load Loader[V]) {
 	s := v.store
-	returned, leave := false, func(bool) {}
-	if fillFrom(ctx) == nil { // a load inside a loader has its turn already
-		done, err := s.turn(ctx, fl.behind, &f.turn)
-		if err != nil {
-			s.in.loads.WithLabelValues(v.name, "shed").Inc()
-			v.fail(fl, f, err)
-			s.release(ctx, fl)
-			return
-		}
-		leave = done
+	returned := false
+	leave, err := s.turn(ctx, fl.behind, &fl.seat, &f.turn)
+	if err != nil {
+		s.in.loads.WithLabelValues(v.name, "shed").Inc()
+		v.fail(fl, f, err)
+		s.release(ctx, fl)
+		return
 	}
 	lctx, cancel := context.WithTimeoutCause(ctx, s.opts.LoadTimeout, ErrLoadTimeout)
 	defer cancel()
@@ -204,7 +203,7 @@ func (v *View[V]) prepare(ctx context.Context, id string, value V, err error) (h
 	h.kind, store = kindValue, true
 	switch panicked := (*PanicError)(nil); {
 	case err == nil:
-		if payload, err = v.opts.codec.Encode(value); err != nil {
+		if payload, err = v.encode(value); err != nil {
 			s.in.failed(ctx, "encode", err, "view", v.name)
 			payload, store = nil, false
 		}

@@ -11,7 +11,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/redis/go-redis/v9"
+
+	"github.com/scaleaware/scaleaware"
 )
 
 func TestStampedeLoadsOnce(t *testing.T) {
@@ -277,4 +280,154 @@ func TestTTLIsJitteredDownwards(t *testing.T) {
 	if len(seen) < 5 {
 		t.Errorf("all end together: %v", seen)
 	}
+}
+
+// What a loader does with the news that there is nothing is as old as they are.
+func TestNotFoundInsideALoaderHasAnAge(t *testing.T) {
+	ctx := testContext(t)
+	s := newStore(t, client(t, one.Get(t)), nil)
+	inner, outer := Of[lead](s, "inner", NegativeTTL(time.Minute)), Of[lead](s, "outer")
+	old := func(ctx context.Context, _ string) (lead, error) {
+		scaleaware.WatermarkFrom(ctx).Saw(at(5))
+		return lead{}, ErrNotFound
+	}
+	one := func(ctx context.Context, id string) error {
+		_, err := inner.Load(ctx, id, old)
+		return err
+	}
+	many := func(ctx context.Context, id string) error {
+		found, err := inner.LoadMany(ctx, []string{id}, ofEach(old))
+		if err == nil && len(found) == 0 {
+			err = ErrNotFound
+		}
+		return err
+	}
+	for name, c := range map[string]struct {
+		nested func(ctx context.Context, id string) error
+		cached bool
+	}{"loaded": {one, false}, "cached": {one, true}, "LoadMany": {many, false}, "LoadMany, cached": {many, true}} {
+		if c.cached {
+			if err := c.nested(ctx, name); !errors.Is(err, ErrNotFound) {
+				t.Fatal(name, err)
+			}
+		}
+		l, err := outer.Load(ctx, name, func(ctx context.Context, id string) (lead, error) {
+			if err := c.nested(ctx, id); !errors.Is(err, ErrNotFound) {
+				t.Error(name, err)
+			}
+			scaleaware.WatermarkFrom(ctx).Saw(at(9))
+			return lead{Score: 1}, nil
+		})
+		wantScore(t, l, err, 1)
+		if _, err := outer.Get(wrote(ctx, at(7)), name); !errors.Is(err, ErrMiss) {
+			t.Errorf("%s: who wrote at 7 got what was made of an answer as of 5: %v", name, err)
+		}
+	}
+}
+
+// panicking is a codec that panics when it is told to.
+type panicking struct {
+	JSON
+	encodes, decodes *atomic.Bool
+}
+
+func (p panicking) Encode(v any) ([]byte, error) {
+	if p.encodes.Load() {
+		panic("encode")
+	}
+	return p.JSON.Encode(v)
+}
+
+func (p panicking) Decode(data []byte, v any) error {
+	if p.decodes.Load() {
+		panic("decode")
+	}
+	return p.JSON.Decode(data, v)
+}
+
+// What the view was given panics behind the callers' backs: they get the value, which is not stored, and it is counted.
+func TestPanicsOfAViewsOwnFunctions(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := testContext(t)
+		s := newStore(t, rdb, nil)
+		there := sibling(t, s)
+		var encodes, decodes atomic.Bool
+		options := []ViewOption{
+			WithCodec(panicking{encodes: &encodes, decodes: &decodes}),
+			Tags(func(_ string, l *lead) []string { return []string{l.ID} }),
+		}
+		leads := Of[*lead](s, "lead", options...)
+		failures := func(s *Store, task string) float64 {
+			return testutil.ToFloat64(s.in.background.WithLabelValues("cache", task))
+		}
+		gone := func(_ context.Context, id string) (*lead, error) { return nil, nil }
+		given := func(_ context.Context, id string) (*lead, error) { return &lead{ID: id}, nil }
+		many := func(load Loader[*lead]) ManyLoader[*lead] {
+			return func(ctx context.Context, ids []string) (map[string]*lead, error) {
+				found := map[string]*lead{}
+				for _, id := range ids {
+					found[id], _ = load(ctx, id)
+				}
+				return found, nil
+			}
+		}
+		for n, c := range []struct {
+			task string
+			load Loader[*lead]
+		}{{"tags", gone}, {"encode", given}} {
+			encodes.Store(c.task == "encode")
+			want, _ := c.load(ctx, "1")
+			l, err := leads.Load(ctx, "1", c.load)
+			if err != nil || (l == nil) != (want == nil) {
+				t.Errorf("%s: got %v, %v", c.task, l, err)
+			}
+			found, err := leads.LoadMany(ctx, []string{"2", "3"}, many(c.load))
+			if err != nil || len(found) != 2 || (found["3"] == nil) != (want == nil) {
+				t.Errorf("%s: got %v, %v", c.task, found, err)
+			}
+			if n := failures(s, c.task); n != 3 {
+				t.Errorf("%s: %v failures", c.task, n)
+			}
+			if err := leads.Set(ctx, "1", want); err == nil {
+				t.Errorf("%s: it was set", c.task)
+			}
+			for _, id := range []string{"1", "2", "3"} {
+				if _, err := leads.Get(ctx, id); !errors.Is(err, ErrMiss) {
+					t.Errorf("%d, %s was stored: %v", n, id, err)
+				}
+			}
+			encodes.Store(false)
+		}
+
+		// What another process has stored cannot be decoded here.
+		entered, release := make(chan bool), make(chan bool)
+		first := make(chan error, 1)
+		go func() {
+			_, err := leads.Load(ctx, "4", func(ctx context.Context, id string) (*lead, error) {
+				entered <- true
+				<-release
+				return given(ctx, id)
+			})
+			first <- err
+		}()
+		<-entered
+		second := make(chan error, 1)
+		go func() {
+			l, err := Of[*lead](there, "lead", options...).Load(ctx, "4", given)
+			if err == nil && l.ID != "4" {
+				err = fmt.Errorf("got %+v", l)
+			}
+			second <- err
+		}()
+		eventually(t, "it waits", func() bool { return testutil.ToFloat64(there.in.waited.WithLabelValues("lead")) > 0 })
+		decodes.Store(true)
+		close(release)
+		if err := errors.Join(<-first, <-second); err != nil {
+			t.Error(err)
+		}
+		if failures(there, "decode") == 0 {
+			t.Error("no failure to decode is counted")
+		}
+		decodes.Store(false)
+	})
 }

@@ -13,7 +13,9 @@ import (
 
 // ManyLoader gets the values of several keys from their origin at once, under the terms of Loader. A key that is neither
 // in the map nor in the error does not exist. When only some could be had, it returns them with a KeyErrors that names
-// the others; after any other error nothing is taken from the map, and no key counts as not existing.
+// the others: a key that is in neither then fails with one of its errors, unless all of them are ErrNotFound. After any
+// other error nothing is taken from the map, and no key counts as not existing, be the batch one key, and the error one that
+// wraps ErrNotFound: the callers' errors do not wrap that.
 type ManyLoader[V any] func(ctx context.Context, ids []string) (map[string]V, error)
 
 // LoadMany returns the cached values of ids, and the loader's of those that are not cached, which it then caches. The
@@ -114,7 +116,7 @@ func oneOf[V any](values map[string]V, err error, id string) (V, error) {
 	}
 	var some KeyErrors
 	if !errors.As(err, &some) {
-		return *new(V), err
+		return *new(V), batchError{err}
 	}
 	if err := some[id]; err != nil {
 		return *new(V), err
@@ -122,11 +124,19 @@ func oneOf[V any](values map[string]V, err error, id string) (V, error) {
 	if value, ok := values[id]; ok {
 		return value, nil
 	}
-	if len(some) > 0 { // of a batch that is not whole nothing can be said to be missing
-		return *new(V), some
+	for _, err := range some { // of a batch that is not whole nothing can be said to be missing
+		if !errors.Is(err, ErrNotFound) {
+			return *new(V), err
+		}
 	}
 	return *new(V), ErrNotFound
 }
+
+// batchError is the error of a whole batch: that something was not found does not say so of each key.
+type batchError struct{ error }
+
+func (e batchError) Is(target error) bool { return target != ErrNotFound && errors.Is(e.error, target) }
+func (e batchError) As(target any) bool   { return errors.As(e.error, target) }
 
 // shareMany loads what is missing with everybody else who waits for it, and hands over each key's outcome. Each go with Redis
 // takes no longer than timeout.
@@ -135,9 +145,11 @@ func (v *View[V]) shareMany(ctx context.Context, missing map[string]*entry, need
 		id     string
 		flight *flight[V]
 		began  bool
+		over   func()
 	}
 	flights := make([]waiting, 0, len(missing))
 	mine, own := make([]*fill, 0, len(missing)), make(map[string]*flight[V], len(missing))
+	outer := fillFrom(ctx)
 	for _, id := range slices.Sorted(maps.Keys(missing)) {
 		key := v.prefix + id
 		f, began := (*flight[V])(nil), true
@@ -146,7 +158,11 @@ func (v *View[V]) shareMany(ctx context.Context, missing map[string]*entry, need
 		} else {
 			f = &flight[V]{need: need, done: make(chan struct{})}
 		}
-		flights = append(flights, waiting{id, f, began})
+		over := func() {}
+		if outer != nil {
+			over = v.store.origin.lend(&f.turn, &outer.seat)
+		}
+		flights = append(flights, waiting{id, f, began, over})
 		if began {
 			mine, own[id] = append(mine, &fill{key: key, id: id, need: f.need, blind: blind, seen: *missing[id]}), f
 		}
@@ -155,10 +171,8 @@ func (v *View[V]) shareMany(ctx context.Context, missing map[string]*entry, need
 		go v.runMany(context.WithoutCancel(ctx), mine, own, load, timeout)
 	}
 	for _, w := range flights {
-		if !w.began && fillFrom(ctx) != nil {
-			w.flight.turn.lend()
-		}
 		value, err := v.await(ctx, w.flight, w.began, need)
+		w.over()
 		got(w.id, value, err)
 	}
 }
@@ -226,32 +240,30 @@ func (v *View[V]) loadMany(ctx context.Context, batch []*fill, flights map[strin
 		ids[i] = fl.id
 		whole.need = whole.need.Merge(fl.need)
 	}
-	finish := func(err error) {
+	finish := func(err error) (ended bool) {
 		for _, fl := range batch {
-			v.flights.finish(fl.key, flights[fl.id], func() { flights[fl.id].err = err })
+			ended = v.fail(fl, flights[fl.id], err) || ended
 		}
+		return ended
 	}
 	giveUp := func() { s.releaseMany(ctx, batch) }
-	leave := func(bool) {}
-	if fillFrom(ctx) == nil {
-		lent := make([]*lentTurn, len(batch))
-		for i, fl := range batch {
-			lent[i] = &flights[fl.id].turn
-		}
-		done, err := s.turn(ctx, false, lent...)
-		if err != nil {
-			s.in.loads.WithLabelValues(v.name, "shed").Inc()
-			finish(err)
-			giveUp()
-			return
-		}
-		leave = done
+	turns := make([]*lentTurn, len(batch))
+	for i, fl := range batch {
+		turns[i] = &flights[fl.id].turn
+	}
+	leave, err := s.turn(ctx, false, &whole.seat, turns...)
+	if err != nil {
+		s.in.loads.WithLabelValues(v.name, "shed").Inc()
+		finish(err)
+		giveUp()
+		return
 	}
 	lctx, cancel := context.WithTimeoutCause(ctx, s.opts.LoadTimeout, ErrLoadTimeout)
 	defer cancel()
 	stop := context.AfterFunc(lctx, func() {
-		s.in.loads.WithLabelValues(v.name, "timeout").Inc()
-		finish(ErrLoadTimeout)
+		if finish(ErrLoadTimeout) {
+			s.in.loads.WithLabelValues(v.name, "timeout").Inc()
+		}
 	})
 	unclaim := s.keepClaims(lctx, slices.Clone(batch)...)
 	wctx, w := whole.watch(lctx)

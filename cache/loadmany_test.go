@@ -6,12 +6,15 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/scaleaware/scaleaware/redisclient"
@@ -85,6 +88,59 @@ func TestPartialBatchIsNoNegativeAnswer(t *testing.T) {
 	})
 }
 
+// Of what a batch that is not whole leaves out nothing is known, whichever others of it do not exist.
+func TestMissingKeyOfAPartialBatchTakesNoneAlong(t *testing.T) {
+	ctx := testContext(t)
+	leads := Of[lead](newStore(t, client(t, one.Get(t)), nil), "lead", NegativeTTL(time.Minute))
+	away, ids := errors.New("away"), []string{"1", "2", "3", "4"}
+	found, err := leads.LoadMany(ctx, ids, func(context.Context, []string) (map[string]lead, error) {
+		return map[string]lead{"1": {Score: 1}}, KeyErrors{"2": ErrNotFound, "4": away}
+	})
+	var failed KeyErrors
+	if !errors.As(err, &failed) || len(failed) != 2 || !errors.Is(failed["3"], away) || !errors.Is(failed["4"], away) || len(found) != 1 {
+		t.Errorf("got %v, %v", found, err)
+	}
+	for id, want := range map[string]error{"1": nil, "2": ErrNotFound, "3": ErrMiss, "4": ErrMiss} {
+		if _, err := leads.Get(ctx, id); !errors.Is(err, want) {
+			t.Errorf("%s: %v", id, err)
+		}
+	}
+	found, err = leads.LoadMany(ctx, ids[2:], func(context.Context, []string) (map[string]lead, error) {
+		return nil, KeyErrors{"4": ErrNotFound} // which is whole: what it does not name does not exist, either
+	})
+	if err != nil || len(found) != 0 {
+		t.Errorf("got %v, %v", found, err)
+	}
+	if _, err := leads.Get(ctx, "3"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// That something is not found, which is no key's error, says nothing of the keys, be it one.
+func TestNotFoundOfAWholeBatch(t *testing.T) {
+	ctx := testContext(t)
+	leads := Of[lead](newStore(t, client(t, one.Get(t)), nil), "lead", NegativeTTL(time.Minute))
+	why := &PanicError{Value: "any type"}
+	for name, whole := range map[string]error{"itself": ErrNotFound, "wrapped": fmt.Errorf("tenant: %w, %w", ErrNotFound, why)} {
+		for n := range 2 {
+			ids := []string{name, name + "2"}[:n+1]
+			found, err := leads.LoadMany(ctx, ids, func(context.Context, []string) (map[string]lead, error) { return nil, whole })
+			var failed KeyErrors
+			if !errors.As(err, &failed) || len(failed) != len(ids) || len(found) != 0 || failed[name].Error() != whole.Error() {
+				t.Errorf("%s of %d: got %v, %v", name, len(ids), found, err)
+			}
+			if got := (*PanicError)(nil); name == "wrapped" && (!errors.As(failed[name], &got) || got != why || !errors.Is(failed[name], why)) {
+				t.Errorf("%v does not say why", failed[name])
+			}
+			for _, id := range ids {
+				if _, err := leads.Get(ctx, id); !errors.Is(err, ErrMiss) {
+					t.Errorf("%s of %d: %v", id, len(ids), err)
+				}
+			}
+		}
+	}
+}
+
 // Overlapping batches and single loads, in two processes, ask the origin once for each key.
 func TestBatchesShareLoads(t *testing.T) {
 	both(t, func(t *testing.T, rdb redis.UniversalClient) {
@@ -143,6 +199,31 @@ func TestManyLoaderPanicFreesAll(t *testing.T) {
 	if time.Since(began) > claimTTL/2 {
 		t.Error("the claim was not given up")
 	}
+}
+
+// A loader that ends its goroutine has not taken too long.
+func TestManyLoaderThatEndsItsGoroutineIsNoTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newLocal(t, nil)
+		leads := Of[lead](s, "lead", InProcess(Local{}))
+		timeouts := func() float64 { return testutil.ToFloat64(s.in.loads.WithLabelValues("lead", "timeout")) }
+		_, err := leads.LoadMany(t.Context(), []string{"1", "2"}, func(context.Context, []string) (map[string]lead, error) {
+			runtime.Goexit()
+			return nil, nil
+		})
+		synctest.Wait()
+		if n := timeouts(); n != 0 || !errors.As(err, new(*PanicError)) {
+			t.Errorf("%v timeouts, %v", n, err)
+		}
+		_, err = leads.LoadMany(t.Context(), []string{"1", "2"}, func(ctx context.Context, _ []string) (map[string]lead, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		})
+		synctest.Wait()
+		if n := timeouts(); n != 1 || !errors.Is(err, ErrLoadTimeout) {
+			t.Errorf("%v timeouts, %v", n, err)
+		}
+	})
 }
 
 // A batch that another fill overtakes, or that a delete fences, is not stored where it must not.

@@ -136,9 +136,15 @@ func (s *Store) oneByOne(ctx context.Context, script *redis.Script, keys []strin
 		commands[i] = script.EvalSha(ctx, pipe, []string{key}, args...)
 	}
 	_, _ = pipe.Exec(ctx) // each command has its own error
+	for i, cmd := range commands {
+		if redis.HasErrorPrefix(cmd.Err(), "NOSCRIPT") {
+			commands[i] = script.Eval(ctx, pipe, []string{keys[i]}, args...)
+		}
+	}
+	_, _ = pipe.Exec(ctx)
 	var errs []error
 	for i, cmd := range commands {
-		if redis.HasErrorPrefix(cmd.Err(), "NOSCRIPT") || redirected(cmd.Err()) {
+		if redirected(cmd.Err()) {
 			cmd = script.Run(ctx, s.rdb, []string{keys[i]}, args...)
 		}
 		switch n, err := cmd.Int64(); {

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/scaleaware/scaleaware/redisclient"
 )
 
 // wantTTLs checks that all entries end in so much time, but for what the test has taken.
@@ -165,6 +167,30 @@ func TestExtendWhereScriptsMayNotScan(t *testing.T) {
 			}
 			wantTTLs(t, ctx, leads, ids, 2*time.Hour)
 		}
+	})
+}
+
+// Keys that a node refuses are sent together again where their script is not known.
+func TestRefusedKeysOfAnUnknownScript(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := testContext(t)
+		s := newStore(t, rdb, nil)
+		leads := Of[lead](s, "lead", TTL(time.Hour), Jitter(0))
+		ids := fillStore(t, ctx, leads, 300)
+		extending := s.scripted(ctx, extendScript, 1, 0, 0)
+		err := redisclient.EachMaster(ctx, rdb, func(ctx context.Context, node *redis.Client) error { return node.ScriptFlush(ctx).Err() })
+		if err != nil {
+			t.Fatal(err)
+		}
+		var sent pipelines
+		rdb.AddHook(&sent)
+		if n, _, err := extending.do(ctx, nil, leads.keysOf(ids)); err != nil || n != 300 {
+			t.Errorf("%d changed, %v", n, err)
+		}
+		if alone, together := sent.alone.Load(), sent.together.Load(); alone+together > 10 { // a connection may be new
+			t.Errorf("%d commands and %d pipelines were sent", alone, together)
+		}
+		wantTTLs(t, ctx, leads, ids, 2*time.Hour)
 	})
 }
 

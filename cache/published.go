@@ -119,6 +119,15 @@ func (s *Store) changing(ctx context.Context, keys ...string) (changed func(erro
 
 func told(err error) error { return err }
 
+// changedUnsaid is for changes that are not named, as they are too many: who misses a number drops what it keeps.
+func (s *Store) changedUnsaid(ctx context.Context) error {
+	ctx = context.WithoutCancel(ctx)
+	if s.listening(ctx) == nobody {
+		return nil
+	}
+	return s.aside(ctx, s.numberKey(), func(ctx context.Context) error { return s.rdb.Incr(ctx, s.numberKey()).Err() })
+}
+
 // publish tells who listens. A cluster client sends it to one master after another.
 func (s *Store) publish(ctx context.Context, n int64, keys []string) (err error) {
 	text := strconv.AppendInt(nil, n, 10)

@@ -301,3 +301,86 @@ func TestListenersWaitForThoseWhoDoNotPublishYet(t *testing.T) {
 		}
 	}
 }
+
+// What lives by an extension alone is not kept for longer than Redis has it after that was taken back, in any process.
+func TestRestoreIsHeardOfWhereServersDoNotTell(t *testing.T) {
+	for name, clustered := range map[string]bool{"cluster": true, "single": false} {
+		t.Run(name, func(t *testing.T) {
+			ctx := testContext(t)
+			rdb := untracked(t, clustered)
+			here := running(t, newStore(t, rdb, func(o *Options) { o.RedisTimeout, o.Silence = 2*time.Second, patience }))
+			there := running(t, sibling(t, here))
+			idle := sibling(t, here)
+			views := make([]*View[lead], 2)
+			for i, s := range []*Store{here, there} {
+				views[i] = Of[lead](s, "lead", TTL(20*time.Second), Jitter(0), InProcess(Local{}))
+			}
+			for who, by := range map[string]*Store{"who keeps it": here, "who keeps nothing": idle} {
+				l, err := views[0].Load(ctx, who, loads(lead{Score: 1}))
+				wantScore(t, l, err, 1)
+				if _, err := by.ExtendTTLs(ctx, Extension{Factor: 50}); err != nil {
+					t.Fatal(err)
+				}
+				key := views[0].prefix + who
+				raw, err := rdb.Get(ctx, key).Bytes()
+				if err != nil {
+					t.Fatal(err)
+				}
+				h, payload, err := parseHeader(raw)
+				if err != nil {
+					t.Fatal(err)
+				}
+				h.soft, h.hard, h.start = h.soft-30_000, h.hard-30_000, h.start-30_000_000 // past its own end
+				if err := rdb.Set(ctx, key, append(appendHeader(nil, h), payload...), 900*time.Second).Err(); err != nil {
+					t.Fatal(err)
+				}
+				for _, v := range views {
+					v.near.drop(who)
+					eventually(t, "it is kept as long as Redis has it", func() bool {
+						l, err := v.Get(ctx, who)
+						wantScore(t, l, err, 1)
+						r := inProcess(v, who)
+						return r != nil && r.end-v.store.now() > time.Minute
+					})
+				}
+				if r, err := by.RestoreTTLs(ctx); err != nil || r.Changed == 0 {
+					t.Fatal(r, err)
+				}
+				for i, v := range views {
+					eventually(t, "it ends when it does in Redis", func() bool {
+						r := inProcess(v, who)
+						return r == nil || r.end-v.store.now() < restoreGrace+time.Second
+					})
+					if _, err := v.Get(ctx, who); err != nil {
+						t.Errorf("store %d: %v", i, err)
+					}
+				}
+			}
+		})
+	}
+}
+
+// A restoration of which nobody could be told is none.
+func TestUntoldRestoreIsIncomplete(t *testing.T) {
+	ctx := testContext(t)
+	rdb, h := hindered(t, client(t, one.Get(t)))
+	s := newStore(t, rdb, nil)
+	if _, err := s.RestoreTTLs(ctx); err != nil || h.asked["incr"] != 0 { // nobody listens
+		t.Errorf("%v, %d numbers were taken", err, h.asked["incr"])
+	}
+	if err := s.mark(ctx); err != nil {
+		t.Fatal(err)
+	}
+	s.marked.Store(nil)
+	if _, err := s.RestoreTTLsWith(ctx, Restoration{DryRun: true}); err != nil || h.asked["incr"] != 0 {
+		t.Errorf("%v, %d numbers were taken", err, h.asked["incr"])
+	}
+	h.set(refusing("incr"))
+	if r, err := s.RestoreTTLs(ctx); !errors.Is(err, ErrIncomplete) || r.Complete {
+		t.Errorf("%+v, %v", r, err)
+	}
+	h.set(refusing())
+	if r, err := s.RestoreTTLs(ctx); err != nil || !r.Complete {
+		t.Errorf("%+v, %v", r, err)
+	}
+}

@@ -199,7 +199,7 @@ func (v *View[V]) open(ctx context.Context, id string, raw []byte, err error, ne
 	}
 	switch e.verdict {
 	case hit:
-		if err := v.decode(e, &value); err != nil {
+		if err := v.unpack(e, &value); err != nil {
 			v.store.in.failed(ctx, "decode", err, "view", v.name)
 			*e = unusableEntry(raw)
 			return *new(V)

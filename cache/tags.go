@@ -140,15 +140,15 @@ func (ts *tagStates) here(tag tagHash, c *cover) *tagState {
 }
 
 // tagsFor returns the tags of a value.
-func (v *View[V]) tagsFor(id string, value V) ([]tagHash, error) {
+func (v *View[V]) tagsFor(id string, value V) (tags []tagHash, err error) {
 	if v.tags == nil {
 		return nil, nil
 	}
+	defer caught("Tags function", &err)
 	names := v.tags(id, value)
 	if len(names) > maxTags {
 		return nil, fmt.Errorf("cache: a value has %d tags, give at most %d; it is not stored", len(names), maxTags)
 	}
-	var tags []tagHash
 	for _, name := range names {
 		if name == "" || len(name) > maxTagBytes {
 			return nil, fmt.Errorf("cache: a value has tag %q, give 1 to %d bytes; it is not stored", clip(name), maxTagBytes)

@@ -63,26 +63,25 @@ func (v *View[V]) compare(ctx context.Context, id string, served V, h header, lo
 
 // origin gets a value from where everything is seen, when the origin may have one more load.
 func (v *View[V]) origin(ctx context.Context, id string, load Loader[V]) (V, error) {
-	done, err := v.store.turn(ctx, true)
+	fl := &fill{id: id, blind: errVerify}
+	done, err := v.store.turn(ctx, true, &fl.seat)
 	if err != nil {
 		return *new(V), err
 	}
 	defer done(false)
-	fl := &fill{id: id, blind: errVerify}
 	ctx, _ = fl.watch(ctx)
 	return protect(ctx, id, load)
 }
 
 // same reports whether two values are equal for who reads them back. Not all codecs write equal values, such as maps, alike.
 func (v *View[V]) same(a, b V) (bool, error) {
-	codec := v.opts.codec
-	as, err1 := codec.Encode(a)
-	bs, err2 := codec.Encode(b)
+	as, err1 := v.encode(a)
+	bs, err2 := v.encode(b)
 	if err := errors.Join(err1, err2); err != nil || bytes.Equal(as, bs) {
 		return err == nil, err
 	}
 	var x, y V // others may hold what a and b point to
-	err := errors.Join(codec.Decode(as, &x), codec.Decode(bs, &y))
+	err := errors.Join(v.decode(as, &x), v.decode(bs, &y))
 	return err == nil && reflect.DeepEqual(x, y), err
 }
 

@@ -134,3 +134,25 @@ func TestVerifyChangesNothing(t *testing.T) {
 		t.Errorf("served %v, loaded %v", served, loaded)
 	}
 }
+
+// A codec that panics while values are compared ends the comparison.
+func TestVerifyWithAPanickingCodec(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := t.Context()
+		s := newLocal(t, &Options{Verify: 1})
+		var encodes, decodes atomic.Bool
+		leads := Of[lead](s, "lead", InProcess(Local{}), WithCodec(panicking{encodes: &encodes, decodes: &decodes}))
+		l, err := leads.Load(ctx, "1", loads(lead{Score: 1}))
+		wantScore(t, l, err, 1)
+		for n, panics := range []*atomic.Bool{&encodes, &decodes} {
+			panics.Store(true)
+			l, err = leads.Load(ctx, "1", loads(lead{Score: 2}))
+			wantScore(t, l, err, 1)
+			synctest.Wait()
+			if got := testutil.ToFloat64(s.in.verified.WithLabelValues("lead", "failed")); got != float64(n+1) {
+				t.Errorf("%v failed, want %d", got, n+1)
+			}
+			panics.Store(false)
+		}
+	})
+}

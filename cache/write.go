@@ -20,7 +20,7 @@ func (v *View[V]) Set(ctx context.Context, id string, value V) error {
 		return err
 	}
 	s, key := v.store, v.prefix+id
-	payload, err := v.opts.codec.Encode(value)
+	payload, err := v.encode(value)
 	if err != nil {
 		return err
 	}
