@@ -8,6 +8,9 @@ import "github.com/redis/go-redis/v9"
 //
 // A server that is full refuses a script what may take memory, unless it has written something before: any command that may
 // write will do, whether or not it has an effect. Scripts that invalidate begin with one, as they take next to none.
+//
+// None removes a key that it sets then: while the key's slot moves, the master that it moves from refuses scripts what it has not,
+// and what the key asks of later loads would be lost.
 
 // beginScript leaves a lease where nothing is, and claims the load. It returns the fill's start in microseconds, when the
 // caller loads on the lease that it gave; or else what now stands there, the fill's start, and 1: the caller loads; 0: somebody
@@ -28,7 +31,7 @@ local cur = redis.pcall('SET', key, lease, 'NX', 'GET', 'PX', life)
 if not cur then return now end
 if type(cur) == 'table' then -- the server is full, or it is of another type
   if string.find(cur.err, 'WRONGTYPE', 1, true) then
-    redis.call('UNLINK', key)
+    redis.call('PEXPIRE', key, life)
     cur = false
   else
     cur = redis.call('GET', key)
@@ -36,7 +39,7 @@ if type(cur) == 'table' then -- the server is full, or it is of another type
 end
 if cur and #seen == 40 and redis.sha1hex(cur) == seen then
   local have, floor, ends, left = carried(key, cur, ms, life, aged)
-  redis.call('UNLINK', key)
+  redis.call('PEXPIRE', key, life)
   if have then
     lease = string.sub(lease, 1, 5) .. struct.pack('>BI2', have, #lease + #floor) .. string.sub(lease, 9, 24) .. ends
       .. string.sub(lease, 41, 72) .. floor .. string.sub(lease, 73)
@@ -204,7 +207,7 @@ if #order == 0 then
 else
   local text = ''
   for _, system in ipairs(order) do text = text .. tokens[system].text end
-  redis.call('UNLINK', KEYS[1]) -- for a server that is full
+  redis.call('PEXPIRE', KEYS[1], ttl) -- for a server that is full
   redis.call('SET', KEYS[1], string.sub(new, 1, 5) .. string.char(#order) .. struct.pack('>I2', 72 + #text)
     .. generation(string.sub(new, 9, 16), t) .. string.sub(new, 17, 24) .. struct.pack('>I8I8', soft, hard) .. string.sub(new, 41, 72) .. text, 'PX', ttl)
 end
