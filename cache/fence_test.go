@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"testing"
 	"time"
@@ -120,6 +121,35 @@ func TestOlderFillDoesNotReplaceNewer(t *testing.T) {
 		<-slow
 		l, err = a.Get(ctx, "1")
 		wantScore(t, l, err, 2)
+	})
+}
+
+// After a failover to a server whose clock is behind, leases are there that were left later than it is now. Loads land on them.
+func TestLoadLandsOnALeaseFromAheadOfTheClock(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		for _, many := range []bool{false, true} {
+			ctx := testContext(t)
+			leads := Of[lead](newStore(t, rdb, nil), "lead")
+			key := leads.prefix + "1"
+			if err := leads.Delete(wrote(ctx, at(5)), "1"); err != nil {
+				t.Fatal(err)
+			}
+			ahead := binary.BigEndian.AppendUint64(nil, uint64(time.Now().Add(10*time.Minute).UnixMicro()))
+			if err := rdb.SetRange(ctx, key, 16, string(ahead)).Err(); err != nil {
+				t.Fatal(err)
+			}
+			var err error
+			if many {
+				_, err = leads.LoadMany(ctx, []string{"1"}, ofEach(loads(lead{Score: 2}, at(6))))
+			} else {
+				_, err = leads.Load(ctx, "1", loads(lead{Score: 2}, at(6)))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			l, err := leads.Get(ctx, "1")
+			wantScore(t, l, err, 2)
+		}
 	})
 }
 

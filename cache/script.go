@@ -88,11 +88,13 @@ if ARGV[5] and string.sub(h, 3, 3) == 'L' then redis.call('PEXPIRE', KEYS[1], AR
 return till
 `)
 
-// storeScript lands a fill if its lease still stands and what stands there is not newer. Before a lease's hard expiry
-// nothing covers its unknown positions. Of known ones those count that are of databases which the fill was read from; a
-// fill of unknown age is covered by none until the lease's soft expiry, which older versions leave out, and by none of a value
-// until that is as old as what a floor shuts out. What was filled in an earlier epoch is older, or began before, when nothing
-// else tells. It returns 'stored', 'fenced' or 'older', with the tokens of the newer value where they say so.
+// storeScript lands a fill if its lease still stands and what stands there is not newer. Who begins on a lease begins after it,
+// also when the server's clock is behind. So a fill that began before its lease began on one that was taken away since, and was
+// put back by a begin that the client has sent twice. Before a lease's hard expiry nothing covers its unknown positions. Of
+// known ones those count that are of databases which the fill was read from; a fill of unknown age is covered by none until the
+// lease's soft expiry, which older versions leave out, and by none of a value until that is as old as what a floor shuts out.
+// What was filled in an earlier epoch is older, or began before, when nothing else tells. It returns 'stored', 'fenced' or
+// 'older', with the tokens of the newer value where they say so.
 // Shared argument: ms that a floor stands. Own: the first 40 bytes of the header, whose expiries are the ms until then, the rest
 // with the payload, the TTL in ms.
 var storeScript = newKeyScript(1, `
@@ -106,6 +108,7 @@ if #cur < 72 or string.sub(cur, 1, 2) ~= '\202\002' or string.sub(cur, 9, 16) ~=
 end
 local have, give = string.byte(cur, 6), string.byte(first, 6)
 local lease, soft, hard = string.sub(cur, 3, 3) == 'L', struct.unpack('>I8I8', cur, 25)
+if lease and struct.unpack('>I8', first, 17) < struct.unpack('>I8', cur, 17) then return 'fenced' end
 local over = soft > 0 and ms >= soft
 if not lease then over = math.floor(struct.unpack('>I8', cur, 17) / 1000) + aged <= ms end
 local elsewhere, compared = give > 0 or over, false
