@@ -57,12 +57,14 @@ if string.sub(cur, 3, 3) ~= 'L' and string.sub(cur, 9, 24) ~= seen then return {
 local head = string.sub(cur, 1, struct.unpack('>I2', cur, 7))
 local start = math.max(now, struct.unpack('>I8', cur, 17) + 1)
 if wanted ~= '0' then
-  local own = string.sub(cur, 9, 16) == gen -- the client has sent this twice
+  local by = string.sub(cur, 3, 3) == 'L' and string.sub(gen, 1, 4) -- a value has no room for it
+  local own = string.sub(cur, 9, 16) == gen or string.sub(cur, 65, 68) == by -- the client has sent this twice
   local left = struct.unpack('>I8', cur, 49) - ms
   -- One that is longer than any was made by a server whose clock was ahead of this one's, before a failover.
   if left > 0 and left <= tonumber(wanted) and not own then return {head, start, 0} end
-  redis.call('SETRANGE', key, '48', claim)
-  head = string.sub(head, 1, 48) .. claim .. string.sub(head, 57)
+  local claimed = claim .. string.sub(cur, 57, 64) .. (by or string.sub(cur, 65, 68))
+  redis.call('SETRANGE', key, '48', claimed)
+  head = string.sub(head, 1, 48) .. claimed .. string.sub(head, 69)
 end
 if string.sub(cur, 3, 3) == 'L' then redis.call('PEXPIRE', key, life, 'GT') end
 return {head, start, 1}

@@ -346,3 +346,30 @@ func TestBatchIsSentTwice(t *testing.T) {
 		}
 	})
 }
+
+// Nor does who begins on leases that stand wait for the claims that it has made itself.
+func TestBatchOnLeasesIsSentTwice(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := testContext(t)
+		s := newStore(t, rdb, nil)
+		leads := Of[lead](s, "lead")
+		ids := spread(30)
+		found, err := leads.LoadMany(ctx, ids, leadsOf) // the servers know the scripts
+		wantAll(t, found, err, ids)
+		if err := leads.Delete(wrote(ctx, at(5)), ids...); err != nil {
+			t.Fatal(err)
+		}
+		rdb.AddHook(&twice{})
+		for _, want := range []begun{granted, elsewhere} {
+			var fills []*fill
+			for _, id := range ids {
+				fills = append(fills, &fill{key: leads.prefix + id, id: id})
+			}
+			for i, how := range s.beginMany(ctx, fills, patience) {
+				if fl := fills[i]; how != want || !fl.leased || fl.gen == fl.offered || (fl.claim != 0) != (want == granted) {
+					t.Errorf("%s: %v, claimed until %d", fl.id, how, fl.claim)
+				}
+			}
+		}
+	})
+}
