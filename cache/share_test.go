@@ -122,6 +122,23 @@ func TestKeysOfAMasterGoTogether(t *testing.T) {
 	}
 }
 
+// A server that does not tell what changes may be a proxy also when processes tell each other.
+func TestKeysGoAloneWhereChangesArePublished(t *testing.T) {
+	ctx := testContext(t)
+	rdb := untracked(t, false)
+	s := running(t, newStore(t, rdb, func(o *Options) { o.RedisTimeout = 2 * time.Second })) // who listens waits for so long
+	covered(t, s)
+	leads := Of[lead](s, "lead")
+	var sent asked
+	rdb.AddHook(&sent)
+	ids := spread(20)
+	found, err := leads.LoadMany(ctx, ids, leadsOf)
+	wantAll(t, found, err, ids)
+	if n := sent.sum(); n != 0 || sent.one != 2*len(ids) {
+		t.Errorf("%d keys went together, %d alone", n, sent.one)
+	}
+}
+
 // What holds up a master grows with bytes, too.
 func TestLargeValuesAreStoredApart(t *testing.T) {
 	ctx := testContext(t)
