@@ -2,7 +2,9 @@ package cache
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -120,6 +122,80 @@ func TestOlderFillDoesNotReplaceNewer(t *testing.T) {
 		<-slow
 		l, err = a.Get(ctx, "1")
 		wantScore(t, l, err, 2)
+	})
+}
+
+// After a failover to a server whose clock is behind, leases are there that were left later than it is now. Loads land on them.
+func TestLoadLandsOnALeaseFromAheadOfTheClock(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		for _, many := range []bool{false, true} {
+			ctx := testContext(t)
+			leads := Of[lead](newStore(t, rdb, nil), "lead")
+			key := leads.prefix + "1"
+			if err := leads.Delete(wrote(ctx, at(5)), "1"); err != nil {
+				t.Fatal(err)
+			}
+			ahead := binary.BigEndian.AppendUint64(nil, uint64(time.Now().Add(10*time.Minute).UnixMicro()))
+			if err := rdb.SetRange(ctx, key, 16, string(ahead)).Err(); err != nil {
+				t.Fatal(err)
+			}
+			var err error
+			if many {
+				_, err = leads.LoadMany(ctx, []string{"1"}, ofEach(loads(lead{Score: 2}, at(6))))
+			} else {
+				_, err = leads.Load(ctx, "1", loads(lead{Score: 2}, at(6)))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			l, err := leads.Get(ctx, "1")
+			wantScore(t, l, err, 2)
+		}
+	})
+}
+
+// What a load must have seen is a timeline and a whole position: on a later timeline any is enough, on an earlier one none.
+func TestLoadsAreComparedByTimelineAndPosition(t *testing.T) {
+	token := func(timeline uint32, lsn scaleaware.LSN) scaleaware.Token {
+		return scaleaware.Token{System: 7, Timeline: timeline, LSN: lsn}
+	}
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		for _, many := range []bool{false, true} {
+			ctx := testContext(t)
+			s := newStore(t, rdb, nil)
+			leads := Of[lead](s, "lead")
+			for i, c := range []struct {
+				wrote, saw scaleaware.Token
+				lands      bool
+			}{
+				{token(1, 2<<32), token(1, 1<<32|9), false},
+				{token(1, 1<<32|9), token(1, 2<<32), true},
+				{token(1, 1<<32|9), token(1, 1<<32|8), false},
+				{token(1, 1<<32|9), token(1, 1<<32|9), true},
+				{token(1, 1<<31), token(1, 1<<32-1), true},
+				{token(1, 1<<40), token(2, 1), true},
+				{token(2, 1), token(1, 1<<40), false},
+				{token(2, 1), token(10, 0), true},
+				{token(10, 0), token(2, 1), false},
+			} {
+				id := fmt.Sprint(i)
+				err := leads.Delete(wrote(ctx, c.wrote), id)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if load := loads(lead{Score: 1}, c.saw); many {
+					_, err = leads.LoadMany(ctx, []string{id}, ofEach(load))
+				} else {
+					_, err = leads.Load(ctx, id, load)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := leads.Get(ctx, id); (err == nil) != c.lands {
+					t.Errorf("many %v: a load as of %v after a delete at %v: %v", many, c.saw, c.wrote, err)
+				}
+			}
+		}
 	})
 }
 

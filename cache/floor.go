@@ -265,7 +265,7 @@ for _, key in ipairs(KEYS) do
   local have, floor, ends, left = carried(key, h, now, ARGV[2], ARGV[3])
   if have then
     n = n + (string.sub(h, 3, 3) == 'L' and 0 or 1)
-    redis.call('UNLINK', key) -- for a server that is full
+    redis.call('PEXPIRE', key, left) -- for a server that is full
     redis.call('SET', key, '\202\002L\0\0' .. struct.pack('>BI2', have, 72 + #floor) .. generation(ARGV[1], t) .. struct.pack('>I8', now * 1000)
       .. ends .. string.rep('\0', 32) .. floor, 'PX', left)
   else

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/scaleaware/scaleaware/redisclient"
 )
 
 // full makes a server have no room for more until the test's end.
@@ -118,4 +120,46 @@ func TestRestoreOnAFullServer(t *testing.T) {
 		t.Errorf("%+v, %v", report, err)
 	}
 	wantTTLs(t, ctx, v, ids, time.Hour)
+}
+
+// So are sweeps finished that whoever began them has left behind.
+func TestOrphanedSweepIsFinishedOnAFullServer(t *testing.T) {
+	ctx := testContext(t)
+	s := newStore(t, client(t, one.Get(t)), nil)
+	v := Of[lead](s, "lead")
+	ids := fillStore(t, ctx, v, 10)
+	long := uint64(time.Now().Add(-time.Hour).UnixMicro())
+	if err := ruleScript.Run(ctx, s.rdb, []string{s.rulesKey()}, long, "lead:*").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.followRules(ctx); err != nil {
+		t.Fatal(err)
+	}
+	full(t, ctx)
+	if err := s.reclaimMemory(ctx); err != nil {
+		t.Error(err)
+	}
+	for _, id := range ids {
+		if n, err := s.rdb.Exists(ctx, v.prefix+id).Result(); n != 0 || err != nil {
+			t.Errorf("%s is there: %v", id, err)
+		}
+	}
+	if list := standing(t, ctx, s); len(list) != 0 {
+		t.Errorf("rules stand: %v", list)
+	}
+}
+
+// Nobody warms what a server that is full would not take.
+func TestNobodyWarmsAFullServer(t *testing.T) {
+	ctx := testContext(t)
+	s := newStore(t, client(t, one.Get(t)), nil)
+	name := s.opts.Prefix + metaMark + "warm:"
+	lift := full(t, ctx)
+	for _, refuses := range []bool{true, false} {
+		lease := redisclient.NewLease(s.rdb, name+"lease", warmLease)
+		if mine, done, err := s.warmTurn(ctx, lease, name+"done"); mine == refuses || done || redis.HasErrorPrefix(err, "OOM") != refuses {
+			t.Errorf("full %v: mine %v, done %v, %v", refuses, mine, done, err)
+		}
+		lift()
+	}
 }

@@ -20,7 +20,7 @@ import (
 //	40 schema of the Go type (8)
 //	48 claim: until when somebody loads the value, 0 for nobody (8)
 //	56 epoch: the last invalidation of many keys that the fill knew of (8)
-//	64 cost of the load, microseconds (4)
+//	64 cost of the load, microseconds; of a lease, the beginning of what whoever claims it offered as its generation (4)
 //	68 length of the payload when it is decompressed, 0 when it is not compressed (4)
 //	72 as-of tokens: system (8), timeline (4), position (8) each
 //	   seen tokens, with the flag for them: their number (1), then each as above

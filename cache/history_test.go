@@ -150,10 +150,10 @@ func (h *historyRun) rest(t *testing.T, settle time.Duration) {
 	}
 	var text strings.Builder
 	fmt.Fprintf(&text, "%-22s %9s %8s %7s %7s %7s %7s %9s %6s %9s %6s\n", "phase", "reads", "tokens", "loads", "writes", "refused", "stale", "over 50ms", "late", "oldest", "lost")
-	reads := int64(0)
+	var reads, tokens, writes int64
 	for n, name := range h.phases {
 		p := &h.board.phases[n]
-		reads += p.reads.Load()
+		reads, tokens, writes = reads+p.reads.Load(), tokens+p.tokens.Load(), writes+p.writes.Load()
 		if calm := name == "calm" || name == "settled"; calm && p.late.Load() > p.writes.Load()/100+1 {
 			t.Errorf("%s: %d reads saw what was invalidated more than 50 ms before, by %d writes, while all had their turn", name, p.late.Load(), p.writes.Load())
 		}
@@ -171,6 +171,9 @@ func (h *historyRun) rest(t *testing.T, settle time.Duration) {
 		text.String(), reads, inProcess, redis, misses, h.board.violations.Load(), kept, bad)
 	if n := h.board.violations.Load(); n > 0 {
 		t.Errorf("%d violations", n)
+	}
+	if reads < 1000 || tokens < 100 || writes < 100 || inProcess < 100 || redis < 100 || kept == 0 {
+		t.Errorf("so little says nothing: %d reads, %d of them with a token, %d writes, %d reads from the process, %d from Redis, %d kept", reads, tokens, writes, inProcess, redis, kept)
 	}
 }
 

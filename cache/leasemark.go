@@ -27,7 +27,7 @@ const (
 // mark. ARGV: its TTL in ms.
 var leaseMarkScript = redis.NewScript(`
 if redis.call('PTTL', KEYS[1]) < ARGV[1] / 2 then
-  redis.call('UNLINK', KEYS[1]) -- for a server that is full
+  redis.call('PEXPIRE', KEYS[1], ARGV[1]) -- for a server that is full
   redis.call('SET', KEYS[1], '1', 'PX', ARGV[1])
 end
 return 1`)

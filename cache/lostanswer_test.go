@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/redis/go-redis/v9"
@@ -125,6 +126,43 @@ func TestScriptsThatAreSentTwiceTakeNoneBack(t *testing.T) {
 			<-slow
 			if l, err := v.Get(ctx, "1"); !errors.Is(err, ErrMiss) {
 				t.Errorf("a load from before the second delete landed: %+v, %v", l, err)
+			}
+		})
+	}
+}
+
+// Nor does a load whose begin the client has sent twice, whatever other load began on its lease before the delete.
+func TestBeginThatIsSentTwiceTakesNoneBack(t *testing.T) {
+	for _, many := range []bool{false, true} {
+		t.Run(fmt.Sprint("many ", many), func(t *testing.T) {
+			ctx := testContext(t)
+			s := newStore(t, client(t, one.Get(t)), nil)
+			v := Of[lead](s, "lead")
+			first := &fill{key: v.prefix + "1", id: "1"}
+			args := first.beginArgs(s.beginShared(first))
+			script := beginScript.one
+			if many {
+				script = beginScript.many
+			}
+			send := func() {
+				t.Helper()
+				if err := script.Run(ctx, s.rdb, []string{first.key}, args...).Err(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			send()
+			g := newGate()
+			g.saw = scaleaware.Tokens{at(12)}
+			slow := background(wrote(ctx, at(10)), v, "1", g.load) // the first one's load would not serve it
+			<-g.entered
+			if err := Of[lead](sibling(t, s), "lead").Delete(ctx, "1"); err != nil { // of what the load has read
+				t.Fatal(err)
+			}
+			send()
+			g.release <- lead{Score: 1}
+			<-slow
+			if l, err := v.Get(ctx, "1"); !errors.Is(err, ErrMiss) {
+				t.Errorf("a load from before the delete landed: %+v, %v", l, err)
 			}
 		})
 	}

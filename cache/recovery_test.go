@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -46,6 +48,49 @@ func TestBreaker(t *testing.T) {
 		_, err := leads.Get(ctx, "{x}1")
 		return err == nil
 	})
+}
+
+// However many callers there are, and however often it comes and goes, one of them at a time tries a master that hangs.
+func TestBreakerOfAFlappingMaster(t *testing.T) {
+	ctx := testContext(t)
+	_, leads, victim := breakable(t, ctx, nil)
+	running(t, leads.store)
+	// volley is how 64 callers at once end who wait for the master in vain.
+	volley := func() (waited int64) {
+		var callers sync.WaitGroup
+		var n atomic.Int64
+		for range 64 {
+			callers.Go(func() {
+				if _, err := leads.Get(ctx, "{x}1"); waitedFor(err) && err != ErrMiss {
+					n.Add(1)
+				}
+			})
+		}
+		callers.Wait()
+		return n.Load()
+	}
+	all := int64(0)
+	for round := range 3 {
+		victim.Freeze()
+		eventually(t, "the breaker opens", func() bool {
+			volley()
+			_, err := leads.Get(ctx, "{x}1")
+			return errors.Is(err, errBroken)
+		})
+		tried, began := int64(0), time.Now()
+		for time.Since(began) < 4*probeEvery {
+			tried += volley()
+		}
+		all += tried
+		if took := time.Since(began); tried > int64(took/probeEvery)+1 {
+			t.Errorf("round %d: %d calls waited for the frozen master in %v", round, tried, took)
+		}
+		victim.Thaw()
+		eventually(t, "it answers", func() bool { _, err := leads.Get(ctx, "{x}1"); return err == ErrMiss })
+	}
+	if all == 0 { // a replica may have taken the place of the master, but not each time
+		t.Error("nobody has tried it")
+	}
 }
 
 // What Redis could not be told to forget is forgotten when it is back.

@@ -88,6 +88,10 @@ func (s *Store) warmTurn(ctx context.Context, lease *redisclient.Lease, mark str
 	if done, err = marked(); done || err != nil {
 		return false, done, err
 	}
+	// A server that is full refuses this, and would refuse what is warmed, and the mark.
+	if err := s.rdb.SetNX(ctx, lease.Key(), lease.Holder(), warmLease).Err(); err != nil {
+		return false, false, err
+	}
 	if mine, err = lease.Hold(ctx); !mine || err != nil {
 		return false, false, err
 	}

@@ -8,6 +8,9 @@ import "github.com/redis/go-redis/v9"
 //
 // A server that is full refuses a script what may take memory, unless it has written something before: any command that may
 // write will do, whether or not it has an effect. Scripts that invalidate begin with one, as they take next to none.
+//
+// None removes a key that it sets then: while the key's slot moves, the master that it moves from refuses scripts what it has not,
+// and what the key asks of later loads would be lost.
 
 // beginScript leaves a lease where nothing is, and claims the load. It returns the fill's start in microseconds, when the
 // caller loads on the lease that it gave; or else what now stands there, the fill's start, and 1: the caller loads; 0: somebody
@@ -28,7 +31,7 @@ local cur = redis.pcall('SET', key, lease, 'NX', 'GET', 'PX', life)
 if not cur then return now end
 if type(cur) == 'table' then -- the server is full, or it is of another type
   if string.find(cur.err, 'WRONGTYPE', 1, true) then
-    redis.call('UNLINK', key)
+    redis.call('PEXPIRE', key, life)
     cur = false
   else
     cur = redis.call('GET', key)
@@ -36,7 +39,7 @@ if type(cur) == 'table' then -- the server is full, or it is of another type
 end
 if cur and #seen == 40 and redis.sha1hex(cur) == seen then
   local have, floor, ends, left = carried(key, cur, ms, life, aged)
-  redis.call('UNLINK', key)
+  redis.call('PEXPIRE', key, life)
   if have then
     lease = string.sub(lease, 1, 5) .. struct.pack('>BI2', have, #lease + #floor) .. string.sub(lease, 9, 24) .. ends
       .. string.sub(lease, 41, 72) .. floor .. string.sub(lease, 73)
@@ -54,12 +57,14 @@ if string.sub(cur, 3, 3) ~= 'L' and string.sub(cur, 9, 24) ~= seen then return {
 local head = string.sub(cur, 1, struct.unpack('>I2', cur, 7))
 local start = math.max(now, struct.unpack('>I8', cur, 17) + 1)
 if wanted ~= '0' then
-  local own = string.sub(cur, 9, 16) == gen -- the client has sent this twice
+  local by = string.sub(cur, 3, 3) == 'L' and string.sub(gen, 1, 4) -- a value has no room for it
+  local own = string.sub(cur, 9, 16) == gen or string.sub(cur, 65, 68) == by -- the client has sent this twice
   local left = struct.unpack('>I8', cur, 49) - ms
   -- One that is longer than any was made by a server whose clock was ahead of this one's, before a failover.
   if left > 0 and left <= tonumber(wanted) and not own then return {head, start, 0} end
-  redis.call('SETRANGE', key, '48', claim)
-  head = string.sub(head, 1, 48) .. claim .. string.sub(head, 57)
+  local claimed = claim .. string.sub(cur, 57, 64) .. (by or string.sub(cur, 65, 68))
+  redis.call('SETRANGE', key, '48', claimed)
+  head = string.sub(head, 1, 48) .. claimed .. string.sub(head, 69)
 end
 if string.sub(cur, 3, 3) == 'L' then redis.call('PEXPIRE', key, life, 'GT') end
 return {head, start, 1}
@@ -85,11 +90,13 @@ if ARGV[5] and string.sub(h, 3, 3) == 'L' then redis.call('PEXPIRE', KEYS[1], AR
 return till
 `)
 
-// storeScript lands a fill if its lease still stands and what stands there is not newer. Before a lease's hard expiry
-// nothing covers its unknown positions. Of known ones those count that are of databases which the fill was read from; a
-// fill of unknown age is covered by none until the lease's soft expiry, which older versions leave out, and by none of a value
-// until that is as old as what a floor shuts out. What was filled in an earlier epoch is older, or began before, when nothing
-// else tells. It returns 'stored', 'fenced' or 'older', with the tokens of the newer value where they say so.
+// storeScript lands a fill if its lease still stands and what stands there is not newer. Who begins on a lease begins after it,
+// also when the server's clock is behind. So a fill that began before its lease began on one that was taken away since, and was
+// put back by a begin that the client has sent twice. Before a lease's hard expiry nothing covers its unknown positions. Of
+// known ones those count that are of databases which the fill was read from; a fill of unknown age is covered by none until the
+// lease's soft expiry, which older versions leave out, and by none of a value until that is as old as what a floor shuts out.
+// What was filled in an earlier epoch is older, or began before, when nothing else tells. It returns 'stored', 'fenced' or
+// 'older', with the tokens of the newer value where they say so.
 // Shared argument: ms that a floor stands. Own: the first 40 bytes of the header, whose expiries are the ms until then, the rest
 // with the payload, the TTL in ms.
 var storeScript = newKeyScript(1, `
@@ -103,6 +110,7 @@ if #cur < 72 or string.sub(cur, 1, 2) ~= '\202\002' or string.sub(cur, 9, 16) ~=
 end
 local have, give = string.byte(cur, 6), string.byte(first, 6)
 local lease, soft, hard = string.sub(cur, 3, 3) == 'L', struct.unpack('>I8I8', cur, 25)
+if lease and struct.unpack('>I8', first, 17) < struct.unpack('>I8', cur, 17) then return 'fenced' end
 local over = soft > 0 and ms >= soft
 if not lease then over = math.floor(struct.unpack('>I8', cur, 17) / 1000) + aged <= ms end
 local elsewhere, compared = give > 0 or over, false
@@ -204,7 +212,7 @@ if #order == 0 then
 else
   local text = ''
   for _, system in ipairs(order) do text = text .. tokens[system].text end
-  redis.call('UNLINK', KEYS[1]) -- for a server that is full
+  redis.call('PEXPIRE', KEYS[1], ttl) -- for a server that is full
   redis.call('SET', KEYS[1], string.sub(new, 1, 5) .. string.char(#order) .. struct.pack('>I2', 72 + #text)
     .. generation(string.sub(new, 9, 16), t) .. string.sub(new, 17, 24) .. struct.pack('>I8I8', soft, hard) .. string.sub(new, 41, 72) .. text, 'PX', ttl)
 end

@@ -26,8 +26,10 @@ type share struct {
 // shares divides the calls that have no error yet by their masters, and into what these may do at once.
 func (s *Store) shares(ctx context.Context, script keyScript, calls []keyCall) (shares []share) {
 	cluster, clustered := s.rdb.(*redis.ClusterClient)
-	// What tells nothing of changes may be a proxy, which has several servers and asks that of the first key.
-	together := script.many != nil && len(calls) > 1 && (clustered || s.coverage.guard(0) != nil)
+	// What tells nothing of changes may be a proxy, which has several servers and asks that of the first key. It stays one where
+	// processes tell each other.
+	single := !s.untracked.Load() && s.coverage.guard(0) != nil
+	together := script.many != nil && len(calls) > 1 && (clustered || single)
 	open := make([]share, 0, 4) // one a master
 	for i := range calls {
 		c := &calls[i]

@@ -122,6 +122,23 @@ func TestKeysOfAMasterGoTogether(t *testing.T) {
 	}
 }
 
+// A server that does not tell what changes may be a proxy also when processes tell each other.
+func TestKeysGoAloneWhereChangesArePublished(t *testing.T) {
+	ctx := testContext(t)
+	rdb := untracked(t, false)
+	s := running(t, newStore(t, rdb, func(o *Options) { o.RedisTimeout = 2 * time.Second })) // who listens waits for so long
+	covered(t, s)
+	leads := Of[lead](s, "lead")
+	var sent asked
+	rdb.AddHook(&sent)
+	ids := spread(20)
+	found, err := leads.LoadMany(ctx, ids, leadsOf)
+	wantAll(t, found, err, ids)
+	if n := sent.sum(); n != 0 || sent.one != 2*len(ids) {
+		t.Errorf("%d keys went together, %d alone", n, sent.one)
+	}
+}
+
 // What holds up a master grows with bytes, too.
 func TestLargeValuesAreStoredApart(t *testing.T) {
 	ctx := testContext(t)
@@ -342,6 +359,33 @@ func TestBatchIsSentTwice(t *testing.T) {
 		for i, how := range begin(second) {
 			if how != elsewhere || second[i].gen != first[i].gen {
 				t.Fatalf("%s: %v, generation %d on %d", second[i].id, how, second[i].gen, first[i].gen)
+			}
+		}
+	})
+}
+
+// Nor does who begins on leases that stand wait for the claims that it has made itself.
+func TestBatchOnLeasesIsSentTwice(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := testContext(t)
+		s := newStore(t, rdb, nil)
+		leads := Of[lead](s, "lead")
+		ids := spread(30)
+		found, err := leads.LoadMany(ctx, ids, leadsOf) // the servers know the scripts
+		wantAll(t, found, err, ids)
+		if err := leads.Delete(wrote(ctx, at(5)), ids...); err != nil {
+			t.Fatal(err)
+		}
+		rdb.AddHook(&twice{})
+		for _, want := range []begun{granted, elsewhere} {
+			var fills []*fill
+			for _, id := range ids {
+				fills = append(fills, &fill{key: leads.prefix + id, id: id})
+			}
+			for i, how := range s.beginMany(ctx, fills, patience) {
+				if fl := fills[i]; how != want || !fl.leased || fl.gen == fl.offered || (fl.claim != 0) != (want == granted) {
+					t.Errorf("%s: %v, claimed until %d", fl.id, how, fl.claim)
+				}
 			}
 		}
 	})

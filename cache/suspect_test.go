@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -66,6 +67,50 @@ func TestExtensionKeepsWhatIsInTheProcess(t *testing.T) {
 			r := inProcess(b, "9")
 			return r != nil && r.fresh-there.now() <= time.Minute
 		})
+	})
+}
+
+// ttlAtSet notes the TTL of a key when others are first set.
+type ttlAtSet struct {
+	pipelines
+	ttl func() time.Duration
+	at  map[string]time.Duration // by the other key
+}
+
+func (n *ttlAtSet) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		err := next(ctx, cmd)
+		if cmd.Name() == "set" {
+			key := cmd.Args()[1].(string)
+			if _, noted := n.at[key]; !noted {
+				n.at[key] = n.ttl()
+			}
+		}
+		return err
+	}
+}
+
+// All processes are told of an extension, and that TTLs move, before the first one does.
+func TestExtensionIsAnnouncedBeforeTTLsMove(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := testContext(t)
+		s := newStore(t, rdb, nil)
+		v := Of[lead](s, "lead", TTL(time.Hour), Jitter(0))
+		fillStore(t, ctx, v, 1)
+		ttl := func() time.Duration { return rdb.PTTL(ctx, v.prefix+"0").Val() }
+		set := &ttlAtSet{ttl: ttl, at: map[string]time.Duration{}}
+		rdb.AddHook(set)
+		if _, err := s.ExtendTTLs(ctx, Extension{Factor: 2, Pattern: "*"}); err != nil {
+			t.Fatal(err)
+		}
+		if ttl() <= time.Hour {
+			t.Fatalf("the TTL is %v", ttl())
+		}
+		for _, key := range []string{s.extensionKey(), s.sweepingKey()} {
+			if at := set.at[key]; at <= 0 || at > time.Hour {
+				t.Errorf("at %s the TTL was %v", key, at)
+			}
+		}
 	})
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/scaleaware/scaleaware"
 	"github.com/scaleaware/scaleaware/redisclient"
 )
 
@@ -205,6 +206,38 @@ func TestScheduledWarmingOutlivesWhoBeganIt(t *testing.T) {
 	g.release <- lead{}
 	if err := s.warmOnce(ctx, next); err != nil || len(ran) != 1 {
 		t.Errorf("%d runs when the one before was told to end, %v", len(ran), err)
+	}
+}
+
+// Loads that warm a view without ages are not told what invalidations ask for.
+func TestWarmingAnUntrackedViewAsksForNoAge(t *testing.T) {
+	for _, many := range []bool{false, true} {
+		ctx := testContext(t)
+		s := newStore(t, client(t, one.Get(t)), nil)
+		rates := Of[lead](s, "rate", Untracked())
+		if _, err := s.Invalidate(wrote(ctx, at(10)), "*"); err != nil {
+			t.Fatal(err)
+		}
+		load := func(ctx context.Context, id string) (lead, error) {
+			if need, err := scaleaware.WatermarkFrom(ctx).Written(ctx); err != nil || len(need) > 0 {
+				t.Errorf("many %v: a load was told that it must have seen %v, %v", many, need, err)
+			}
+			return loads(lead{Score: 1}, at(9))(ctx, id)
+		}
+		set := WarmSet[lead]{Name: "rates", Keys: numbers(3)}
+		if many {
+			set.LoadMany = ofEach(load)
+		} else {
+			set.Load = load
+		}
+		if err := rates.DeclareWarm(set); err != nil {
+			t.Fatal(err)
+		}
+		if report, err := s.Warm(ctx); err != nil || report.Sets[0].Loaded != 3 {
+			t.Errorf("many %v: %+v, %v", many, report, err)
+		}
+		l, err := rates.Get(ctx, "0")
+		wantScore(t, l, err, 1)
 	}
 }
 

