@@ -4,10 +4,11 @@ import "github.com/redis/go-redis/v9"
 
 // doneScript is endScript for one job that is done and was fetched here: most calls are of that kind where nothing can be batched.
 //
-// KEYS: active, lease, task key, processed today, processed; ARGV: id, owner, unique key or "", expiry of the daily counter in s
+// KEYS: active, lease, task key, processed today, processed, and the unique key if there is one; ARGV: id, owner, expiry of the daily
+// counter in s
 // Returns {"OK"}, {"NOT FOUND"} or {{why Redis refuses it}}.
 var doneScript = redis.NewScript(`
-local has, holder = redis.pcall("HGET", KEYS[3], "owner"), ARGV[3] ~= "" and redis.pcall("GET", ARGV[3])
+local has, holder = redis.pcall("HGET", KEYS[3], "owner"), KEYS[6] and redis.pcall("GET", KEYS[6])
 if type(has) == "table" then
 	return {{has.err}}
 end
@@ -21,10 +22,10 @@ end
 redis.pcall("ZREM", KEYS[2], ARGV[1])
 redis.call("DEL", KEYS[3])
 if holder == ARGV[1] then
-	redis.call("DEL", ARGV[3])
+	redis.call("DEL", KEYS[6])
 end
 if redis.pcall("INCRBY", KEYS[4], "1") == 1 then
-	redis.call("EXPIREAT", KEYS[4], ARGV[4])
+	redis.call("EXPIREAT", KEYS[4], ARGV[3])
 end
 if type(redis.pcall("INCRBY", KEYS[5], "1")) == "table" then
 	redis.call("SET", KEYS[5], "1")
@@ -63,6 +64,8 @@ for i = 5, #ARGV, 7 do
 	end
 	if refused(holder) and not string.find(holder.err, "WRONGTYPE", 1, true) then
 		failure = failure or holder
+	elseif unique ~= "" and not holder then
+		failure = failure or refused(redis.pcall("EXISTS", KEYS[1], unique)) -- of two keys Redis says when one may not have come yet
 	end
 	local taken = not failure and mine and not gone[id] and redis.pcall("LREM", KEYS[1], "-1", id)
 	failure = failure or refused(taken)
