@@ -3,7 +3,6 @@ package queue
 import (
 	"context"
 	"errors"
-	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -11,7 +10,6 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/scaleaware/scaleaware/internal/rediscluster"
 	"github.com/scaleaware/scaleaware/redisclient"
 )
 
@@ -257,72 +255,6 @@ func TestLoneEndThatFails(t *testing.T) {
 			}
 		}
 	})
-}
-
-// A job that has gone to another node with half of its slot ends when the rest is there, too.
-func TestEndsWhileTheSlotMoves(t *testing.T) {
-	t.Parallel()
-	c, ctx := cluster.Get(t), t.Context()
-	rdb, q := client(t, c.Addrs()), fresh("moving")
-	f, end := twoRunning(t, rdb, q)
-	a, b := f.ready[0].id, f.ready[1].id
-	// The script's own keys are all there, else Redis would tell it to try again.
-	day := time.Now().UTC().Format(time.DateOnly)
-	for _, name := range []string{"retry", "archived", "completed"} {
-		rdb.ZAdd(ctx, asynqKey(q, name), redis.Z{Score: 1, Member: "x"})
-	}
-	rdb.LPush(ctx, asynqKey(q, "pending"), "x")
-	for _, name := range []string{"processed:" + day, "processed", "failed:" + day, "failed"} {
-		rdb.Set(ctx, asynqKey(q, name), 1, 0)
-	}
-	slot, err := c.Slot(ctx, taskPrefix(q))
-	if err != nil {
-		t.Fatal(err)
-	}
-	masters, err := c.Masters(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	from, err := c.MasterOf(ctx, slot)
-	if err != nil {
-		t.Fatal(err)
-	}
-	to := masters[slices.IndexFunc(masters, func(n *rediscluster.Node) bool { return n.Addr() != from.Addr() })]
-	m, err := c.BeginMigration(ctx, slot, to)
-	if err != nil {
-		t.Fatal(err)
-	}
-	source := client(t, []string{from.Addr()})
-	host, port, _ := net.SplitHostPort(to.Addr())
-	if err := source.Migrate(ctx, host, port, taskPrefix(q)+b, 0, 5*time.Second).Err(); err != nil {
-		t.Fatal(err)
-	}
-	replies := end("done", "done")
-	if replies[0].text != "OK" || replies[0].err != nil {
-		t.Errorf("the first: %v", replies[0])
-	}
-	if replies[1].err == nil || !passing(replies[1].err) {
-		t.Errorf("the second: %v, want what passes", replies[1])
-	}
-	for {
-		n, err := m.Move(ctx, 100)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if n == 0 {
-			break
-		}
-	}
-	if err := m.Finish(ctx); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, 10*time.Second, "the client knows where the slot is", func() bool { return rdb.LLen(ctx, asynqKey(q, "active")).Err() == nil })
-	if whole(t, rdb, q, a) != "gone" || whole(t, rdb, q, b) != "running" {
-		t.Errorf("the first is not gone, or the second one is")
-	}
-	if reply := end("done", "done")[1]; reply.text != "OK" || whole(t, rdb, q, b) != "gone" {
-		t.Errorf("then the second: %v", reply)
-	}
 }
 
 // A row whose job cannot be listed, as the waiting jobs are something else, leaves neither the job's data nor its lock behind, and

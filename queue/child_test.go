@@ -36,7 +36,7 @@ type childConfig struct {
 }
 
 // runChild works until stdin closes, or SIGTERM, and writes a line for each start: the queue and the limiter's stamp, or "run"
-// and the job's number, or with Late "late:", by how much, the queue, and when.
+// and the job's number, and "end" and it when its handler returns, or with Late "late:", by how much, the queue, and when.
 func runChild() {
 	var cfg childConfig
 	if err := json.Unmarshal([]byte(os.Getenv(childEnv)), &cfg); err != nil {
@@ -83,6 +83,7 @@ func runChild() {
 		if cfg.Work > 0 && !sleep(ctx, cfg.Work) {
 			return ctx.Err()
 		}
+		say("end %d", job.N)
 		return nil
 	})
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM)

@@ -153,11 +153,6 @@ func TestEnqueueInSQLTx(t *testing.T) {
 		}
 		if commit {
 			err = tx.Commit()
-			if err == nil {
-				if err := j.EnqueueTx(ctx, SQLTx(mustTx(t, db)), note{N: i}, ID("0190a1d0-0000-7000-8000-000000000000")); err != nil && !errors.Is(err, ErrExists) {
-					t.Errorf("the same ID again: %v", err)
-				}
-			}
 		} else {
 			err = tx.Rollback()
 		}
@@ -177,4 +172,26 @@ func mustTx(t *testing.T, db *sql.DB) *sql.Tx {
 	}
 	t.Cleanup(func() { tx.Rollback() })
 	return tx
+}
+
+// A transaction of database/sql hears of a row that is there already.
+func TestSQLTxTellsOfADuplicate(t *testing.T) {
+	t.Parallel()
+	ctx, db := t.Context(), pool(t)
+	j := newJobs(t, client(t, single.Get(t).Addrs()), &Options{Outbox: db}, Queue{Name: fresh("sqltwice")})
+	if err := j.EnsureOutbox(ctx); err != nil {
+		t.Fatal(err)
+	}
+	std, err := sql.Open("pgx", db.Config().ConnString())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer std.Close()
+	tx := mustTx(t, std)
+	const id = "0190a1d0-0000-7000-8000-000000000000"
+	for _, want := range []error{nil, ErrExists} {
+		if err := j.EnqueueTx(ctx, SQLTx(tx), note{}, ID(id)); !errors.Is(err, want) {
+			t.Errorf("EnqueueTx = %v, want %v", err, want)
+		}
+	}
 }

@@ -119,7 +119,10 @@ func (e *ender) script(batch []ending) (script *redis.Script, keys []string, arg
 			asynqKey(e.queue, "active"), asynqKey(e.queue, "lease"), taskPrefix(e.queue) + x.id,
 			asynqKey(e.queue, "processed:"+day), asynqKey(e.queue, "processed"),
 		}
-		return doneScript, keys, []any{x.id, x.owner, x.unique, expiry}
+		if x.unique != "" {
+			keys = append(keys, x.unique)
+		}
+		return doneScript, keys, []any{x.id, x.owner, expiry}
 	}
 	names := []string{"active", "lease", "pending", "retry", "archived", "completed", "processed:" + day, "processed", "failed:" + day, "failed"}
 	keys = make([]string, len(names))

@@ -4,10 +4,11 @@ import "github.com/redis/go-redis/v9"
 
 // doneScript is endScript for one job that is done and was fetched here: most calls are of that kind where nothing can be batched.
 //
-// KEYS: active, lease, task key, processed today, processed; ARGV: id, owner, unique key or "", expiry of the daily counter in s
-// Returns {"OK"}, {"NOT FOUND"} or {{why Redis refuses it}}.
+// KEYS: active, lease, task key, processed today, processed, and the unique key if there is one; ARGV: id, owner, expiry of the daily
+// counter in s
+// Returns {"OK"}, {"NOT FOUND"} or {{why Redis refuses it}}, and READONLY as such, so that go-redis looks for the master.
 var doneScript = redis.NewScript(`
-local has, holder = redis.pcall("HGET", KEYS[3], "owner"), ARGV[3] ~= "" and redis.pcall("GET", ARGV[3])
+local has, holder = redis.pcall("HGET", KEYS[3], "owner"), KEYS[6] and redis.pcall("GET", KEYS[6])
 if type(has) == "table" then
 	return {{has.err}}
 end
@@ -15,16 +16,18 @@ if type(holder) == "table" and not string.find(holder.err, "WRONGTYPE", 1, true)
 	return {{holder.err}}
 end
 local taken = has == ARGV[2] and redis.pcall("LREM", KEYS[1], "-1", ARGV[1])
-if taken ~= 1 then
-	return {type(taken) == "table" and {taken.err} or "NOT FOUND"}
+if type(taken) == "table" then
+	return string.find(taken.err, "^READONLY") and taken or {{taken.err}}
+elseif taken ~= 1 then
+	return {"NOT FOUND"}
 end
 redis.pcall("ZREM", KEYS[2], ARGV[1])
 redis.call("DEL", KEYS[3])
 if holder == ARGV[1] then
-	redis.call("DEL", ARGV[3])
+	redis.call("DEL", KEYS[6])
 end
 if redis.pcall("INCRBY", KEYS[4], "1") == 1 then
-	redis.call("EXPIREAT", KEYS[4], ARGV[4])
+	redis.call("EXPIREAT", KEYS[4], ARGV[3])
 end
 if type(redis.pcall("INCRBY", KEYS[5], "1")) == "table" then
 	redis.call("SET", KEYS[5], "1")
@@ -44,7 +47,8 @@ return {"OK"}`)
 // ARGV: task key prefix, now in s, now in ns, expiry of the daily counters in s, then by job: verb, id, owner or "",
 // message or "", score or "", unique key or "", failed attempt to be counted "1" or ""
 // The verbs are done, complete, retry, archive, and back: to the head of the queue, or to those that wait for a later try
-// when there is a score. Returns by job "OK", "NOT FOUND" or {why Redis refuses it}.
+// when there is a score. Returns by job "OK", "NOT FOUND" or {why Redis refuses it}, and READONLY for all, so that go-redis looks for
+// the master: nothing was written then.
 var endScript = redis.NewScript(`
 local replies, ended, deleted, gone = {}, {}, {}, {}
 local processed, failed = 0, 0
@@ -63,6 +67,8 @@ for i = 5, #ARGV, 7 do
 	end
 	if refused(holder) and not string.find(holder.err, "WRONGTYPE", 1, true) then
 		failure = failure or holder
+	elseif unique ~= "" and not holder then
+		failure = failure or refused(redis.pcall("EXISTS", KEYS[1], unique)) -- of two keys Redis says when one may not have come yet
 	end
 	local taken = not failure and mine and not gone[id] and redis.pcall("LREM", KEYS[1], "-1", id)
 	failure = failure or refused(taken)
@@ -76,7 +82,9 @@ for i = 5, #ARGV, 7 do
 			redis.call("RPUSH", KEYS[1], id)
 		end
 	end
-	if failure or taken ~= 1 then
+	if failure and string.find(failure.err, "^READONLY") then
+		return failure
+	elseif failure or taken ~= 1 then
 		replies[#replies + 1] = failure and {failure.err} or "NOT FOUND"
 	else
 		ended[#ended + 1], gone[id] = id, true

@@ -11,6 +11,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
+
+	"github.com/scaleaware/scaleaware/internal/rediscluster"
 )
 
 var errReadOnly = errors.New("read-only")
@@ -113,6 +115,29 @@ func (o otherShape) EvalSha(ctx context.Context, sha string, keys []string, args
 		args = append(args, "new")
 	}
 	return o.fetcher.EvalSha(ctx, sha, keys, args...)
+}
+
+// One master of a cluster that evicts is enough.
+func TestEvictingMasterRefused(t *testing.T) {
+	t.Parallel()
+	servers, err := rediscluster.Start(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { servers.Close() })
+	masters, err := servers.Masters(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := masters[len(masters)-1].SetMaxMemory(t.Context(), 100<<20, "allkeys-lru"); err != nil {
+		t.Fatal(err)
+	}
+	j := newJobs(t, client(t, servers.Addrs()), nil, Queue{Name: "q"})
+	w := newWorker(t, j, nil)
+	Handle(w, func(context.Context, note) error { return nil })
+	if err := w.Run(t.Context()); !errors.Is(err, ErrEvicting) {
+		t.Errorf("Run = %v, want ErrEvicting", err)
+	}
 }
 
 // TestEvictingRedisRefused has its own server, as the policy is the server's.

@@ -2,12 +2,15 @@ package queue
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/redis/go-redis/v9"
 )
 
@@ -100,7 +103,7 @@ func limitsHold(t *testing.T, rdb redis.UniversalClient, addrs []string, process
 	others := make([]*child, processes-1)
 	for i := range others {
 		others[i] = startChild(t, childConfig{Addrs: addrs, Queues: queues}, func(what string, n int64) {
-			if what != "run" {
+			if what != "run" && what != "end" {
 				seen.told(what, n)
 			}
 		})
@@ -261,4 +264,96 @@ func BenchmarkAdmit(b *testing.B) {
 	for b.Loop() {
 		admit(50, kept, inflight, 2)
 	}
+}
+
+// A look that brings nothing, or less than there are slots for, takes as many starts as jobs.
+func TestStartsAreTakenByJobsAlone(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+		for name, smooth := range map[string]bool{"window": false, "smooth": true} {
+			q := Queue{Name: fresh("tokens"), Rate: Rate{Max: 60, Per: time.Hour}, Smooth: smooth} // of which four may come at once
+			if !smooth {
+				q.Rate.Max = 4
+			}
+			j := newJobs(t, rdb, nil, q)
+			f := newFetcher(j, j.queues[0], 0, newSlots(9, j.queues), 9, time.Millisecond, nil)
+			if err := j.seed(t.Context(), q); err != nil {
+				t.Fatal(err)
+			}
+			keys, args := fetching(q.Name)
+			pop := func(n, want int) {
+				t.Helper()
+				f.pops++
+				reply, err := f.pop(t.Context(), keys, args, n)
+				if f.known = f.pops; len(reply.jobs) != want || err != nil {
+					t.Errorf("%s: a pop of %d got %d jobs, %v, want %d", name, n, len(reply.jobs), err, want)
+				}
+			}
+			for range 5 {
+				pop(9, 0)
+				pop(1, 0)
+			}
+			enqueue(t, j, q.Name, 1)
+			pop(9, 1)
+			pop(9, 0)
+			enqueue(t, j, q.Name, 9)
+			pop(9, 3)
+			pop(9, 0)
+			if n := rdb.LLen(t.Context(), ownKey(q.Name, "starts")).Val(); n != 4 {
+				t.Errorf("%s: %d starts are counted, want 4", name, n)
+			}
+		}
+	})
+}
+
+// Every attempt counts against a rate.
+func TestRetriesCountAgainstTheRate(t *testing.T) {
+	t.Parallel()
+	q := fresh("attempts")
+	j := newJobs(t, client(t, single.Get(t).Addrs()), nil, Queue{Name: q, Rate: Rate{Max: 2, Per: time.Hour}})
+	enqueue(t, j, q, 1, MaxRetry(9))
+	w := newWorker(t, j, &WorkerOptions{RetryDelay: func(int, error) time.Duration { return 0 }})
+	var ran atomic.Int64
+	Handle(w, func(context.Context, note) error { ran.Add(1); return errors.New("no") })
+	start(t, w)
+	eventually(t, 20*time.Second, "it waits for the limit", func() bool {
+		return status(t, j, q).Waiting == 1 && testutil.ToFloat64(j.meters.limited.WithLabelValues(q)) > 2
+	})
+	if n := ran.Load(); n != 2 {
+		t.Errorf("it ran %d times, want 2", n)
+	}
+}
+
+// Jobs of a dead worker give the fleet's bound back when they are taken from it.
+func TestConcurrencyOutlivesADeadWorker(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+		q := Queue{Name: fresh("bound"), Concurrency: 2}
+		j := newJobs(t, rdb, nil, q)
+		if err := j.seed(t.Context(), q); err != nil {
+			t.Fatal(err)
+		}
+		enqueue(t, j, q.Name, 4)
+		keys, args := fetching(q.Name)
+		worker := func() *fetcher { return newFetcher(j, j.queues[0], 0, newSlots(9, j.queues), 9, time.Millisecond, nil) }
+		dead, living := worker(), worker()
+		if dead.refill(t.Context(), keys, args); len(dead.ready) != 2 {
+			t.Fatalf("%d jobs came, want 2", len(dead.ready))
+		}
+		if living.refill(t.Context(), keys, args); len(living.ready) != 0 {
+			t.Fatalf("%d jobs came past the bound", len(living.ready))
+		}
+		for _, job := range dead.ready {
+			score := formatScore(redis.Z{Score: rdb.ZScore(t.Context(), asynqKey(q.Name, "lease"), job.id).Val()})
+			if err := living.reap(t.Context(), job.id, score); err != nil {
+				t.Fatal(err)
+			}
+		}
+		living.refill(t.Context(), keys, args)
+		first := len(living.ready) // one that has stalled comes alone
+		living.refill(t.Context(), keys, args)
+		if s := status(t, j, q.Name); first != 1 || s.Active != 2 || s.Waiting != 2 {
+			t.Errorf("then %d jobs came, %d run and %d wait", first, s.Active, s.Waiting)
+		}
+	})
 }

@@ -38,17 +38,20 @@ func TestDeathsAmongManyJobs(t *testing.T) {
 	q := Queue{Name: fresh("deaths")}
 	j := newJobs(t, rdb, nil, q)
 	var mu sync.Mutex
-	runs := make([]int, n)
+	runs, ended := make([]int, n), make([]bool, n)
 	var ran atomic.Int64
 	begin := func() *child {
 		return startChild(t, childConfig{Addrs: cluster.Get(t).Addrs(), Queues: []Queue{q}}, func(what string, i int64) {
-			if what != "run" {
-				return
-			}
 			mu.Lock()
 			defer mu.Unlock()
-			if runs[i]++; runs[i] == 1 {
-				ran.Add(1)
+			switch what {
+			case "run":
+				runs[i]++
+			case "end":
+				if !ended[i] {
+					ended[i] = true
+					ran.Add(1)
+				}
 			}
 		})
 	}

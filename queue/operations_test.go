@@ -63,3 +63,43 @@ func TestRunbookCommands(t *testing.T) {
 		}
 	}
 }
+
+// Over HTTP a throttle holds a queue back until 0 ends it, and a job says so.
+func TestThrottleOverHTTP(t *testing.T) {
+	t.Parallel()
+	q := fresh("throttle")
+	j := newJobs(t, client(t, single.Get(t).Addrs()), nil, Queue{Name: q})
+	enqueue(t, j, q, 1, ID("held"))
+	run := func(id string, body any, dry bool) (any, error) {
+		t.Helper()
+		for _, op := range j.Operations() {
+			if op.ID == id {
+				req := httptest.NewRequest(op.Method, "/", nil)
+				req.SetPathValue("queue", q)
+				req.SetPathValue("id", "held")
+				return op.Do(t.Context(), &admin.Call{Actor: "test", DryRun: dry, Request: req, Body: body})
+			}
+		}
+		t.Fatalf("there is no operation %s", id)
+		return nil, nil
+	}
+	for _, c := range []struct {
+		seconds float64
+		dry     bool
+		held    bool
+	}{{3600, true, false}, {3600, false, true}, {0, false, false}} {
+		reply, err := run("queue.throttle", &ThrottleRequest{Seconds: c.seconds}, c.dry)
+		if changed, ok := reply.(*Changed); !ok || err != nil || changed.Done != "throttled" {
+			t.Errorf("%+v: %+v, %v", c, reply, err)
+		}
+		reply, err = run("queue.explain", nil, false)
+		if x, ok := reply.(*Explanation); !ok || err != nil || x.ID != "held" || strings.Contains(x.Why, "throttled") != c.held {
+			t.Errorf("%+v: it is said %+v, %v", c, reply, err)
+		}
+	}
+	for _, wrong := range []float64{-1, 86401} {
+		if reply, err := run("queue.throttle", &ThrottleRequest{Seconds: wrong}, false); err == nil {
+			t.Errorf("%v seconds: %+v, want a refusal", wrong, reply)
+		}
+	}
+}

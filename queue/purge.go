@@ -43,44 +43,60 @@ func (s State) key(queue string) (key string, list bool) {
 }
 
 // purgeScript deletes up to n jobs of a list or a sorted set with their unique locks, the oldest first. A key that is no job's goes as
-// well. A job that Redis refuses, as while its slot is moved, stays where it was, with those behind it; why is answered when it is the
-// first.
+// well. A job that Redis refuses, or whose keys may not have come yet, as while its slot is moved, stays where it was, with those behind
+// it; why is answered when it is the first.
+//
+// The jobs leave the list last, all at once: a list that has become empty while its slot is moved takes nothing back. Of a script that
+// dies, what is listed without its data is left, and no data that nothing lists.
 //
 // KEYS: list or set; ARGV: task key prefix, n, "list" or "set"
 var purgeScript = redis.NewScript(`
 local list = ARGV[3] == "list"
-local ids, scores = {}, {}
+local ids = {}
 if list then
-	ids = redis.call("RPOP", KEYS[1], ARGV[2]) or {}
-else
-	local set = redis.call("ZRANGE", KEYS[1], 0, ARGV[2] - 1, "WITHSCORES")
-	for i = 1, #set, 2 do
-		ids[#ids + 1], scores[#scores + 1] = set[i], set[i + 1]
+	local newest = redis.call("LRANGE", KEYS[1], "-" .. ARGV[2], "-1")
+	for i = #newest, 1, -1 do
+		ids[#ids + 1] = newest[i]
 	end
-	redis.call("ZREMRANGEBYRANK", KEYS[1], 0, ARGV[2] - 1)
+else
+	ids = redis.call("ZRANGE", KEYS[1], "0", ARGV[2] - 1)
 end
 local function refused(reply)
-	return type(reply) == "table" and not string.find(reply.err, "WRONGTYPE", 1, true)
+	return type(reply) == "table" and not string.find(reply.err, "WRONGTYPE", 1, true) and reply
 end
-for i, id in ipairs(ids) do
-	local lock = redis.pcall("HGET", ARGV[1] .. id, "unique_key")
-	local holder = type(lock) == "string" and redis.pcall("GET", lock)
-	if refused(lock) or refused(holder) then
-		for k = #ids, i, -1 do
-			if list then
-				redis.call("RPUSH", KEYS[1], ids[k])
-			else
-				redis.call("ZADD", KEYS[1], scores[k], ids[k])
-			end
-		end
-		return i > 1 and i - 1 or refused(lock) and lock or holder
+local function absent(key) -- or why that is not known: of two keys Redis says so
+	return refused(redis.pcall("EXISTS", KEYS[1], key))
+end
+local function delete(id)
+	local key = ARGV[1] .. id
+	local lock = redis.pcall("HGET", key, "unique_key")
+	local failure, holder = refused(lock) or not lock and absent(key)
+	if not failure and type(lock) == "string" then
+		holder = redis.pcall("GET", lock)
+		failure = refused(holder) or not holder and absent(lock)
+	end
+	if failure then
+		return failure
 	end
 	if holder == id then
 		redis.call("DEL", lock)
 	end
-	redis.call("DEL", ARGV[1] .. id)
+	redis.call("DEL", key)
 end
-return #ids`)
+local done, failure = 0
+while done < #ids and not failure do
+	failure = delete(ids[done + 1])
+	done = failure and done or done + 1
+end
+if done == 0 then
+	return failure or 0
+end
+if list then
+	redis.call("RPOP", KEYS[1], done)
+else
+	redis.call("ZREMRANGEBYRANK", KEYS[1], "0", done - 1)
+end
+return done`)
 
 // Purge deletes all jobs of a queue that are in one of the states now, for good, with their unique locks. To name the states is to
 // consent: without any it deletes nothing. Running jobs stay. It goes in steps that hold Redis up for milliseconds, and may be

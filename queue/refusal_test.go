@@ -2,11 +2,15 @@ package queue
 
 import (
 	"context"
+	"net"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/scaleaware/scaleaware/redisclient"
 )
 
 // full makes a server refuse every write that may need room, until the returned function is called.
@@ -210,5 +214,59 @@ func TestFullRedisIsWorkedOff(t *testing.T) {
 		stop()
 		room()
 		done.check(t, 20, true)
+	}
+}
+
+// The connection to a server that has become a replica is given up for one to where its name leads now, as go-redis does it for every
+// answer of READONLY that is not among others: a job is stored, and an end recorded.
+func TestDemotedServerIsLeft(t *testing.T) {
+	t.Parallel()
+	for name, verbs := range map[string][]string{"store": nil, "done": {"done"}, "several ends": {"archive", "done"}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			old, next := alone(t), alone(t)
+			var address atomic.Value
+			address.Store(old.Addrs()[0])
+			o := redisclient.Options(old.Addrs()[0])
+			o.Dialer = func(ctx context.Context, network, _ string) (net.Conn, error) {
+				return (&net.Dialer{}).DialContext(ctx, network, address.Load().(string))
+			}
+			rdb, q := redisclient.New(o), fresh("demoted")
+			t.Cleanup(func() { rdb.Close() })
+			follow := func(rdb redis.UniversalClient, address string) {
+				t.Helper()
+				host, port, _ := strings.Cut(address, ":")
+				if err := rdb.SlaveOf(t.Context(), host, port).Err(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			was, is := client(t, old.Addrs()), client(t, next.Addrs())
+			follow(is, old.Addrs()[0])
+			f, end := twoRunning(t, rdb, q)
+			j := newJobs(t, rdb, nil, Queue{Name: q})
+			enqueue(t, j, q, 1, In(time.Hour))
+			eventually(t, 10*time.Second, "the other one has it all", func() bool {
+				return infoField(is.Info(t.Context(), "replication").Val(), "master_link_status") == "up" && is.ZCard(t.Context(), asynqKey(q, "scheduled")).Val() == 1
+			})
+			j.announced.Store(q, time.Now().Add(time.Hour)) // no other command meets the replica first
+			follow(is, "no:one")
+			follow(was, next.Addrs()[0])
+			address.Store(next.Addrs()[0])
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			if verbs == nil {
+				if _, err := j.Enqueue(ctx, note{}); err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			reply, err := f.insist(ctx, func() (string, error) {
+				last := end(verbs...)[len(verbs)-1]
+				return last.text, last.err
+			})
+			if reply != "OK" || err != nil {
+				t.Errorf("the end is %q: %v", reply, err)
+			}
+		})
 	}
 }

@@ -45,7 +45,7 @@ func forwarding(t *testing.T, rdb redis.UniversalClient, q string, state State) 
 	return f.forward(t.Context(), []string{key, asynqKey(q, "pending")}, []any{0, taskPrefix(q), 0, asynqKey(q, "g:")}, nil).Int()
 }
 
-// What goes through the jobs of a list passes one whose key is no job's, and leaves nothing of it.
+// What goes through the jobs of a list passes one whose key is no job's, or is gone, and leaves nothing of it.
 func TestKeyThatIsNoJobIsPassed(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
@@ -53,25 +53,33 @@ func TestKeyThatIsNoJobIsPassed(t *testing.T) {
 			state State
 			do    func(j *Jobs, q string) (int, error)
 			done  int
+			gone  bool
 		}{
-			"delayed":  {Delayed, func(_ *Jobs, q string) (int, error) { return forwarding(t, rdb, q, Delayed) }, 3},
-			"retrying": {Retrying, func(_ *Jobs, q string) (int, error) { return forwarding(t, rdb, q, Retrying) }, 3},
-			"failed":   {Failed, func(j *Jobs, q string) (int, error) { return j.RetryFailed(t.Context(), q, nil) }, 2},
-			"purged":   {Failed, func(j *Jobs, q string) (int, error) { return j.Purge(t.Context(), q, Failed) }, 3},
-			"waiting":  {Waiting, func(j *Jobs, q string) (int, error) { return j.Purge(t.Context(), q, Waiting) }, 3},
+			"delayed":  {Delayed, func(_ *Jobs, q string) (int, error) { return forwarding(t, rdb, q, Delayed) }, 3, false},
+			"retrying": {Retrying, func(_ *Jobs, q string) (int, error) { return forwarding(t, rdb, q, Retrying) }, 3, false},
+			"failed":   {Failed, func(j *Jobs, q string) (int, error) { return j.RetryFailed(t.Context(), q, nil) }, 2, false},
+			"purged":   {Failed, func(j *Jobs, q string) (int, error) { return j.Purge(t.Context(), q, Failed) }, 3, false},
+			"waiting":  {Waiting, func(j *Jobs, q string) (int, error) { return j.Purge(t.Context(), q, Waiting) }, 3, false},
+			"lost":     {Delayed, func(_ *Jobs, q string) (int, error) { return forwarding(t, rdb, q, Delayed) }, 3, true},
+			"removed":  {Failed, func(j *Jobs, q string) (int, error) { return j.Purge(t.Context(), q, Failed) }, 3, true},
 		} {
 			q := fresh("passed")
 			threeStored(t, rdb, q, c.state)
-			rdb.Set(t.Context(), taskPrefix(q)+"no1", "x", 0)
+			if rdb.Del(t.Context(), taskPrefix(q)+"no1"); !c.gone {
+				rdb.Set(t.Context(), taskPrefix(q)+"no1", "x", 0)
+			}
 			if n, err := c.do(newJobs(t, rdb, nil, Queue{Name: q}), q); n != c.done || err != nil {
 				t.Errorf("%s: %d, %v, want %d", name, n, err, c.done)
 			}
 			want := "[ok0 ok2]"
-			if c.done == 3 && (name == "purged" || name == "waiting") {
+			if c.done == 3 && name != "delayed" && name != "retrying" && name != "lost" {
 				want = "[]"
 				if keys := keysOf(t, rdb, q); len(keys) != 0 {
 					t.Errorf("%s: %q are left", name, keys)
 				}
+			}
+			if c.gone && rdb.Exists(t.Context(), taskPrefix(q)+"no1").Val() != 0 {
+				t.Errorf("%s: %q is left of it", name, rdb.HGetAll(t.Context(), taskPrefix(q)+"no1").Val())
 			}
 			if got := order(t, rdb, q, Waiting); got != want || c.state != Waiting && order(t, rdb, q, c.state) != "[]" {
 				t.Errorf("%s: %s wait, want %s, and the others are %s", name, got, want, order(t, rdb, q, c.state))

@@ -17,11 +17,14 @@ func TestRollingDeployment(t *testing.T) {
 	rdb := client(t, cluster.Get(t).Addrs())
 	q := Queue{Name: fresh("rolling")}
 	j := newJobs(t, rdb, nil, q)
-	var done ledger
+	var done, ended ledger
 	begin := func() *child {
 		return startChild(t, childConfig{Addrs: cluster.Get(t).Addrs(), Queues: []Queue{q}, Work: 100 * time.Millisecond}, func(what string, n int64) {
-			if what == "run" {
+			switch what {
+			case "run":
 				done.add(int(n))
+			case "end":
+				ended.add(int(n))
 			}
 		})
 	}
@@ -52,8 +55,9 @@ func TestRollingDeployment(t *testing.T) {
 	cancel()
 	load.Wait()
 	eventually(t, 30*time.Second, "all are done", func() bool { s := status(t, j, q.Name); return s.Waiting+s.Active == 0 })
-	eventually(t, 5*time.Second, "all are told", func() bool { return done.n.Load() >= n.Load() })
+	eventually(t, 5*time.Second, "all are told", func() bool { return ended.n.Load() >= n.Load() })
 	done.check(t, int(n.Load()), true)
+	ended.check(t, int(n.Load()), true)
 	if s := status(t, j, q.Name); s.Failed+s.Retrying != 0 {
 		t.Errorf("the deployment has cost attempts: %+v", s)
 	}

@@ -39,8 +39,10 @@ func (r *RetryFailed) validate() (RetryFailed, error) {
 // order of their bytes, half are left out at each look. That costs as little for the millionth job as for the first, and writes
 // nothing.
 //
-// A failed job whose key is gone, or is something else, is dropped. Where Redis refuses its key, or the waiting ones, it stays where it
-// was; why is answered when it is the first.
+// A failed job whose key is gone, or is something else, is dropped. Where Redis refuses its key, or the waiting ones, or its key may not
+// have come yet, as while the slot is moved, it stays where it was; why is answered when it is the first. It leaves the failed ones
+// last: when none are left, the key of these takes nothing back while the slot is moved. To drop nobody first makes a full Redis take
+// the rest.
 //
 // KEYS: archived, pending; ARGV: task key prefix, how many are looked at and how many taken at most, now in ns, first and last score,
 // the last call's score and id, or "", message's beginning, 1 to count only
@@ -83,17 +85,18 @@ for i = 1, #ids, 2 do
 	local failure = type(msg) == "table" and msg
 	if failure and string.find(failure.err, "WRONGTYPE", 1, true) then
 		failure, msg = false, false
+	elseif not msg then
+		local there = redis.pcall("EXISTS", KEYS[1], key) -- of two keys Redis says when one may not have come yet
+		failure = type(there) == "table" and there
 	end
 	local mine = not failure and msg and string.sub(msg, 1, #ARGV[9]) == ARGV[9]
+	if not dry and mine then
+		redis.call("ZREM", KEYS[1], "")
+		local moved = redis.pcall("LPUSH", KEYS[2], id)
+		failure = type(moved) == "table" and moved
+	end
 	if not dry and not failure and (mine or not msg) then
 		redis.call("ZREM", KEYS[1], id)
-	end
-	if not dry and mine then
-		local moved = redis.pcall("LPUSH", KEYS[2], id)
-		if type(moved) == "table" then
-			redis.call("ZADD", KEYS[1], ids[i + 1], id)
-			failure = moved
-		end
 	end
 	if failure then
 		if looked == 0 then

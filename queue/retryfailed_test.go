@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http/httptest"
 	"strings"
@@ -284,5 +285,32 @@ func TestRetryFailedOfAFullRedis(t *testing.T) {
 	}
 	if s := status(t, j, q); s.Waiting != n || s.Failed != 0 {
 		t.Errorf("%d wait and %d have failed", s.Waiting, s.Failed)
+	}
+}
+
+// Jobs come back at the pace that was asked for; broken off, another call goes on.
+func TestRetryFailedKeepsItsPace(t *testing.T) {
+	t.Parallel()
+	rdb, q := client(t, single.Get(t).Addrs()), fresh("pace")
+	j := newJobs(t, rdb, nil, Queue{Name: q})
+	const n = 21
+	for i := range n {
+		fail(t, rdb, q, fmt.Sprint(i), "test.note", time.Unix(1_800_000_000, 0))
+	}
+	began := time.Now()
+	if got, err := j.RetryFailed(t.Context(), q, &RetryFailed{PerSecond: 20, Most: 11}); got != 11 || err != nil {
+		t.Errorf("RetryFailed = %d, %v", got, err)
+	}
+	if took := time.Since(began); took < 500*time.Millisecond { // the eleventh
+		t.Errorf("11 jobs at 20 a second came back within %v", took)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 700*time.Millisecond)
+	defer cancel()
+	got, err := j.RetryFailed(ctx, q, &RetryFailed{PerSecond: 1})
+	if got != 1 || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("broken off: %d, %v", got, err)
+	}
+	if got, err := j.RetryFailed(t.Context(), q, nil); got != n-12 || err != nil {
+		t.Errorf("then %d, %v", got, err)
 	}
 }

@@ -192,3 +192,26 @@ func TestFailedRateOfAWindow(t *testing.T) {
 		rate(4.0/16, "with 100 more than five minutes ago")
 	})
 }
+
+// Each percentile is in its field.
+func TestStatusHasThePercentiles(t *testing.T) {
+	t.Parallel()
+	rdb, q := client(t, single.Get(t).Addrs()), fresh("percentiles")
+	j, l := newJobs(t, rdb, nil, Queue{Name: q}), newRunLog()
+	for took, n := range map[time.Duration]int{time.Second: 90, 10 * time.Second: 8, 100 * time.Second: 2} {
+		for range n {
+			l.add(q, "done", took)
+		}
+	}
+	if err := l.flush(t.Context(), rdb); err != nil {
+		t.Fatal(err)
+	}
+	s := status(t, j, q)
+	for want, got := range map[float64]*float64{1: s.RunP50Seconds, 10: s.RunP95Seconds, 100: s.RunP99Seconds} {
+		if got == nil {
+			t.Errorf("none, want %v", want)
+		} else if *got < want*0.97 || *got > want*1.03 {
+			t.Errorf("%v, want %v", *got, want)
+		}
+	}
+}

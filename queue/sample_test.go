@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/scaleaware/scaleaware/internal/rediscluster"
@@ -181,6 +182,44 @@ func TestJobsOfRunAllHaveAnAge(t *testing.T) {
 		pop()
 		if own := since(); own == "" || rdb.Exists(t.Context(), ownKey(q, "ageless")).Val() != 0 {
 			t.Errorf("a job with a time of its own waits since %q, and the other's is remembered", own)
+		}
+	})
+}
+
+// What is sampled of a queue is what it has.
+func TestSeriesOfAQueue(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+		q, ctx := fresh("series"), t.Context()
+		j := newJobs(t, rdb, nil, Queue{Name: q})
+		enqueue(t, j, q, 7)
+		if n, err := j.Park(ctx, q); n != 7 || err != nil {
+			t.Fatal(n, err)
+		}
+		enqueue(t, j, q, 3, In(time.Hour))
+		enqueue(t, j, q, 2+1)
+		rdb.RPopLPush(ctx, asynqKey(q, "pending"), asynqKey(q, "active"))
+		for state, n := range map[string]int{"retry": 4, "archived": 5, "completed": 6} {
+			for i := range n {
+				rdb.ZAdd(ctx, asynqKey(q, state), redis.Z{Score: 1, Member: i})
+			}
+		}
+		head := rdb.LIndex(ctx, asynqKey(q, "pending"), -1).Val()
+		rdb.HSet(ctx, taskPrefix(q)+head, "pending_since", time.Now().Add(-time.Hour).UnixNano())
+		rdb.HSet(ctx, scaleKey(q), "workers", 8)
+		if err := j.sample(ctx, q); err != nil {
+			t.Fatal(err)
+		}
+		for state, want := range map[string]float64{"pending": 2, "active": 1, "scheduled": 3, "retry": 4, "archived": 5, "completed": 6, "parked": 7} {
+			if got := testutil.ToFloat64(j.meters.tasks.WithLabelValues(q, state)); got != want {
+				t.Errorf("%s: %v, want %v", state, got, want)
+			}
+		}
+		if got := testutil.ToFloat64(j.meters.oldest.WithLabelValues(q)); got < 3600 || got > 3700 {
+			t.Errorf("the oldest waits for %v s", got)
+		}
+		if got := testutil.ToFloat64(j.meters.desired.WithLabelValues(q)); got != 8 {
+			t.Errorf("%v workers are wanted, want 8", got)
 		}
 	})
 }

@@ -30,7 +30,8 @@ type Status struct {
 	// the time, it counts from when a sample of Jobs.Run first saw one at the head; until then it is unknown.
 	OldestSeconds *float64 `json:"oldest_waiting_seconds"`
 	// RunP50Seconds, RunP95Seconds and RunP99Seconds are percentiles of attempts that ended in the last 5 minutes, without up to
-	// 10 seconds at their beginning, at most 2.5 % off; null when there was none.
+	// 10 seconds at their beginning, at most 2.5 % off; null when there was none. Workers tell of theirs once a second, so the last
+	// second of one that was killed is missing.
 	RunP50Seconds *float64 `json:"run_p50_seconds"`
 	RunP95Seconds *float64 `json:"run_p95_seconds"`
 	RunP99Seconds *float64 `json:"run_p99_seconds"`

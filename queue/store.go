@@ -38,7 +38,7 @@ const (
 // refused stays so, then by job: id, message, attempt, unique lock or "", its seconds, an outbox row's key for a refusal or "",
 // due in s or ""
 // Returns by job 1 stored, 2 was stored by this call, 0 the ID exists, -1 the lock is taken, -2 the queue takes none, or {why Redis
-// refuses it}.
+// refuses it}, and READONLY for all, so that go-redis looks for the master: nothing was written then.
 var storeScript = redis.NewScript(`
 local replies = {}
 local function wrong(reply)
@@ -125,7 +125,11 @@ local function store(id, msg, attempt, lock, seconds, mark, due)
 	return 1
 end
 for i = 4, #ARGV, 7 do
-	replies[#replies + 1] = store(unpack(ARGV, i, i + 6))
+	local reply = store(unpack(ARGV, i, i + 6))
+	if type(reply) == "table" and string.find(reply[1], "^READONLY") then
+		return {err = reply[1]}
+	end
+	replies[#replies + 1] = reply
 end
 return replies`)
 

@@ -174,3 +174,24 @@ func TestResize(t *testing.T) {
 	}
 	close(release)
 }
+
+// A handler that runs on after its time keeps its slot until it returns: Writing counts it, and nothing starts in its place.
+func TestTimedOutRunKeepsItsSlot(t *testing.T) {
+	t.Parallel()
+	q := fresh("overtime")
+	j := newJobs(t, client(t, single.Get(t).Addrs()), nil, Queue{Name: q})
+	enqueue(t, j, q, 2, MaxRetry(5), Timeout(time.Second))
+	w := newWorker(t, j, &WorkerOptions{Concurrency: 1, MaxConcurrency: 1, RetryDelay: func(int, error) time.Duration { return time.Hour }})
+	var f *fetcher
+	w.expose = func(its *fetcher) redis.UniversalClient { f = its; return its }
+	var ran atomic.Int64
+	release := make(chan struct{})
+	Handle(w, func(context.Context, note) error { ran.Add(1); <-release; return nil })
+	start(t, w)
+	eventually(t, 20*time.Second, "asynq has ended it", func() bool { return status(t, j, q).Retrying == 1 && f.handed.Load() == 0 || ran.Load() > 1 })
+	if w.Busy() != 1 || w.Writing() != 1 || ran.Load() != 1 {
+		t.Errorf("Busy is %d, Writing %d, %d handlers have begun", w.Busy(), w.Writing(), ran.Load())
+	}
+	close(release)
+	eventually(t, 20*time.Second, "the second one is done", func() bool { s := status(t, j, q); return ran.Load() == 2 && s.Waiting+s.Active == 0 && w.Busy() == 0 })
+}
