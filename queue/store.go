@@ -275,7 +275,8 @@ func settled(reply any, id, queue string) error {
 }
 
 // storeOnce calls the script, and where replicas are asked for, waits until so many have what it wrote. Replies beside an error
-// are certain: it is about the replicas.
+// are certain: it is about the replicas. WAIT goes alone: in a pipeline only the client's ReadTimeout would bound it, which may be
+// shorter, and the client would send all again.
 func (j *Jobs) storeOnce(ctx context.Context, queue string, keys []string, args []any, replicas int) ([]any, error) {
 	if err := j.announce(ctx, queue); err != nil {
 		return nil, err
