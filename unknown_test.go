@@ -137,13 +137,21 @@ func TestPositionOfAReadSettlesNoUnknownWrite(t *testing.T) {
 	w.RaiseFrom(read)
 	unknown := Token{1, 0, 77}
 	w.Raise(unknown)
-	if got, err := w.Written(t.Context()); err != nil || got.For(1) != unknown {
-		t.Errorf("written = %v, %v, want %v", got, err, unknown)
+	carried, err := w.Written(t.Context())
+	if later := carried.For(1); err != nil || !later.Unknown() || later == unknown {
+		t.Errorf("written = %v, %v, want another unknown one than %v: it stands for what was read, too", carried, err, unknown)
 	}
 	if _, open := w.Known(); len(open) != 0 {
 		t.Errorf("%v is still to be asked", open)
 	}
-	w.Settle(unknown, Token{1, 1, 3})
+	_, elsewhere := WithWatermark(t.Context())
+	elsewhere.Raise(unknown)
+	elsewhere.Raise(carried.For(1))
+	elsewhere.Settle(unknown, Token{1, 1, 3}) // asked for before that read
+	if got, err := elsewhere.Written(t.Context()); err != nil || got.For(1) != carried.For(1) {
+		t.Errorf("elsewhere written = %v, %v, want %v", got, err, carried)
+	}
+	w.Settle(carried.For(1), Token{1, 1, 3})
 	if got, err := w.Written(t.Context()); err != nil || got.For(1) != (Token{1, 1, 5}) {
 		t.Errorf("written = %v, %v, want what was read", got, err)
 	}

@@ -251,11 +251,13 @@ func (w *Watermark) fail(src Source) {
 func (w *Watermark) answer(p pendingWrites, t Token, unknown Tokens) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.written = raise(w.written, t)
 	w.pending = slices.DeleteFunc(w.pending, func(now pendingWrites) bool { return now.src == p.src && now.at == p.at })
-	if _, only := p.src.(readSource); !only {
-		w.drop(unknown.For(t.System))
+	if _, only := p.src.(readSource); only {
+		w.reach(t)
+		return
 	}
+	w.written = raise(w.written, t)
+	w.drop(unknown.For(t.System))
 }
 
 // Settle replaces unknown, an unknown Token that Written returned, by t, a position of the same system that was asked

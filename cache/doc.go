@@ -31,8 +31,7 @@
 //   - One load for a key at a time in all processes, however many callers wait for it: it takes a claim, which it keeps
 //     while it runs, and which ends within three seconds when its process dies. Who wrote does not wait for a load that may
 //     not see that. A load is not cancelled with the first of its callers. At most [Options.MaxLoads] loads run in a
-//     process at a time, Redis up or down, but that a loader which waits for other loads lends its turn to one of them at a
-//     time: so they end, however they are nested.
+//     process at a time, Redis up or down, beside those that a loader itself begins: they go on its turn.
 //   - Stale values are served only where the view allows it, [StaleWhileRevalidate] and [StaleIfError], and never when they
 //     were invalidated or are older than what the caller wrote. When neither Redis nor the origin answers, a process
 //     cannot know what others have invalidated since it lost Redis, and StaleIfError serves what it keeps.

@@ -35,8 +35,6 @@ type fill struct {
 	epoch   epoch
 	began   time.Time
 
-	seat seat // on the loader's turn
-
 	ageless atomic.Bool // the loader used something of unknown age
 
 	reloads int               // how often an answer was older than what the load was told of

@@ -72,11 +72,16 @@ func TestInvalidationsLeaveWhatLoadsMustHaveSeen(t *testing.T) {
 						rules := there.rules.Load()
 						return rules.current(there, there.now()) && len(rules.floors) == len(here.rules.Load().floors)
 					})
-					for _, v := range []*View[lead]{a, b} {
+					eventually(t, "the tag's news is there", func() bool {
+						e, err := rdb.Get(ctx, here.tagKey(hashTag("all"))).Uint64()
+						known := there.tags.get(hashTag("all"))
+						return err == nil && (known == nil || known.epoch >= epoch(e))
+					})
+					for process, v := range []*View[lead]{a, b} {
 						l, err := load(v, loads(lead{Score: 1}, at(9)))
 						wantScore(t, l, err, 1)
 						if l, err := v.Get(ctx, "1"); !errors.Is(err, ErrMiss) {
-							t.Fatalf("a load as of 9 landed after an invalidation at 10: %+v, %v", l, err)
+							t.Fatalf("process %d: a load as of 9 landed after an invalidation at 10: %+v, %v", process, l, err)
 						}
 					}
 					l, err := load(b, loads(lead{Score: 2}, at(10)))

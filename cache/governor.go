@@ -3,7 +3,7 @@ package cache
 import (
 	"context"
 	"fmt"
-	"sync"
+	"slices"
 	"time"
 
 	"github.com/failsafe-go/failsafe-go/adaptivelimiter"
@@ -23,7 +23,6 @@ type governor struct {
 	wait     time.Duration
 	slots    *semaphore.Weighted
 	adaptive adaptivelimiter.AdaptiveLimiter[any] // nil if the number does not change
-	mu       sync.Mutex                           // of seats and who wishes for them
 }
 
 func newGovernor(o Options) *governor {
@@ -40,37 +39,19 @@ func newGovernor(o Options) *governor {
 	return g
 }
 
-// turn waits until the origin may have one more load, whose loader others wait for by seats that they may lend. done gives the
-// turn back and says whether the time that the load took tells of the origin; st is the loader's own seat. A load that nobody
-// waits for does not wait either. One that a loader waits for is not refused as long as that does.
-func (s *Store) turn(ctx context.Context, behind bool, st *seat, flights ...*lentTurn) (done func(telling bool), err error) {
-	g := s.origin
-	w, seated := g.wishes(st, flights)
-	var back func(telling bool)
-	if !seated {
-		back, err = s.ownTurn(ctx, behind, func(wake func()) { g.waits(w, wake, false) })
-		if err != nil && !behind {
-			s.awaitSeat(ctx, w)
+// turn waits until the origin may have one more load. done gives the turn back and says whether the time that the load took
+// tells of the origin. A load that nobody waits for does not wait either. With a lent turn it does not wait any longer, and has
+// none of its own.
+func (s *Store) turn(ctx context.Context, behind bool, lent ...*lentTurn) (done func(telling bool), err error) {
+	done, err = s.ownTurn(ctx, behind, func(wake func()) {
+		for _, l := range lent {
+			l.waits(wake)
 		}
+	})
+	if err != nil && slices.ContainsFunc(lent, (*lentTurn).has) {
+		return func(bool) {}, nil
 	}
-	switch got := g.settle(w); {
-	case got != nil && back != nil: // both came at a time
-		g.free(got)
-	case got != nil:
-		back = func(bool) { g.free(got) }
-	case err != nil:
-		return nil, err
-	}
-	return func(telling bool) { g.leave(st, telling, back) }, nil
-}
-
-// awaitSeat waits for a seat as long as there are any.
-func (s *Store) awaitSeat(ctx context.Context, w *wish) {
-	ctx, cancel := context.WithTimeout(ctx, s.opts.LoadTimeout)
-	defer cancel()
-	if s.origin.waits(w, cancel, true) {
-		<-ctx.Done()
-	}
+	return done, err
 }
 
 // ownTurn is turn without what others lend; waits is told how to end the wait.

@@ -99,9 +99,9 @@ func (v *View[V]) share(ctx context.Context, fl *fill, load Loader[V]) (V, error
 	if fl.blind == nil { // nobody can tell whom else such a load would serve
 		f, began = v.flights.join(fl.key, fl.need)
 		fl.need = f.need
-	}
-	if outer := fillFrom(ctx); outer != nil {
-		defer v.store.origin.lend(&f.turn, &outer.seat)()
+		if !began && fillFrom(ctx) != nil {
+			f.turn.lend()
+		}
 	}
 	if began {
 		go v.run(context.WithoutCancel(ctx), fl, f, load)
@@ -151,13 +151,16 @@ func (v *View[V]) run(ctx context.Context, fl *fill, f *flight[V], load Loader[V
 // load calls the loader when it is its turn, and hands on what it returns.
 func (v *View[V]) load(ctx context.Context, fl *fill, f *flight[V], load Loader[V]) {
 	s := v.store
-	returned := false
-	leave, err := s.turn(ctx, fl.behind, &fl.seat, &f.turn)
-	if err != nil {
-		s.in.loads.WithLabelValues(v.name, "shed").Inc()
-		v.fail(fl, f, err)
-		s.release(ctx, fl)
-		return
+	returned, leave := false, func(bool) {}
+	if fillFrom(ctx) == nil { // a load inside a loader has its turn already
+		done, err := s.turn(ctx, fl.behind, &f.turn)
+		if err != nil {
+			s.in.loads.WithLabelValues(v.name, "shed").Inc()
+			v.fail(fl, f, err)
+			s.release(ctx, fl)
+			return
+		}
+		leave = done
 	}
 	lctx, cancel := context.WithTimeoutCause(ctx, s.opts.LoadTimeout, ErrLoadTimeout)
 	defer cancel()

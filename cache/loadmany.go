@@ -125,7 +125,7 @@ func oneOf[V any](values map[string]V, err error, id string) (V, error) {
 		return value, nil
 	}
 	for _, err := range some { // of a batch that is not whole nothing can be said to be missing
-		if !errors.Is(err, ErrNotFound) {
+		if err != nil && !errors.Is(err, ErrNotFound) {
 			return *new(V), err
 		}
 	}
@@ -145,11 +145,9 @@ func (v *View[V]) shareMany(ctx context.Context, missing map[string]*entry, need
 		id     string
 		flight *flight[V]
 		began  bool
-		over   func()
 	}
 	flights := make([]waiting, 0, len(missing))
 	mine, own := make([]*fill, 0, len(missing)), make(map[string]*flight[V], len(missing))
-	outer := fillFrom(ctx)
 	for _, id := range slices.Sorted(maps.Keys(missing)) {
 		key := v.prefix + id
 		f, began := (*flight[V])(nil), true
@@ -158,11 +156,7 @@ func (v *View[V]) shareMany(ctx context.Context, missing map[string]*entry, need
 		} else {
 			f = &flight[V]{need: need, done: make(chan struct{})}
 		}
-		over := func() {}
-		if outer != nil {
-			over = v.store.origin.lend(&f.turn, &outer.seat)
-		}
-		flights = append(flights, waiting{id, f, began, over})
+		flights = append(flights, waiting{id, f, began})
 		if began {
 			mine, own[id] = append(mine, &fill{key: key, id: id, need: f.need, blind: blind, seen: *missing[id]}), f
 		}
@@ -171,8 +165,10 @@ func (v *View[V]) shareMany(ctx context.Context, missing map[string]*entry, need
 		go v.runMany(context.WithoutCancel(ctx), mine, own, load, timeout)
 	}
 	for _, w := range flights {
+		if !w.began && fillFrom(ctx) != nil {
+			w.flight.turn.lend()
+		}
 		value, err := v.await(ctx, w.flight, w.began, need)
-		w.over()
 		got(w.id, value, err)
 	}
 }
@@ -247,16 +243,20 @@ func (v *View[V]) loadMany(ctx context.Context, batch []*fill, flights map[strin
 		return ended
 	}
 	giveUp := func() { s.releaseMany(ctx, batch) }
-	turns := make([]*lentTurn, len(batch))
-	for i, fl := range batch {
-		turns[i] = &flights[fl.id].turn
-	}
-	leave, err := s.turn(ctx, false, &whole.seat, turns...)
-	if err != nil {
-		s.in.loads.WithLabelValues(v.name, "shed").Inc()
-		finish(err)
-		giveUp()
-		return
+	leave := func(bool) {}
+	if fillFrom(ctx) == nil {
+		lent := make([]*lentTurn, len(batch))
+		for i, fl := range batch {
+			lent[i] = &flights[fl.id].turn
+		}
+		done, err := s.turn(ctx, false, lent...)
+		if err != nil {
+			s.in.loads.WithLabelValues(v.name, "shed").Inc()
+			finish(err)
+			giveUp()
+			return
+		}
+		leave = done
 	}
 	lctx, cancel := context.WithTimeoutCause(ctx, s.opts.LoadTimeout, ErrLoadTimeout)
 	defer cancel()

@@ -427,3 +427,18 @@ func TestLongBatchKeepsItsClaims(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// An error that is none names no key.
+func TestNoErrorOfAKeyIsNoValue(t *testing.T) {
+	ctx := testContext(t)
+	leads := Of[lead](newStore(t, client(t, one.Get(t)), nil), "lead")
+	found, err := leads.LoadMany(ctx, []string{"1", "2"}, func(context.Context, []string) (map[string]lead, error) {
+		return nil, KeyErrors{"1": nil, "2": nil}
+	})
+	if len(found) != 0 {
+		t.Errorf("got %v, %v", found, err)
+	}
+	if l, err := leads.Get(ctx, "1"); !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrMiss) {
+		t.Errorf("then %+v, %v", l, err)
+	}
+}

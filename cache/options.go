@@ -23,8 +23,7 @@ type Options struct {
 	RedisTimeout time.Duration
 	// LoadTimeout bounds a loader, whatever becomes of its callers. Zero means 10 s.
 	LoadTimeout time.Duration
-	// MaxLoads is how many loaders run at a time in this process. One that waits for other loads lends its turn to them, one
-	// at a time, beside those that get turns of their own. Zero means 64.
+	// MaxLoads is how many loaders run at a time in this process. Zero means 64.
 	MaxLoads int
 	// AdaptLoads lowers that number while loaders take longer than they did, by a few each second down to an eighth, and raises
 	// it again: an origin that is overloaded answers nobody. What has lasted for minutes counts as usual. Zero means that it

@@ -125,8 +125,15 @@ func (s *Store) changedUnsaid(ctx context.Context) error {
 	if s.listening(ctx) == nobody {
 		return nil
 	}
-	return s.aside(ctx, s.numberKey(), func(ctx context.Context) error { return s.rdb.Incr(ctx, s.numberKey()).Err() })
+	return s.aside(ctx, s.numberKey(), func(ctx context.Context) error {
+		return numberScript.Run(ctx, s.rdb, []string{s.numberKey()}).Err()
+	})
 }
+
+// numberScript takes a number, also on a server that is full. KEYS: number.
+var numberScript = redis.NewScript(`
+redis.call('PERSIST', KEYS[1])
+return redis.call('INCR', KEYS[1])`)
 
 // publish tells who listens. A cluster client sends it to one master after another.
 func (s *Store) publish(ctx context.Context, n int64, keys []string) (err error) {

@@ -363,24 +363,48 @@ func TestRestoreIsHeardOfWhereServersDoNotTell(t *testing.T) {
 // A restoration of which nobody could be told is none.
 func TestUntoldRestoreIsIncomplete(t *testing.T) {
 	ctx := testContext(t)
-	rdb, h := hindered(t, client(t, one.Get(t)))
+	rdb := client(t, one.Get(t))
 	s := newStore(t, rdb, nil)
-	if _, err := s.RestoreTTLs(ctx); err != nil || h.asked["incr"] != 0 { // nobody listens
-		t.Errorf("%v, %d numbers were taken", err, h.asked["incr"])
+	number := func() string { return rdb.Get(ctx, s.numberKey()).Val() }
+	if _, err := s.RestoreTTLs(ctx); err != nil || number() != "" { // nobody listens
+		t.Errorf("%v, number %q was taken", err, number())
 	}
 	if err := s.mark(ctx); err != nil {
 		t.Fatal(err)
 	}
 	s.marked.Store(nil)
-	if _, err := s.RestoreTTLsWith(ctx, Restoration{DryRun: true}); err != nil || h.asked["incr"] != 0 {
-		t.Errorf("%v, %d numbers were taken", err, h.asked["incr"])
+	before := number()
+	if _, err := s.RestoreTTLsWith(ctx, Restoration{DryRun: true}); err != nil || number() != before {
+		t.Errorf("%v, number %q was taken after %q", err, number(), before)
 	}
-	h.set(refusing("incr"))
+	if err := errors.Join(rdb.Del(ctx, s.numberKey()).Err(), rdb.RPush(ctx, s.numberKey(), "no number").Err()); err != nil {
+		t.Fatal(err)
+	}
 	if r, err := s.RestoreTTLs(ctx); !errors.Is(err, ErrIncomplete) || r.Complete {
 		t.Errorf("%+v, %v", r, err)
 	}
-	h.set(refusing())
+	if err := rdb.Del(ctx, s.numberKey()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := s.RestoreTTLs(ctx); err != nil || !r.Complete || number() != "1" {
+		t.Errorf("%+v, %v, number %q", r, err, number())
+	}
+}
+
+// A server that is full is one where extensions are taken back.
+func TestRestoreOfAFullServerIsTold(t *testing.T) {
+	ctx := testContext(t)
+	rdb := client(t, one.Get(t))
+	s := newStore(t, rdb, nil)
+	if err := s.mark(ctx); err != nil {
+		t.Fatal(err)
+	}
+	s.marked.Store(nil)
+	full(t, ctx)
 	if r, err := s.RestoreTTLs(ctx); err != nil || !r.Complete {
 		t.Errorf("%+v, %v", r, err)
+	}
+	if n := rdb.Get(ctx, s.numberKey()).Val(); n != "1" {
+		t.Errorf("number %q was taken", n)
 	}
 }

@@ -63,12 +63,12 @@ func (v *View[V]) compare(ctx context.Context, id string, served V, h header, lo
 
 // origin gets a value from where everything is seen, when the origin may have one more load.
 func (v *View[V]) origin(ctx context.Context, id string, load Loader[V]) (V, error) {
-	fl := &fill{id: id, blind: errVerify}
-	done, err := v.store.turn(ctx, true, &fl.seat)
+	done, err := v.store.turn(ctx, true)
 	if err != nil {
 		return *new(V), err
 	}
 	defer done(false)
+	fl := &fill{id: id, blind: errVerify}
 	ctx, _ = fl.watch(ctx)
 	return protect(ctx, id, load)
 }

@@ -234,6 +234,10 @@ func TestUsageForgetsNothingBesideASample(t *testing.T) {
 	var u usage
 	var taken sync.WaitGroup
 	u.sample(func() int64 {
+		if u.mu.TryLock() {
+			u.mu.Unlock()
+			t.Error("counted while connections may be taken")
+		}
 		taken.Go(func() { u.add(1, time.Second) })
 		return 0
 	}, time.Second)

@@ -43,7 +43,9 @@ func (w *succession) confirm(ctx context.Context) {
 			return
 		}
 	}
-	w.until = before // it was no primary that was waited for
+	if n := db.writer.Load(); n != nil && !db.missing(n) {
+		w.until = before // it was no primary that was waited for
+	}
 	db.doubted.CompareAndSwap(since, 0)
 }
 

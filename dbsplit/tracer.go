@@ -175,16 +175,21 @@ func (db *DB) endedAt(c *pgx.Conn) time.Duration {
 }
 
 // TraceRelease marks once more: the statements may have run under another context than the one that acquired, or below
-// pgx, where no tracer sees them.
+// pgx, where no tracer sees them. A connection that is closed keeps its place in the pool until the server has been told, which may
+// hang: it counts as used until the next sample.
 func (t *tracer) TraceRelease(_ *pgxpool.Pool, data pgxpool.TraceReleaseData) {
 	if !t.writes {
 		if st := stateOf(data.Conn); st != nil {
 			st.gated = false
 		}
-		t.usage.add(-1, t.db.endedAt(data.Conn))
+		if !data.Conn.IsClosed() {
+			t.usage.add(-1, t.db.endedAt(data.Conn))
+		}
 		return
 	}
-	t.usage.add(-1, t.db.now())
+	if !data.Conn.IsClosed() {
+		t.usage.add(-1, t.db.now())
+	}
 	if st := stateOf(data.Conn); st != nil {
 		st.holder.RaiseFrom(t.db)
 		st.holder = nil

@@ -61,6 +61,9 @@ for i = 5, #ARGV, 7 do
 	local key = ARGV[1] .. id
 	local has, holder = redis.pcall("HGET", key, "owner"), unique ~= "" and redis.pcall("GET", unique)
 	local mine, failure = has == owner, refused(has)
+	if not has then
+		failure = refused(redis.pcall("EXISTS", KEYS[1], key)) -- of two keys Redis says when one may not have come yet
+	end
 	if owner == "" then
 		local lease = tonumber(redis.pcall("ZSCORE", KEYS[2], id))
 		mine = lease and lease <= tonumber(ARGV[2])
@@ -68,7 +71,7 @@ for i = 5, #ARGV, 7 do
 	if refused(holder) and not string.find(holder.err, "WRONGTYPE", 1, true) then
 		failure = failure or holder
 	elseif unique ~= "" and not holder then
-		failure = failure or refused(redis.pcall("EXISTS", KEYS[1], unique)) -- of two keys Redis says when one may not have come yet
+		failure = failure or refused(redis.pcall("EXISTS", KEYS[1], unique))
 	end
 	local taken = not failure and mine and not gone[id] and redis.pcall("LREM", KEYS[1], "-1", id)
 	failure = failure or refused(taken)

@@ -39,6 +39,10 @@ local function forward(id)
 	local group, moved = job[2]
 	local grouped = group and group ~= ""
 	if grouped then
+		local there = redis.pcall("EXISTS", KEYS[1], ARGV[2] .. group)
+		if type(there) == "table" then
+			return there
+		end
 		moved = redis.pcall("ZADD", ARGV[2] .. group, time[1], id)
 	else
 		moved = redis.pcall("LPUSH", KEYS[2], id)

@@ -184,3 +184,61 @@ func TestListsKeepTheirJobsWhileTheSlotMoves(t *testing.T) {
 		}
 	}
 }
+
+// A job without a lock ends when its key has come, and not before.
+func TestEndWaitsForTheJobsKey(t *testing.T) {
+	ctx, rdb := t.Context(), client(t, cluster.Get(t).Addrs())
+	for name, verbs := range map[string][]string{"retry": {"retry"}, "batch": {"done", "done"}} {
+		q := fresh("notcome")
+		f, _ := twoRunning(t, rdb, q)
+		for _, x := range f.ready {
+			rdb.Del(ctx, rdb.HGet(ctx, taskPrefix(q)+x.id, "unique_key").Val())
+			rdb.HDel(ctx, taskPrefix(q)+x.id, "unique_key")
+		}
+		end := func() endReply {
+			batch := make([]ending, len(verbs))
+			for i, v := range verbs {
+				batch[i] = ending{verb: v, id: f.ready[i].id, owner: f.nonce(), msg: f.ready[i].msg, score: "5"}
+			}
+			return f.ender.call(ctx, batch)[0]
+		}
+		moved := append(countedToday(t, rdb, q), asynqKey(q, "active"), asynqKey(q, "lease"), asynqKey(q, "pending"))
+		rdb.LPush(ctx, asynqKey(q, "pending"), "x")
+		for _, set := range []string{"retry", "archived", "completed"} {
+			rdb.ZAdd(ctx, asynqKey(q, set), redis.Z{Score: 1, Member: "x"})
+			moved = append(moved, asynqKey(q, set))
+		}
+		finish := moving(t, rdb, q, moved...)
+		if r := end(); r.err == nil || !passing(r.err) {
+			t.Errorf("%s: meanwhile %+v, want what passes", name, r)
+		}
+		finish()
+		if r := end(); r.err != nil || r.text != "OK" {
+			t.Errorf("%s: then %+v", name, r)
+		}
+	}
+}
+
+// A delayed job of a group waits for the group's set.
+func TestForwardWaitsForTheGroup(t *testing.T) {
+	ctx, rdb := t.Context(), client(t, cluster.Get(t).Addrs())
+	q := fresh("group")
+	threeStored(t, rdb, q, Delayed)
+	for _, id := range []string{"ok0", "no1", "ok2"} {
+		rdb.HSet(ctx, taskPrefix(q)+id, "group", "g")
+	}
+	group := asynqKey(q, "g:") + "g"
+	rdb.ZAdd(ctx, group, redis.Z{Score: 1, Member: "older"})
+	rdb.LPush(ctx, asynqKey(q, "pending"), "x")
+	finish := moving(t, rdb, q, asynqKey(q, "scheduled"), asynqKey(q, "pending"), taskPrefix(q)+"ok0")
+	if n, err := forwarding(t, rdb, q, Delayed); n != 0 || err == nil || !passing(err) {
+		t.Errorf("meanwhile %d were forwarded, %v", n, err)
+	}
+	finish()
+	if got := rdb.ZRange(ctx, group, 0, -1).Val(); len(got) != 1 || got[0] != "older" {
+		t.Errorf("the group has %v", got)
+	}
+	if n, err := forwarding(t, rdb, q, Delayed); n != 3 || err != nil {
+		t.Errorf("then %d were forwarded, %v", n, err)
+	}
+}

@@ -38,6 +38,9 @@ func (s *Server) settings() map[string]string {
 	if s.cluster.statements {
 		all["shared_preload_libraries"] = statements
 	}
+	if opts.Clocks { // a clock that is set is no silence
+		all["wal_receiver_timeout"], all["wal_sender_timeout"] = "0", "0"
+	}
 	maps.Copy(all, opts.Settings)
 	return all
 }
