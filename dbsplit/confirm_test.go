@@ -12,10 +12,12 @@ func TestConfirmedPrimaryTakesNoPatience(t *testing.T) {
 	for name, c := range map[string]struct {
 		until    time.Time // of a failure before
 		answered bool
+		demoted  bool
 		begins   bool
 	}{
 		"answered":                  {answered: true},
 		"answered, after a failure": {until: earlier, answered: true},
+		"answered by a standby":     {answered: true, demoted: true, begins: true},
 		"not answered":              {begins: true},
 		"nor after a failure":       {until: earlier},
 	} {
@@ -25,6 +27,10 @@ func TestConfirmedPrimaryTakesNoPatience(t *testing.T) {
 		if c.answered {
 			db.opts.ProbeTimeout, s.views[0].sent = wait, time.Now().Add(time.Second)
 		}
+		if c.demoted {
+			s.views[0].probed, s.views[0].up, s.views[0].role = true, true, roleReplica
+		}
+		db.writer.Store(s.nodes[0])
 		db.snap.Store(s)
 		db.doubted.Store(1)
 		w := &succession{db: db, until: c.until}

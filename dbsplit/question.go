@@ -43,7 +43,7 @@ func (w *succession) confirm(ctx context.Context) {
 			return
 		}
 	}
-	if n := db.writer.Load(); n != nil && !db.missing(n) {
+	if !db.missing(db.writer.Load()) {
 		w.until = before // it was no primary that was waited for
 	}
 	db.doubted.CompareAndSwap(since, 0)
