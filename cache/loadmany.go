@@ -116,7 +116,7 @@ func oneOf[V any](values map[string]V, err error, id string) (V, error) {
 	}
 	var some KeyErrors
 	if !errors.As(err, &some) {
-		return *new(V), batchError{err}
+		return *new(V), &batchError{err}
 	}
 	if err := some[id]; err != nil {
 		return *new(V), err
@@ -135,8 +135,10 @@ func oneOf[V any](values map[string]V, err error, id string) (V, error) {
 // batchError is the error of a whole batch: that something was not found does not say so of each key.
 type batchError struct{ error }
 
-func (e batchError) Is(target error) bool { return target != ErrNotFound && errors.Is(e.error, target) }
-func (e batchError) As(target any) bool   { return errors.As(e.error, target) }
+func (e *batchError) Is(target error) bool {
+	return target != ErrNotFound && errors.Is(e.error, target)
+}
+func (e *batchError) As(target any) bool { return errors.As(e.error, target) }
 
 // shareMany loads what is missing with everybody else who waits for it, and hands over each key's outcome. Each go with Redis
 // takes no longer than timeout.

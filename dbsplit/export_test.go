@@ -37,3 +37,6 @@ func (db *DB) Usual() time.Duration { return time.Duration(db.hedges.usual.Load(
 
 // Waiting is how many calls wait for a connection of the writing pool.
 func (db *DB) Waiting() int64 { return db.writes().tracer.waiting.Load() }
+
+// Used is how many connections of the writing pool count as used.
+func (db *DB) Used() int64 { return db.writes().tracer.usage.now() }

@@ -151,3 +151,23 @@ func TestWaitForAConnectionAfterAcquireAllIdle(t *testing.T) {
 	await(t, db, "the write", func() bool { return len(result) > 0 })
 	must(t, <-result)
 }
+
+// A connection that is closed has its place in the pool until the server has been told, so who comes then is prepared to wait.
+func TestClosedConnectionCountsAsUsed(t *testing.T) {
+	t.Parallel()
+	ctx := within(t, 100*time.Second)
+	db, err := dbsplit.Open(ctx, nodesOf(shared.Get(t), "postgres"), &dbsplit.Options{MaxConns: 1}) // it is not run, so nothing is sampled
+	must(t, err)
+	defer db.Close()
+	for round, closes := range []bool{false, true} {
+		c, err := db.Acquire(ctx)
+		must(t, err)
+		if closes {
+			must(t, c.Conn().Close(ctx))
+		}
+		c.Release()
+		if n := db.Used(); n != int64(round) {
+			t.Errorf("closed %v: %d connections count as used, want %d", closes, n, round)
+		}
+	}
+}
