@@ -5,21 +5,30 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/scaleaware/scaleaware/cache"
 	"github.com/scaleaware/scaleaware/internal/rediscluster"
 	"github.com/scaleaware/scaleaware/queue"
 	"github.com/scaleaware/scaleaware/redisclient"
 )
 
-// A pause of somebody's that ends by itself is not enough for an incident, one without an end is, and stays that one's.
-func TestIncidentsPauseOutlastsOthers(t *testing.T) {
+// server is a Redis of one's own.
+func server(t *testing.T) redis.UniversalClient {
+	t.Helper()
 	server, err := rediscluster.Start(t.Context(), &rediscluster.Options{Nodes: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer server.Close()
+	t.Cleanup(func() { server.Close() })
 	rdb := redisclient.New(redisclient.Options(server.Addrs()...))
-	defer rdb.Close()
+	t.Cleanup(func() { rdb.Close() })
+	return rdb
+}
+
+// A pause of somebody's that ends by itself is not enough for an incident, one without an end is, and stays that one's.
+func TestIncidentsPauseOutlastsOthers(t *testing.T) {
+	rdb := server(t)
 	jobs, err := queue.New(rdb, []queue.Queue{{Name: queueLow}}, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -55,13 +64,7 @@ func TestIncidentsPauseOutlastsOthers(t *testing.T) {
 }
 
 func TestIncidentExtendsTTLs(t *testing.T) {
-	server, err := rediscluster.Start(t.Context(), &rediscluster.Options{Nodes: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer server.Close()
-	rdb := redisclient.New(redisclient.Options(server.Addrs()...))
-	defer rdb.Close()
+	rdb := server(t)
 	store, err := cache.New(rdb, &cache.Options{Prefix: "app:"})
 	if err != nil {
 		t.Fatal(err)
