@@ -310,15 +310,20 @@ func TestStartsAreTakenByJobsAlone(t *testing.T) {
 func TestRetriesCountAgainstTheRate(t *testing.T) {
 	t.Parallel()
 	q := fresh("attempts")
-	j := newJobs(t, client(t, single.Get(t).Addrs()), nil, Queue{Name: q, Rate: Rate{Max: 2, Per: time.Hour}})
+	rdb := client(t, single.Get(t).Addrs())
+	j := newJobs(t, rdb, nil, Queue{Name: q, Rate: Rate{Max: 2, Per: time.Hour}})
 	enqueue(t, j, q, 1, MaxRetry(9))
-	w := newWorker(t, j, &WorkerOptions{RetryDelay: func(int, error) time.Duration { return 0 }})
+	const delay = 2 * leaving // one that came sooner would be put off, which takes a start as well
+	w := newWorker(t, j, &WorkerOptions{RetryDelay: func(int, error) time.Duration { return delay }})
 	var ran atomic.Int64
 	Handle(w, func(context.Context, note) error { ran.Add(1); return errors.New("no") })
 	start(t, w)
-	eventually(t, 20*time.Second, "it waits for the limit", func() bool {
-		return status(t, j, q).Waiting == 1 && testutil.ToFloat64(j.meters.limited.WithLabelValues(q)) > 2
+	eventually(t, 20*time.Second, "it waits after two starts", func() bool {
+		return rdb.LLen(t.Context(), ownKey(q, "starts")).Val() == 2 && status(t, j, q).Waiting == 1
 	})
+	refused := func() float64 { return testutil.ToFloat64(j.meters.limited.WithLabelValues(q)) }
+	before := refused()
+	eventually(t, 20*time.Second, "it is refused", func() bool { return refused() > before+1 })
 	if n := ran.Load(); n != 2 {
 		t.Errorf("it ran %d times, want 2", n)
 	}
