@@ -22,6 +22,11 @@ SERVERS = GOTMPDIR=$${TMPDIR:-/tmp} TMPDIR=$$($(CURDIR)/scripts/scratch) SCALEAW
 # Packages whose tests start the whole platform: one at a time, so that it has the machine to itself.
 PLATFORMS = /examples/(leadplatform|loadtest|incident)$$
 
+# The modules beside the main one, and those of them whose tests do without the race detector.
+MODULES = internal/ormtest examples/gorm internal/browsertest metrics/otelmetrics cache/msgpack internal/simulate \
+	internal/routertest internal/promreplay examples/deploy/deploytest
+UNRACED = internal/promreplay examples/deploy/deploytest
+
 # gosec's rules that are of no use here: G104 reports what Close returns, G404 jitter and samples (secrets come from crypto/rand,
 # internal/arrows sees to that), G115 each conversion whose bound is not on the same line, such as those of parsed lengths, which are fuzzed.
 GOSEC = -vettool=$(CURDIR)/bin/gosec -gosec.exclude=G104,G115,G404
@@ -39,7 +44,7 @@ TARGET ?= http://localhost:3000
 ADMIN  ?= http://localhost:3002
 
 .DEFAULT_GOAL := help
-.PHONY: help demo incident test check vuln known-weaknesses race bench bench-go curves agree runbook soak overload simulate history apidiff fuzz cache-history jobs asynq-versions golden mutate loadtest artillery grafana smoke perf-db perf-cache generate
+.PHONY: help demo incident test test-packages test-platforms check vuln known-weaknesses race bench bench-go curves agree runbook soak overload simulate history apidiff fuzz cache-history jobs asynq-versions golden mutate loadtest artillery grafana smoke perf-db perf-cache generate
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,17 +62,17 @@ incident: ## Tell the platform's worst afternoon, while it happens: two minutes
 test: ## Run every test against real servers, with the race detector
 	@scripts/install-servers postgres redis prometheus pgbouncer nginx chromium faketime
 	@[ -n "$(RACE)" ] || echo "no C compiler found: testing without the race detector"
+	@# To the end, also when something fails: one failure hides no other.
+	@$(MAKE) --no-print-directory --keep-going test-packages test-platforms $(MODULES:%=test-module/%)
+
+test-packages:
 	$(SERVERS) $(GO) test $(RACE) -timeout 20m $$($(GO) list ./... | grep -vE '$(PLATFORMS)')
+
+test-platforms:
 	$(SERVERS) $(GO) test $(RACE) -timeout 20m -p 1 $$($(GO) list ./... | grep -E '$(PLATFORMS)')
-	cd internal/ormtest && $(SERVERS) $(GO) test $(RACE) -timeout 20m ./...
-	cd examples/gorm && $(SERVERS) $(GO) test $(RACE) -timeout 20m ./...
-	cd internal/browsertest && $(SERVERS) $(GO) test $(RACE) -timeout 20m ./...
-	cd metrics/otelmetrics && $(GO) test $(RACE) ./...
-	cd cache/msgpack && $(GO) test $(RACE) ./...
-	cd internal/simulate && $(GO) test $(RACE) ./...
-	cd internal/routertest && $(GO) test $(RACE) ./...
-	cd internal/promreplay && $(GO) test -timeout 20m ./...
-	cd examples/deploy/deploytest && $(SERVERS) $(GO) test -timeout 20m ./...
+
+test-module/%:
+	cd $* && $(SERVERS) $(GO) test $(if $(filter $*,$(UNRACED)),,$(RACE)) -timeout 20m ./...
 
 check: ## Formatting, vet, staticcheck, gosec, govulncheck, arrows, file lengths, docs, links, API, promlint
 	$(GO) mod tidy -diff

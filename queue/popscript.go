@@ -92,10 +92,9 @@ throttled = throttled and redis.call("PTTL", KEYS[8]) or 0
 if throttled > 0 then
 	return refused({"limited", string.format("%.0f", throttled * 1000)})
 end
-local declared = string.gmatch(ARGV[7], "%d+")
+local declared = {string.match(ARGV[7], "^(%d+) (%d+) (%d+) (%d+) (%d+)$")}
 for i = 1, 5 do
-	local number = declared()
-	limits[i] = tonumber(limits[i] or number)
+	limits[i] = tonumber(limits[i] or declared[i])
 end
 local max, window, every, early, concurrency = limits[1], limits[2], limits[3], limits[4], limits[5]
 local n = tonumber(ARGV[4])
