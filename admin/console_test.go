@@ -38,7 +38,7 @@ func platform() []admin.Operation {
 			{"id":"queue_depth","title":"Queue depth","labels":{"queue":"b"},"value":6000,"unit":"jobs","op":"above","warning":1000,"critical":5000,"state":"critical"}],
 			"instances":["a","b"],"scope":"fleet","new_field":{"x":1}}`),
 		answering("/api/v1/performance/capacity/bottlenecks", `{"verdict":"the pool limits first","resources":[{"title":"Pool","utilization":0.5,"state":"ok","status":"ok"},{"title":"Workers"}]}`),
-		answering("/api/v1/performance/jobs", `{"queues":[{"queue":"low/priority","waiting":7},{"queue":"`+attack+`","paused":true,"rate_limit":{"max":10,"per_seconds":1}}]}`),
+		answering("/api/v1/performance/jobs", `{"queues":[{"queue":"low/priority","waiting":7},{"queue":"`+attack+`","paused":true,"rate_limit":{"max":10,"per_seconds":1}}],"unread":[{"queue":"broken","error":"its state cannot be read"}]}`),
 		answering("/api/v1/performance/cache/hit-rate", `{"total":{"lookups":10,"by_result":{"miss":3},"rate":0.7},"views":{"lead":{"rate":null}}}`),
 		answering("/api/v1/performance/database/replication", `{"nodes":[{"name":"127.0.0.1:5432","role":"replica","up":false,"staleness_ns":-1},{"name":"other","role":"replica","staleness_ns":1000000}],"streams":[]}`),
 		answering("/api/v1/admin/read-only-mode", `{"enabled":true,"reason":"`+attack+`","instances":2,"acknowledged":1,"missing":["b"]}`),
@@ -61,7 +61,7 @@ func TestConsoleShowsWhatIsMounted(t *testing.T) {
 		for _, part := range []string{
 			"1 alert is firing", "fleet of 2 instances", "QueueDepthHigh", "6000 jobs", "API latency (p95)", "250 ms", `<span>above</span> <span class="lim w">200 ms</span> <span class="lim c">500 ms</span>`, "the pool limits first",
 			"low/priority", `data-path="api/v1/performance/jobs/low%2Fpriority/pause"`, "/resume", "70 %", "127.0.0.1:5432", "down", "1 ms", "read-only", "1 of 2 instances agree", "missing b", "Allow writes again",
-			"connection refused",
+			"connection refused", "its state cannot be read",
 		} {
 			if !strings.Contains(page, part) {
 				t.Errorf("%s does not show %q", path, part)

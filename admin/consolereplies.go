@@ -131,6 +131,7 @@ type jobsReply struct {
 			PerSeconds float64 `json:"per_seconds"`
 		} `json:"rate_limit"`
 	}
+	Unread []struct{ Queue, Error string }
 }
 
 type sessionsReply struct {

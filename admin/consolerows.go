@@ -43,6 +43,9 @@ func (c *console) addQueues(v *consoleView, jobs *jobsReply, id Identity) {
 		}
 		v.Queues = append(v.Queues, row)
 	}
+	for _, q := range jobs.Unread {
+		v.Queues = append(v.Queues, queueView{Name: q.Queue, Unread: q.Error})
+	}
 }
 
 func (v *consoleView) addSessions(r *sessionsReply) {

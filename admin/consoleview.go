@@ -86,6 +86,7 @@ type queueView struct {
 	Name, Oldest, P95, Limit, Workers                  string
 	Waiting, Active, Delayed, Retrying, Failed, Parked int
 	Paused                                             bool
+	Unread                                             string // why nothing of it is known
 	Actions                                            []action
 }
 

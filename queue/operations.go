@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/scaleaware/scaleaware/admin"
 )
 
@@ -27,6 +29,15 @@ type Changed struct {
 type Listed struct {
 	// Queues are the declared queues and those that exist in Redis.
 	Queues []*Status `json:"queues"`
+	// Unread are those of them whose state cannot be read: a key of theirs is something else, or their slot is just moving.
+	Unread []Unread `json:"unread"`
+}
+
+// Unread is a queue whose state cannot be read.
+type Unread struct {
+	Queue string `json:"queue"`
+	// Error says so; the log has the cause.
+	Error string `json:"error"`
 }
 
 // Operations returns what can be asked of and done to queues over the management listener.
@@ -84,21 +95,37 @@ func (j *Jobs) Operations() []admin.Operation {
 	}
 }
 
+// listedAtOnce bounds how many queues are read side by side, so that those of a silent master are waited for together.
+const listedAtOnce = 16
+
+// opList fails when no queue can be read, as when Redis is away.
 func (j *Jobs) opList(ctx context.Context, _ *admin.Call) (any, error) {
 	names, err := j.Names(ctx)
 	if err != nil {
 		return nil, problem(err)
 	}
-	reply := Listed{Queues: make([]*Status, 0, len(names))}
-	for _, name := range names {
-		s, err := j.Status(ctx, name)
-		if errors.Is(err, ErrUnknownQueue) {
-			continue // deleted since
+	read, errs := make([]*Status, len(names)), make([]error, len(names))
+	var group errgroup.Group
+	group.SetLimit(listedAtOnce)
+	for i, name := range names {
+		group.Go(func() error {
+			read[i], errs[i] = j.Status(ctx, name)
+			return nil
+		})
+	}
+	_ = group.Wait()
+	reply := Listed{Queues: make([]*Status, 0, len(names)), Unread: []Unread{}}
+	for i, name := range names {
+		switch err := errs[i]; {
+		case err == nil:
+			reply.Queues = append(reply.Queues, read[i])
+		case !errors.Is(err, ErrUnknownQueue): // which was deleted since
+			reply.Unread = append(reply.Unread, Unread{name, "queue: its state cannot be read in Redis; the log has the cause"})
+			j.background("list", err, "queue", name)
 		}
-		if err != nil {
-			return nil, problem(err)
-		}
-		reply.Queues = append(reply.Queues, s)
+	}
+	if len(reply.Unread) > 0 && len(reply.Queues) == 0 {
+		return nil, problem(errors.Join(errs...))
 	}
 	return reply, nil
 }

@@ -4,9 +4,12 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"github.com/scaleaware/scaleaware/admin"
 	"github.com/scaleaware/scaleaware/internal/rediscluster"
@@ -70,6 +73,89 @@ func TestRunbookCommands(t *testing.T) {
 }
 
 // Over HTTP a throttle holds a queue back until 0 ends it, and a job says so.
+// listing calls the operation that lists queues.
+func listing(t *testing.T, j *Jobs) (Listed, error) {
+	t.Helper()
+	ops := j.Operations()
+	list := ops[slices.IndexFunc(ops, func(op admin.Operation) bool { return op.ID == "queue.list" })]
+	reply, err := list.Do(t.Context(), &admin.Call{Actor: "test"})
+	listed, _ := reply.(Listed)
+	return listed, err
+}
+
+// One queue that cannot be read is named, and the others are listed: also while its slot moves to another master.
+func TestListTellsWhichQueueItCannotRead(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name  string
+		spoil func(t *testing.T, rdb redis.UniversalClient, q string) (undo func())
+	}{
+		{"of another type", func(t *testing.T, rdb redis.UniversalClient, q string) func() {
+			if err := rdb.Set(t.Context(), asynqKey(q, "pending"), "x", 0).Err(); err != nil {
+				t.Fatal(err)
+			}
+			return func() {}
+		}},
+		{"while its slot moves", func(t *testing.T, rdb redis.UniversalClient, q string) func() {
+			enqueue(t, newJobs(t, rdb, nil, Queue{Name: q}), q, 1)
+			return moving(t, rdb, q)
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			rdb := client(t, cluster.Get(t).Addrs())
+			good, bad := fresh("good"), fresh("bad")
+			j := newJobs(t, rdb, nil, Queue{Name: bad}, Queue{Name: good})
+			enqueue(t, j, good, 3)
+			defer c.spoil(t, rdb, bad)()
+			listed, err := listing(t, j)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !slices.ContainsFunc(listed.Queues, func(s *Status) bool { return s.Queue == good && s.Waiting == 3 }) {
+				t.Errorf("the other queue is not listed: %+v", listed.Queues)
+			}
+			if !slices.ContainsFunc(listed.Unread, func(u Unread) bool { return u.Queue == bad && strings.Contains(u.Error, "the log has the cause") }) ||
+				slices.ContainsFunc(listed.Queues, func(s *Status) bool { return s.Queue == bad }) {
+				t.Errorf("unread are %+v", listed.Unread)
+			}
+		})
+	}
+}
+
+// With no queue to read, the list is an error, not an empty one.
+func TestListWithoutRedisIsAnError(t *testing.T) {
+	t.Parallel()
+	server := alone(t)
+	rdb, q := client(t, server.Addrs()), fresh("gone")
+	j := newJobs(t, rdb, nil, Queue{Name: q})
+	enqueue(t, j, q, 1)
+	if err := rdb.Set(t.Context(), asynqKey(q, "active"), "x", 0).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if listed, err := listing(t, j); err == nil || !strings.Contains(err.Error(), "Redis does not answer as expected") {
+		t.Errorf("%+v, %v", listed, err)
+	}
+}
+
+// A job whose key is something else has no age, and hides no depth.
+func TestDepthBesideAKeyThatIsNoJob(t *testing.T) {
+	t.Parallel()
+	rdb, q := client(t, single.Get(t).Addrs()), fresh("no-age")
+	j := newJobs(t, rdb, nil, Queue{Name: q})
+	enqueue(t, j, q, 2)
+	ids := pendingIDs(t, rdb, q)
+	if err := rdb.Set(t.Context(), taskPrefix(q)+ids[len(ids)-1], "x", 0).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if s := status(t, j, q); s.Waiting != 2 || s.OldestSeconds != nil {
+		t.Errorf("%d wait, the oldest for %v", s.Waiting, s.OldestSeconds)
+	}
+	if err := j.sample(t.Context(), q); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestThrottleOverHTTP(t *testing.T) {
 	t.Parallel()
 	q := fresh("throttle")

@@ -100,7 +100,7 @@ if not id then
 	return redis.call("DEL", KEYS[2])
 end
 local key, seen = ARGV[1] .. id, redis.call("GET", KEYS[2])
-local job = redis.call("HMGET", key, "msg", "pending_since")
+local job = redis.pcall("HMGET", key, "msg", "pending_since")
 if job[2] then
 	return job[2] == seen or redis.call("DEL", KEYS[2])
 end

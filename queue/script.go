@@ -55,9 +55,9 @@ var depthScript = redis.NewScript(`
 local age = 0
 local id = redis.call("LINDEX", KEYS[1], -1)
 if id then
-	local since = redis.call("HGET", ARGV[1] .. id, "pending_since")
+	local since = redis.pcall("HGET", ARGV[1] .. id, "pending_since")
 	age = -1
-	if since then
+	if type(since) == "string" then
 		local time = redis.call("TIME")
 		age = math.max(0, tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000) - math.floor(tonumber(since) / 1000000))
 	end
