@@ -101,6 +101,12 @@ func (f *fill) beginArgs(to []any) []any {
 	return append(to, own)
 }
 
+// generationAt is what freshGeneration makes of what was offered at a time, Unix microseconds.
+func generationAt(offered generation, at int64) generation {
+	const second = 1_000_000
+	return offered>>32<<32 | generation(at/second%4096*second+at%second)
+}
+
 // beginShared are the arguments of beginScript that are the same for all fills that begin together and need as much.
 func (s *Store) beginShared(f *fill) []any {
 	// Others learn from what was seen in a lease whether the load that it stands for will serve them.
@@ -136,7 +142,7 @@ func (s *Store) begin(ctx context.Context, f *fill) (how begun, raw []byte, wait
 func (s *Store) began(f *fill, reply any) (how begun, raw []byte, wait time.Duration, err error) {
 	if start, ok := reply.(int64); ok { // on the lease that it has offered
 		s.ahead.Store(start - s.now().Microseconds())
-		f.leased, f.gen, f.start = true, f.offered, uint64(start)
+		f.leased, f.gen, f.start = true, generationAt(f.offered, start), uint64(start)
 		if f.blind == nil {
 			f.claim = start/1000 + claimTTL.Milliseconds()
 		}

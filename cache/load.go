@@ -142,16 +142,29 @@ func (v *View[V]) await(ctx context.Context, f *flight[V], began bool, need scal
 
 // run is the goroutine of one load.
 func (v *View[V]) run(ctx context.Context, fl *fill, f *flight[V], load Loader[V]) {
-	if v.claim(ctx, fl, f) {
-		return
+	returned := false
+	defer func() {
+		if !returned {
+			v.abandon(ctx, fl, f)
+		}
+	}()
+	over := v.claim(ctx, fl, f)
+	returned = true
+	if !over {
+		v.load(ctx, fl, f, load)
 	}
-	v.load(ctx, fl, f, load)
+}
+
+// abandon ends a load whose goroutine was ended by what it called: the loader, the codec or Tags (runtime.Goexit).
+func (v *View[V]) abandon(ctx context.Context, fl *fill, f *flight[V]) {
+	v.fail(fl, f, &PanicError{Stack: debug.Stack()})
+	v.store.release(ctx, fl)
 }
 
 // load calls the loader when it is its turn, and hands on what it returns.
 func (v *View[V]) load(ctx context.Context, fl *fill, f *flight[V], load Loader[V]) {
 	s := v.store
-	returned, leave := false, func(bool) {}
+	returned, over, leave := false, false, func(bool) {}
 	if fillFrom(ctx) == nil { // a load inside a loader has its turn already
 		done, err := s.turn(ctx, fl.behind, &f.turn)
 		if err != nil {
@@ -171,12 +184,13 @@ func (v *View[V]) load(ctx context.Context, fl *fill, f *flight[V], load Loader[
 	})
 	unclaim := s.keepClaims(lctx, fl)
 	wctx, w := fl.watch(lctx)
-	defer func() { // the loader ended the goroutine (runtime.Goexit)
+	defer func() {
 		if !returned {
 			leave(false)
 			unclaim()
-			v.fail(fl, f, &PanicError{Stack: debug.Stack()})
-			s.release(ctx, fl)
+		}
+		if !over {
+			v.abandon(ctx, fl, f)
 		}
 	}()
 	value, err := protect(wctx, fl.id, load)
@@ -184,10 +198,12 @@ func (v *View[V]) load(ctx context.Context, fl *fill, f *flight[V], load Loader[
 	returned = true
 	leave(err == nil || errors.Is(context.Cause(lctx), ErrLoadTimeout)) // the origin is free, whatever storing takes
 	if !stop() {
+		over = true
 		s.release(ctx, fl)
 		return // too late for the waiters, and the lease may have ended
 	}
-	if v.conclude(ctx, fl, f, w, value, err) {
+	again := v.conclude(ctx, fl, f, w, value, err)
+	if over = true; again {
 		s.anew(ctx, fl)
 		v.load(ctx, fl, f, load)
 	}

@@ -102,34 +102,33 @@ func (v *View[V]) LoadMany(ctx context.Context, ids []string, load ManyLoader[V]
 func single[V any](load ManyLoader[V]) Loader[V] {
 	return func(ctx context.Context, id string) (V, error) {
 		values, err := load(ctx, []string{id})
-		return oneOf(values, err, id)
+		return answers(values, err)(id)
 	}
 }
 
-// oneOf says what a ManyLoader's answer means for one key.
-func oneOf[V any](values map[string]V, err error, id string) (V, error) {
-	if err == nil {
+// answers says what a ManyLoader's answer means for each key.
+func answers[V any](values map[string]V, err error) func(id string) (V, error) {
+	var some KeyErrors
+	if err != nil && !errors.As(err, &some) {
+		whole := &batchError{err}
+		return func(string) (V, error) { return *new(V), whole }
+	}
+	var missing error = ErrNotFound
+	for _, err := range some { // of a batch that is not whole nothing can be said to be missing
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			missing = err
+			break
+		}
+	}
+	return func(id string) (V, error) {
+		if err := some[id]; err != nil {
+			return *new(V), err
+		}
 		if value, ok := values[id]; ok {
 			return value, nil
 		}
-		return *new(V), ErrNotFound
+		return *new(V), missing
 	}
-	var some KeyErrors
-	if !errors.As(err, &some) {
-		return *new(V), &batchError{err}
-	}
-	if err := some[id]; err != nil {
-		return *new(V), err
-	}
-	if value, ok := values[id]; ok {
-		return value, nil
-	}
-	for _, err := range some { // of a batch that is not whole nothing can be said to be missing
-		if err != nil && !errors.Is(err, ErrNotFound) {
-			return *new(V), err
-		}
-	}
-	return *new(V), ErrNotFound
 }
 
 // batchError is the error of a whole batch: that something was not found does not say so of each key.
@@ -269,11 +268,13 @@ func (v *View[V]) loadMany(ctx context.Context, batch []*fill, flights map[strin
 	})
 	unclaim := s.keepClaims(lctx, slices.Clone(batch)...)
 	wctx, w := whole.watch(lctx)
-	returned := false
-	defer func() { // the loader ended the goroutine (runtime.Goexit)
+	returned, over := false, false
+	defer func() { // as in load
 		if !returned {
 			leave(false)
 			unclaim()
+		}
+		if !over {
 			finish(&PanicError{Stack: debug.Stack()})
 			giveUp()
 		}
@@ -283,6 +284,7 @@ func (v *View[V]) loadMany(ctx context.Context, batch []*fill, flights map[strin
 	returned = true
 	leave(err == nil || errors.Is(context.Cause(lctx), ErrLoadTimeout)) // as in load
 	if !stop() {
+		over = true
 		giveUp()
 		return
 	}
@@ -290,7 +292,8 @@ func (v *View[V]) loadMany(ctx context.Context, batch []*fill, flights map[strin
 		fl.noted, fl.began = whole.noted, whole.began
 		fl.ageless.Store(whole.ageless.Load())
 	}
-	again := v.concludeMany(ctx, batch, flights, w, func(id string) (V, error) { return oneOf(values, err, id) }, timeout)
+	again := v.concludeMany(ctx, batch, flights, w, answers(values, err), timeout)
+	over = true
 	if len(again) > 0 {
 		s.anew(ctx, again...)
 		v.loadMany(ctx, again, flights, load, timeout)

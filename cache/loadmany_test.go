@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -183,6 +184,37 @@ func TestBatchesShareLoads(t *testing.T) {
 			}
 		}
 	})
+}
+
+// queried is that something does not exist, and counts how often that is asked.
+type queried struct{ times *atomic.Int64 }
+
+func (queried) Error() string { return "deleted" }
+
+func (q queried) Is(target error) bool {
+	q.times.Add(1)
+	return target == ErrNotFound
+}
+
+// What a batch's errors say of the keys that nothing is said of is found out once.
+func TestErrorsOfABatchAreLookedThroughOnce(t *testing.T) {
+	leads := Of[lead](newLocal(t, nil), "lead", InProcess(Local{}), NegativeTTL(time.Minute))
+	const n = 1000
+	var ids []string
+	times, deleted := new(atomic.Int64), KeyErrors{}
+	for i := range n {
+		ids = append(ids, strconv.Itoa(i))
+		if i < n/2 {
+			deleted[ids[i]] = queried{times}
+		}
+	}
+	found, err := leads.LoadMany(testContext(t), ids, func(context.Context, []string) (map[string]lead, error) { return nil, deleted })
+	if err != nil || len(found) > 0 {
+		t.Fatal(found, err)
+	}
+	if times.Load() > 20*n {
+		t.Errorf("of %d keys it was asked %d times whether one does not exist", n, times.Load())
+	}
 }
 
 func TestManyLoaderPanicFreesAll(t *testing.T) {

@@ -140,30 +140,59 @@ func TestBeginThatIsSentTwiceTakesNoneBack(t *testing.T) {
 			v := Of[lead](s, "lead")
 			first := &fill{key: v.prefix + "1", id: "1"}
 			args := first.beginArgs(s.beginShared(first))
-			script := beginScript.one
-			if many {
-				script = beginScript.many
-			}
-			send := func() {
+			send := func() any {
 				t.Helper()
-				if err := script.Run(ctx, s.rdb, []string{first.key}, args...).Err(); err != nil {
+				if !many {
+					reply, err := beginScript.one.Run(ctx, s.rdb, []string{first.key}, args...).Result()
+					if err != nil {
+						t.Fatal(err)
+					}
+					return reply
+				}
+				replies, err := beginScript.many.Run(ctx, s.rdb, []string{first.key}, args...).Slice()
+				if err != nil {
 					t.Fatal(err)
 				}
+				return replies[0]
 			}
-			send()
+			send() // its answer is lost
 			g := newGate()
 			g.saw = scaleaware.Tokens{at(12)}
 			slow := background(wrote(ctx, at(10)), v, "1", g.load) // the first one's load would not serve it
 			<-g.entered
+			slower := &fill{key: first.key, id: "1"}
+			if _, _, _, err := s.begin(ctx, slower); !slower.leased || err != nil {
+				t.Fatal(slower.leased, err)
+			}
 			if err := Of[lead](sibling(t, s), "lead").Delete(ctx, "1"); err != nil { // of what the load has read
 				t.Fatal(err)
 			}
-			send()
+			again := send()
 			g.release <- lead{Score: 1}
 			<-slow
 			if l, err := v.Get(ctx, "1"); !errors.Is(err, ErrMiss) {
 				t.Errorf("a load from before the delete landed: %+v, %v", l, err)
 			}
+			// The client hears of it now, and loads what is there after the delete. Its position may be the same: it is a bound.
+			if how, _, _, err := s.began(first, again); how != granted || err != nil {
+				t.Fatal(how, err)
+			}
+			saw := scaleaware.Tokens{at(12)}
+			land := func(fl *fill, score int64) string {
+				payload, err := JSON{}.Encode(lead{Score: score})
+				if err != nil {
+					t.Fatal(err)
+				}
+				return v.land(ctx, fl, &answer{header: header{kind: kindValue, asOf: saw}, payload: payload, store: true, asOf: saw}).outcome
+			}
+			if outcome := land(first, 2); outcome != "stored" {
+				t.Fatalf("the load after the delete: %s", outcome)
+			}
+			if outcome := land(slower, 1); outcome == "stored" {
+				t.Error("a load from before the delete took the place of one from after it")
+			}
+			l, err := v.Get(ctx, "1")
+			wantScore(t, l, err, 2)
 		})
 	}
 }

@@ -17,16 +17,16 @@ import "github.com/redis/go-redis/v9"
 // else does until the claim in the header ends; 2: there is a value that the caller has not seen. Of a value only the header is
 // returned, but in the last case. What a value that was found to be unusable asks of later loads stays in the lease.
 // Shared arguments: lease without generation and times, its TTL in ms, ms to claim (0: load beside whoever does), ms that a floor
-// stands. Own: the lease's generation, and behind it the SHA-1 of a value found to be unusable, or generation and start of one
-// that the caller has seen.
-var beginScript = newKeyScript(4, carriedFloor+`
+// stands. Own: what the lease's generation is made of, see generationAt, and behind it the SHA-1 of a value found to be unusable,
+// or generation and start of one that the caller has seen.
+var beginScript = newKeyScript(4, carriedFloor+freshGeneration+`
 local life, wanted, aged, ms = ARGV[2], ARGV[3], ARGV[4], math.floor(now / 1000)
 local claim = struct.pack('>I8', wanted == '0' and 0 or ms + wanted)
 local before, behind = string.sub(ARGV[1], 1, 8), struct.pack('>I8', now) .. string.sub(ARGV[1], 25, 48) .. claim .. string.sub(ARGV[1], 57)
 `, 1, `
 local gen, seen = ..., ''
 if #gen > 8 then gen, seen = string.sub(gen, 1, 8), string.sub(gen, 9) end
-local lease = before .. gen .. behind
+local lease = before .. generation(gen, t) .. behind
 local cur = redis.pcall('SET', key, lease, 'NX', 'GET', 'PX', life)
 if not cur then return now end
 if type(cur) == 'table' then -- the server is full, or it is of another type
@@ -57,12 +57,12 @@ if string.sub(cur, 3, 3) ~= 'L' and string.sub(cur, 9, 24) ~= seen then return {
 local head = string.sub(cur, 1, struct.unpack('>I2', cur, 7))
 local start = math.max(now, struct.unpack('>I8', cur, 17) + 1)
 if wanted ~= '0' then
-  local by = string.sub(cur, 3, 3) == 'L' and string.sub(gen, 1, 4) -- a value has no room for it
-  local own = string.sub(cur, 9, 16) == gen or string.sub(cur, 65, 68) == by -- the client has sent this twice
+  local who, bare = string.sub(gen, 1, 4), string.sub(cur, 3, 3) == 'L' -- a value has no room for who claims
+  local own = string.sub(cur, 9, 12) == who or bare and string.sub(cur, 65, 68) == who -- the client has sent this twice
   local left = struct.unpack('>I8', cur, 49) - ms
   -- One that is longer than any was made by a server whose clock was ahead of this one's, before a failover.
   if left > 0 and left <= tonumber(wanted) and not own then return {head, start, 0} end
-  local claimed = claim .. string.sub(cur, 57, 64) .. (by or string.sub(cur, 65, 68))
+  local claimed = claim .. string.sub(cur, 57, 64) .. (bare and who or string.sub(cur, 65, 68))
   redis.call('SETRANGE', key, '48', claimed)
   head = string.sub(head, 1, 48) .. claimed .. string.sub(head, 69)
 end
@@ -91,8 +91,7 @@ return till
 `)
 
 // storeScript lands a fill if its lease still stands and what stands there is not newer. Who begins on a lease begins after it,
-// also when the server's clock is behind. So a fill that began before its lease began on one that was taken away since, and was
-// put back by a begin that the client has sent twice. Before a lease's hard expiry nothing covers its unknown positions. Of
+// also when the server's clock is behind. Before a lease's hard expiry nothing covers its unknown positions. Of
 // known ones those count that are of databases which the fill was read from; a fill of unknown age is covered by none until the
 // lease's soft expiry, which older versions leave out, and by none of a value until that is as old as what a floor shuts out.
 // What was filled in an earlier epoch is older, or began before, when nothing else tells. It returns 'stored', 'fenced' or
@@ -110,7 +109,6 @@ if #cur < 72 or string.sub(cur, 1, 2) ~= '\202\002' or string.sub(cur, 9, 16) ~=
 end
 local have, give = string.byte(cur, 6), string.byte(first, 6)
 local lease, soft, hard = string.sub(cur, 3, 3) == 'L', struct.unpack('>I8I8', cur, 25)
-if lease and struct.unpack('>I8', first, 17) < struct.unpack('>I8', cur, 17) then return 'fenced' end
 local over = soft > 0 and ms >= soft
 if not lease then over = math.floor(struct.unpack('>I8', cur, 17) / 1000) + aged <= ms end
 local elsewhere, compared = give > 0 or over, false
