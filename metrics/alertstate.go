@@ -72,8 +72,13 @@ func (a alerts) tick(now time.Time, table []KeyMetric, values results) {
 // alerts says whether a value is past a bound and nothing speaks against the alert: too few events, or another metric.
 func (m *KeyMetric) alerts(bound, value float64, scope string, values results) bool {
 	return m.Op.past(value, bound) && // false for NaN
-		values[m.eventsKey()][scope] >= m.MinEvents &&
+		!m.few(scope, values) &&
 		(m.Unless == "" || !m.muted(scope, values))
+}
+
+// few says whether the window has fewer events than an alert needs.
+func (m *KeyMetric) few(scope string, values results) bool {
+	return m.MinEvents > 0 && !(values[m.eventsKey()][scope] >= m.MinEvents)
 }
 
 // bound is what a value must be past now: to go on, an alert that fires needs less than to begin.

@@ -159,7 +159,7 @@ func (m KeyMetric) count(by map[string]*dto.MetricFamily, source blameSource, co
 		f = by[source.series.Name]
 	}
 	for _, child := range f.GetMetric() {
-		if source.gauge && !m.selects(child) {
+		if source.gauge && !m.selects(child) || source.series == nil && !m.considers(child) {
 			continue
 		}
 		key, name := blameKey(m.ID, source.scope(m, child)), culpritName(child, source.labels)

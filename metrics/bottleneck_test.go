@@ -167,6 +167,22 @@ func TestAlertsSayWhy(t *testing.T) {
 	})
 }
 
+func TestBlameLeavesOutWhatIsNotAmong(t *testing.T) {
+	f := newFixture(t)
+	table := KeyMetrics().Rows
+	table[slices.Index(KeyMetrics().IDs(), "api_error_rate")].Among = []string{"2xx", "5xx"}
+	e := &examiner{probe: newProbe(), counts: map[string]float64{}, blamed: newBlamer(table, 5*time.Minute)}
+	wanted := map[string]bool{"api_error_rate": true}
+	e.examine(epoch, must(f.reg.Gather()), wanted)
+	f.requests(20, .01, "2xx")
+	f.requests(10, .01, "5xx")
+	f.requests(1000, .01, "4xx")
+	v := e.examine(epoch.Add(5*time.Second), must(f.reg.Gather()), wanted)
+	if got := v.Blame[blameKey("api_error_rate", "")]; got.Events != 30 || got.Warning != 10 {
+		t.Errorf("%+v, want 10 of 30", got)
+	}
+}
+
 func TestBlameIsOfTheWindow(t *testing.T) {
 	f := newFixture(t)
 	b := newBlamer(KeyMetrics().Rows, 5*time.Minute)

@@ -156,6 +156,9 @@ func TestCapacityMeasures(t *testing.T) {
 			r.lookups.WithLabelValues("lead", "negative").Add(2)
 			r.lookups.WithLabelValues("lead", "l2").Add(5)
 			r.lookups.WithLabelValues("lead", "miss").Add(3)
+			r.verified.WithLabelValues("lead", "same").Add(3)
+			r.verified.WithLabelValues("lead", "stale").Add(1)
+			r.verified.WithLabelValues("lead", "skipped").Add(90)
 			r.evicted.WithLabelValues("r1").Add(20)
 			r.jobs.WithLabelValues("normal", "score", "failed").Observe(45)
 			r.jobs.WithLabelValues("normal", "score", "done").Observe(45)
@@ -163,11 +166,52 @@ func TestCapacityMeasures(t *testing.T) {
 		})
 		d := r.Dashboard()
 		for id, want := range map[string]float64{
-			"db_slow_queries": 60, "cache_hit_rate": .7, "cache_evictions": 20, "job_failed_rate": .5, "job_time": 58.5, "db_size": 5e9,
+			"db_slow_queries": 60, "cache_hit_rate": .7, "cache_stale_ratio": .25, "cache_evictions": 20, "job_failed_rate": .5, "job_time": 58.5, "db_size": 5e9,
 		} {
 			if m := d.measurement(id, ""); *m.Value < want*.99 || *m.Value > want*1.01 {
 				t.Errorf("%s is %v, want %v", id, *m.Value, want)
 			}
+		}
+	})
+}
+
+// A few stale hits of a few are no ratio, however many could not be compared; each cache is judged by itself.
+func TestCapacityIsSilentAboutFewComparisons(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := run(t, &CapacityOptions{Instance: "a"})
+		defer r.stop()
+		if d := r.Dashboard(); slices.Contains(d.Unmeasured, "cache_stale_ratio") {
+			t.Errorf("unmeasured: %v", d.Unmeasured)
+		} else if m := d.measurement("cache_stale_ratio", ""); m.Value != nil || m.State != Unknown {
+			t.Errorf("without comparisons the ratio is %+v, want none", m)
+		}
+		second := 0
+		pass(1000, func() {
+			r.verified.WithLabelValues("busy", "same").Add(90)
+			r.verified.WithLabelValues("busy", "stale").Add(10)
+			r.verified.WithLabelValues("seldom", "skipped").Add(100)
+			r.verified.WithLabelValues("never", "skipped").Inc()
+			if second++; second%4 == 0 {
+				r.verified.WithLabelValues("seldom", "stale").Inc()
+			}
+		})
+		d := r.Dashboard()
+		if diff := cmp.Diff([]string{"cache_stale_ratio critical firing", "cache_stale_ratio warning firing"}, d.states()); diff != "" {
+			t.Errorf("alerts: %s", diff)
+		}
+		for _, a := range d.Alerts {
+			if a.Labels["cache"] != "busy" {
+				t.Errorf("it fires for %v", a.Labels)
+			}
+		}
+		if m := d.measurement("cache_stale_ratio", "busy"); m.State != Critical {
+			t.Errorf("the ratio of many comparisons is %+v, want it critical", m)
+		}
+		if m := d.measurement("cache_stale_ratio", "seldom"); m.Value == nil || *m.Value != 1 || m.State != Unknown {
+			t.Errorf("the ratio of few comparisons is %+v, want 1, which says nothing", m)
+		}
+		if m := d.measurement("cache_stale_ratio", "never"); m.ID != "" {
+			t.Errorf("the ratio of none is %+v", m)
 		}
 	})
 }

@@ -136,7 +136,7 @@ func (c *collector) count(f *dto.MetricFamily) {
 		c.last[key] = *now
 		gained := now.since(before)
 		for _, m := range c.table {
-			if m.Series.Name != f.GetName() || !m.counts() {
+			if m.Series.Name != f.GetName() || !m.counts() || !m.considers(child) {
 				continue
 			}
 			g := gained // a child that appears later began at zero
@@ -206,6 +206,11 @@ func (r raw) since(before raw) raw {
 
 func (m KeyMetric) selects(child *dto.Metric) bool {
 	return m.Label == "" || (labelOf(child, m.Label) == m.Value) != m.Not
+}
+
+// considers says whether a child is among what counts at all.
+func (m KeyMetric) considers(child *dto.Metric) bool {
+	return len(m.Among) == 0 || slices.Contains(m.Among, labelOf(child, m.Label))
 }
 
 // scopeOf joins the scope's label values.

@@ -14,6 +14,7 @@ type fixture struct {
 	jobs     *prometheus.HistogramVec
 	queries  *prometheus.HistogramVec
 	lookups  *prometheus.CounterVec
+	verified *prometheus.CounterVec
 	evicted  *prometheus.CounterVec
 	acquired *prometheus.GaugeVec
 	limit    *prometheus.GaugeVec
@@ -29,6 +30,7 @@ func newFixture(t testing.TB) *fixture {
 	f.jobs = must(NewHistogram(f.reg, JobDuration))
 	f.queries = must(NewHistogram(f.reg, DBQueryDuration))
 	f.lookups = must(NewCounter(f.reg, CacheRequests))
+	f.verified = must(NewCounter(f.reg, CacheVerified))
 	f.evicted = must(NewCounter(f.reg, CacheEvicted))
 	f.acquired = must(NewGauge(f.reg, DBPoolAcquired))
 	f.limit = must(NewGauge(f.reg, DBPoolMax))
@@ -83,6 +85,20 @@ func TestCollectCountsFromItsBeginning(t *testing.T) {
 	buckets := p["api_latency_p95"][""]
 	if buckets[7] != 0 || buckets[8] != 4 || buckets[len(buckets)-1] != 4 {
 		t.Errorf("buckets up to 0.2, 0.3 and all: %v %v %v, want 0 4 4", buckets[7], buckets[8], buckets[len(buckets)-1])
+	}
+}
+
+// What could not be compared is neither stale nor not, and a cache of which nothing was compared has no ratio.
+func TestCollectLeavesOutWhatWasNotCompared(t *testing.T) {
+	f := newFixture(t)
+	c := newCollector(KeyMetrics().Rows)
+	f.collect(t, c)
+	for outcome, n := range map[string]float64{"same": 5, "changed": 2, "stale": 3, "skipped": 100, "failed": 1000} {
+		f.verified.WithLabelValues("lead", outcome).Add(n)
+	}
+	f.verified.WithLabelValues("busy", "skipped").Add(100)
+	if diff := cmp.Diff(map[string][]float64{"lead": {3, 7}}, f.collect(t, c)["cache_stale_ratio"]); diff != "" {
+		t.Errorf("stale and other comparisons: %s", diff)
 	}
 }
 

@@ -59,7 +59,7 @@ type Measurement struct {
 	// where that is the threshold.
 	WarningClear  *float64 `json:"warning_clear"`
 	CriticalClear *float64 `json:"critical_clear"`
-	// State is what the value means now; alerts fire later.
+	// State is what the value means now, unknown where there is none or too few events for an alert; alerts fire later.
 	State Level `json:"state"`
 	// Trend is how the value has moved over the window.
 	Trend Trend `json:"trend"`
@@ -187,7 +187,10 @@ func measure(table []KeyMetric, values map[string]map[string]float64) []Measurem
 		}
 		for _, scope := range scopes {
 			row := m.measurement(scope, values[m.ID][scope])
-			if m.muted(scope, values) {
+			switch {
+			case m.few(scope, values):
+				row.State = Unknown
+			case m.muted(scope, values):
 				row.State = OK
 			}
 			list = append(list, row)

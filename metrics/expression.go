@@ -2,6 +2,7 @@ package metrics
 
 import (
 	"fmt"
+	"regexp"
 	"strconv"
 	"strings"
 )
@@ -10,7 +11,7 @@ import (
 // happens it is NaN or empty, and both are silence.
 func (m KeyMetric) expression(window, filter string) string {
 	by := m.by()
-	total := "sum" + by + "(rate(" + m.events(filter) + "[" + window + "]))"
+	total := "sum" + by + "(rate(" + m.events(both(m.among(), filter)) + "[" + window + "]))"
 	switch m.Statistic {
 	case Quantile:
 		le := strings.Join(append(m.Scope[:len(m.Scope):len(m.Scope)], "le"), ", ")
@@ -55,15 +56,26 @@ func (m KeyMetric) events(matcher string) string {
 	return name + braces(matcher)
 }
 
+// among matches what counts at all.
+func (m KeyMetric) among() string {
+	if len(m.Among) == 0 {
+		return ""
+	}
+	values := make([]string, len(m.Among))
+	for i, v := range m.Among {
+		values[i] = regexp.QuoteMeta(v)
+	}
+	return m.Label + "=~" + strconv.Quote(strings.Join(values, "|"))
+}
+
 func (m KeyMetric) matcher() string {
 	if m.Label == "" {
 		return ""
 	}
-	op := "="
 	if m.Not {
-		op = "!="
+		return both(m.Label+"!="+strconv.Quote(m.Value), m.among())
 	}
-	return m.Label + op + strconv.Quote(m.Value)
+	return m.Label + "=" + strconv.Quote(m.Value)
 }
 
 func both(a, b string) string {
@@ -110,7 +122,7 @@ func (m KeyMetric) condition(t Threshold, table Table) string {
 			expr, past(t.Clear), strings.Join(m.Scope, ", "), activeAlerts.Name, m.Alert, m.ID, t.Severity)
 	}
 	if m.MinEvents > 0 {
-		expr += fmt.Sprintf(" and sum%s(increase(%s[%s])) >= %s", m.by(), m.events(""), promDuration(table.Window), strconv.FormatFloat(m.MinEvents, 'f', -1, 64))
+		expr += fmt.Sprintf(" and sum%s(increase(%s[%s])) >= %s", m.by(), m.events(m.among()), promDuration(table.Window), strconv.FormatFloat(m.MinEvents, 'f', -1, 64))
 	}
 	if m.Unless != "" {
 		if other, ok := table.Row(m.Unless); ok {

@@ -68,7 +68,10 @@ func (m KeyMetric) flows(threshold float64, past bool) (list []flow) {
 		}
 		add(m.Series, suffix, m.Value, a, part/4)
 		add(m.Series, suffix, m.Value, b, part-part/4)
-		add(m.Series, suffix, "other", a, rest)
+		add(m.Series, suffix, m.other(), a, rest)
+		if len(m.Among) > 0 {
+			add(m.Series, suffix, "left out", b, 1e6)
+		}
 	case OverPerMinute:
 		add(m.Series, "_bucket", "x", a+`,le="`+strconv.FormatFloat(m.Param, 'f', -1, 64)+`"`, 7)
 		add(m.Series, "_count", "x", a, 7+threshold*factor/2)
@@ -183,9 +186,20 @@ func (m KeyMetric) truth(target, t Threshold, timeline string) []bool {
 	return past
 }
 
-// minTicks is after how many ticks of any flow MinEvents are there; tests choose it between two.
+// other is a value that counts and is not the selected one.
+func (m KeyMetric) other() string {
+	for _, value := range m.Among {
+		if value != m.Value {
+			return value
+		}
+	}
+	return "other"
+}
+
+// minTicks is after how many ticks of any flow MinEvents are there; tests choose it between two, and the first tick has
+// what a row asks for by itself.
 func (m KeyMetric) minTicks() float64 {
-	if m.MinEvents == 0 {
+	if m.MinEvents < 1000 {
 		return 0
 	}
 	return 5

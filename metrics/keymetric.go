@@ -65,6 +65,8 @@ type KeyMetric struct {
 	Label, Value string
 	// Not inverts the selection.
 	Not bool
+	// Among are the values of Label that a Share is a part of, Value being one of them. Empty means all.
+	Among []string
 	// Scope are the labels by which there is a value of its own.
 	Scope []string
 
@@ -89,7 +91,8 @@ type KeyMetric struct {
 	// Step is what the runbook says to do.
 	Step string
 
-	// Compat is a record by the name that the runbook's own rules use, with the value times CompatFactor.
+	// Compat is a record by a name without the prefix, such as the one that the runbook's own rules use, with the value times
+	// CompatFactor.
 	Compat string
 	// CompatFactor converts the unit.
 	CompatFactor float64
@@ -103,6 +106,7 @@ const (
 	stepQuery = "Database Performance Issues: GET /api/v1/performance/database/slow-queries, cancel long-running queries, optimize the tables they read."
 	stepPool  = "High Load Incident: raise the pool's size (POST /api/v1/performance/database/pool), then look for slow queries that hold connections."
 	stepCache = "Cache Issues: GET /api/v1/performance/cache/hit-rate, then POST /api/v1/performance/cache/warm."
+	stepStale = "Cache Issues: find what changes this cache's values without a Delete after the commit (the log's \"differs from its origin\"), and POST /api/v1/performance/cache/invalidate until it has one. A cache that lives by its TTL alone is stale by design: silence this alert for it, or give it a store without Options.Verify."
 	stepRedis = "Cache Scaling: add nodes to the Redis Cluster or raise maxmemory; shorten TTLs of what is rarely read."
 	stepQueue = "Queue Backlog: add workers; pause or drain queues that can wait (POST /api/v1/performance/jobs/{queue}/pause)."
 	stepJobs  = "Queue Backlog: find why jobs fail, then POST /api/v1/performance/jobs/{queue}/retry-failed."
@@ -166,6 +170,15 @@ func KeyMetrics() Table {
 			Statistic: Share, Series: CacheRequests, Label: "result", Value: "miss", Not: true,
 			Op: Below, Warning: .8, Critical: .6, WarningFor: 10 * time.Minute, CriticalFor: long, Step: stepCache,
 			Compat: "cache_hit_rate", CompatFactor: 1,
+		},
+		{
+			// Each such hit was told something that is no longer true, and no delete was coming: the bounds are those of failed
+			// jobs. They last as the hit rate's do, longer than a single burst stays in the window, and of the fewest
+			// comparisons that count one stale is 1 %, which is still fine.
+			ID: "cache_stale_ratio", Title: "Stale cache hits", Unit: Ratio, Record: "cache_stale:ratio_rate5m", Alert: "CacheStaleRatioHigh",
+			Statistic: Share, Series: CacheVerified, Label: "outcome", Value: "stale", Among: []string{"same", "changed", "stale"}, Scope: []string{"cache"},
+			Warning: .01, Critical: .05, WarningFor: 10 * time.Minute, CriticalFor: long, MinEvents: 100, Step: stepStale,
+			Compat: "cache_stale_ratio", CompatFactor: 1,
 		},
 		{
 			ID: "cache_memory", Title: "Cache memory", Unit: Ratio, Record: "cache_memory:ratio", Alert: "CacheMemoryHigh",

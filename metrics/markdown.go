@@ -36,7 +36,7 @@ func (t Table) writeKeyMetrics(b *bytes.Buffer) {
 		}
 		tableRow(b, code(m.ID), m.Title, codes(m.Scope), warning, critical, record)
 	}
-	b.WriteString("\nThe records without the prefix bear the names that the runbook's own rules use.\n")
+	b.WriteString("\nThe records without the prefix bear the names that the runbook's own rules use, and `cache_stale_ratio` is for rules of your own.\n")
 }
 
 func (m KeyMetric) bound(t Threshold) string {

@@ -57,6 +57,10 @@ func mutants(m KeyMetric) (list []mutant) {
 		change("not", func(m *KeyMetric) { m.Not = !m.Not })
 		change("no label", func(m *KeyMetric) { m.Label = "" })
 	}
+	if len(m.Among) > 0 {
+		change("among all", func(m *KeyMetric) { m.Among = nil })
+		change("among itself", func(m *KeyMetric) { m.Among = []string{m.Value} })
+	}
 	if len(m.Scope) > 0 {
 		change("no scope", func(m *KeyMetric) { m.Scope = nil })
 	}

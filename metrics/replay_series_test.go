@@ -67,6 +67,7 @@ func (s *scenario) describe() {
 	}
 	s.share(row("api_error_rate"), map[string]string{"route": "/", "method": "GET"}, "")
 	s.share(row("cache_hit_rate"), map[string]string{"cache": "c"}, "")
+	s.share(row("cache_stale_ratio"), map[string]string{"cache": "c"}, "c")
 
 	s.ratio(row("db_pool_utilization"), map[string]string{"pool": "p", "role": "primary"}, "p")
 	for _, server := range []string{"s1", "s2"} {
@@ -173,7 +174,7 @@ func (s *scenario) histogram(ms []KeyMetric, labels map[string]string, scope str
 // share makes events of which a part near the thresholds is selected.
 func (s *scenario) share(m KeyMetric, labels map[string]string, scope string) {
 	chosen, other := maps.Clone(labels), maps.Clone(labels)
-	chosen[m.Label], other[m.Label] = m.Value, "other"
+	chosen[m.Label], other[m.Label] = m.Value, m.other()
 	if m.Not {
 		chosen, other = other, chosen
 	}

@@ -16,8 +16,9 @@ func Rules() []byte { return KeyMetrics().Rules() }
 // Rules returns a Prometheus rule file: for every key metric a recording rule, and where it has thresholds a warning
 // and a critical alert with the labels severity and metric. Three more records bear the names that the runbook's own
 // rules use, so that those load unchanged and fire: api_latency_p95 in milliseconds, cache_hit_rate and
-// db_connection_pool_utilization as ratios. Three alerts watch the monitoring itself: a target that is down, a sampler that
-// has vanished, and nothing of ours at all. The file loads in Prometheus 2.42 and later.
+// db_connection_pool_utilization as ratios. One more is cache_stale_ratio, for rules of your own. Three alerts watch the
+// monitoring itself: a target that is down, a sampler that has vanished, and nothing of ours at all. The file loads in
+// Prometheus 2.42 and later.
 func (t Table) Rules() []byte {
 	t = t.withDefaults()
 	var b bytes.Buffer

@@ -147,6 +147,28 @@ func TestPromtoolIsSilentWithoutTraffic(t *testing.T) {
 	runPromTests(t, []*promSeries{idle, nothing}, golden)
 }
 
+// Fewer comparisons in the window than the row asks for raise no alert, whatever they found and however many hits could
+// not be compared; when the rest is there, it fires. A cache of which nothing was compared has no ratio, one in which all
+// was the same has 0.
+func TestPromtoolIsSilentAboutFewComparisons(t *testing.T) {
+	m := metric(t, "cache_stale_ratio")
+	record := KeyMetrics().withDefaults().record(m)
+	series := func(outcome, values string) promInput {
+		return promInput{m.Series.Name + `{cache="x",outcome="` + outcome + `"}`, values}
+	}
+	few := &promSeries{Name: "few", Interval: "30s", Exprs: []promExpr{{Expr: `ALERTS{metric="` + m.ID + `"}`, At: "25m"}},
+		Input: []promInput{series("stale", "0+9x60"), series("same", "0x60"), series("skipped", "0+1000x60"), series("failed", "0+1000x60")}}
+	enough := &promSeries{Name: "enough", Interval: "30s",
+		Input:  []promInput{series("stale", "0+9x60"), series("changed", "0+2x60"), series("skipped", "0+1000x60")},
+		Alerts: []promAlert{{"25m", m.Alert, []promExpAlert{m.promAlert(m.threshold(Warning)), m.promAlert(m.threshold(Critical))}}},
+		Exprs:  []promExpr{{Expr: record, At: "25m", Exp: []promSample{{record + `{cache="x"}`, 9. / 11}}}}}
+	none := &promSeries{Name: "none", Interval: "30s", Exprs: []promExpr{{Expr: record, At: "25m"}, {Expr: m.Compat, At: "25m"}},
+		Input: []promInput{series("skipped", "0+1000x60"), series("failed", "0+1000x60"), series("stale", "7x60")}}
+	same := &promSeries{Name: "same", Interval: "30s", Input: []promInput{series("same", "0+100x60"), series("skipped", "0+1000x60")},
+		Exprs: []promExpr{{Expr: m.Compat, At: "25m", Exp: []promSample{{m.Compat + `{cache="x"}`, 0}}}, {Expr: `ALERTS{metric="` + m.ID + `"}`, At: "25m"}}}
+	runPromTests(t, []*promSeries{few, enough, none, same}, golden)
+}
+
 // The runbook's own rules, verbatim, on the records that bear its names.
 func TestPromtoolFiresTheRunbooksRules(t *testing.T) {
 	s := &promSeries{Name: "runbook", Interval: "30s"}

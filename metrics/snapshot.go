@@ -38,7 +38,7 @@ func (r *reading) encode() ([]byte, error) {
 		return nil, fmt.Errorf("metrics: encode a snapshot: %w", err)
 	}
 	if len(blob) > maxSnapshot {
-		return nil, fmt.Errorf("metrics: this instance's snapshot has %d bytes and at most %d are shared: look for a label (queue, pool, server) with too many values", len(blob), maxSnapshot)
+		return nil, fmt.Errorf("metrics: this instance's snapshot has %d bytes and at most %d are shared: look for a label (queue, pool, server, cache) with too many values", len(blob), maxSnapshot)
 	}
 	return blob, nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -12,7 +13,7 @@ import (
 type Level int
 
 const (
-	// Unknown means that there is no value: nothing happened, or nothing measures it here.
+	// Unknown means that there is no value, since nothing happened or nothing measures it here, or one of too few events.
 	Unknown Level = iota
 	// OK means inside both thresholds, or that the metric has none.
 	OK
@@ -129,6 +130,9 @@ func (m KeyMetric) validate() error {
 	}
 	if m.Label != "" && !slices.Contains(m.Series.Labels, m.Label) {
 		fail("series %s has no label %s", m.Series.Name, m.Label)
+	}
+	if len(m.Among) > 0 && (m.Statistic != Share || !slices.Contains(m.Among, m.Value)) {
+		fail("is among %s: give that only to a share, and let the value %q be one of them", strings.Join(m.Among, ", "), m.Value)
 	}
 	bounds := []float64{}
 	switch m.Statistic {

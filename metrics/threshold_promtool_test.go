@@ -19,9 +19,7 @@ func (m KeyMetric) scenarios(t Threshold) map[string]string {
 	case LargestRatio, Largest, Age:
 		warm = 0
 	}
-	if m.MinEvents > 0 {
-		warm = max(warm, 5)
-	}
+	warm = max(warm, int(m.minTicks()))
 	p := func(n int) string { return strings.Repeat("p", n) }
 	fired, half := warm+due+1, warm+due/2
 	quiet := strings.Repeat("i", 22)
@@ -124,8 +122,8 @@ func TestPromtoolFiresEveryThreshold(t *testing.T) {
 			args = append(args, writePromTests(t, tests, table.rulesFile(t, m)))
 		}
 	}
-	if rows != 2*13 {
-		t.Errorf("%d rows with thresholds were tested, want 13 of each table", rows)
+	if rows != 2*14 {
+		t.Errorf("%d rows with thresholds were tested, want 14 of each table", rows)
 	}
 	promtool(t, args...)
 	t.Logf("%d times the alerts of a tick were compared", assertions)

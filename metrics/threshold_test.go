@@ -18,6 +18,7 @@ func TestLevel(t *testing.T) {
 		"db_slow_queries":     {0, 10, 10.1, 50, 50.1},
 		"cache_hit_rate":      {1, .8, .79, .6, .59},
 		"cache_memory":        {.1, .8, .81, .9, .91},
+		"cache_stale_ratio":   {0, .01, .011, .05, .051},
 		"cache_evictions":     {0, 10, 10.1, 50, 50.1},
 		"queue_depth":         {0, 1000, 1001, 5000, 5001},
 		"job_time":            {1, 30, 30.1, 60, 60.1},
@@ -80,6 +81,8 @@ func TestValidate(t *testing.T) {
 		"events of a gauge":            {"queue_depth", func(m *KeyMetric) { m.MinEvents = 5 }, "only to a metric made of events"},
 		"events of a rate":             {"api_throughput", func(m *KeyMetric) { m.MinEvents = 1 }, "only to a metric made of events"},
 		"events are not a number":      {"api_latency_p95", func(m *KeyMetric) { m.MinEvents = math.NaN() }, "min_events NaN"},
+		"selected is not among":        {"cache_stale_ratio", func(m *KeyMetric) { m.Among = []string{"same"} }, `let the value "stale" be one of them`},
+		"among of a rate":              {"api_throughput", func(m *KeyMetric) { m.Among = []string{""} }, "give that only to a share"},
 		"unknown scope":                {"queue_depth", func(m *KeyMetric) { m.Scope = []string{"route"} }, "no label route"},
 		"unknown label":                {"api_error_rate", func(m *KeyMetric) { m.Label = "status" }, "no label status"},
 	} {
