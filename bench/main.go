@@ -50,6 +50,12 @@ var subjects = []struct {
 }
 
 func main() {
+	if observed, err := cachebench.Observe(); err != nil {
+		fmt.Fprintln(os.Stderr, "bench: the observing process:", err)
+		os.Exit(1)
+	} else if observed {
+		return
+	}
 	if err := run(os.Args[1:]); err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)

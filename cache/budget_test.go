@@ -40,9 +40,13 @@ func elsewhereThan(t *testing.T, ctx context.Context, c *rediscluster.Cluster, v
 	return ids
 }
 
-// While the breaker of a frozen master is open, calls to it cost next to nothing, and those to others what they did before.
-// Percentiles are of a busy machine, so they are held to less than medians are.
-func TestCostBesideAFrozenMaster(t *testing.T) {
+func TestCostBesideAFrozenMaster(t *testing.T) { costBeside(t, (*rediscluster.Node).Freeze) }
+
+func TestCostBesideADeadMaster(t *testing.T) { costBeside(t, (*rediscluster.Node).Kill) }
+
+// costBeside checks that, while the breaker of a lost master is open, calls to it cost next to nothing, and those to others what
+// they did before. Percentiles are of a busy machine, so they are held to less than medians are.
+func costBeside(t *testing.T, lose func(*rediscluster.Node)) {
 	ctx := testContext(t)
 	cluster, leads, victim := breakable(t, ctx, nil)
 	running(t, leads.store)
@@ -61,26 +65,26 @@ func TestCostBesideAFrozenMaster(t *testing.T) {
 	}
 	timed(200, healthy)
 	before := timed(500, healthy)
-	victim.Freeze()
+	lose(victim)
 	broken := func() bool { _, err := leads.Get(ctx, "{x}1"); return errors.Is(err, errBroken) }
 	eventually(t, "the breaker opens", broken)
 	failed = 0
-	var during, frozen []time.Duration
+	var during, lost []time.Duration
 	// Until the others call it dead, which they do after two seconds; then the cluster is down for a while, for all keys.
 	for began := time.Now(); len(during) < 60 || len(during) < 600 && time.Since(began) < time.Second; {
 		during = append(during, timed(5, healthy)...)
-		frozen = append(frozen, timed(5, func() { _, _ = leads.Get(ctx, "{x}1") })...)
+		lost = append(lost, timed(5, func() { _, _ = leads.Get(ctx, "{x}1") })...)
 	}
 	slices.Sort(during)
-	slices.Sort(frozen)
-	t.Logf("others' keys: median %v, 99th %v before; %v, %v beside the frozen master; its own: %v, %v",
-		median(before), percentile99(before), median(during), percentile99(during), median(frozen), percentile99(frozen))
-	if got := median(frozen); got > 5*time.Millisecond {
-		t.Errorf("a call to the frozen master takes %v", got)
+	slices.Sort(lost)
+	t.Logf("others' keys: median %v, 99th %v before; %v, %v beside the lost master; its own: %v, %v",
+		median(before), percentile99(before), median(during), percentile99(during), median(lost), percentile99(lost))
+	if got := median(lost); got > 5*time.Millisecond {
+		t.Errorf("a call to the lost master takes %v", got)
 	}
 	// A trial in 250 ms may wait for its answer.
-	if got, most := percentile99(frozen), leads.store.opts.RedisTimeout+slack; got > most {
-		t.Errorf("one call of a hundred to the frozen master takes %v, want at most %v", got, most)
+	if got, most := percentile99(lost), leads.store.opts.RedisTimeout+slack; got > most {
+		t.Errorf("one call of a hundred to the lost master takes %v, want at most %v", got, most)
 	}
 	if got, most := median(during), median(before)*3/2+time.Millisecond; got > most {
 		t.Errorf("a call to another master takes %v, before it took %v", got, median(before))

@@ -2,11 +2,14 @@ package cache
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/redis/go-redis/v9"
+
+	"github.com/scaleaware/scaleaware/internal/rediscluster"
 )
 
 func newCoverage() *coverage {
@@ -85,4 +88,58 @@ func TestGuardsOfOldMastersGo(t *testing.T) {
 			t.Errorf("%d series, guards %v", n, s.coverage.byAddr)
 		}
 	})
+}
+
+// A master that loses a slot because another one has taken it, as the others tell it, removes the slot's keys, and Redis before
+// 7.2 says nothing of them. Who has heard of it uses nothing that was kept before, also when the slot has come back, and hears what the new master changes.
+func TestSlotLostByGossip(t *testing.T) {
+	ctx := testContext(t)
+	cluster := six.Get(t)
+	s := running(t, newStore(t, client(t, cluster), nil))
+	leads := Of[lead](s, "lead", InProcess(Local{}))
+	there := Of[lead](sibling(t, s), "lead")
+	ids := inSlot("lost", 2)
+	used, kept := ids[0], ids[1]
+	slot, home, to := route(t, ctx, cluster, leads.prefix+used)
+	t.Cleanup(func() {
+		if err := cluster.MigrateSlot(context.WithoutCancel(ctx), slot, home); err != nil {
+			t.Error(err)
+		}
+	})
+	for _, id := range ids {
+		settled(t, ctx, leads, id, loads(lead{Score: 1}))
+	}
+	for round, to := range []*rediscluster.Node{to, home} {
+		before := s.coverage.slots[slot].Load()
+		if err := cluster.LoseSlot(ctx, slot, to); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the process hears who has the slot", func() bool {
+			now := s.coverage.at(uint16(slot), s.now())
+			return now != nil && now != before && now.addr == to.Addr()
+		})
+		covered(t, s) // so that it is not for want of something else
+		for _, id := range ids {
+			if r := inProcess(leads, id); r != nil {
+				t.Errorf("round %d: %s is %+v still", round, id, r.value)
+			}
+		}
+		if l, err := leads.Get(ctx, used); !errors.Is(err, ErrMiss) {
+			t.Errorf("round %d: got %+v, %v", round, l, err)
+		}
+		settled(t, ctx, leads, used, loads(lead{Score: 2}))
+		if err := there.Set(ctx, used, lead{Score: 3}); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "what the new master changes is heard of", func() bool {
+			_, stays := leads.near.cache.GetIfPresent(used)
+			return !stays
+		})
+		settled(t, ctx, leads, used, loads(lead{Score: 4}))
+		l, err := leads.Get(ctx, used)
+		wantScore(t, l, err, 3)
+	}
+	if r := inProcess(leads, kept); r != nil {
+		t.Errorf("what was kept before the slot was lost is used when it is back: %+v", r.value)
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -61,11 +62,27 @@ const (
 func withLongBudget(o *Options) { o.RedisTimeout = longBudget }
 
 func TestHungMasterCostsOneBudget(t *testing.T) {
+	costsOneBudget(t, (*rediscluster.Node).Freeze, context.DeadlineExceeded)
+}
+
+func TestDeadMasterCostsOneBudget(t *testing.T) {
+	costsOneBudget(t, (*rediscluster.Node).Kill, syscall.ECONNREFUSED)
+}
+
+// costsOneBudget checks what calls to a master take that is lost, and whose place nobody takes.
+func costsOneBudget(t *testing.T, lose func(*rediscluster.Node), cause error) {
 	ctx := testContext(t)
-	cluster, leads, victim := breakable(t, ctx, withLongBudget)
+	cluster := steady(t, ctx)
+	leads := Of[lead](newStore(t, client(t, cluster), withLongBudget), "lead")
+	victim, err := cluster.MasterFor(ctx, leads.prefix+"{x}1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(victim.Thaw)
 	if _, err := leads.Load(ctx, "{x}1", loads(lead{Score: 1})); err != nil {
 		t.Fatal(err)
 	}
+	lose(victim)
 	budget := leads.store.opts.RedisTimeout
 	for name, call := range map[string]func() error{
 		"load": func() error {
@@ -77,7 +94,7 @@ func TestHungMasterCostsOneBudget(t *testing.T) {
 		},
 		"get": func() error {
 			_, err := leads.Get(ctx, "{x}1")
-			if errors.Is(err, ErrMiss) && errors.Is(err, context.DeadlineExceeded) {
+			if errors.Is(err, ErrMiss) && errors.Is(err, cause) {
 				return nil
 			}
 			return fmt.Errorf("got %w", err)
@@ -104,23 +121,14 @@ func TestHungMasterCostsOneBudget(t *testing.T) {
 			return nil
 		},
 	} {
-		var err error
-		if victim, err = cluster.MasterFor(ctx, leads.prefix+"{x}1"); err != nil { // another one, when a call took long
-			t.Fatal(err)
-		}
-		victim.Freeze()
 		began := time.Now()
-		err = call()
+		err := call()
 		took := time.Since(began)
-		victim.Thaw() // before another one takes its place
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 		if took > budget+slack {
 			t.Errorf("%s took %v, the budget is %v", name, took, budget)
-		}
-		if err := cluster.WaitHealthy(ctx); err != nil {
-			t.Fatal(err)
 		}
 	}
 	if n := testutil.ToFloat64(leads.store.in.background.WithLabelValues("cache", "read")); n == 0 {

@@ -362,3 +362,123 @@ func TestLevelsAreSwitched(t *testing.T) {
 	l, err = leads.Load(ctx, "1", loads(lead{Score: 3}))
 	wantScore(t, l, err, 1)
 }
+
+// While a level is off, calls over many keys do without it, too.
+func TestLevelsAreSwitchedForMany(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := testContext(t)
+		s := running(t, newStore(t, rdb, func(o *Options) { o.Silence = patience }))
+		leads := Of[lead](s, "lead", InProcess(Local{}))
+		ids := spread(5)
+		for _, id := range ids {
+			settled(t, ctx, leads, id, loads(lead{Score: 1}))
+		}
+		asked := 0
+		load := func(_ context.Context, ids []string) (map[string]lead, error) {
+			asked += len(ids)
+			found := map[string]lead{}
+			for _, id := range ids {
+				found[id] = lead{Score: 2}
+			}
+			return found, nil
+		}
+		for _, c := range []struct {
+			name          string
+			on            Levels
+			local, loaded int
+		}{
+			{"both on", Levels{InProcess: true, Redis: true}, 10, 0},
+			{"in the process off", Levels{Redis: true}, 0, 0},
+			{"Redis off", Levels{InProcess: true}, 10, 0},
+			{"both off", Levels{}, 0, 5},
+			{"both off, as nothing is stored", Levels{}, 0, 5},
+			{"both on again", Levels{InProcess: true, Redis: true}, 10, 0},
+		} {
+			s.Use(c.on)
+			before := local(leads)
+			asked = 0
+			got, err := leads.GetMany(ctx, ids)
+			if err != nil || len(got) != 5-c.loaded {
+				t.Errorf("%s: GetMany: %v, %v", c.name, got, err)
+			}
+			all, err := leads.LoadMany(ctx, ids, load)
+			if err != nil || len(all) != 5 || asked != c.loaded {
+				t.Errorf("%s: LoadMany: %v, %v, %d loaded, want %d", c.name, all, err, asked, c.loaded)
+			}
+			for id, l := range all {
+				if want := int64(1 + c.loaded/5); l.Score != want {
+					t.Errorf("%s: %s is %+v, want score %d", c.name, id, l, want)
+				}
+			}
+			if n := local(leads) - before; n != int64(c.local) {
+				t.Errorf("%s: %d hits in the process, want %d", c.name, n, c.local)
+			}
+		}
+	})
+}
+
+// While Redis is off, nothing is looked up or stored there, and what is kept in the process is served; what changes an entry goes
+// there all the same.
+func TestRedisIsSwitchedOff(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := testContext(t)
+		s := running(t, newStore(t, rdb, func(o *Options) { o.Silence = patience }))
+		leads := Of[lead](s, "lead", InProcess(Local{}))
+		there := Of[lead](running(t, sibling(t, s)), "lead")
+		for _, id := range []string{"kept", "deleted", "set", "swept"} {
+			settled(t, ctx, leads, id, loads(lead{Score: 1}))
+		}
+		if err := there.Set(ctx, "elsewhere", lead{Score: 5}); err != nil {
+			t.Fatal(err)
+		}
+		missing := func(v *View[lead], id string) {
+			t.Helper()
+			if l, err := v.Get(ctx, id); !errors.Is(err, ErrMiss) {
+				t.Errorf("%s: got %+v, %v", id, l, err)
+			}
+		}
+		s.Use(Levels{InProcess: true})
+		before := local(leads)
+		l, err := leads.Load(ctx, "kept", loads(lead{Score: 2}))
+		wantScore(t, l, err, 1)
+		if n := local(leads) - before; n != 1 {
+			t.Errorf("%d hits in the process", n)
+		}
+		missing(leads, "elsewhere")
+		for range 2 {
+			for score, id := range []string{"elsewhere", "nowhere"} {
+				l, err := leads.Load(ctx, id, loads(lead{Score: int64(score)}))
+				wantScore(t, l, err, int64(score))
+				found, err := leads.LoadMany(ctx, []string{id}, ofEach(loads(lead{Score: int64(score)})))
+				wantScore(t, found[id], err, int64(score))
+			}
+		}
+		if n, err := rdb.Exists(ctx, leads.prefix+"nowhere").Result(); err != nil || n != 0 {
+			t.Errorf("%d entries are stored, %v", n, err)
+		}
+		l, err = there.Get(ctx, "elsewhere")
+		wantScore(t, l, err, 5)
+
+		if err := leads.Delete(ctx, "deleted"); err != nil {
+			t.Error(err)
+		}
+		if err := leads.Set(ctx, "set", lead{Score: 6}); err != nil {
+			t.Error(err)
+		}
+		if report, err := s.Invalidate(ctx, "lead:swept"); err != nil || report.Changed != 1 {
+			t.Errorf("%+v, %v", report, err)
+		}
+		for _, id := range []string{"deleted", "set", "swept"} {
+			missing(leads, id)
+		}
+		missing(there, "deleted")
+		missing(there, "swept")
+		l, err = there.Get(ctx, "set")
+		wantScore(t, l, err, 6)
+		s.Use(Levels{InProcess: true, Redis: true})
+		for id, score := range map[string]int64{"kept": 1, "elsewhere": 5, "set": 6} {
+			l, err := leads.Get(ctx, id)
+			wantScore(t, l, err, score)
+		}
+	})
+}

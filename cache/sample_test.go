@@ -2,7 +2,9 @@ package cache
 
 import (
 	"context"
+	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -153,6 +155,40 @@ func TestSilentMastersAreForgotten(t *testing.T) {
 	if count() != 1 || testutil.CollectAndCount(s.in.memoryPolicy) != 1 {
 		t.Error("a server that is no master is still there")
 	}
+}
+
+// A master that hangs takes nothing from what is known of the others, and goes when it has been missed for too long.
+func TestSampleBesideAMasterThatHangs(t *testing.T) {
+	ctx := testContext(t)
+	var log syncBuffer
+	s, victim, other := oneHangs(t, ctx, func(o *Options) { o.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+	m := newSampler(s)
+	sample := func(want int) {
+		t.Helper()
+		if err := m.sample(ctx); err != nil || ctx.Err() != nil {
+			t.Fatal(err, ctx.Err())
+		}
+		if n := testutil.CollectAndCount(s.in.memoryUsed); n != want {
+			t.Errorf("%d servers, want %d", n, want)
+		}
+	}
+	sample(3)
+	victim.Freeze()
+	for miss := 1; miss <= missedSamples; miss++ {
+		limit := int64(miss) * 100 << 20
+		if err := other.SetMaxMemory(ctx, limit, "noeviction"); err != nil {
+			t.Fatal(err)
+		}
+		sample(3 - miss/missedSamples)
+		if got := testutil.ToFloat64(s.in.memoryMax.WithLabelValues(other.Addr())); got != float64(limit) {
+			t.Errorf("miss %d: the limit of another master is %v, want %d", miss, got, limit)
+		}
+		if got := testutil.ToFloat64(s.in.background.WithLabelValues("cache", "sample")); got != float64(miss) || !strings.Contains(log.String(), "master "+victim.Addr()+": ") {
+			t.Errorf("%v failures are counted after %d, and logged:\n%s", got, miss, log.String())
+		}
+	}
+	victim.Thaw()
+	sample(3)
 }
 
 func TestOneProcessSamples(t *testing.T) {

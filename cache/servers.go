@@ -112,13 +112,18 @@ const (
 
 // neighbours names those who share the Redis and lose data when it evicts. Sessions are looked for in a sample of keys.
 func (s *Store) neighbours(ctx context.Context) (names []string) {
-	ctx, cancel := context.WithTimeout(ctx, s.stepTimeout())
-	defer cancel()
-	if n, err := s.rdb.Exists(ctx, "asynq:queues").Result(); err == nil && n > 0 {
-		names = append(names, queuesName)
-	}
+	var queues sync.WaitGroup
+	queues.Go(func() { // meanwhile: its master may hang
+		ctx, cancel := context.WithTimeout(ctx, s.stepTimeout())
+		defer cancel()
+		if n, err := s.rdb.Exists(ctx, "asynq:queues").Result(); err == nil && n > 0 {
+			names = append(names, queuesName)
+		}
+	})
 	found := errors.New("found")
 	err := redisclient.EachMaster(ctx, s.rdb, func(ctx context.Context, node *redis.Client) error {
+		ctx, cancel := context.WithTimeout(ctx, s.stepTimeout())
+		defer cancel()
 		var cursor uint64
 		for range 4 {
 			keys, next, err := node.Scan(ctx, cursor, "scs:session:*", sampleBatch).Result()
@@ -134,6 +139,7 @@ func (s *Store) neighbours(ctx context.Context) (names []string) {
 		}
 		return nil
 	})
+	queues.Wait()
 	if errors.Is(err, found) {
 		names = append(names, sessionsName)
 	}

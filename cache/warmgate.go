@@ -38,6 +38,7 @@ func (s *Store) warmFirst(ctx context.Context) {
 	defer s.warmed.Store(true)
 	ctx, cancel := context.WithTimeout(ctx, s.opts.WarmBeforeReady)
 	defer cancel()
+	defer context.AfterFunc(ctx, func() { s.warmed.Store(true) })() // a set's Keys may ignore their context
 	if _, err := s.Warm(ctx); err != nil && !errors.Is(err, context.Canceled) {
 		s.in.failed(ctx, "warm", err)
 	}

@@ -81,3 +81,34 @@ func TestReadyWaitsForTheFirstWarming(t *testing.T) {
 	l, err := leads.Get(ctx, "1")
 	wantScore(t, l, err, 1)
 }
+
+// A warming that does not end holds Ready up for as long as it may, whatever it hangs on.
+func TestReadyGoesOnWithoutTheFirstWarming(t *testing.T) {
+	const most = 300 * time.Millisecond
+	for name, set := range map[string]func(hang <-chan struct{}) WarmSet[lead]{
+		"a load": func(hang <-chan struct{}) WarmSet[lead] {
+			return WarmSet[lead]{Keys: numbers(3), Load: func(context.Context, string) (lead, error) { <-hang; return lead{}, nil }}
+		},
+		"the keys": func(hang <-chan struct{}) WarmSet[lead] {
+			return WarmSet[lead]{Load: loads(lead{}), Keys: func(context.Context) ([]string, error) { <-hang; return nil, nil }}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx := testContext(t)
+			s := newStore(t, client(t, one.Get(t)), func(o *Options) { o.WarmBeforeReady, o.LoadTimeout = most, time.Minute })
+			hang := make(chan struct{})
+			declared := set(hang)
+			declared.Name = "all"
+			if err := Of[lead](s, "lead").DeclareWarm(declared); err != nil {
+				t.Fatal(err)
+			}
+			began := time.Now()
+			running(t, s)
+			t.Cleanup(func() { close(hang) })
+			eventually(t, "ready", func() bool { return s.Ready(ctx) == nil })
+			if took := time.Since(began); took < most {
+				t.Errorf("ready after %v, while the sets are warmed", took)
+			}
+		})
+	}
+}
