@@ -306,6 +306,40 @@ func TestStartsAreTakenByJobsAlone(t *testing.T) {
 	})
 }
 
+// A failover that forgets some starts lets as many more jobs start, once.
+func TestForgottenStartsAreMadeOnce(t *testing.T) {
+	t.Parallel()
+	rdb := client(t, single.Get(t).Addrs())
+	const most = 3
+	for lost := range int64(most + 1) {
+		q := Queue{Name: fresh("forgotten"), Rate: Rate{Max: most, Per: time.Hour}}
+		j := newJobs(t, rdb, nil, q)
+		enqueue(t, j, q.Name, 4*most)
+		f := newFetcher(j, j.queues[0], 0, newSlots(9, j.queues), 9, time.Millisecond, nil)
+		keys, args := fetching(q.Name)
+		pop := func() (got int64) {
+			for range 3 {
+				f.pops++
+				reply, err := f.pop(t.Context(), keys, args, 9)
+				if f.known = f.pops; err != nil {
+					t.Fatal(err)
+				}
+				got += int64(len(reply.jobs))
+			}
+			return got
+		}
+		if got := pop(); got != most {
+			t.Errorf("%d jobs have started, want %d", got, most)
+		}
+		if err := rdb.LTrim(t.Context(), ownKey(q.Name, "starts"), lost, -1).Err(); err != nil {
+			t.Fatal(err)
+		}
+		if got := pop(); got != lost {
+			t.Errorf("%d jobs have started after %d starts were forgotten", got, lost)
+		}
+	}
+}
+
 // Every attempt counts against a rate, and nothing else does.
 func TestRetriesCountAgainstTheRate(t *testing.T) {
 	t.Parallel()
