@@ -15,7 +15,7 @@ type ending struct {
 	verb    string // done, complete, retry, archive or back
 	id      string
 	owner   string // "" for a job that was not fetched here
-	msg     string
+	msg     string // of a job that goes back it is the start that it has not used, or ""
 	score   string
 	unique  string
 	counted bool
@@ -131,12 +131,17 @@ func (e *ender) script(batch []ending) (script *redis.Script, keys []string, arg
 	}
 	args = make([]any, 0, 4+7*len(batch))
 	args = append(args, taskPrefix(e.queue), now.Unix(), now.UnixNano(), expiry)
+	starts := false
 	for _, c := range batch {
+		starts = starts || c.verb == "back" && c.msg != ""
 		counted := ""
 		if c.counted {
 			counted = "1"
 		}
 		args = append(args, c.verb, c.id, c.owner, c.msg, c.score, c.unique, counted)
+	}
+	if starts {
+		keys = append(keys, ownKey(e.queue, "starts"))
 	}
 	return endScript, keys, args
 }

@@ -43,11 +43,12 @@ return {"OK"}`)
 // A job that cannot be ended stays as it was, and takes no other one along: what Redis may refuse, as while a slot is moved, is
 // asked for before anything of the job is changed, or the change is taken back. Leases and counters that fail keep no end back.
 //
-// KEYS: active, lease, pending, retry, archived, completed, processed today, processed, failed today, failed
+// KEYS: active, lease, pending, retry, archived, completed, processed today, processed, failed today, failed, and starts if one is given back
 // ARGV: task key prefix, now in s, now in ns, expiry of the daily counters in s, then by job: verb, id, owner or "",
 // message or "", score or "", unique key or "", failed attempt to be counted "1" or ""
 // The verbs are done, complete, retry, archive, and back: to the head of the queue, or to those that wait for a later try
-// when there is a score. Returns by job "OK", "NOT FOUND" or {why Redis refuses it}, and READONLY for all, so that go-redis looks for
+// when there is a score. That one's message is the start that it has not used, as the limiter has stamped it: starts of one stamp are
+// as good as each other, and what the limiter has cut off is too old to count. Returns by job "OK", "NOT FOUND" or {why Redis refuses it}, and READONLY for all, so that go-redis looks for
 // the master: nothing was written then.
 var endScript = redis.NewScript(`
 local replies, ended, deleted, gone = {}, {}, {}, {}
@@ -114,6 +115,9 @@ for i = 5, #ARGV, 7 do
 			redis.call("HSET", key, "state", "pending", "pending_since", ARGV[3])
 		else
 			redis.call("HSET", key, "state", "retry")
+		end
+		if verb == "back" and msg ~= "" then
+			redis.pcall("LREM", KEYS[11], "1", msg)
 		end
 		if holder == id then
 			redis.call("DEL", unique)

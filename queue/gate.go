@@ -65,6 +65,7 @@ type ticket struct {
 	since    time.Time // of its fetch, then of its hand, then of its handler's return
 	until    time.Time // when its time is up
 	owner    string    // the nonce of its pop
+	start    string    // as the limiter has stamped it, or ""
 	running  bool
 	returned bool
 	ending   bool
@@ -236,7 +237,7 @@ func (f *fetcher) refill(ctx context.Context, keys []string, args []any) (wait t
 
 // note makes the tickets of jobs that were popped. It returns those jobs, and apart from them those that run here already.
 func (f *fetcher) note(reply popReply, began time.Time) (fresh []popped, again []putOff) {
-	owner, now := f.nonce(), time.Now()
+	owner, start, now := f.nonce(), reply.start(), time.Now()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	fresh = reply.jobs[:0]
@@ -245,14 +246,14 @@ func (f *fetcher) note(reply popReply, began time.Time) (fresh []popped, again [
 		if delay := f.here(stale, job.id, now); delay > 0 {
 			f.slots.give(f.index, 1)
 			if stale == nil || stale.owner != owner { // else its ID was there twice
-				again = append(again, putOff{job.id, owner, delay})
+				again = append(again, putOff{job.id, owner, start, delay})
 			}
 			continue
 		}
 		if stale != nil {
 			f.drop(job.id, stale)
 		}
-		t := &ticket{since: began, owner: owner}
+		t := &ticket{since: began, owner: owner, start: start}
 		t.lock, t.retained = afterwards(job.msg)
 		f.tickets[job.id] = t
 		f.handed.Add(1)
@@ -290,8 +291,8 @@ func (f *fetcher) handing(id string, within time.Duration) bool {
 	return true
 }
 
-// unready returns the jobs that were fetched and did not start to the head of their queue, in their order. Where Redis
-// does not answer they come back by their leases.
+// unready returns the jobs that were fetched and did not start to the head of their queue, in their order, and gives their starts back.
+// Where Redis does not answer they come back by their leases.
 func (f *fetcher) unready() {
 	ctx, cancel := context.WithTimeout(context.Background(), popTimeout)
 	defer cancel()
@@ -302,7 +303,7 @@ func (f *fetcher) unready() {
 		if t == nil {
 			continue
 		}
-		if _, err := f.ender.end(ctx, ending{verb: "back", id: job.id, owner: t.owner}); err != nil {
+		if _, err := f.ender.end(ctx, ending{verb: "back", id: job.id, owner: t.owner, msg: t.start}); err != nil {
 			f.jobs.background("drain", err, "queue", f.queue.Name)
 		}
 		f.forget(job.id, t)
@@ -335,6 +336,14 @@ type popReply struct {
 	jobs  []popped
 	stamp int64
 	wait  time.Duration
+}
+
+// start is that of each of its jobs, as the limiter has it, or "" where there is none.
+func (r popReply) start() string {
+	if r.stamp == 0 {
+		return ""
+	}
+	return strconv.FormatInt(r.stamp, 10)
 }
 
 // nonce is the owner of what the last pop has brought.

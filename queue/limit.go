@@ -11,7 +11,8 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Rate is how many jobs may start in any window of a given length, over the whole fleet, retries included.
+// Rate is how many jobs may start in any window of a given length, over the whole fleet, retries included. Jobs that are fetched and
+// given back unstarted do not count.
 type Rate struct {
 	// Max is the number of starts, 1 to 100000. Zero means no limit.
 	Max int
@@ -47,8 +48,9 @@ func (r Rate) validate(queue string) error {
 type Limits struct {
 	// Rate bounds starts in any window. Zero means no bound.
 	Rate Rate
-	// Smooth spreads the starts over the window, too: no more than a twentieth of Rate.Max, and one, come at once. Zero means that
-	// all of a window's starts may come at its beginning.
+	// Smooth spreads the starts over the window, too: no more than a twentieth of Rate.Max, and one, come at once. A job that a worker
+	// fetches and gives back unstarted leaves its place in that row empty. Zero means that all of a window's starts may come at its
+	// beginning.
 	Smooth bool
 	// Concurrency bounds how many jobs run at once in the fleet, of those whose time is not up: see Queue.Concurrency. Zero
 	// means no bound but the workers' slots.

@@ -306,15 +306,48 @@ func TestStartsAreTakenByJobsAlone(t *testing.T) {
 	})
 }
 
-// Every attempt counts against a rate.
+// A failover that forgets some starts lets as many more jobs start, once.
+func TestForgottenStartsAreMadeOnce(t *testing.T) {
+	t.Parallel()
+	rdb := client(t, single.Get(t).Addrs())
+	const most = 3
+	for lost := range int64(most + 1) {
+		q := Queue{Name: fresh("forgotten"), Rate: Rate{Max: most, Per: time.Hour}}
+		j := newJobs(t, rdb, nil, q)
+		enqueue(t, j, q.Name, 4*most)
+		f := newFetcher(j, j.queues[0], 0, newSlots(9, j.queues), 9, time.Millisecond, nil)
+		keys, args := fetching(q.Name)
+		pop := func() (got int64) {
+			for range 3 {
+				f.pops++
+				reply, err := f.pop(t.Context(), keys, args, 9)
+				if f.known = f.pops; err != nil {
+					t.Fatal(err)
+				}
+				got += int64(len(reply.jobs))
+			}
+			return got
+		}
+		if got := pop(); got != most {
+			t.Errorf("%d jobs have started, want %d", got, most)
+		}
+		if err := rdb.LTrim(t.Context(), ownKey(q.Name, "starts"), lost, -1).Err(); err != nil {
+			t.Fatal(err)
+		}
+		if got := pop(); got != lost {
+			t.Errorf("%d jobs have started after %d starts were forgotten", got, lost)
+		}
+	}
+}
+
+// Every attempt counts against a rate, and nothing else does.
 func TestRetriesCountAgainstTheRate(t *testing.T) {
 	t.Parallel()
 	q := fresh("attempts")
 	rdb := client(t, single.Get(t).Addrs())
 	j := newJobs(t, rdb, nil, Queue{Name: q, Rate: Rate{Max: 2, Per: time.Hour}})
 	enqueue(t, j, q, 1, MaxRetry(9))
-	const delay = 2 * leaving // one that came sooner would be put off, which takes a start as well
-	w := newWorker(t, j, &WorkerOptions{RetryDelay: func(int, error) time.Duration { return delay }})
+	w := newWorker(t, j, &WorkerOptions{RetryDelay: func(int, error) time.Duration { return 0 }}) // so it is put off, which is no start
 	var ran atomic.Int64
 	Handle(w, func(context.Context, note) error { ran.Add(1); return errors.New("no") })
 	start(t, w)

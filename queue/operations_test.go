@@ -1,6 +1,8 @@
 package queue
 
 import (
+	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -191,6 +193,104 @@ func TestThrottleOverHTTP(t *testing.T) {
 	for _, wrong := range []float64{-1, 86401} {
 		if reply, err := run("queue.throttle", &ThrottleRequest{Seconds: wrong}, false); err == nil {
 			t.Errorf("%v seconds: %+v, want a refusal", wrong, reply)
+		}
+	}
+}
+
+// Over HTTP a paced retry of what has failed answers at once and goes on by itself, no faster than its pace, once for each queue. It
+// ends with the process, and another one goes on with what is left.
+func TestPacedRetryOverHTTP(t *testing.T) {
+	t.Parallel()
+	rdb, q := client(t, single.Get(t).Addrs()), fresh("paced")
+	j := newJobs(t, rdb, nil, Queue{Name: q})
+	const n = 12
+	for i := range n {
+		fail(t, rdb, q, fmt.Sprintf("id%02d", i), "test.note", time.Unix(1_800_000_000, 0))
+	}
+	left := func() int64 { return rdb.ZCard(t.Context(), asynqKey(q, "archived")).Val() }
+	process := func() (post func(body string) (int, admin.Started), ask func(admin.Started) (state string, count int), stop func()) {
+		handler, err := admin.New(j.Operations(), &admin.Options{AllowInsecureLoopback: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		server := httptest.NewServer(handler)
+		t.Cleanup(server.Close)
+		call := func(method, path, body string, reply any) int {
+			t.Helper()
+			req, err := http.NewRequestWithContext(t.Context(), method, server.URL+path, strings.NewReader(body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if body != "" {
+				req.Header.Set("Content-Type", "application/json")
+			}
+			resp, err := server.Client().Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			if resp.StatusCode >= 300 {
+				return resp.StatusCode
+			}
+			if err := json.NewDecoder(resp.Body).Decode(reply); err != nil {
+				t.Fatal(err)
+			}
+			return resp.StatusCode
+		}
+		post = func(body string) (code int, begun admin.Started) {
+			code = call("POST", "/api/v1/performance/jobs/"+q+"/retry-failed", body, &begun)
+			return code, begun
+		}
+		ask = func(begun admin.Started) (string, int) {
+			var status struct {
+				State  string
+				Result Changed
+			}
+			call("GET", begun.Status, "", &status)
+			return status.State, status.Result.Count
+		}
+		if code, _ := post(`{"per_second":1}`); code != http.StatusServiceUnavailable || left() == 0 {
+			t.Errorf("before Run: %d, want 503", code)
+		}
+		return post, ask, start(t, handler)
+	}
+	accepted := func(post func(string) (int, admin.Started), body string) (begun admin.Started) {
+		t.Helper()
+		eventually(t, 10*time.Second, "it is accepted", func() bool { // Run may not have begun yet
+			var code int
+			code, begun = post(body)
+			return code == http.StatusAccepted
+		})
+		return begun
+	}
+
+	post, ask, stop := process()
+	slow := accepted(post, `{"per_second":0.001}`) // it would take hours
+	eventually(t, 10*time.Second, "one is back", func() bool { return left() == n-1 })
+	if again := accepted(post, `{"per_second":1000}`); again != slow {
+		t.Errorf("another one began beside it: %+v", again)
+	}
+	if state, _ := ask(slow); state != "running" || left() != n-1 {
+		t.Errorf("it is %s, and %d are left", state, left())
+	}
+	stop()
+	if state, _ := ask(slow); state != "failed" || left() != n-1 {
+		t.Errorf("when its process has ended it is %s, and %d are left", state, left())
+	}
+
+	post, ask, _ = process()
+	const pace = 20 // so there are steps of two
+	began := time.Now()
+	rest := accepted(post, fmt.Sprintf(`{"per_second":%d}`, pace))
+	eventually(t, 10*time.Second, "it is done", func() bool { state, _ := ask(rest); return state == "done" })
+	if _, count := ask(rest); count != n-1 || left() != 0 {
+		t.Errorf("%d are back, want %d; %d are left", count, n-1, left())
+	}
+	for i := range n - 1 {
+		since, err := rdb.HGet(t.Context(), fmt.Sprintf("%sid%02d", taskPrefix(q), i+1), "pending_since").Int64()
+		due := began.Add(time.Duration(i/2*2) * time.Second / pace)
+		if at := time.Unix(0, since); err != nil || at.Before(due) {
+			t.Errorf("job %d of the second call was back %v, %v after it, want %v at least", i, at.Sub(began), err, due.Sub(began))
 		}
 	}
 }

@@ -231,6 +231,84 @@ func (a *asked) Position(ctx context.Context) (scaleaware.Token, error) {
 	return scaleaware.Token{}, nil
 }
 
+// counting is an outbox that counts how often the database is asked where it stands.
+type counting struct {
+	*pgxpool.Pool
+	asked atomic.Int64
+}
+
+func (c *counting) Begin(ctx context.Context) (pgx.Tx, error) {
+	tx, err := c.Pool.Begin(ctx)
+	return &countingTx{tx, c}, err
+}
+
+type countingTx struct {
+	pgx.Tx
+	c *counting
+}
+
+func (tx *countingTx) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
+	if strings.Contains(sql, "pg_current_wal_insert_lsn") {
+		tx.c.asked.Add(1)
+	}
+	return tx.Tx.QueryRow(ctx, sql, args...)
+}
+
+// telling is one that tells its position by itself, as a dbsplit.DB does.
+type telling struct{ *counting }
+
+func (o telling) Position(context.Context) (scaleaware.Token, error) {
+	o.asked.Add(1)
+	return scaleaware.Token{System: 7, Timeline: 1, LSN: 9}, nil
+}
+
+// The relay asks the database where it stands once for each batch, however many jobs that has, and not at all for none. Each job has it.
+func TestRelayAsksForOnePositionABatch(t *testing.T) {
+	t.Parallel()
+	rdb := client(t, single.Get(t).Addrs())
+	for name, tells := range map[string]bool{"the outbox is asked": false, "the outbox tells": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db := &counting{Pool: pool(t)}
+			var outbox Outbox = db
+			if tells {
+				outbox = telling{db}
+			}
+			q := fresh("positions")
+			j := newJobs(t, rdb, &Options{Outbox: outbox}, Queue{Name: q})
+			if err := j.EnsureOutbox(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			const n = 2*relayBatch + 1
+			for i := range n {
+				if err := j.EnqueueTx(t.Context(), db.Pool, note{N: i}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for i, want := range []int{relayBatch, relayBatch, 1, 0} {
+				before := db.asked.Load()
+				got, err := j.relay(t.Context(), awayQueues{})
+				if asked := db.asked.Load() - before; got != want || err != nil || asked != int64(min(want, 1)) {
+					t.Errorf("batch %d: %d rows, %v; the database was asked %d times", i, got, err, asked)
+				}
+			}
+			stored := pendingIDs(t, rdb, q)
+			for _, id := range stored {
+				info, err := j.asynq.GetTaskInfo(q, id)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if tokens, err := tokensIn(info.Headers); len(tokens) != 1 || err != nil {
+					t.Errorf("job %s carries %v, %v", id, tokens, err)
+				}
+			}
+			if len(stored) != n {
+				t.Errorf("%d jobs are stored, want %d", len(stored), n)
+			}
+		})
+	}
+}
+
 func TestOutboxMistakes(t *testing.T) {
 	t.Parallel()
 	db := pool(t)

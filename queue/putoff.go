@@ -14,8 +14,8 @@ const (
 
 // putOff is a job that was popped and must not go to asynq now.
 type putOff struct {
-	id, owner string
-	delay     time.Duration
+	id, owner, start string
+	delay            time.Duration
 }
 
 // here returns for how long job id, whose ticket t is, must not go to asynq, because that has a run of it, or may. Two of one ID
@@ -38,10 +38,10 @@ func (f *fetcher) leave(id string) {
 	f.left[id] = time.Now()
 }
 
-// putOff gives jobs back for a while, with no attempt counted: another worker may take them sooner.
+// putOff gives jobs back for a while, with no attempt counted, and their starts with them: another worker may take them sooner.
 func (f *fetcher) putOff(ctx context.Context, jobs []putOff) {
 	for _, job := range jobs {
-		if _, err := f.ender.end(ctx, ending{verb: "back", id: job.id, owner: job.owner, score: due(job.delay)}); err != nil {
+		if _, err := f.ender.end(ctx, ending{verb: "back", id: job.id, owner: job.owner, msg: job.start, score: due(job.delay)}); err != nil {
 			f.jobs.background("put off", err, "queue", f.queue.Name) // it comes back by its lease
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 )
 
 // taken gives the one running job of a queue to living workers, as the reaper of another worker does.
@@ -132,6 +134,67 @@ func TestEndedRunLeavesFirst(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Jobs that are put off, or returned before they start, give their starts back, each once; those that are another worker's by then
+// give nothing back.
+func TestUnusedStartsAreGivenBack(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+		q := fresh("unused")
+		j := newJobs(t, rdb, nil, Queue{Name: q, Rate: Rate{Max: 3, Per: time.Hour}})
+		enqueue(t, j, q, 3)
+		f := newFetcher(j, j.queues[0], 0, newSlots(9, j.queues), 9, time.Millisecond, nil)
+		keys, args := fetching(q)
+		starts := func() int { return int(rdb.LLen(t.Context(), ownKey(q, "starts")).Val()) }
+		refill := func(want int) {
+			t.Helper()
+			if f.refill(t.Context(), keys, args); len(f.ready) != want {
+				t.Fatalf("%d jobs are ready, want %d", len(f.ready), want)
+			}
+		}
+		refill(3)
+		owner, stamp := f.nonce(), f.tickets[f.ready[0].id].start
+		if starts() != 3 || stamp == "" {
+			t.Fatalf("%d starts are counted, one of %q", starts(), stamp)
+		}
+		f.unready()
+		if s := status(t, j, q); s.Waiting != 3 || starts() != 0 {
+			t.Errorf("returned unstarted: %d starts are counted: %+v", starts(), s)
+		}
+
+		refill(3)
+		first, second := f.ready[0].id, f.ready[1].id
+		f.unready()
+		f.left[first], f.left[second] = time.Now().Add(time.Hour), time.Now().Add(time.Hour)
+		refill(1)
+		if s := status(t, j, q); s.Active != 1 || s.Retrying != 2 || starts() != 1 {
+			t.Errorf("put off: %d starts are counted: %+v", starts(), s)
+		}
+		for _, x := range []ending{
+			{verb: "back", id: first, owner: f.nonce(), msg: f.tickets[f.ready[0].id].start},     // said again
+			{verb: "back", id: f.ready[0].id, owner: owner, msg: f.tickets[f.ready[0].id].start}, // of another pop
+		} {
+			if reply, err := f.ender.end(t.Context(), x); reply != "NOT FOUND" || err != nil || starts() != 1 {
+				t.Errorf("%+v: %q, %v; %d starts are counted", x, reply, err, starts())
+			}
+		}
+
+		for _, id := range []string{first, second} {
+			if err := j.asynq.RunTask(q, id); err != nil {
+				t.Fatal(err)
+			}
+			delete(f.left, id)
+		}
+		f.ready = nil
+		if refill(2); starts() != 3 {
+			t.Errorf("%d starts are counted after those that were put off have come", starts())
+		}
+		rdb.HSet(t.Context(), taskPrefix(q)+second, "owner", "other")
+		if f.unready(); starts() != 2 {
+			t.Errorf("%d starts are counted, want those of one that is handed and of one that is another worker's", starts())
+		}
+	})
 }
 
 // A handler that never returns keeps its slot, and its job from running here until its time is up, not for ever.

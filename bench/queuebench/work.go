@@ -36,7 +36,7 @@ func (l *lab) work(ctx context.Context) ([]report.Row, error) {
 	if err := l.postgres(ctx); err != nil {
 		return nil, err
 	}
-	n, rounds := 30_000, 7
+	n, rounds := 60_000, 7
 	if l.quick {
 		n, rounds = 5_000, 2
 	}

@@ -3,7 +3,6 @@ package simulate
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"slices"
 	"strconv"
 	"sync"
@@ -13,8 +12,9 @@ import (
 )
 
 // limiter lets two or three workers share a limited queue. No window of Per, by Redis's clock, holds more than Max
-// grants; what was granted is counted when the worker reads it, as granted when Redis answered. An answer that is lost, or comes too
-// late, starts nothing, and the worker's next call takes it back. After the last fault all jobs are done.
+// starts; a start is counted when its handler begins, as granted when Redis answered. An answer that is lost, or comes too
+// late, starts nothing, and the worker's next call takes it back; a job that is given back unstarted gives its start back. After the
+// last fault all jobs are done.
 func limiter(w *world) {
 	rate := queue.Rate{Max: 1 + w.IntN(12), Per: time.Duration(1+w.IntN(4)) * 500 * time.Millisecond}
 	q := queue.Queue{Name: "q", Rate: rate}
@@ -38,23 +38,36 @@ func limiter(w *world) {
 		w.note("planned: Redis's clock steps by %v at %v", s.by, s.at)
 	}
 
-	var mu sync.Mutex
-	var grants []time.Time // by Redis's clock
+	var mu sync.Mutex                   // times are Redis's
+	grants := map[[2]string]time.Time{} // by worker and job
+	var starts []time.Time
 	w.heard = func(process string, reply []byte, answered time.Time, lost bool) {
-		n := granted(reply)
-		if n == 0 {
+		ids := granted(reply)
+		if len(ids) == 0 {
 			return
 		}
-		w.note("%s is granted %d, lost %v", process, n, lost)
+		w.note("%s is granted %d, lost %v", process, len(ids), lost)
 		if lost {
 			return
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		first, _ := slices.BinarySearchFunc(grants, answered, time.Time.Compare)
-		grants = slices.Insert(grants, first, slices.Repeat([]time.Time{answered}, n)...)
-		for last := max(first, rate.Max); last < min(first+n+rate.Max, len(grants)); last++ {
-			if span := grants[last].Sub(grants[last-rate.Max]); span < rate.Per {
+		for _, id := range ids {
+			grants[[2]string{process, id}] = answered
+		}
+	}
+	begins := func(process, id string) {
+		mu.Lock()
+		defer mu.Unlock()
+		at, known := grants[[2]string{process, id}]
+		if !known {
+			w.violated("%s runs a job that it was not granted", process)
+			return
+		}
+		first, _ := slices.BinarySearchFunc(starts, at, time.Time.Compare)
+		starts = slices.Insert(starts, first, at)
+		for last := max(first, rate.Max); last < min(first+1+rate.Max, len(starts)); last++ {
+			if span := starts[last].Sub(starts[last-rate.Max]); span < rate.Per {
 				w.violated("%d starts were granted within %v, and %d in %v are allowed", rate.Max+1, span, rate.Max, rate.Per)
 				break
 			}
@@ -78,7 +91,8 @@ func limiter(w *world) {
 		if err != nil {
 			w.t.Fatal(err)
 		}
-		queue.Handle(worker, func(_ context.Context, job task) error {
+		queue.Handle(worker, func(ctx context.Context, job task) error {
+			begins(name, queue.AttemptFrom(ctx).ID)
 			w.note("%s runs job %d", name, job.N)
 			w.work(time.Duration(w.draw("run", name, job.N) % uint64(300*time.Millisecond)))
 			mu.Lock()
@@ -128,19 +142,23 @@ type task struct{ N int }
 
 func (task) Kind() string { return "task" }
 
-// granted reads how many starts an answer of the queue's pop script grants. One of a queue without a rate has the stamp 0.
-func granted(reply []byte) (n int) {
-	rest, ok := bytes.CutPrefix(reply, []byte("*"))
-	if !ok {
-		return 0
+// granted reads whose starts an answer of the queue's pop script grants. One of a queue without a rate has the stamp 0.
+func granted(reply []byte) (ids []string) {
+	_, rest, _ := bytes.Cut(reply, []byte("\r\n"))
+	var texts []string
+	for bytes.HasPrefix(rest, []byte("$")) {
+		size, behind, _ := bytes.Cut(rest[1:], []byte("\r\n"))
+		n, err := strconv.Atoi(string(size))
+		if err != nil || n < 0 || len(behind) < n+2 {
+			return nil
+		}
+		texts, rest = append(texts, string(behind[:n])), behind[n+2:]
 	}
-	count, rest, _ := bytes.Cut(rest, []byte("\r\n"))
-	rest, ok = bytes.CutPrefix(rest, []byte("$3\r\njob\r\n"))
-	if !ok || bytes.HasPrefix(rest, []byte("$1\r\n0\r\n")) {
-		return 0
+	if len(texts) < 4 || texts[0] != "job" || texts[1] == "0" {
+		return nil
 	}
-	if _, err := fmt.Sscan(string(count), &n); err != nil {
-		return 0
+	for i := 2; i < len(texts); i += 2 {
+		ids = append(ids, texts[i])
 	}
-	return (n - 2) / 2
+	return ids
 }
