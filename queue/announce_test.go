@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -55,6 +56,26 @@ func TestQueuesAreAnnouncedAgain(t *testing.T) {
 		if s, err := inspector.GetQueueInfo(stored); err != nil || s.Pending == 0 {
 			t.Errorf("asynq's tools see %+v, %v", s, err)
 		}
+	}
+}
+
+// A worker is heard of also on a full server, so that nobody is told that none lives.
+func TestWorkersAreHeardOfOnAFullRedis(t *testing.T) {
+	t.Parallel()
+	ctx, rdb, q := t.Context(), client(t, alone(t).Addrs()), fresh("full")
+	j := newJobs(t, rdb, nil, Queue{Name: q})
+	enqueue(t, j, q, 1, ID("waits"))
+	defer full(t, rdb)()
+	for _, joins := range []bool{true, false} {
+		if err := crewScript.Run(ctx, rdb, []string{crewKey(q)}, "w", 5, crewTTL.Milliseconds(), joins).Err(); err != nil {
+			t.Error(err)
+		}
+	}
+	if in, _, err := j.readQueue(ctx, q); in.Workers != 1 || in.Slots != 5 || err != nil {
+		t.Errorf("%d workers with %d slots, %v", in.Workers, in.Slots, err)
+	}
+	if x, err := j.Explain(ctx, q, "waits"); err != nil || strings.Contains(x.Why, "no worker") {
+		t.Errorf("%+v, %v", x, err)
 	}
 }
 

@@ -20,10 +20,12 @@ const (
 func crewKey(queue string) string { return ownKey(queue, "crew") }
 
 // crewScript notes that a worker lives. One that joins forgets those that have not been heard of, so that there are never many
-// more than ever lived at once, also where no autoscaler looks.
+// more than ever lived at once, also where no autoscaler looks. A full Redis refuses what may need room, unless the script has written
+// before: else all that work would count as dead.
 //
 // KEYS: crew; ARGV: worker, slots, ttl in ms, 1 to join
 var crewScript = redis.NewScript(`
+redis.call("HDEL", KEYS[1], "")
 local time = redis.call("TIME")
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 if ARGV[4] == "1" then

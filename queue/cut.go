@@ -16,7 +16,8 @@ const marked = 10
 // cut the set of failed jobs, as do workers of bare asynq, when they archive something. The tools leave the jobs' data, which
 // says that they are in the set; whoever takes a job away on purpose deletes the data or changes the state. It is a lower bound:
 // nothing tells how many were archived and cut between two looks, and what a look has found is told to whoever made it, again if
-// the answer was lost, but not to the next process that samples.
+// the answer was lost, but not to the next process that samples. A full Redis refuses what may need room, unless the script has written
+// before, and would seem to have no depths.
 //
 // KEYS: archived, marks: how many there were, then the oldest, as other versions read and write them, found: the last look that found
 // something, and how many; ARGV: task key prefix, how many to remember, this look, for how many seconds what it finds is kept
@@ -36,7 +37,7 @@ for i = 2, #marks do
 		cut = cut + 1
 	end
 end
-if #marks > 0 then
+if #marks > 0 or n > 0 then
 	redis.call("DEL", KEYS[2])
 end
 if cut > 0 then

@@ -1,7 +1,6 @@
 package queue
 
 import (
-	"net"
 	"slices"
 	"testing"
 	"time"
@@ -32,12 +31,8 @@ func moving(t *testing.T, rdb redis.UniversalClient, q string, keys ...string) (
 	if err != nil {
 		t.Fatal(err)
 	}
-	source := client(t, []string{from.Addr()})
-	host, port, _ := net.SplitHostPort(to.Addr())
-	for _, key := range keys {
-		if said, err := source.Migrate(ctx, host, port, key, 0, 5*time.Second).Result(); said != "OK" || err != nil {
-			t.Fatalf("%s was not moved: %s, %v", key, said, err)
-		}
+	if err := m.MoveKeys(ctx, keys...); err != nil {
+		t.Fatal(err)
 	}
 	return func() {
 		t.Helper()

@@ -114,6 +114,7 @@ func (j *Jobs) opList(ctx context.Context, _ *admin.Call) (any, error) {
 		})
 	}
 	_ = group.Wait()
+	var unread []error
 	reply := Listed{Queues: make([]*Status, 0, len(names)), Unread: []Unread{}}
 	for i, name := range names {
 		switch err := errs[i]; {
@@ -122,10 +123,11 @@ func (j *Jobs) opList(ctx context.Context, _ *admin.Call) (any, error) {
 		case !errors.Is(err, ErrUnknownQueue): // which was deleted since
 			reply.Unread = append(reply.Unread, Unread{name, "queue: its state cannot be read in Redis; the log has the cause"})
 			j.background("list", err, "queue", name)
+			unread = append(unread, err)
 		}
 	}
 	if len(reply.Unread) > 0 && len(reply.Queues) == 0 {
-		return nil, problem(errors.Join(errs...))
+		return nil, problem(errors.Join(unread...))
 	}
 	return reply, nil
 }

@@ -1,7 +1,9 @@
 package queue
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -74,7 +76,6 @@ func TestRunbookCommands(t *testing.T) {
 	}
 }
 
-// Over HTTP a throttle holds a queue back until 0 ends it, and a job says so.
 // listing calls the operation that lists queues.
 func listing(t *testing.T, j *Jobs) (Listed, error) {
 	t.Helper()
@@ -140,6 +141,31 @@ func TestListWithoutRedisIsAnError(t *testing.T) {
 	}
 }
 
+// listedThen calls a function after the queues are listed.
+type listedThen struct {
+	redis.UniversalClient
+	then func()
+}
+
+func (l *listedThen) SMembers(ctx context.Context, key string) *redis.StringSliceCmd {
+	defer l.then()
+	return l.UniversalClient.SMembers(ctx, key)
+}
+
+// With no queue to read the list is an error of Redis's, also when another one was deleted meanwhile.
+func TestListWithoutRedisBesideADeletedQueue(t *testing.T) {
+	t.Parallel()
+	rdb, bad, deleted := client(t, alone(t).Addrs()), fresh("bad"), fresh("deleted")
+	if err := errors.Join(rdb.SAdd(t.Context(), allQueues, deleted).Err(), rdb.Set(t.Context(), asynqKey(bad, "active"), "x", 0).Err()); err != nil {
+		t.Fatal(err)
+	}
+	j := newJobs(t, &listedThen{rdb, func() { rdb.SRem(t.Context(), allQueues, deleted) }}, nil, Queue{Name: bad})
+	reply, err := listing(t, j)
+	if p, ok := errors.AsType[*admin.Problem](err); !ok || p.Status != http.StatusServiceUnavailable {
+		t.Errorf("%+v, %v", reply, err)
+	}
+}
+
 // A job whose key is something else has no age, and hides no depth.
 func TestDepthBesideAKeyThatIsNoJob(t *testing.T) {
 	t.Parallel()
@@ -158,6 +184,7 @@ func TestDepthBesideAKeyThatIsNoJob(t *testing.T) {
 	}
 }
 
+// Over HTTP a throttle holds a queue back until 0 ends it, and a job says so.
 func TestThrottleOverHTTP(t *testing.T) {
 	t.Parallel()
 	q := fresh("throttle")

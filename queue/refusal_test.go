@@ -2,7 +2,9 @@ package queue
 
 import (
 	"context"
+	"errors"
 	"net"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -10,6 +12,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/scaleaware/scaleaware/internal/rediscluster"
 	"github.com/scaleaware/scaleaware/redisclient"
 )
 
@@ -182,10 +185,65 @@ func TestRefusedEndsKeepTheConnection(t *testing.T) {
 func TestPassingRefusals(t *testing.T) {
 	for why, passes := range map[refusal]bool{
 		"NOREPLICAS Not enough good replicas to write.": true, "MISCONF Redis is configured to save RDB snapshots": true,
-		"ERR Script attempted to access a non local key in a cluster node": true, "WRONGTYPE Operation against a key": false, "OOM command not allowed": false,
+		"ERR Script attempted to access a non local key in a cluster node":                       true,
+		"ERR Script attempted to execute a write command while the cluster is down and readonly": true,
+		"ERR Script attempted to execute a command while the cluster is down":                    true,
+		"WRONGTYPE Operation against a key":                                                      false, "OOM command not allowed": false,
 	} {
 		if !answered(why) || passing(why) != passes {
 			t.Errorf("%s: %v", why, !passes)
+		}
+	}
+}
+
+// A cluster that is down and may be read refuses what scripts write in words of its own. A job that ends then ends when it is up again,
+// and whether one is stored nobody says.
+func TestDownButReadableClusterPasses(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	own, err := rediscluster.Start(ctx, &rediscluster.Options{Config: map[string]string{"cluster-allow-reads-when-down": "yes"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { own.Close() })
+	rdb, q := client(t, own.Addrs()), fresh("down")
+	f, end := twoRunning(t, rdb, q)
+	here, err := own.MasterFor(ctx, taskPrefix(q))
+	if err != nil {
+		t.Fatal(err)
+	}
+	masters, err := own.Masters(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	away := masters[slices.IndexFunc(masters, func(n *rediscluster.Node) bool { return n != here })]
+	replica, err := own.ReplicaOf(ctx, away)
+	if err != nil {
+		t.Fatal(err)
+	}
+	replica.Kill()
+	away.Kill()
+	eventually(t, 30*time.Second, "the cluster is down", func() bool {
+		return infoField(here.Client().ClusterInfo(ctx).Val(), "cluster_state") == "fail"
+	})
+	for _, verbs := range [][]string{{"done"}, {"archive", "done"}} {
+		for _, reply := range end(verbs...) {
+			if reply.err == nil || !passing(reply.err) {
+				t.Errorf("%v: an end was answered with %v", verbs, reply)
+			}
+		}
+	}
+	j := newJobs(t, rdb, nil, Queue{Name: q})
+	j.announced.Store(q, time.Now().Add(time.Hour)) // where that is written may be away
+	if _, err := j.Enqueue(ctx, note{}); !errors.Is(err, ErrUnconfirmed) {
+		t.Errorf("Enqueue: %v", err)
+	}
+	if err := errors.Join(away.Start(ctx), replica.Start(ctx), own.WaitHealthy(ctx)); err != nil {
+		t.Fatal(err)
+	}
+	for i, reply := range end("done", "done") {
+		if reply.text != "OK" || whole(t, rdb, q, f.ready[i].id) != "gone" {
+			t.Errorf("then %v", reply)
 		}
 	}
 }

@@ -91,7 +91,8 @@ func (j *Jobs) hide(queue string) {
 }
 
 // ageScript gives the oldest waiting job, where it has none, the time since which it waits at least: that at which the first such job
-// in a row was seen. asynq's run-all and requeue write none, and its tools and ours would know no age.
+// in a row was seen. asynq's run-all and requeue write none, and its tools and ours would know no age. It deletes before it sets, as a
+// full Redis refuses what may need room, unless the script has written before.
 //
 // KEYS: pending, since when such jobs are seen; ARGV: task key prefix, for how many seconds that is remembered
 var ageScript = redis.NewScript(`
@@ -111,6 +112,7 @@ if not seen then
 	local time = redis.call("TIME")
 	seen = string.format("%d%06d000", time[1], time[2])
 end
+redis.call("DEL", KEYS[2])
 redis.call("SET", KEYS[2], seen, "EX", ARGV[2])
 redis.call("HSET", key, "pending_since", seen)
 return 1`)

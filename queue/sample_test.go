@@ -186,6 +186,37 @@ func TestJobsOfRunAllHaveAnAge(t *testing.T) {
 	})
 }
 
+// What can be read on a full server is shown, though the first failed job cannot be marked, nor a job without an age be given one.
+func TestFullRedisIsSampled(t *testing.T) {
+	t.Parallel()
+	rdb := client(t, alone(t).Addrs())
+	for name, spoil := range map[string]func(q string){
+		"a failed job": func(q string) { failedJobs(t, rdb, q, 1) },
+		"a job without an age": func(q string) {
+			rdb.HDel(t.Context(), taskPrefix(q)+pendingIDs(t, rdb, q)[0], "pending_since")
+		},
+	} {
+		q := fresh("full")
+		j := newJobs(t, rdb, nil, Queue{Name: q})
+		enqueue(t, j, q, 1)
+		s := &sampler{jobs: j, missed: map[string]int{}}
+		if err := s.sample(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		spoil(q)
+		room := full(t, rdb)
+		for range missedSamples + 1 {
+			if err := s.sample(t.Context()); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if n := testutil.CollectAndCount(j.meters.tasks); n != 7 {
+			t.Errorf("%s: %d series of depths, want 7", name, n)
+		}
+		room()
+	}
+}
+
 // What is sampled of a queue is what it has.
 func TestSeriesOfAQueue(t *testing.T) {
 	t.Parallel()

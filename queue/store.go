@@ -337,6 +337,7 @@ func passing(err error) bool {
 	for _, prefix := range []string{
 		"LOADING", "CLUSTERDOWN", "READONLY", "MASTERDOWN", "TRYAGAIN", "BUSY", "MOVED", "ASK", "NOREPLICAS", "MISCONF",
 		"Script attempted to access a non local key", // which has moved while the script's others have not
+		"Script attempted to execute a ",             // by a cluster that is down, of which only reads are allowed, or nothing
 	} {
 		if redis.HasErrorPrefix(err, prefix) {
 			return true

@@ -18,6 +18,8 @@ type Cluster struct {
 	binary string
 	env    []string
 	nodes  []*Node
+
+	migrates sync.Mutex // held while a master sends keys to another
 }
 
 // Shared is one cluster for all tests of a package; see [localserver.Shared].

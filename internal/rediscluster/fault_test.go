@@ -6,6 +6,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -218,6 +219,81 @@ func TestMigrateSlot(t *testing.T) {
 	}
 	check(t, c.MigrateSlot(ctx, slot, to)) // nothing to do
 	check(t, c.MigrateSlot(ctx, slot, from))
+}
+
+// Slots that are moved in opposite directions at once arrive: of two masters that send each other keys neither would answer.
+func TestOppositeMigrations(t *testing.T) {
+	ctx, c := healthy(t)
+	rdb := client(t, c)
+	check(t, c.Flush(ctx))
+	masters := must[[]*Node](t)(c.Masters(ctx))[:2]
+	var moves [2]*Migration
+	for i, from := range masters {
+		tag := tagOf(t, c, from)
+		for k := range 300 {
+			check(t, rdb.Set(ctx, tag+strconv.Itoa(k), k, 0).Err())
+		}
+		moves[i] = must[*Migration](t)(c.BeginMigration(ctx, must[int](t)(c.Slot(ctx, tag)), masters[1-i]))
+	}
+	var errs [2]error
+	var both sync.WaitGroup
+	for i, m := range moves {
+		both.Go(func() {
+			for moved := 1; moved > 0 && errs[i] == nil; {
+				moved, errs[i] = m.Move(ctx, 1)
+			}
+		})
+	}
+	both.Wait()
+	check(t, errors.Join(errs[:]...))
+	for i, m := range moves {
+		check(t, m.Finish(ctx))
+		check(t, c.MigrateSlot(ctx, m.slot, masters[i]))
+	}
+}
+
+// tagOf is a hash tag whose slot a master serves.
+func tagOf(t *testing.T, c *Cluster, master *Node) string {
+	t.Helper()
+	for i := 0; ; i++ {
+		if tag := "{tag" + strconv.Itoa(i) + "}"; must[*Node](t)(c.MasterFor(t.Context(), tag)) == master {
+			return tag
+		}
+	}
+}
+
+// A key that a move whose answer was late has left on both masters moves with the next, as the source has it.
+func TestMigrationAfterAHalfDoneOne(t *testing.T) {
+	ctx, c := healthy(t)
+	check(t, c.Flush(ctx))
+	masters := must[[]*Node](t)(c.Masters(ctx))
+	from, to := masters[0], masters[1]
+	tag := tagOf(t, c, from)
+	a, b := tag+"a", tag+"b"
+	for _, key := range []string{a, b} {
+		check(t, from.Client().Set(ctx, key, "new", 0).Err())
+	}
+	m := must[*Migration](t)(c.BeginMigration(ctx, must[int](t)(c.Slot(ctx, tag)), to))
+	for _, key := range []string{a, b} {
+		pipe := to.Client().Pipeline()
+		pipe.Do(ctx, "asking")
+		pipe.Set(ctx, key, "old", 0)
+		_ = must[[]redis.Cmder](t)(pipe.Exec(ctx))
+	}
+	check(t, m.MoveKeys(ctx, a))
+	if err := m.MoveKeys(ctx, a); err == nil {
+		t.Error("a key that has gone was moved")
+	}
+	if moved := must[int](t)(m.Move(ctx, 10)); moved != 1 {
+		t.Errorf("then %d moved, want 1", moved)
+	}
+	check(t, m.Finish(ctx))
+	for _, key := range []string{a, b} {
+		if got := to.Client().Get(ctx, key).Val(); got != "new" {
+			t.Errorf("%s = %q", key, got)
+		}
+	}
+	check(t, c.MigrateSlot(ctx, m.slot, from))
 }
 
 // A slot that another master takes, with a higher epoch, is lost with its keys.

@@ -5,7 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"time"
 )
+
+// migrateWithin is how long the source of a migration waits for the target each time: to connect, to send, to hear its answer.
+const migrateWithin = time.Second
 
 // Migration is a slot on its way from one master to another. Until Finish the slot's keys are on either; clients are told
 // ASK for those that have moved, and MOVED afterwards.
@@ -81,7 +85,34 @@ func (m *Migration) Move(ctx context.Context, n int) (int, error) {
 	if len(keys) == 0 {
 		return 0, nil
 	}
-	args := []any{"migrate", "127.0.0.1", strconv.Itoa(m.to.port), "", 0, 1000}
+	if _, err := m.migrate(ctx, keys); err != nil {
+		return 0, err
+	}
+	return len(keys), nil
+}
+
+// MoveKeys moves these keys. One that the source does not have is an error.
+func (m *Migration) MoveKeys(ctx context.Context, keys ...string) error {
+	for _, key := range keys {
+		said, err := m.migrate(ctx, []string{key})
+		if err != nil {
+			return err
+		}
+		if said != "OK" {
+			return fmt.Errorf("rediscluster: migrate %q from %s to %s: %s", key, m.from.name, m.to.name, said)
+		}
+	}
+	return nil
+}
+
+// migrate sends keys to the target, and returns Redis's answer: NOKEY when the source has none of them.
+func (m *Migration) migrate(ctx context.Context, keys []string) (said string, err error) {
+	// MIGRATE blocks the source until the target has answered: of two masters that send each other keys, each would wait for the other.
+	m.cluster.migrates.Lock()
+	defer m.cluster.migrates.Unlock()
+	// One that ran out of time may have left a key on both. Clients get it from the source for as long as that has it, so what
+	// the target has is older, if anything, and is replaced.
+	args := []any{"migrate", "127.0.0.1", strconv.Itoa(m.to.port), "", 0, migrateWithin.Milliseconds(), "replace"}
 	if password := m.cluster.opts.Config["requirepass"]; password != "" {
 		args = append(args, "auth", password)
 	}
@@ -89,10 +120,12 @@ func (m *Migration) Move(ctx context.Context, n int) (int, error) {
 	for _, key := range keys {
 		args = append(args, key)
 	}
-	if err := m.from.client.Do(ctx, args...).Err(); err != nil {
-		return 0, fmt.Errorf("rediscluster: migrate slot %d from %s to %s: %w", m.slot, m.from.name, m.to.name, err)
+	// Longer than the source may take, which else would go on while the next one begins.
+	said, err = m.from.client.WithTimeout(4*migrateWithin).Do(ctx, args...).Text()
+	if err != nil {
+		return "", fmt.Errorf("rediscluster: migrate slot %d from %s to %s: %w", m.slot, m.from.name, m.to.name, err)
 	}
-	return len(keys), nil
+	return said, nil
 }
 
 // Finish gives the slot to the target and waits until all nodes know. Keys that have not been moved make it fail.
