@@ -15,8 +15,10 @@ const (
 	shareLife = 3 * shareEvery
 )
 
-// shareScript puts one process's counts beside the others' and forgets those that fell silent, by the server's clock.
+// shareScript puts one process's counts beside the others' and forgets those that fell silent, by the server's clock. It
+// begins with a write: a full Redis refuses what may need room, unless the script has written before.
 var shareScript = redis.NewScript(`
+redis.call('HDEL', KEYS[1], '')
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local all = redis.call('HGETALL', KEYS[1])

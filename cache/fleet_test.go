@@ -61,3 +61,19 @@ func TestFleetHitRateWithoutRedisSaysSo(t *testing.T) {
 		t.Fatalf("without Redis: %+v", got)
 	}
 }
+
+// A process on a full server is still counted.
+func TestFleetHitRateOnAFullServer(t *testing.T) {
+	ctx := testContext(t)
+	mine := newStore(t, client(t, one.Get(t)), nil)
+	other := sibling(t, mine)
+	defer full(t, ctx)()
+	for _, s := range []*Store{other, mine} {
+		if err := s.share(ctx); err != nil {
+			t.Error(err)
+		}
+	}
+	if got := mine.FleetHitRate(ctx); got.Processes != 2 {
+		t.Errorf("fleet: %+v", got)
+	}
+}

@@ -79,7 +79,7 @@ func (m *Manager) LogoutDevice(ctx context.Context, principal, id string) error 
 
 // LogoutEverywhere ends all sessions of a principal, on every instance: those that are being used, those that are being
 // logged in, and those that no list has. The requests in flight cannot store anything any more. It costs two commands; the
-// data of listed sessions are deleted after it. Whoever is to stay logged in, after a change of the password for example, is
+// data of listed sessions are deleted after it, and their places in the list. Whoever is to stay logged in, after a change of the password for example, is
 // logged in again by Login, in the same request. Other instances notice at once if they run Manager.Run, within 300 ms and a
 // round trip if Redis loses the news, and within a second without Run; see Options.Strict. It returns how many devices were
 // listed.
@@ -233,8 +233,11 @@ func (p *principals) revoke(ctx context.Context, principal string) (string, int,
 	for _, d := range all {
 		if err := p.store.delete(ctx, deleteScript, d.at, ended); err != nil {
 			p.store.opts.Logger.WarnContext(ctx, "session: the data of sessions that were ended stay until they expire", "error", err)
-			break
+			return generation, len(all), nil
 		}
+	}
+	if _, err := p.drop(ctx, p.keys(principal)[1], raw); err != nil {
+		p.store.opts.Logger.WarnContext(ctx, "session: sessions that were ended stay listed until somebody looks at the list", "error", err)
 	}
 	return generation, len(all), nil
 }

@@ -40,14 +40,15 @@ end
 return {g, redis.call('HLEN', KEYS[2]), t[1], t[2]}`)
 
 // revokeScript begins another generation. KEYS: generation, devices. ARGV: the generation without its time, milliseconds
-// to live, channel, message. It returns the generation and the devices there were.
+// to live, channel, message. It returns the generation and the devices, which stay listed until their data are gone: a client that
+// has lost the answer sends it again. A full Redis refuses what may need room, unless the script has written before.
 var revokeScript = redis.NewScript(`
+redis.call('HDEL', KEYS[2], '')
 local t = redis.call('TIME')
 local was = redis.call('HGETALL', KEYS[2])
 local ttl = math.max(redis.call('PTTL', KEYS[1]), tonumber(ARGV[2]))
 local g = ARGV[1] .. string.format('%.0f', t[1] * 1000000 + t[2])
 redis.call('SET', KEYS[1], g, 'PX', string.format('%.0f', ttl))
-redis.call('DEL', KEYS[2])
 redis.pcall('PUBLISH', ARGV[3], ARGV[4])
 return {g, was}`)
 

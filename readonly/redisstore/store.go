@@ -45,8 +45,10 @@ func New(rdb redis.UniversalClient, options *Options) (*Store, error) {
 	return &Store{rdb: rdb, state: tag + "state", acks: tag + "acks", channels: tag + "changed"}, nil
 }
 
-// saveScript keeps {epoch, blob} in a hash, because cjson would round epochs above 2^53.
+// saveScript keeps {epoch, blob} in a hash, because cjson would round epochs above 2^53. It begins with a write: a full Redis
+// refuses what may need room, unless the script has written before, and the switch must work there, too.
 var saveScript = redis.NewScript(`
+redis.call('HDEL', KEYS[1], '')
 local have = redis.call('HGET', KEYS[1], 'epoch')
 if have and (#have > #ARGV[1] or (#have == #ARGV[1] and have >= ARGV[1])) then
   return redis.call('HGET', KEYS[1], 'state')
@@ -130,7 +132,9 @@ func (s *Store) Watch(ctx context.Context, changed func()) error {
 
 // acknowledgeScript stores when the word was given and until when it counts, by the server's clock. An instance that is
 // new, or leaves, forgets those that no longer do; were it each one with each word, hundreds would cost the square of that.
+// It begins with a write, as saveScript does.
 var acknowledgeScript = redis.NewScript(`
+redis.call('HDEL', KEYS[1], '')
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 if ARGV[2] == '0' or redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then
