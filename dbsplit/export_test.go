@@ -1,6 +1,10 @@
 package dbsplit
 
-import "time"
+import (
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
 
 // Bar makes it known of a node that its pooler breaks what is sent to it, as the monitor does; nil lets it in again.
 func (db *DB) Bar(node int, err error) { db.members()[node].finding.Store(&finding{bar: err}) }
@@ -40,3 +44,9 @@ func (db *DB) Waiting() int64 { return db.writes().tracer.waiting.Load() }
 
 // Used is how many connections of the writing pool count as used.
 func (db *DB) Used() int64 { return db.writes().tracer.usage.now() }
+
+// DialPrimary changes how the primary is connected to: before Run, and for pools that are made afterwards, as by Resize.
+func (db *DB) DialPrimary(change func(pgconn.DialFunc) pgconn.DialFunc) {
+	c := db.writer.Load().config.ConnConfig
+	c.DialFunc = change(c.DialFunc)
+}

@@ -3,14 +3,18 @@ package dbsplit_test
 import (
 	"context"
 	"errors"
+	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/scaleaware/scaleaware/dbsplit"
+	"github.com/scaleaware/scaleaware/internal/faultconn"
 	"github.com/scaleaware/scaleaware/internal/pgcluster"
 )
 
@@ -169,5 +173,114 @@ func TestClosedConnectionCountsAsUsed(t *testing.T) {
 		if n := db.Used(); n != int64(round) {
 			t.Errorf("closed %v: %d connections count as used, want %d", closes, n, round)
 		}
+	}
+}
+
+// cutOff is a DB whose primary can be cut off: nothing arrives there any more, and no attempt to connect to it ends by itself.
+func cutOff(t *testing.T, opts dbsplit.Options) (db *dbsplit.DB, c *pgcluster.Cluster, cut func()) {
+	t.Helper()
+	ctx := within(t, 100*time.Second)
+	c, err := pgcluster.Start(ctx, &pgcluster.Options{Replicas: 1})
+	must(t, err)
+	t.Cleanup(func() { c.Close() })
+	p, through := proxied(t, c.Primary(), "postgres")
+	nodes := nodesOf(c, "postgres")
+	nodes.Primary = through
+	db = open(t, nodes, &opts)
+	var away atomic.Bool
+	over := make(chan struct{})
+	db.DialPrimary(func(dial pgconn.DialFunc) pgconn.DialFunc {
+		return func(ctx context.Context, network, addr string) (net.Conn, error) {
+			if !away.Load() {
+				return dial(ctx, network, addr)
+			}
+			select {
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			case <-over:
+				return nil, errors.New("the test is over")
+			}
+		}
+	})
+	must(t, db.Resize(ctx, opts.MaxConns))
+	t.Cleanup(start(t, db))
+	t.Cleanup(func() { close(over) })
+	await(t, db, "a fresh replica", func() bool { return fresh(db) == 1 })
+	exec(t, db, "create table notes (n int)")
+	must(t, c.Replica(0).WaitCaughtUp(ctx))
+	return db, c, func() {
+		away.Store(true)
+		p.Blackhole(faultconn.Both)
+	}
+}
+
+// Connections to a primary that is cut off are closed by their callers' deadlines, and keep their places in the pool for 15 seconds,
+// as that server cannot be told. Writes that wait for those places go to the server that is promoted, or end with their patience.
+func TestWaitBehindClosedConnections(t *testing.T) {
+	t.Parallel()
+	for name, o := range map[string]struct {
+		wait    time.Duration
+		promote bool
+	}{
+		"another server is promoted": {time.Minute, true},
+		"no other server is":         {500 * time.Millisecond, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			const conns = 2
+			db, c, cut := cutOff(t, dbsplit.Options{MaxConns: conns, FailoverWait: o.wait, ProbeTimeout: 2 * time.Second, ConnectTimeout: time.Minute})
+			ctx := within(t, 60*time.Second)
+			var holders [conns]pgx.Tx
+			for i := range holders {
+				var err error
+				holders[i], err = db.Begin(ctx)
+				must(t, err)
+			}
+			cut()
+			var told []<-chan struct{}
+			for _, tx := range holders {
+				short, stop := context.WithTimeout(ctx, 50*time.Millisecond)
+				told = append(told, tx.Conn().PgConn().CleanupDone())
+				if _, err := tx.Exec(short, "select 1"); err == nil {
+					t.Error("the primary that is cut off has answered")
+				}
+				_ = tx.Rollback(ctx)
+				stop()
+			}
+			results := make(chan error, conns)
+			for i := range conns {
+				go func() {
+					_, err := db.Exec(ctx, "insert into notes values ($1)", i)
+					results <- err
+				}()
+			}
+			await(t, db, "the primary to be gone", func() bool { return db.Ready(ctx) != nil })
+			if o.promote {
+				must(t, c.Replica(0).Promote(ctx))
+			}
+			await(t, db, "the writes", func() bool { return len(results) == conns })
+			for _, done := range told {
+				select {
+				case <-done:
+					t.Error("they waited until the closed connections had left their places")
+				default:
+				}
+			}
+			for range conns {
+				err := <-results
+				if o.promote && err != nil {
+					t.Error(err)
+				}
+				if !o.promote && (err == nil || !strings.Contains(err.Error(), "promote a replica") || errors.Is(err, dbsplit.ErrOutcomeUnknown)) {
+					t.Error(err)
+				}
+			}
+			if !o.promote {
+				return
+			}
+			if n := get[int](t, ctx, db, "select count(*)::int from notes"); n != conns {
+				t.Errorf("%d rows were written", n)
+			}
+		})
 	}
 }
