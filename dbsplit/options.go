@@ -91,7 +91,8 @@ type Options struct {
 	// ProbeTimeout is when a node that does not answer a probe counts as down, and connections to it that are silent as
 	// long are closed. Zero means 1 s.
 	ProbeTimeout time.Duration
-	// ConnectTimeout bounds each attempt to connect. Zero means the connection string's connect_timeout, or 2 s.
+	// ConnectTimeout bounds each attempt to connect, also one to cancel the statement of a connection that is closed. Zero means the
+	// connection string's connect_timeout, or 2 s.
 	ConnectTimeout time.Duration
 
 	// MaintainTables are those that OptimizeTable, and its operation, may work on: Lead, "Lead" or schema.table, found as there.

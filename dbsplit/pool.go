@@ -73,7 +73,7 @@ func (db *DB) newPool(n *node, role string, maxConns int32) (*pool, error) {
 	} else {
 		c.ConnConfig.Tracer = t
 	}
-	c.ConnConfig.DialFunc = n.lines.dialer(c.ConnConfig.DialFunc, db.opened)
+	c.ConnConfig.DialFunc = n.lines.dialer(c.ConnConfig.DialFunc, c.ConnConfig.ConnectTimeout, db.opened)
 	c.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
 		newConnState(conn, db.now())
 		if db.opts.AfterConnect != nil {

@@ -176,8 +176,9 @@ func TestClosedConnectionCountsAsUsed(t *testing.T) {
 	}
 }
 
-// cutOff is a DB whose primary can be cut off: nothing arrives there any more, and no attempt to connect to it ends by itself.
-func cutOff(t *testing.T, opts dbsplit.Options) (db *dbsplit.DB, c *pgcluster.Cluster, cut func()) {
+// cutOff is a DB whose primary can be cut off: nothing arrives there any more, and no attempt to connect to it ends by itself. longest
+// is how much time such an attempt has had, at most.
+func cutOff(t *testing.T, opts dbsplit.Options) (db *dbsplit.DB, c *pgcluster.Cluster, cut func(), longest *atomic.Int64) {
 	t.Helper()
 	ctx := within(t, 100*time.Second)
 	c, err := pgcluster.Start(ctx, &pgcluster.Options{Replicas: 1})
@@ -188,11 +189,18 @@ func cutOff(t *testing.T, opts dbsplit.Options) (db *dbsplit.DB, c *pgcluster.Cl
 	nodes.Primary = through
 	db = open(t, nodes, &opts)
 	var away atomic.Bool
+	longest = new(atomic.Int64)
 	over := make(chan struct{})
 	db.DialPrimary(func(dial pgconn.DialFunc) pgconn.DialFunc {
 		return func(ctx context.Context, network, addr string) (net.Conn, error) {
 			if !away.Load() {
 				return dial(ctx, network, addr)
+			}
+			until, bounded := ctx.Deadline()
+			if !bounded {
+				until = time.Now().Add(time.Hour)
+			}
+			for had, long := longest.Load(), int64(time.Until(until)); long > had && !longest.CompareAndSwap(had, long); had = longest.Load() {
 			}
 			select {
 			case <-ctx.Done():
@@ -204,14 +212,14 @@ func cutOff(t *testing.T, opts dbsplit.Options) (db *dbsplit.DB, c *pgcluster.Cl
 	})
 	must(t, db.Resize(ctx, opts.MaxConns))
 	t.Cleanup(start(t, db))
-	t.Cleanup(func() { close(over) })
+	t.Cleanup(func() { close(over); p.Reset() })
 	await(t, db, "a fresh replica", func() bool { return fresh(db) == 1 })
 	exec(t, db, "create table notes (n int)")
 	must(t, c.Replica(0).WaitCaughtUp(ctx))
 	return db, c, func() {
 		away.Store(true)
 		p.Blackhole(faultconn.Both)
-	}
+	}, longest
 }
 
 // Connections to a primary that is cut off are closed by their callers' deadlines, and keep their places in the pool for 15 seconds,
@@ -228,7 +236,7 @@ func TestWaitBehindClosedConnections(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			const conns = 2
-			db, c, cut := cutOff(t, dbsplit.Options{MaxConns: conns, FailoverWait: o.wait, ProbeTimeout: 2 * time.Second, ConnectTimeout: time.Minute})
+			db, c, cut, _ := cutOff(t, dbsplit.Options{MaxConns: conns, FailoverWait: o.wait, ProbeTimeout: 2 * time.Second, ConnectTimeout: time.Minute})
 			ctx := within(t, 60*time.Second)
 			var holders [conns]pgx.Tx
 			for i := range holders {
@@ -282,5 +290,27 @@ func TestWaitBehindClosedConnections(t *testing.T) {
 				t.Errorf("%d rows were written", n)
 			}
 		})
+	}
+}
+
+// Whoever waits for the place of a connection that was closed does not wait for longer than to connect anew: the attempt to tell the
+// server is one to connect, too.
+func TestConnectTimeoutBoundsHowLongAServerIsTold(t *testing.T) {
+	t.Parallel()
+	const timeout = 300 * time.Millisecond
+	db, _, cut, longest := cutOff(t, dbsplit.Options{MaxConns: 1, ConnectTimeout: timeout, ProbeTimeout: time.Minute}) // the monitor's connection stays
+	ctx := within(t, 60*time.Second)
+	tx, err := db.Begin(ctx)
+	must(t, err)
+	cut()
+	short, stop := context.WithTimeout(ctx, 50*time.Millisecond)
+	defer stop()
+	if _, err := tx.Exec(short, "select 1"); err == nil {
+		t.Error("the primary that is cut off has answered")
+	}
+	_ = tx.Rollback(ctx)
+	await(t, db, "the attempt", func() bool { return longest.Load() > 0 })
+	if took := time.Duration(longest.Load()); took > timeout {
+		t.Errorf("an attempt to connect had %v, want at most %v", took, timeout)
 	}
 }
