@@ -109,12 +109,18 @@ func (p *pool) get(ctx context.Context, n *node, w *succession) (*pgxpool.Conn, 
 	if missing {
 		w.start()
 	}
+	var begun chan time.Time
 	if w.waits() {
-		go w.watch(patient, end, n, w.until)
+		begun = make(chan time.Time, 1)
+		go func(until time.Time) { begun <- w.watch(patient, end, n, until) }(w.until)
 	}
 	c, err := p.Acquire(patient)
 	if err != nil && patient.Err() != nil && ctx.Err() == nil {
 		err = context.Cause(patient)
+	}
+	if begun != nil && w.until.IsZero() {
+		end(nil)
+		w.until = <-begun // what comes next is part of the same wait
 	}
 	return c, err
 }

@@ -72,7 +72,7 @@ type Options struct {
 	// FailoverWait is the most that a write waits for a primary when the present one cannot be connected to or has been demoted.
 	// Nothing has been sent by then. While the primary is known to be down, attempts to connect are part of the wait. It begins
 	// after the attempt when that was not known yet: one that hangs takes ConnectTimeout at most. A wait for a connection that
-	// others have ends with it as well. Zero means 2 s; negative means no wait, but for one attempt to connect.
+	// others have is part of it while there is no primary. Zero means 2 s; negative means no wait, but for one attempt to connect.
 	FailoverWait time.Duration
 
 	// Zone is where this process runs: replicas whose node_zone is the same serve its reads unless they are four times as

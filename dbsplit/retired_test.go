@@ -97,6 +97,31 @@ func TestWaitForAConnectionEndsWithThePrimary(t *testing.T) {
 	}
 }
 
+// A write waits for FailoverWait once: what it has waited for a connection while its primary was away counts when it gets the place and
+// cannot connect. So it ends before one that began half of FailoverWait after that.
+func TestWaitForAConnectionIsPartOfFailoverWait(t *testing.T) {
+	t.Parallel()
+	const wait = 3 * time.Second
+	db, c, write, holder := held(t, dbsplit.Options{FailoverWait: wait})
+	first := write()
+	c.Primary().Kill()
+	await(t, db, "the primary to be gone", func() bool { return db.Ready(t.Context()) != nil })
+	gone := time.Now()
+	await(t, db, "half of the patience", func() bool { return time.Since(gone) > wait/2 })
+	second := write()
+	await(t, db, "the second write to wait", func() bool { return db.Waiting() == 2 })
+	_ = holder.Rollback(t.Context()) // its connection is lost, so the place is free
+	await(t, db, "the end of a write", func() bool { return len(first)+len(second) > 0 })
+	if len(first) == 0 {
+		t.Error("the write that began later ended before")
+	}
+	for _, result := range []<-chan error{first, second} {
+		if err := <-result; err == nil || errors.Is(err, dbsplit.ErrOutcomeUnknown) {
+			t.Error(err)
+		}
+	}
+}
+
 // Whoever waits for a connection of a pool that Resize replaces takes one of the new pool.
 func TestWaitForAConnectionFollowsAResize(t *testing.T) {
 	t.Parallel()
