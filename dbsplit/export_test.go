@@ -42,6 +42,9 @@ func (db *DB) Usual() time.Duration { return time.Duration(db.hedges.usual.Load(
 // Waiting is how many calls wait for a connection of the writing pool.
 func (db *DB) Waiting() int64 { return db.writes().tracer.waiting.Load() }
 
+// Orphans is how many callers wait for a primary.
+func (db *DB) Orphans() int64 { return db.orphans.Load() }
+
 // Used is how many connections of the writing pool count as used.
 func (db *DB) Used() int64 { return db.writes().tracer.usage.now() }
 

@@ -10,7 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// succession is one write's patience with a primary that is away.
+// succession is one write's patience with a primary that is away, or that of a read which only a primary can answer.
 type succession struct {
 	db        *DB
 	until     time.Time // zero before the first failure

@@ -72,7 +72,8 @@ type Options struct {
 	// FailoverWait is the most that a write waits for a primary when the present one cannot be connected to or has been demoted.
 	// Nothing has been sent by then. While the primary is known to be down, attempts to connect are part of the wait. It begins
 	// after the attempt when that was not known yet: one that hangs takes ConnectTimeout at most. A wait for a connection that
-	// others have is part of it while there is no primary. Zero means 2 s; negative means no wait, but for one attempt to connect.
+	// others have is part of it while there is no primary. A read that replicas have refused, so that only the primary is left, as one
+	// that is serializable, waits for as long. Zero means 2 s; negative means no wait, but for one attempt to connect.
 	FailoverWait time.Duration
 
 	// Zone is where this process runs: replicas whose node_zone is the same serve its reads unless they are four times as
