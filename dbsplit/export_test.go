@@ -46,7 +46,10 @@ func (db *DB) Waiting() int64 { return db.writes().tracer.waiting.Load() }
 func (db *DB) Orphans() int64 { return db.orphans.Load() }
 
 // Used is how many connections of the writing pool count as used.
-func (db *DB) Used() int64 { return db.writes().tracer.usage.now() }
+func (db *DB) Used() int64 {
+	held, _ := db.writes().tracer.usage.now()
+	return held
+}
 
 // DialPrimary changes how the primary is connected to: before Run, and for pools that are made afterwards, as by Resize.
 func (db *DB) DialPrimary(change func(pgconn.DialFunc) pgconn.DialFunc) {

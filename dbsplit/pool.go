@@ -17,6 +17,8 @@ const (
 	defaultConnectTimeout = 2 * time.Second
 	// pingTimeout bounds the check of an idle connection, which pgxpool would let hang in Acquire.
 	pingTimeout = time.Second
+	// idleAfter is when a connection counts as idle, shortly before pgxpool checks it.
+	idleAfter = 900 * time.Millisecond
 )
 
 // configure adapts what the connection string says to the options, once for each node.

@@ -339,3 +339,47 @@ func TestConnectTimeoutBoundsHowLongAServerIsTold(t *testing.T) {
 		t.Errorf("an attempt to connect had %v, want at most %v", took, timeout)
 	}
 }
+
+// A connection that has been idle is asked whether it lives before it is used, and closed when it does not answer. Whoever waits for
+// that goes to the server that is promoted, or ends with its patience, before the place of the connection is free.
+func TestWaitForAnIdleConnection(t *testing.T) {
+	t.Parallel()
+	for name, o := range map[string]struct {
+		wait    time.Duration
+		promote bool
+	}{
+		"another server is promoted": {time.Minute, true},
+		"no other server is":         {500 * time.Millisecond, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db, c, cut, _ := cutOff(t, dbsplit.Options{MaxConns: 1, FailoverWait: o.wait, ConnectTimeout: time.Minute})
+			ctx := within(t, 60*time.Second)
+			conn, err := db.Acquire(ctx)
+			must(t, err)
+			told := conn.Conn().PgConn().CleanupDone()
+			conn.Release()
+			released := time.Now()
+			await(t, db, "the connection to be idle", func() bool { return time.Since(released) > 1100*time.Millisecond })
+			cut()
+			result := make(chan error, 1)
+			go func() {
+				_, err := db.Exec(ctx, "insert into notes values (1)")
+				result <- err
+			}()
+			await(t, db, "the primary to be gone", func() bool { return db.Ready(ctx) != nil })
+			if o.promote {
+				must(t, c.Replica(0).Promote(ctx))
+			}
+			await(t, db, "the write", func() bool { return len(result) > 0 })
+			select {
+			case <-told:
+				t.Error("it waited until the connection had left its place")
+			default:
+			}
+			if err := <-result; o.promote && err != nil || !o.promote && (err == nil || !strings.Contains(err.Error(), "promote a replica")) {
+				t.Error(err)
+			}
+		})
+	}
+}
