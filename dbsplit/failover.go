@@ -70,7 +70,7 @@ func away(err error) bool {
 		return true
 	case "":
 		_, connecting := errors.AsType[*pgconn.ConnectError](err)
-		return connecting || errors.Is(err, ErrNotPrimary) || errors.Is(err, errBegin) || pgconn.SafeToRetry(err)
+		return connecting || errors.Is(err, ErrNotPrimary) || errors.Is(err, errBegin) || errors.Is(err, errSilent) || pgconn.SafeToRetry(err)
 	default:
 		return errors.Is(err, ErrNotPrimary)
 	}

@@ -365,3 +365,27 @@ func TestReadForThePrimaryWaitsForTheFailover(t *testing.T) {
 	must(t, c.Replica(0).Promote(ctx))
 	must(t, <-result)
 }
+
+// So does one that waits for a connection to the primary when that falls silent.
+func TestReadForAPrimaryThatFallsSilentWaitsForTheFailover(t *testing.T) {
+	t.Parallel()
+	db, c, cut, _ := cutOff(t, dbsplit.Options{MaxConns: 1, PrimaryReadConns: 1, FailoverWait: time.Minute, ConnectTimeout: time.Minute})
+	ctx := within(t, 60*time.Second)
+	holder, err := db.Read(dbsplit.PreferPrimary()).Begin(ctx)
+	must(t, err)
+	defer holder.Rollback(context.Background())
+	var went routes
+	cut()
+	result := make(chan error, 1)
+	go func() {
+		_, err := db.Read(dbsplit.OnRoute(went.note)).Exec(ctx, "begin isolation level serializable; select 1; commit")
+		result <- err
+	}()
+	await(t, db, "the primary to be gone", func() bool { return db.Ready(ctx) != nil })
+	await(t, db, "the read to wait", func() bool { return db.Orphans() > 0 || len(result) > 0 })
+	must(t, c.Replica(0).Promote(ctx))
+	must(t, <-result)
+	if to := went.all(); len(to) != 2 || to[0] != c.Replica(0).Addr() || to[1] != c.Replica(0).Addr() {
+		t.Errorf("it went to %v", to)
+	}
+}
