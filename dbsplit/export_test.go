@@ -51,6 +51,12 @@ func (db *DB) Used() int64 {
 	return held
 }
 
+// ReadsIdle is for how long no connection of the pool that reads from the primary was taken or given back.
+func (db *DB) ReadsIdle() time.Duration {
+	_, touched := db.writer.Load().reads.Load().tracer.usage.now()
+	return db.now() - touched
+}
+
 // DialPrimary changes how the primary is connected to: before Run, and for pools that are made afterwards, as by Resize.
 func (db *DB) DialPrimary(change func(pgconn.DialFunc) pgconn.DialFunc) {
 	c := db.writer.Load().config.ConnConfig

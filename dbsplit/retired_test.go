@@ -383,3 +383,25 @@ func TestWaitForAnIdleConnection(t *testing.T) {
 		})
 	}
 }
+
+// So does a read: another node answers it.
+func TestReadOverAnIdleConnection(t *testing.T) {
+	t.Parallel()
+	db, _, cut, _ := cutOff(t, dbsplit.Options{MaxConns: 1, PrimaryReadConns: 1, ConnectTimeout: time.Minute})
+	ctx := within(t, 60*time.Second)
+	read := db.Read(dbsplit.PreferPrimary())
+	tx, err := read.Begin(ctx)
+	must(t, err)
+	told := tx.Conn().PgConn().CleanupDone()
+	must(t, tx.Rollback(ctx))
+	await(t, db, "the connection to be idle", func() bool { return db.ReadsIdle() > 1100*time.Millisecond })
+	cut()
+	if s := served(t, ctx, read); s != "replica" {
+		t.Errorf("served by the %s", s)
+	}
+	select {
+	case <-told:
+		t.Error("it waited until the connection had left its place")
+	default:
+	}
+}
