@@ -32,7 +32,7 @@ type DB struct {
 	closed   atomic.Bool
 	wanted   atomic.Uint64 // the position that the latest of them waits for
 	behind   atomic.Int64  // when a read last found all replicas behind, in ns since opened
-	orphans  atomic.Int64  // writes that wait for a primary
+	orphans  atomic.Int64  // writes, and reads, that wait for a primary
 	doubted  atomic.Int64  // when a write was last refused as read-only, in ns since the DB was opened; 0 once the writer was found to take them, or all nodes were looked at
 	joined   chan struct{} // a node was added
 	moved    chan struct{} // another node is the writer

@@ -77,6 +77,19 @@ func (r *Reader) decide(ctx context.Context, not uint64, out *decision) error {
 	return nil
 }
 
+// orphan returns the node that should be the primary, when the decision was made without one that the read could have gone to.
+func (r *Reader) orphan(out *decision) *node {
+	s, d := out.snapshot, &out.demand
+	if s == nil || r.s.only != "" || d.noPrimary && !d.primary {
+		return nil
+	}
+	n, v := s.nodes[s.writer], &s.views[s.writer]
+	if v.up && v.role == rolePrimary && r.db.writer.Load() == n {
+		return nil
+	}
+	return n
+}
+
 // choose routes the read by what it needs, or, when that cannot be compared, decides for the primary.
 func (r *Reader) choose(ctx context.Context, need need, not uint64, out *decision) (choice, error) {
 	if out.snapshot == nil || need.because == becauseUnknown && need.token.Timeline == 0 {

@@ -10,7 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// succession is one write's patience with a primary that is away.
+// succession is one write's patience with a primary that is away, or that of a read which only a primary can answer.
 type succession struct {
 	db        *DB
 	until     time.Time // zero before the first failure
@@ -70,7 +70,7 @@ func away(err error) bool {
 		return true
 	case "":
 		_, connecting := errors.AsType[*pgconn.ConnectError](err)
-		return connecting || errors.Is(err, ErrNotPrimary) || errors.Is(err, errBegin) || pgconn.SafeToRetry(err)
+		return connecting || errors.Is(err, ErrNotPrimary) || errors.Is(err, errBegin) || errors.Is(err, errSilent) || pgconn.SafeToRetry(err)
 	default:
 		return errors.Is(err, ErrNotPrimary)
 	}
@@ -135,8 +135,8 @@ func (w *succession) waits() bool { return w != nil && !w.impatient && w.db.opts
 
 // watch ends a wait for a connection to n when n has been missing for too long: until then, if it is missing when the wait begins,
 // and for FailoverWait from each time that it goes away meanwhile. When it is back, it is the pool that is waited for. Without the
-// monitor nothing of that is known.
-func (w *succession) watch(ctx context.Context, end context.CancelCauseFunc, n *node, until time.Time) {
+// monitor nothing of that is known. It returns when the patience that has begun ends: zero when n is not missing in the end.
+func (w *succession) watch(ctx context.Context, end context.CancelCauseFunc, n *node, until time.Time) time.Time {
 	db := w.db
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -155,11 +155,12 @@ func (w *succession) watch(ctx context.Context, end context.CancelCauseFunc, n *
 		case <-s.next:
 		case <-timer.C:
 			end(errAbsent)
-			return
+			return until
 		case <-ctx.Done():
-			return
+			return until
 		}
 	}
+	return time.Time{}
 }
 
 // unwritable says of n, which writes go to, why it takes none.

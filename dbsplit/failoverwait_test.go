@@ -320,3 +320,72 @@ func TestFailoverWaitIsPartOfPoolWait(t *testing.T) {
 		t.Errorf("%v after %v, want ErrSaturated after %v", err, took, poolWait)
 	}
 }
+
+// A read that replicas refuse, and so only a primary can answer, waits for the promotion as writes do: also that of the replica which
+// has refused it.
+func TestReadForThePrimaryWaitsForTheFailover(t *testing.T) {
+	t.Parallel()
+	ctx := within(t, 100*time.Second)
+	c, err := pgcluster.Start(ctx, &pgcluster.Options{Replicas: 1})
+	must(t, err)
+	t.Cleanup(func() { c.Close() })
+	dbs := make(map[time.Duration]*dbsplit.DB)
+	for _, wait := range []time.Duration{-1, 300 * time.Millisecond, time.Minute} {
+		dbs[wait] = run(t, nodesOf(c, "postgres"), &dbsplit.Options{FailoverWait: wait})
+		await(t, dbs[wait], "a fresh replica", func() bool { return fresh(dbs[wait]) == 1 })
+	}
+	c.Primary().Kill()
+	for _, db := range dbs {
+		await(t, db, "the primary to be gone", func() bool { return db.Ready(ctx) != nil })
+	}
+	begin := func(wait time.Duration) (pgx.Tx, error) {
+		return dbs[wait].Read().BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.Serializable})
+	}
+	for _, wait := range []time.Duration{-1, 300 * time.Millisecond} {
+		begun := time.Now()
+		if _, err := begin(wait); !errors.Is(err, dbsplit.ErrNoNode) || time.Since(begun) < wait {
+			t.Errorf("with %v: %v after %v", wait, err, time.Since(begun))
+		}
+	}
+	db := dbs[time.Minute]
+	result := make(chan error, 1)
+	go func() {
+		tx, err := begin(time.Minute)
+		if err == nil {
+			var at string
+			err = tx.QueryRow(ctx, "select concat_ws(' ', current_setting('transaction_isolation'), pg_is_in_recovery())").Scan(&at)
+			if at != "serializable f" {
+				t.Errorf("it was answered as %q", at)
+			}
+			err = errors.Join(err, tx.Commit(ctx))
+		}
+		result <- err
+	}()
+	await(t, db, "the read to wait", func() bool { return db.Orphans() > 0 || len(result) > 0 })
+	must(t, c.Replica(0).Promote(ctx))
+	must(t, <-result)
+}
+
+// So does one that waits for a connection to the primary when that falls silent.
+func TestReadForAPrimaryThatFallsSilentWaitsForTheFailover(t *testing.T) {
+	t.Parallel()
+	db, c, cut, _ := cutOff(t, dbsplit.Options{MaxConns: 1, PrimaryReadConns: 1, FailoverWait: time.Minute, ConnectTimeout: time.Minute})
+	ctx := within(t, 60*time.Second)
+	holder, err := db.Read(dbsplit.PreferPrimary()).Begin(ctx)
+	must(t, err)
+	defer holder.Rollback(context.Background())
+	var went routes
+	cut()
+	result := make(chan error, 1)
+	go func() {
+		_, err := db.Read(dbsplit.OnRoute(went.note)).Exec(ctx, "begin isolation level serializable; select 1; commit")
+		result <- err
+	}()
+	await(t, db, "the primary to be gone", func() bool { return db.Ready(ctx) != nil })
+	await(t, db, "the read to wait", func() bool { return db.Orphans() > 0 || len(result) > 0 })
+	must(t, c.Replica(0).Promote(ctx))
+	must(t, <-result)
+	if to := went.all(); len(to) != 2 || to[0] != c.Replica(0).Addr() || to[1] != c.Replica(0).Addr() {
+		t.Errorf("it went to %v", to)
+	}
+}

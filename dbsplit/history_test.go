@@ -242,8 +242,8 @@ func TestUsageForgetsNothingBesideASample(t *testing.T) {
 		return 0
 	}, time.Second)
 	taken.Wait()
-	if n := u.now(); n != 1 {
-		t.Errorf("%d connections in use, want 1", n)
+	if n, touched := u.now(); n != 1 || touched != time.Second {
+		t.Errorf("%d connections in use, want 1; the last was taken at %v", n, touched)
 	}
 }
 

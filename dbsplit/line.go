@@ -31,10 +31,13 @@ type line struct {
 	ended atomic.Bool  // for its silence
 }
 
-// dialer makes dial's connections lines of ls.
-func (ls *lines) dialer(dial pgconn.DialFunc, since time.Time) pgconn.DialFunc {
+// dialer makes dial's connections lines of ls. timeout bounds what pgx does not: to have a server cancel the statement of a connection
+// that is closed, it dials for up to 15 seconds, and the connection keeps its place in the pool meanwhile.
+func (ls *lines) dialer(dial pgconn.DialFunc, timeout time.Duration, since time.Time) pgconn.DialFunc {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
-		conn, err := dial(ctx, network, addr)
+		bounded, cancel := context.WithTimeout(ctx, timeout)
+		defer cancel()
+		conn, err := dial(bounded, network, addr)
 		if err != nil {
 			return nil, err
 		}

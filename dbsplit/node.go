@@ -52,7 +52,7 @@ var errRetired = errors.New("dbsplit: the pool was closed, as another has replac
 // take acquires a connection for who has waited since begun, and says when it had it. Reading the clock is a good part of
 // what a read costs above pgx, so whoever needs the time takes this one. w is a write's; reads have none.
 func (p *pool) take(ctx context.Context, n *node, begun time.Duration, w *succession) (c *pgxpool.Conn, at time.Duration, err error) {
-	c, err = p.await(ctx, n, w)
+	c, err = p.await(ctx, n, begun, w)
 	if err == nil {
 		at = p.tracer.acquiredAt(c)
 	} else {
@@ -64,14 +64,14 @@ func (p *pool) take(ctx context.Context, n *node, begun time.Duration, w *succes
 
 // await acquires a connection within PoolWait. While n is away, or not known yet and being connected to, it waits for
 // longer: why it cannot be connected to is worth more. PoolWait begins once more when n is back.
-func (p *pool) await(ctx context.Context, n *node, w *succession) (*pgxpool.Conn, error) {
+func (p *pool) await(ctx context.Context, n *node, begun time.Duration, w *succession) (*pgxpool.Conn, error) {
 	db := p.tracer.db
 	if db.opts.PoolWait == 0 {
-		return p.get(ctx, n, w)
+		return p.get(ctx, n, begun, w)
 	}
 	bounded, cancel := context.WithTimeout(ctx, db.opts.PoolWait)
 	defer cancel()
-	c, err := p.get(bounded, n, w)
+	c, err := p.get(bounded, n, begun, w)
 	if err == nil || bounded.Err() == nil || ctx.Err() != nil {
 		return c, err
 	}
@@ -84,7 +84,7 @@ func (p *pool) await(ctx context.Context, n *node, w *succession) (*pgxpool.Conn
 		longer, stop := context.WithCancel(ctx)
 		defer stop()
 		go db.endWait(longer, stop, n)
-		c, err = p.get(longer, n, w)
+		c, err = p.get(longer, n, db.now(), w)
 		if err == nil || longer.Err() == nil || ctx.Err() != nil {
 			return c, err
 		}
@@ -92,15 +92,17 @@ func (p *pool) await(ctx context.Context, n *node, w *succession) (*pgxpool.Conn
 	return nil, fmt.Errorf("%w: of %s, for %v", ErrSaturated, n.name, db.opts.PoolWait)
 }
 
-// get acquires a connection. Whoever has to wait for others' learns when the pool is retired, and a write when its patience with n
-// ends: that costs something, so it is not prepared for where the pool has room. While n is missing, an attempt to connect to it is
-// part of the wait, too: it may hang for longer.
-func (p *pool) get(ctx context.Context, n *node, w *succession) (*pgxpool.Conn, error) {
+// get acquires a connection, at begun. Whoever has to wait for others' learns when the pool is retired, and a write when its patience
+// with n ends: that costs something, so it is not prepared for where the pool has room and was used a moment ago. One that was idle may
+// be asked whether it lives, and be closed, and keep its place meanwhile. While n is missing, an attempt to connect to it is part of
+// the wait, too: it may hang for longer.
+func (p *pool) get(ctx context.Context, n *node, begun time.Duration, w *succession) (*pgxpool.Conn, error) {
 	t := p.tracer
-	wanted := t.waiting.Add(1) + t.usage.now() // counted before it is compared, so of two callers one takes the last for free
+	wanted := t.waiting.Add(1) // counted before it is compared, so of two callers one takes the last for free
 	defer t.waiting.Add(-1)
+	held, touched := t.usage.now()
 	missing := w.waits() && w.db.missing(n)
-	if wanted <= p.most && !missing {
+	if wanted+held <= p.most && !missing && begun-touched < idleAfter {
 		return p.Acquire(ctx)
 	}
 	patient, end := context.WithCancelCause(ctx)
@@ -109,12 +111,18 @@ func (p *pool) get(ctx context.Context, n *node, w *succession) (*pgxpool.Conn, 
 	if missing {
 		w.start()
 	}
+	var away chan time.Time
 	if w.waits() {
-		go w.watch(patient, end, n, w.until)
+		away = make(chan time.Time, 1)
+		go func(until time.Time) { away <- w.watch(patient, end, n, until) }(w.until)
 	}
 	c, err := p.Acquire(patient)
 	if err != nil && patient.Err() != nil && ctx.Err() == nil {
 		err = context.Cause(patient)
+	}
+	if away != nil && w.until.IsZero() {
+		end(nil)
+		w.until = <-away // what comes next is part of the same wait
 	}
 	return c, err
 }

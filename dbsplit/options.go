@@ -72,7 +72,8 @@ type Options struct {
 	// FailoverWait is the most that a write waits for a primary when the present one cannot be connected to or has been demoted.
 	// Nothing has been sent by then. While the primary is known to be down, attempts to connect are part of the wait. It begins
 	// after the attempt when that was not known yet: one that hangs takes ConnectTimeout at most. A wait for a connection that
-	// others have ends with it as well. Zero means 2 s; negative means no wait, but for one attempt to connect.
+	// others have is part of it while there is no primary. A read that replicas have refused, so that only the primary is left, as one
+	// that is serializable, waits for as long. Zero means 2 s; negative means no wait, but for one attempt to connect.
 	FailoverWait time.Duration
 
 	// Zone is where this process runs: replicas whose node_zone is the same serve its reads unless they are four times as
@@ -91,7 +92,8 @@ type Options struct {
 	// ProbeTimeout is when a node that does not answer a probe counts as down, and connections to it that are silent as
 	// long are closed. Zero means 1 s.
 	ProbeTimeout time.Duration
-	// ConnectTimeout bounds each attempt to connect. Zero means the connection string's connect_timeout, or 2 s.
+	// ConnectTimeout bounds each attempt to connect, also one to cancel the statement of a connection that is closed. Zero means the
+	// connection string's connect_timeout, or 2 s.
 	ConnectTimeout time.Duration
 
 	// MaintainTables are those that OptimizeTable, and its operation, may work on: Lead, "Lead" or schema.table, found as there.

@@ -17,6 +17,8 @@ const (
 	defaultConnectTimeout = 2 * time.Second
 	// pingTimeout bounds the check of an idle connection, which pgxpool would let hang in Acquire.
 	pingTimeout = time.Second
+	// idleAfter is when a connection counts as idle, shortly before pgxpool checks it.
+	idleAfter = 900 * time.Millisecond
 )
 
 // configure adapts what the connection string says to the options, once for each node.
@@ -73,7 +75,7 @@ func (db *DB) newPool(n *node, role string, maxConns int32) (*pool, error) {
 	} else {
 		c.ConnConfig.Tracer = t
 	}
-	c.ConnConfig.DialFunc = n.lines.dialer(c.ConnConfig.DialFunc, db.opened)
+	c.ConnConfig.DialFunc = n.lines.dialer(c.ConnConfig.DialFunc, c.ConnConfig.ConnectTimeout, db.opened)
 	c.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
 		newConnState(conn, db.now())
 		if db.opts.AfterConnect != nil {

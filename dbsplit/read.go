@@ -43,14 +43,23 @@ type attempt struct {
 	failed    error  // why
 	conflicts int    // how many of them were replicas that cancelled it for their replay
 	last      bool   // only the primary is left
+	patience  *succession
 }
 
-// excluded are the nodes that must not be tried.
+// excluded are the nodes that must not be tried. The primary may be one that has failed the read as a replica.
 func (a *attempt) excluded(db *DB) uint64 {
 	if a.last {
-		return a.not | ^(1 << db.writer.Load().index)
+		return ^(1 << db.writer.Load().index)
 	}
 	return a.not
+}
+
+// wait waits as a write does, for a read for which only the primary is left, and n is none that answers.
+func (a *attempt) wait(ctx context.Context, db *DB, n *node, failed error) bool {
+	if a.patience == nil {
+		a.patience = &succession{db: db}
+	}
+	return a.patience.wait(ctx, n, failed)
 }
 
 // lease is one read's hold on a node.
@@ -68,6 +77,9 @@ func (r *Reader) lease(ctx context.Context, a *attempt) (lease, error) {
 	for {
 		var d decision
 		if err := r.decide(ctx, a.excluded(r.db), &d); err != nil {
+			if n := r.orphan(&d); a.last && n != nil && errors.Is(err, ErrNoNode) && a.wait(ctx, r.db, n, ErrNotPrimary) {
+				continue
+			}
 			return lease{}, a.after(err)
 		}
 		conn, err := r.acquire(ctx, &d)
@@ -95,6 +107,12 @@ func (r *Reader) lease(ctx context.Context, a *attempt) (lease, error) {
 		}
 		if !errors.Is(err, errUnproven) {
 			r.db.fail(d.node)
+		}
+		if a.last {
+			if a.wait(ctx, r.db, d.node, err) {
+				continue
+			}
+			return lease{}, err
 		}
 		if a.not |= 1 << d.node.index; bits.OnesCount64(a.not) >= maxTries {
 			return lease{}, err

@@ -3,14 +3,18 @@ package dbsplit_test
 import (
 	"context"
 	"errors"
+	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/scaleaware/scaleaware/dbsplit"
+	"github.com/scaleaware/scaleaware/internal/faultconn"
 	"github.com/scaleaware/scaleaware/internal/pgcluster"
 )
 
@@ -93,6 +97,31 @@ func TestWaitForAConnectionEndsWithThePrimary(t *testing.T) {
 	}
 }
 
+// A write waits for FailoverWait once: what it has waited for a connection while its primary was away counts when it gets the place and
+// cannot connect. So it ends before one that began half of FailoverWait after that.
+func TestWaitForAConnectionIsPartOfFailoverWait(t *testing.T) {
+	t.Parallel()
+	const wait = 3 * time.Second
+	db, c, write, holder := held(t, dbsplit.Options{FailoverWait: wait})
+	first := write()
+	c.Primary().Kill()
+	await(t, db, "the primary to be gone", func() bool { return db.Ready(t.Context()) != nil })
+	gone := time.Now()
+	await(t, db, "half of the patience", func() bool { return time.Since(gone) > wait/2 })
+	second := write()
+	await(t, db, "the second write to wait", func() bool { return db.Waiting() == 2 })
+	_ = holder.Rollback(t.Context()) // its connection is lost, so the place is free
+	await(t, db, "the end of a write", func() bool { return len(first)+len(second) > 0 })
+	if len(first) == 0 {
+		t.Error("the write that began later ended before")
+	}
+	for _, result := range []<-chan error{first, second} {
+		if err := <-result; err == nil || errors.Is(err, dbsplit.ErrOutcomeUnknown) {
+			t.Error(err)
+		}
+	}
+}
+
 // Whoever waits for a connection of a pool that Resize replaces takes one of the new pool.
 func TestWaitForAConnectionFollowsAResize(t *testing.T) {
 	t.Parallel()
@@ -169,5 +198,210 @@ func TestClosedConnectionCountsAsUsed(t *testing.T) {
 		if n := db.Used(); n != int64(round) {
 			t.Errorf("closed %v: %d connections count as used, want %d", closes, n, round)
 		}
+	}
+}
+
+// cutOff is a DB whose primary can be cut off: nothing arrives there any more, and no attempt to connect to it ends by itself. longest
+// is how much time such an attempt has had, at most.
+func cutOff(t *testing.T, opts dbsplit.Options) (db *dbsplit.DB, c *pgcluster.Cluster, cut func(), longest *atomic.Int64) {
+	t.Helper()
+	ctx := within(t, 100*time.Second)
+	c, err := pgcluster.Start(ctx, &pgcluster.Options{Replicas: 1})
+	must(t, err)
+	t.Cleanup(func() { c.Close() })
+	p, through := proxied(t, c.Primary(), "postgres")
+	nodes := nodesOf(c, "postgres")
+	nodes.Primary = through
+	db = open(t, nodes, &opts)
+	var away atomic.Bool
+	longest = new(atomic.Int64)
+	over := make(chan struct{})
+	db.DialPrimary(func(dial pgconn.DialFunc) pgconn.DialFunc {
+		return func(ctx context.Context, network, addr string) (net.Conn, error) {
+			if !away.Load() {
+				return dial(ctx, network, addr)
+			}
+			until, bounded := ctx.Deadline()
+			if !bounded {
+				until = time.Now().Add(time.Hour)
+			}
+			for had, long := longest.Load(), int64(time.Until(until)); long > had && !longest.CompareAndSwap(had, long); had = longest.Load() {
+			}
+			select {
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			case <-over:
+				return nil, errors.New("the test is over")
+			}
+		}
+	})
+	must(t, db.Resize(ctx, opts.MaxConns))
+	t.Cleanup(start(t, db))
+	t.Cleanup(func() { close(over); p.Reset() })
+	await(t, db, "a fresh replica", func() bool { return fresh(db) == 1 })
+	exec(t, db, "create table notes (n int)")
+	must(t, c.Replica(0).WaitCaughtUp(ctx))
+	return db, c, func() {
+		away.Store(true)
+		p.Blackhole(faultconn.Both)
+	}, longest
+}
+
+// Connections to a primary that is cut off are closed by their callers' deadlines, and keep their places in the pool for 15 seconds,
+// as that server cannot be told. Writes that wait for those places go to the server that is promoted, or end with their patience.
+func TestWaitBehindClosedConnections(t *testing.T) {
+	t.Parallel()
+	for name, o := range map[string]struct {
+		wait    time.Duration
+		promote bool
+	}{
+		"another server is promoted": {time.Minute, true},
+		"no other server is":         {500 * time.Millisecond, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			const conns = 2
+			db, c, cut, _ := cutOff(t, dbsplit.Options{MaxConns: conns, FailoverWait: o.wait, ProbeTimeout: 2 * time.Second, ConnectTimeout: time.Minute})
+			ctx := within(t, 60*time.Second)
+			var holders [conns]pgx.Tx
+			for i := range holders {
+				var err error
+				holders[i], err = db.Begin(ctx)
+				must(t, err)
+			}
+			cut()
+			var told []<-chan struct{}
+			for _, tx := range holders {
+				short, stop := context.WithTimeout(ctx, 50*time.Millisecond)
+				told = append(told, tx.Conn().PgConn().CleanupDone())
+				if _, err := tx.Exec(short, "select 1"); err == nil {
+					t.Error("the primary that is cut off has answered")
+				}
+				_ = tx.Rollback(ctx)
+				stop()
+			}
+			results := make(chan error, conns)
+			for i := range conns {
+				go func() {
+					_, err := db.Exec(ctx, "insert into notes values ($1)", i)
+					results <- err
+				}()
+			}
+			await(t, db, "the primary to be gone", func() bool { return db.Ready(ctx) != nil })
+			if o.promote {
+				must(t, c.Replica(0).Promote(ctx))
+			}
+			await(t, db, "the writes", func() bool { return len(results) == conns })
+			for _, done := range told {
+				select {
+				case <-done:
+					t.Error("they waited until the closed connections had left their places")
+				default:
+				}
+			}
+			for range conns {
+				err := <-results
+				if o.promote && err != nil {
+					t.Error(err)
+				}
+				if !o.promote && (err == nil || !strings.Contains(err.Error(), "promote a replica") || errors.Is(err, dbsplit.ErrOutcomeUnknown)) {
+					t.Error(err)
+				}
+			}
+			if !o.promote {
+				return
+			}
+			if n := get[int](t, ctx, db, "select count(*)::int from notes"); n != conns {
+				t.Errorf("%d rows were written", n)
+			}
+		})
+	}
+}
+
+// Whoever waits for the place of a connection that was closed does not wait for longer than to connect anew: the attempt to tell the
+// server is one to connect, too.
+func TestConnectTimeoutBoundsHowLongAServerIsTold(t *testing.T) {
+	t.Parallel()
+	const timeout = 300 * time.Millisecond
+	db, _, cut, longest := cutOff(t, dbsplit.Options{MaxConns: 1, ConnectTimeout: timeout, ProbeTimeout: time.Minute}) // the monitor's connection stays
+	ctx := within(t, 60*time.Second)
+	tx, err := db.Begin(ctx)
+	must(t, err)
+	cut()
+	short, stop := context.WithTimeout(ctx, 50*time.Millisecond)
+	defer stop()
+	if _, err := tx.Exec(short, "select 1"); err == nil {
+		t.Error("the primary that is cut off has answered")
+	}
+	_ = tx.Rollback(ctx)
+	await(t, db, "the attempt", func() bool { return longest.Load() > 0 })
+	if took := time.Duration(longest.Load()); took > timeout {
+		t.Errorf("an attempt to connect had %v, want at most %v", took, timeout)
+	}
+}
+
+// A connection that has been idle is asked whether it lives before it is used, and closed when it does not answer. Whoever waits for
+// that goes to the server that is promoted, or ends with its patience, before the place of the connection is free.
+func TestWaitForAnIdleConnection(t *testing.T) {
+	t.Parallel()
+	for name, o := range map[string]struct {
+		wait    time.Duration
+		promote bool
+	}{
+		"another server is promoted": {time.Minute, true},
+		"no other server is":         {500 * time.Millisecond, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db, c, cut, _ := cutOff(t, dbsplit.Options{MaxConns: 1, FailoverWait: o.wait, ConnectTimeout: time.Minute})
+			ctx := within(t, 60*time.Second)
+			conn, err := db.Acquire(ctx)
+			must(t, err)
+			told := conn.Conn().PgConn().CleanupDone()
+			conn.Release()
+			released := time.Now()
+			await(t, db, "the connection to be idle", func() bool { return time.Since(released) > 1100*time.Millisecond })
+			cut()
+			result := make(chan error, 1)
+			go func() {
+				_, err := db.Exec(ctx, "insert into notes values (1)")
+				result <- err
+			}()
+			await(t, db, "the primary to be gone", func() bool { return db.Ready(ctx) != nil })
+			if o.promote {
+				must(t, c.Replica(0).Promote(ctx))
+			}
+			await(t, db, "the write", func() bool { return len(result) > 0 })
+			select {
+			case <-told:
+				t.Error("it waited until the connection had left its place")
+			default:
+			}
+			if err := <-result; o.promote && err != nil || !o.promote && (err == nil || !strings.Contains(err.Error(), "promote a replica")) {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// So does a read: another node answers it.
+func TestReadOverAnIdleConnection(t *testing.T) {
+	t.Parallel()
+	db, _, cut, _ := cutOff(t, dbsplit.Options{MaxConns: 1, PrimaryReadConns: 1, ConnectTimeout: time.Minute})
+	ctx := within(t, 60*time.Second)
+	read := db.Read(dbsplit.PreferPrimary())
+	tx, err := read.Begin(ctx)
+	must(t, err)
+	told := tx.Conn().PgConn().CleanupDone()
+	must(t, tx.Rollback(ctx))
+	await(t, db, "the connection to be idle", func() bool { return db.ReadsIdle() > 1100*time.Millisecond })
+	cut()
+	if s := served(t, ctx, read); s != "replica" {
+		t.Errorf("served by the %s", s)
+	}
+	select {
+	case <-told:
+		t.Error("it waited until the connection had left its place")
+	default:
 	}
 }

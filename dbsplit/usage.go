@@ -12,6 +12,7 @@ type usage struct {
 	busy    time.Duration // connections times time, until changed
 	changed time.Duration // since the DB was opened
 	sampled time.Duration
+	touched time.Duration // when one was last taken or given back
 }
 
 // add notes that a connection was taken or given back.
@@ -20,6 +21,7 @@ func (u *usage) add(n int64, now time.Duration) {
 	defer u.mu.Unlock()
 	u.advance(now)
 	u.held += n
+	u.touched = max(now, u.touched)
 }
 
 func (u *usage) advance(now time.Duration) {
@@ -27,11 +29,11 @@ func (u *usage) advance(now time.Duration) {
 	u.changed = max(now, u.changed)
 }
 
-// now returns how many connections are in use.
-func (u *usage) now() int64 {
+// now returns how many connections are in use, and when one was last taken or given back.
+func (u *usage) now() (held int64, touched time.Duration) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.held
+	return u.held, u.touched
 }
 
 // sample returns the average number of connections in use since the last call. count tells the true number now: connections
