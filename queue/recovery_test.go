@@ -316,6 +316,11 @@ func (d deaf) EvalSha(ctx context.Context, sha string, keys []string, args ...an
 	return failed(ctx, errors.New("i/o timeout"))
 }
 
+// Process is how scripts come that are sent once.
+func (d deaf) Process(ctx context.Context, cmd redis.Cmder) error {
+	return byDigest(ctx, d.UniversalClient, cmd, d.EvalSha)
+}
+
 // A job that is retained is found when the answer to its enqueue was lost, even if it is done by then.
 func TestLostAnswerOfARetainedJob(t *testing.T) {
 	t.Parallel()
