@@ -28,13 +28,15 @@ func (f *fetcher) putAside(ctx context.Context, jobs []popped) []popped {
 		err := fmt.Errorf("%w: %s", errUnreadable, why)
 		m := message{kind: kindUnreadable, payload: []byte(job.msg), id: job.id, queue: f.queue.Name, err: err.Error(), lastFailed: now}
 		x := ending{verb: "archive", id: job.id, owner: seen.owner, msg: string(m.encode()), score: fmt.Sprint(now.Unix())}
-		reply, failed := f.ender.end(ctx, x)
+		told, cancel := context.WithTimeout(ctx, popTimeout)
+		reply, failed := f.insist(told, func() (string, error) { return f.ender.end(told, x) })
+		cancel()
 		f.forget(job.id, t)
 		if failed != nil {
 			f.jobs.background("aside", failed, "queue", f.queue.Name) // it comes back by its lease
 			continue
 		}
-		if reply == "OK" {
+		if f.hasFailed(ctx, job.id, reply) {
 			f.jobs.log.Error("queue: a job cannot be read and has failed", "queue", f.queue.Name, "id", clip(job.id), "reason", why)
 			f.died(job.id)
 		}

@@ -51,10 +51,12 @@ func (f *fetcher) deliver(ctx context.Context) {
 func (f *fetcher) popWith(ctx context.Context, load []*carried, keys []string, args []any) *redis.Cmd {
 	script, endKeys, endArgs := f.ender.script(endings(load))
 	pipe := f.jobs.rdb.Pipeline()
-	ended, got := script.EvalSha(ctx, pipe, endKeys, endArgs...), popScript.EvalSha(ctx, pipe, keys, args...)
+	sent := newOnceCmd(ctx, "evalsha", script.Hash(), endKeys, endArgs)
+	_ = pipe.Process(ctx, sent)
+	ended, got := sent.Cmd, popScript.EvalSha(ctx, pipe, keys, args...)
 	_, _ = pipe.Exec(ctx) // each has its own error
 	if redis.HasErrorPrefix(ended.Err(), "NOSCRIPT") {
-		ended = script.Eval(ctx, f.jobs.rdb, endKeys, endArgs...)
+		ended = script.Eval(ctx, once{f.jobs.rdb}, endKeys, endArgs...)
 	}
 	handOver(load, endReplies(ended, len(load)))
 	if redis.HasErrorPrefix(got.Err(), "NOSCRIPT") {

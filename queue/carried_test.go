@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/redis/go-redis/v9"
 )
 
@@ -152,6 +153,39 @@ func TestCarriedEndStands(t *testing.T) {
 	if n := rdb.Get(t.Context(), asynqKey(q, "processed")).Val(); n != "1" || rdb.Exists(t.Context(), taskPrefix(q)+id).Val() != 0 {
 		t.Errorf("%q are done, its data %d", n, rdb.Exists(t.Context(), taskPrefix(q)+id).Val())
 	}
+}
+
+// A carried end whose answer was lost is no late one: Redis has heard it.
+func TestLostCarriedEndIsNotLate(t *testing.T) {
+	t.Parallel()
+	onBothCut(t, doneScript.Hash(), func(t *testing.T, plain redis.UniversalClient, rdb *cut) {
+		q := fresh("lost-carried")
+		j := newJobs(t, rdb.UniversalClient, nil, Queue{Name: q})
+		enqueue(t, j, q, 2)
+		f := newFetcher(j, j.queues[0], 0, newSlots(1, j.queues), 1+unended, time.Millisecond, nil)
+		keys, args := fetching(q)
+		if err := f.fetch(t.Context(), keys, args).Err(); err != nil {
+			t.Fatal(err)
+		}
+		id := plain.LIndex(t.Context(), asynqKey(q, "active"), 0).Val()
+		run, _ := f.begin(id, time.Now().Add(time.Minute))
+		f.waiting(true)
+		f.end(id, run, true)
+		f.waiting(false)
+		rdb.armed.Store(true)
+		f.refill(t.Context(), keys, args)
+		rdb.armed.Store(false)
+		doneKeys, doneArgs := asynqDone(q, id)
+		if err := f.finish(t.Context(), doneKeys, doneArgs, nil).Err(); err != nil {
+			t.Error(err)
+		}
+		if late := testutil.ToFloat64(j.meters.background.WithLabelValues("queue", "late end")); late != 0 || run.carried == nil || rdb.sent.Load() != 1 {
+			t.Errorf("%v late ends, carried %v, sent %d times", late, run.carried, rdb.sent.Load())
+		}
+		if n := plain.Get(t.Context(), asynqKey(q, "processed")).Val(); n != "1" {
+			t.Errorf("%q are done", n)
+		}
+	})
 }
 
 // A ticket whose end was carried, and which asynq has not asked for, is not kept for ever.

@@ -178,24 +178,24 @@ func (j *Jobs) Resume(ctx context.Context, queue string) (wasHeld bool, unparked
 	return paused || closed, unparked, err
 }
 
-// Unpark brings back what Park has set aside, at the head of the queue in its old order. It returns how many.
+// Unpark brings back what Park has set aside, at the head of the queue in its old order. It returns how many, as Purge does.
 func (j *Jobs) Unpark(ctx context.Context, queue string) (int, error) {
 	if err := j.known(ctx, queue); err != nil {
 		return 0, err
 	}
 	return j.batched(ctx, queue, "unpark", ownKey(queue, "parked"), func(size int) *redis.Cmd {
-		return moveScript.Run(ctx, j.rdb, []string{ownKey(queue, "parked"), asynqKey(queue, "pending")}, size, "LEFT", "RIGHT")
+		return moveScript.Run(ctx, once{j.rdb}, []string{ownKey(queue, "parked"), asynqKey(queue, "pending")}, size, "LEFT", "RIGHT")
 	})
 }
 
 // Park sets all waiting jobs of a queue aside until Resume. Running, delayed and retrying jobs stay, new ones are
-// accepted. It returns how many were set aside.
+// accepted. It returns how many were set aside, as Purge does.
 func (j *Jobs) Park(ctx context.Context, queue string) (int, error) {
 	if err := j.known(ctx, queue); err != nil {
 		return 0, err
 	}
 	return j.batched(ctx, queue, "park", asynqKey(queue, "pending"), func(size int) *redis.Cmd {
-		return moveScript.Run(ctx, j.rdb, []string{asynqKey(queue, "pending"), ownKey(queue, "parked")}, size, "RIGHT", "LEFT")
+		return moveScript.Run(ctx, once{j.rdb}, []string{asynqKey(queue, "pending"), ownKey(queue, "parked")}, size, "RIGHT", "LEFT")
 	})
 }
 

@@ -216,3 +216,35 @@ func keyspace(t *testing.T, rdb redis.UniversalClient) map[string]string {
 	}
 	return all
 }
+
+// A step of Purge or Park whose answer was lost is not made again: what is there by then was not meant, and the caller hears what was
+// counted until then.
+func TestLostStepIsNotMadeTwice(t *testing.T) {
+	t.Parallel()
+	const n = step + 5
+	for name, verb := range map[string]struct {
+		script *redis.Script
+		do     func(j *Jobs, q string) (int, error)
+	}{
+		"purge": {purgeScript, func(j *Jobs, q string) (int, error) { return j.Purge(t.Context(), q, Waiting) }},
+		"park":  {moveScript, func(j *Jobs, q string) (int, error) { return j.Park(t.Context(), q) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			onBothCut(t, verb.script.Hash(), func(t *testing.T, plain redis.UniversalClient, rdb *cut) {
+				q := fresh("lost-step")
+				direct := newJobs(t, plain, nil, Queue{Name: q})
+				fill(t, direct, q, n)
+				rdb.then = func() { fill(t, direct, q, 3) }
+				rdb.armed.Store(true)
+				done, err := verb.do(newJobs(t, rdb.UniversalClient, nil, Queue{Name: q}), q)
+				if s := status(t, direct, q); done != 0 || err == nil || answered(err) || rdb.sent.Load() != 1 || s.Waiting != n-step+3 {
+					t.Errorf("%s = %d, %v, sent %d times, %d wait, want %d", name, done, err, rdb.sent.Load(), s.Waiting, n-step+3)
+				}
+				rdb.sent.Store(1) // from now on all are heard
+				if again, err := verb.do(newJobs(t, rdb.UniversalClient, nil, Queue{Name: q}), q); again != n-step+3 || err != nil {
+					t.Errorf("%s = %d, %v, when it was called again", name, again, err)
+				}
+			})
+		})
+	}
+}

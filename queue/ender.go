@@ -106,7 +106,7 @@ func (e *ender) work() {
 // call ends a batch and returns what became of each.
 func (e *ender) call(ctx context.Context, batch []ending) []endReply {
 	script, keys, args := e.script(batch)
-	return endReplies(script.Run(ctx, e.jobs.rdb, keys, args...), len(batch))
+	return endReplies(script.Run(ctx, once{e.jobs.rdb}, keys, args...), len(batch))
 }
 
 // script is what records a batch.

@@ -168,7 +168,7 @@ func (f *fetcher) finish(ctx context.Context, keys []string, args []any, call fu
 	if reply != "OK" || x.verb != "done" && x.verb != "complete" {
 		f.leave(x.id)
 	}
-	if x.verb == "archive" && (reply == "OK" || reply == inDoubt && f.archived(ctx, x.id)) {
+	if x.verb == "archive" && f.hasFailed(ctx, x.id, reply) {
 		f.died(x.id)
 	}
 	return recording(ctx, err)
@@ -229,8 +229,11 @@ func (f *fetcher) insist(ctx context.Context, record func() (string, error)) (re
 	}
 }
 
-// archived reports whether a job is among the failed ones.
-func (f *fetcher) archived(ctx context.Context, id string) bool {
+// hasFailed reports whether a job is among the failed ones by the recording that was replied to.
+func (f *fetcher) hasFailed(ctx context.Context, id, reply string) bool {
+	if reply != inDoubt {
+		return reply == "OK"
+	}
 	state, err := f.jobs.rdb.HGet(ctx, taskPrefix(f.queue.Name)+id, "state").Result()
 	return err == nil && state == "archived"
 }

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -181,4 +182,26 @@ func TestOnlyTheDeadAreTold(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The end of a failed job whose answer was lost tells OnDead once, is counted once, and is no late end.
+func TestOnDeadHearsOfALostEnd(t *testing.T) {
+	t.Parallel()
+	onBothCut(t, "$7\r\narchive\r\n", func(t *testing.T, plain redis.UniversalClient, rdb *cut) {
+		q := fresh("lost-end")
+		direct := newJobs(t, plain, nil, Queue{Name: q})
+		j := newJobs(t, rdb.UniversalClient, nil, Queue{Name: q})
+		var told atomic.Int64
+		w := newWorker(t, j, &WorkerOptions{OnDead: func(context.Context, DeadJob) { told.Add(1) }})
+		Handle(w, func(context.Context, note) error { return errors.New("no") })
+		rdb.armed.Store(true)
+		stop := start(t, w)
+		enqueue(t, direct, q, 1, MaxRetry(0))
+		eventually(t, 20*time.Second, "it has failed", func() bool { return status(t, direct, q).Failed == 1 })
+		stop()
+		dead, late := testutil.ToFloat64(j.meters.dead.WithLabelValues(q)), testutil.ToFloat64(j.meters.background.WithLabelValues("queue", "late end"))
+		if told.Load() != 1 || dead != 1 || late != 0 || rdb.sent.Load() < 2 {
+			t.Errorf("OnDead was told %d times, %v are counted, %v late ends, sent %d times", told.Load(), dead, late, rdb.sent.Load())
+		}
+	})
 }

@@ -19,7 +19,8 @@ local taken = has == ARGV[2] and redis.pcall("LREM", KEYS[1], "-1", ARGV[1])
 if type(taken) == "table" then
 	return string.find(taken.err, "^READONLY") and taken or {{taken.err}}
 elseif taken ~= 1 then
-	return {"NOT FOUND"}
+	local write = redis.pcall("ZREM", KEYS[2], "") -- of a replica, which may not have heard of the job
+	return type(write) == "table" and string.find(write.err, "^READONLY") and write or {"NOT FOUND"}
 end
 redis.pcall("ZREM", KEYS[2], ARGV[1])
 redis.call("DEL", KEYS[3])
@@ -86,8 +87,9 @@ for i = 5, #ARGV, 7 do
 			redis.call("RPUSH", KEYS[1], id)
 		end
 	end
-	if failure and string.find(failure.err, "^READONLY") then
-		return failure
+	local write = failure or taken ~= 1 and refused(redis.pcall("ZREM", KEYS[2], "")) -- of a replica, which may not have heard of the job
+	if write and string.find(write.err, "^READONLY") then
+		return write
 	elseif failure or taken ~= 1 then
 		replies[#replies + 1] = failure and {failure.err} or "NOT FOUND"
 	else

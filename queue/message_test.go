@@ -171,3 +171,26 @@ func TestUnreadableJobsFailAtOnce(t *testing.T) {
 		}
 	})
 }
+
+// OnDead hears of a job that cannot be read also when the answer to its end was lost.
+func TestOnDeadHearsOfAnUnreadableJob(t *testing.T) {
+	t.Parallel()
+	onBothCut(t, "$7\r\narchive\r\n", func(t *testing.T, plain redis.UniversalClient, rdb *cut) {
+		q := fresh("lost-aside")
+		j := newJobs(t, rdb.UniversalClient, nil, Queue{Name: q})
+		ctx := t.Context()
+		if err := errors.Join(plain.HSet(ctx, taskPrefix(q)+"x", "msg", "rubbish", "state", "pending").Err(), plain.LPush(ctx, asynqKey(q, "pending"), "x").Err(),
+			plain.SAdd(ctx, allQueues, q).Err()); err != nil {
+			t.Fatal(err)
+		}
+		f := newFetcher(j, j.queues[0], 0, newSlots(1, j.queues), 1, time.Millisecond, nil)
+		told := 0
+		f.onDead = func(context.Context, DeadJob) { told++ }
+		rdb.armed.Store(true)
+		keys, args := fetching(q)
+		f.refill(ctx, keys, args)
+		if s := status(t, j, q); told != 1 || s.Failed != 1 || rdb.sent.Load() < 2 || len(f.ready) != 0 {
+			t.Errorf("OnDead was told %d times, the end was sent %d times: %+v", told, rdb.sent.Load(), s)
+		}
+	})
+}

@@ -30,6 +30,7 @@ type reaper struct {
 type sighting struct {
 	score string // "" for a running job without a lease, as an evicted lease key leaves it (hibiken/asynq#1144)
 	since time.Time
+	asked time.Time // when it was to be reaped first, and Redis has not answered since
 }
 
 func newReaper(f *fetcher, stall time.Duration) *reaper {
@@ -55,11 +56,17 @@ func (r *reaper) look(ctx context.Context) error {
 	}
 	now := time.Now()
 	if now.Sub(r.last) > 3*reapInterval {
-		clear(r.seen) // nobody could extend a lease while Redis did not answer us, or took no writes
+		r.renew(now) // nobody could extend a lease while Redis did not answer us, or took no writes
 	}
 	r.last = now
-	for id := range r.seen {
-		if _, ok := running[id]; !ok {
+	for id, s := range r.seen {
+		score, ok := running[id]
+		if !s.asked.IsZero() && (!ok || score != s.score) { // Redis had heard it, or another one did it
+			if err := r.reap(ctx, id, s.score); err != nil {
+				return err
+			}
+		}
+		if !ok {
 			delete(r.seen, id)
 		}
 	}
@@ -75,6 +82,17 @@ func (r *reaper) look(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// renew forgets what was observed, except that an answer is due.
+func (r *reaper) renew(now time.Time) {
+	for id, s := range r.seen {
+		if s.since = now; s.asked.IsZero() {
+			delete(r.seen, id)
+		} else {
+			r.seen[id] = s
+		}
+	}
 }
 
 // running returns the lease expiry of every running job, "" where there is none. It fails where Redis refuses what workers write: of all
@@ -117,18 +135,38 @@ func (r *reaper) reapExpired(ctx context.Context) {
 	}
 }
 
+// reap is the fetcher's. A lost answer is asked for at the coming looks.
 func (r *reaper) reap(ctx context.Context, id, score string) error {
-	err := r.f.reap(ctx, id, score)
+	now := time.Now()
+	s, ok := r.seen[id]
+	if !ok || s.score != score {
+		s = sighting{score: score, since: now}
+	}
+	if s.asked.IsZero() {
+		s.asked = now
+	}
+	err := r.f.reapAt(ctx, id, score, s.asked)
 	if err == nil {
 		delete(r.seen, id)
+	} else if !answered(err) {
+		r.seen[id] = s
 	}
 	return err
 }
 
 // reap gives a job to living workers if its lease is still the one that was observed.
 func (f *fetcher) reap(ctx context.Context, id, score string) error {
-	name := f.queue.Name
 	now := time.Now()
+	err := f.reapAt(ctx, id, score, now)
+	if err != nil && !answered(err) {
+		err = f.reapAt(ctx, id, score, now)
+	}
+	return err
+}
+
+// reapAt is reap at a time that tells the call from others: made again, as its answer was lost, it comes to the same.
+func (f *fetcher) reapAt(ctx context.Context, id, score string, now time.Time) error {
+	name := f.queue.Name
 	n, err := reapScript.Run(ctx, f.jobs.rdb,
 		[]string{asynqKey(name, "active"), asynqKey(name, "lease"), asynqKey(name, "pending"), taskPrefix(name) + id, asynqKey(name, "archived")},
 		id, score, now.UnixNano(), maxStalls, now.Unix(), failedWith(now, "queue: the job's worker died or hung while it ran, more often than is tried again")).Int()

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/scaleaware/scaleaware/internal/faultconn"
@@ -316,6 +317,11 @@ func (d deaf) EvalSha(ctx context.Context, sha string, keys []string, args ...an
 	return failed(ctx, errors.New("i/o timeout"))
 }
 
+// Process is how scripts come that are sent once.
+func (d deaf) Process(ctx context.Context, cmd redis.Cmder) error {
+	return byDigest(ctx, d.UniversalClient, cmd, d.EvalSha)
+}
+
 // A job that is retained is found when the answer to its enqueue was lost, even if it is done by then.
 func TestLostAnswerOfARetainedJob(t *testing.T) {
 	t.Parallel()
@@ -364,5 +370,38 @@ func TestBlipsDoNotRunJobsTwice(t *testing.T) {
 	done.check(t, n, true)
 	if s := status(t, direct, q); s.Failed != 0 || s.Retrying != 0 {
 		t.Errorf("blips burned attempts: %+v", s)
+	}
+}
+
+// A dead worker's job that goes to the failed ones, or back, is counted once, and told of, also when the answer was lost.
+func TestLostReapIsToldOnce(t *testing.T) {
+	t.Parallel()
+	for name, stalls := range map[string]int{"failed": maxStalls, "back": 0} {
+		t.Run(name, func(t *testing.T) {
+			onBothCut(t, reapScript.Hash(), func(t *testing.T, plain redis.UniversalClient, rdb *cut) {
+				q, ctx := fresh("lost-reap"), t.Context()
+				j := newJobs(t, rdb.UniversalClient, nil, Queue{Name: q})
+				enqueue(t, j, q, 1)
+				id := plain.RPopLPush(ctx, asynqKey(q, "pending"), asynqKey(q, "active")).Val()
+				plain.HSet(ctx, taskPrefix(q)+id, "stalls", stalls)
+				plain.ZAdd(ctx, asynqKey(q, "lease"), redis.Z{Score: 5, Member: id})
+				f := newFetcher(j, j.queues[0], 0, newSlots(1, j.queues), 1, time.Millisecond, nil)
+				told := 0
+				f.onDead = func(context.Context, DeadJob) { told++ }
+				r := newReaper(f, time.Nanosecond)
+				rdb.armed.Store(true)
+				for range 4 {
+					_ = r.look(ctx) // one of them fails
+				}
+				want := 0
+				if stalls == maxStalls {
+					want = 1
+				}
+				stalled, dead := testutil.ToFloat64(j.meters.stalled.WithLabelValues(q)), testutil.ToFloat64(j.meters.dead.WithLabelValues(q))
+				if s := status(t, j, q); told != want || dead != float64(want) || stalled != 1 || s.Failed != want || s.Waiting != 1-want || len(r.seen) != 0 {
+					t.Errorf("OnDead was told %d times, %v dead and %v stalled are counted, %d are still seen: %+v", told, dead, stalled, len(r.seen), s)
+				}
+			})
+		})
 	}
 }

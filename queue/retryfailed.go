@@ -118,7 +118,8 @@ return {looked, taken, score, last}`)
 
 // RetryFailed gives failed jobs of a queue a fresh set of attempts, the oldest first, behind the waiting ones. It goes in
 // steps that hold Redis up for milliseconds; those that have failed since the second in which the call began are not taken.
-// Interrupted, it has done what it says, and another call goes on. It returns how many. A nil RetryFailed takes all.
+// Interrupted, it has done what it says, and another call goes on. It returns how many, with an error, too: beside these up to 500 more
+// may be back, and no more than Most, when the answer to a step was lost, which is not made again. A nil RetryFailed takes all.
 func (j *Jobs) RetryFailed(ctx context.Context, queue string, which *RetryFailed) (int, error) {
 	return j.retryFailed(ctx, queue, which, false)
 }
@@ -157,7 +158,7 @@ func (j *Jobs) retryFailed(ctx context.Context, queue string, which *RetryFailed
 				return moved, fmt.Errorf("queue: retry failed jobs of %q, %d are %s so far: %w", queue, moved, done, ctx.Err())
 			}
 		}
-		got, err := retryScript.Run(ctx, j.rdb, []string{asynqKey(queue, "archived"), asynqKey(queue, "pending")},
+		got, err := retryScript.Run(ctx, once{j.rdb}, []string{asynqKey(queue, "archived"), asynqKey(queue, "pending")},
 			taskPrefix(queue), min(left, step), n, time.Now().UnixNano(), from, to, score, last, begins, dry).Slice()
 		if err != nil || len(got) != 4 {
 			return moved, fmt.Errorf("queue: retry failed jobs of %q, %d are %s so far: %w", queue, moved, done, err)

@@ -45,6 +45,11 @@ func (b between) EvalSha(ctx context.Context, sha string, keys []string, args ..
 	return cmd
 }
 
+// Process is how scripts come that are sent once.
+func (b between) Process(ctx context.Context, cmd redis.Cmder) error {
+	return byDigest(ctx, b.UniversalClient, cmd, b.EvalSha)
+}
+
 // Jobs that fail while others are retried are not taken in the place of some that are gone.
 func TestRetryFailedTakesNoLaterFailures(t *testing.T) {
 	t.Parallel()
@@ -320,4 +325,21 @@ func TestRetryFailedKeepsItsPace(t *testing.T) {
 	if got, err := j.RetryFailed(t.Context(), q, nil); got != n-12 || err != nil {
 		t.Errorf("then %d, %v", got, err)
 	}
+}
+
+// A step whose answer was lost is not made again: no more than Most come back, and the caller hears what was counted until then.
+func TestRetryFailedKeepsToMostAfterALostAnswer(t *testing.T) {
+	t.Parallel()
+	onBothCut(t, retryScript.Hash(), func(t *testing.T, plain redis.UniversalClient, rdb *cut) {
+		q := fresh("lost-most")
+		for i := range 30 {
+			fail(t, plain, q, fmt.Sprint(i), "test.note", time.Unix(1_800_000_000, 0))
+		}
+		j := newJobs(t, rdb.UniversalClient, nil, Queue{Name: q})
+		rdb.armed.Store(true)
+		n, err := j.RetryFailed(t.Context(), q, &RetryFailed{Most: 10})
+		if s := status(t, j, q); n != 0 || err == nil || answered(err) || rdb.sent.Load() != 1 || s.Waiting != 10 || s.Failed != 20 {
+			t.Errorf("RetryFailed = %d, %v, sent %d times: %d wait, %d failed", n, err, rdb.sent.Load(), s.Waiting, s.Failed)
+		}
+	})
 }

@@ -4,7 +4,8 @@ import "github.com/redis/go-redis/v9"
 
 // reapScript returns the job of a dead worker to the head of its queue. The lease's score proves that nobody has
 // extended it since it was observed; "" stands for a running job without a lease. A job that has stalled too often goes to
-// the failed ones, with the reason appended to its message.
+// the failed ones, with the reason appended to its message. It leaves a mark in the job, so that the same call, made again because its
+// answer was lost, is answered in the same way.
 //
 // A running ID whose key is gone, or is no job's, is dropped. Where Redis refuses the list or the set that it is to go to, it stays as it
 // was. The first write is one that a full Redis takes.
@@ -13,10 +14,15 @@ import "github.com/redis/go-redis/v9"
 // Returns 1 when returned, 0 when it was not dead after all, 2 when it has failed.
 var reapScript = redis.NewScript(`
 local score = redis.call("ZSCORE", KEYS[2], ARGV[1])
+local job = redis.pcall("HMGET", KEYS[4], "msg", "stalls", "reaped")
+for reply = 1, 2 do
+	if job[3] == reply .. ":" .. ARGV[3] then
+		return reply
+	end
+end
 if (score or "") ~= ARGV[2] then
 	return 0
 end
-local job = redis.pcall("HMGET", KEYS[4], "msg", "stalls")
 if job.err and not string.find(job.err, "WRONGTYPE", 1, true) then
 	return job
 end
@@ -41,10 +47,10 @@ if type(moved) == "table" then
 end
 redis.call("HDEL", KEYS[4], "owner", "pending_since")
 if failed then
-	redis.call("HSET", KEYS[4], "stalls", stalls, "state", "archived", "msg", (job[1] or "") .. ARGV[6])
+	redis.call("HSET", KEYS[4], "stalls", stalls, "state", "archived", "reaped", "2:" .. ARGV[3], "msg", (job[1] or "") .. ARGV[6])
 	return 2
 end
-redis.call("HSET", KEYS[4], "stalls", stalls, "state", "pending", "pending_since", ARGV[3])
+redis.call("HSET", KEYS[4], "stalls", stalls, "state", "pending", "reaped", "1:" .. ARGV[3], "pending_since", ARGV[3])
 return 1`)
 
 // depthScript reads a queue's state at once.
