@@ -27,40 +27,38 @@ func (v *View[V]) claim(ctx context.Context, fl *fill, f *flight[V]) (over bool)
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.opts.LoadTimeout)
 	defer cancel()
-	for changes := 0; changes < begins; {
-		news, done := s.waits.on(fl.key)
-		how, raw, wait, err := s.begin(ctx, fl)
-		switch {
-		case err != nil:
-			done()
-			s.in.failed(ctx, "lease", err, "view", v.name)
-			return false
-		case how == granted:
-			done()
-			return false
-		case how == changed:
-			done()
-			if v.landed(ctx, fl, f, raw) {
-				return true
-			}
+	for changes := 0; changes < begins && ctx.Err() == nil; {
+		how, over := v.contend(ctx, fl, f)
+		if over || how == granted {
+			return over
+		}
+		if how == changed {
 			changes++
-			continue
-		case fl.behind:
-			done()
-			v.flights.finish(fl.key, f, func() { f.err = errElsewhere })
-			return true
-		}
-		v.in().waited.WithLabelValues(v.name).Inc()
-		landed := v.waitFor(ctx, fl, f, news, wait)
-		done()
-		if landed {
-			return true
-		}
-		if ctx.Err() != nil {
-			return false
 		}
 	}
 	return false
+}
+
+// contend makes the fill the one that loads, or waits for the one that does, and reports whether that has brought what it was to load.
+func (v *View[V]) contend(ctx context.Context, fl *fill, f *flight[V]) (how begun, over bool) {
+	s := v.store
+	news, done := s.waits.on(fl.key)
+	defer done()
+	how, raw, wait, err := s.begin(ctx, fl)
+	switch {
+	case err != nil:
+		s.in.failed(ctx, "lease", err, "view", v.name)
+		return granted, false
+	case how == granted:
+		return granted, false
+	case how == changed:
+		return changed, v.landed(ctx, fl, f, raw)
+	case fl.behind:
+		v.flights.finish(fl.key, f, func() { f.err = errElsewhere })
+		return elsewhere, true
+	}
+	v.in().waited.WithLabelValues(v.name).Inc()
+	return elsewhere, v.waitFor(ctx, fl, f, news, wait)
 }
 
 // claimHere is claim for a store without Redis. What was kept since the look-up, by a Set above all, is newer than what is

@@ -86,4 +86,9 @@ func TestWaiterWhoseGoroutineEndsFreesAll(t *testing.T) {
 	if got := <-waiting; !errors.As(got.err, new(*PanicError)) {
 		t.Errorf("got %+v", got)
 	}
+	eventually(t, "it waits for no news any more", func() bool {
+		there.waits.mu.Lock()
+		defer there.waits.mu.Unlock()
+		return len(there.waits.byKey) == 0
+	})
 }

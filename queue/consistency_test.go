@@ -33,8 +33,8 @@ func (eager) Consistency() Consistency { return ReadAlways }
 // A job that would rather wait waits for a replica, without a slot and without an attempt, while others run.
 func TestDelayedReads(t *testing.T) {
 	t.Parallel()
-	q := fresh("patient")
-	j := newJobs(t, client(t, single.Get(t).Addrs()), nil, Queue{Name: q})
+	q, rdb := fresh("patient"), client(t, single.Get(t).Addrs())
+	j := newJobs(t, rdb, nil, Queue{Name: q, Rate: Rate{Max: 100, Per: time.Hour}})
 	replicas := new(lagging)
 	w := newWorker(t, j, &WorkerOptions{Concurrency: 1, Replicas: replicas})
 	ran := make(chan string, 3)
@@ -64,6 +64,9 @@ func TestDelayedReads(t *testing.T) {
 	eventually(t, 5*time.Second, "all are done", func() bool { s := status(t, j, q); return s.Waiting+s.Active+s.Retrying == 0 })
 	if s := status(t, j, q); s.Failed != 0 {
 		t.Errorf("waiting failed a job: %+v", s)
+	}
+	if n := rdb.LLen(t.Context(), ownKey(q, "starts")).Val(); n != 2 {
+		t.Errorf("%d starts are counted of two jobs", n)
 	}
 	// It does not wait for ever.
 	if wait := w.awaits(ctx, q, "x", ReadDelayed, scaleaware.Tokens{{System: 7, Timeline: 1, LSN: 9}}); wait != 0 {

@@ -48,6 +48,13 @@ func (f *fetcher) begin(id string, until time.Time) (t *ticket, late bool) {
 	return t, late
 }
 
+// use notes that the start of a job is used: what it is given for runs now.
+func (f *fetcher) use(t *ticket) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	t.start = ""
+}
+
 // end notes that it has returned, and whether the job is done, which asynq will say, too.
 func (f *fetcher) end(id string, t *ticket, done bool) {
 	f.mu.Lock()
@@ -160,7 +167,7 @@ func (f *fetcher) finish(ctx context.Context, keys []string, args []any, call fu
 		x, record = seen.carried.ending, seen.carried.first(ctx, record)
 	case x.verb != "retry" && x.verb != "archive":
 	case seen.back != nil:
-		x = ending{verb: "back", id: x.id, owner: x.owner, score: due(seen.back.delay)}
+		x = ending{verb: "back", id: x.id, owner: x.owner, msg: seen.start, score: due(seen.back.delay)}
 	case x.verb == "retry" && !seen.again.IsZero():
 		x.score = neverEarly(seen.again)
 	}

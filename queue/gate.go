@@ -65,7 +65,7 @@ type ticket struct {
 	since    time.Time // of its fetch, then of its hand, then of its handler's return
 	until    time.Time // when its time is up
 	owner    string    // the nonce of its pop
-	start    string    // as the limiter has stamped it, or ""
+	start    string    // as the limiter has stamped it, or "" when that is used, or there is no limit
 	running  bool
 	returned bool
 	ending   bool

@@ -50,7 +50,7 @@ func TestLateStartsAreGivenBack(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			q := fresh("late")
-			j := newJobs(t, rdb, nil, Queue{Name: q})
+			j := newJobs(t, rdb, nil, Queue{Name: q, Rate: Rate{Max: 2, Per: time.Hour}})
 			enqueue(t, j, q, 1, MaxRetry(0))
 			w := newWorker(t, j, &WorkerOptions{Concurrency: 1, MaxConcurrency: 1, StallTimeout: 11 * time.Second})
 			var ran, done atomic.Int64
@@ -73,6 +73,9 @@ func TestLateStartsAreGivenBack(t *testing.T) {
 			stop()
 			if s := status(t, j, q); ran.Load() != 1 || s.Failed+s.Retrying != 0 {
 				t.Errorf("it ran %d times: %+v", ran.Load(), s)
+			}
+			if n := rdb.LLen(t.Context(), ownKey(q, "starts")).Val(); name == "late" && n != 1 {
+				t.Errorf("%d starts are counted", n)
 			}
 		})
 	}

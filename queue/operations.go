@@ -3,8 +3,8 @@ package queue
 import (
 	"context"
 	"errors"
-
-	"golang.org/x/sync/errgroup"
+	"sync"
+	"time"
 
 	"github.com/scaleaware/scaleaware/admin"
 )
@@ -95,8 +95,8 @@ func (j *Jobs) Operations() []admin.Operation {
 	}
 }
 
-// listedAtOnce bounds how many queues are read side by side, so that those of a silent master are waited for together.
-const listedAtOnce = 16
+// listWithin bounds how long a queue is waited for that a silent master has. It is less than the console waits for the list.
+const listWithin = time.Second
 
 // opList fails when no queue can be read, as when Redis is away.
 func (j *Jobs) opList(ctx context.Context, _ *admin.Call) (any, error) {
@@ -105,15 +105,18 @@ func (j *Jobs) opList(ctx context.Context, _ *admin.Call) (any, error) {
 		return nil, problem(err)
 	}
 	read, errs := make([]*Status, len(names)), make([]error, len(names))
-	var group errgroup.Group
-	group.SetLimit(listedAtOnce)
+	var reading sync.WaitGroup
 	for i, name := range names {
-		group.Go(func() error {
+		reading.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, listWithin)
+			defer cancel()
 			read[i], errs[i] = j.Status(ctx, name)
-			return nil
 		})
 	}
-	_ = group.Wait()
+	reading.Wait()
+	if err := ctx.Err(); err != nil {
+		return nil, problem(err)
+	}
 	var unread []error
 	reply := Listed{Queues: make([]*Status, 0, len(names)), Unread: []Unread{}}
 	for i, name := range names {
@@ -122,12 +125,14 @@ func (j *Jobs) opList(ctx context.Context, _ *admin.Call) (any, error) {
 			reply.Queues = append(reply.Queues, read[i])
 		case !errors.Is(err, ErrUnknownQueue): // which was deleted since
 			reply.Unread = append(reply.Unread, Unread{name, "queue: its state cannot be read in Redis; the log has the cause"})
-			j.background("list", err, "queue", name)
 			unread = append(unread, err)
 		}
 	}
-	if len(reply.Unread) > 0 && len(reply.Queues) == 0 {
+	if len(unread) > 0 && len(reply.Queues) == 0 {
 		return nil, problem(errors.Join(unread...))
+	}
+	if len(unread) > 0 {
+		j.background("list", errors.Join(unread...))
 	}
 	return reply, nil
 }

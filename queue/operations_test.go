@@ -1,11 +1,13 @@
 package queue
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -81,7 +83,9 @@ func listing(t *testing.T, j *Jobs) (Listed, error) {
 	t.Helper()
 	ops := j.Operations()
 	list := ops[slices.IndexFunc(ops, func(op admin.Operation) bool { return op.ID == "queue.list" })]
-	reply, err := list.Do(t.Context(), &admin.Call{Actor: "test"})
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	reply, err := list.Do(ctx, &admin.Call{Actor: "test"})
 	listed, _ := reply.(Listed)
 	return listed, err
 }
@@ -123,6 +127,54 @@ func TestListTellsWhichQueueItCannotRead(t *testing.T) {
 				t.Errorf("unread are %+v", listed.Unread)
 			}
 		})
+	}
+}
+
+// hangs is a server that does not answer what is asked of the queues whose names hold a word.
+type hangs struct {
+	redis.Hook
+	word string
+}
+
+func (h hangs) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (h hangs) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		if strings.Contains(fmt.Sprint(cmd.Args()...), h.word) {
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		return next(ctx, cmd)
+	}
+}
+
+func (h hangs) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+// However many queues a silent master has, the others are listed, and the log has the cause for each.
+func TestListBesideManyQueuesThatDoNotAnswer(t *testing.T) {
+	t.Parallel()
+	rdb := client(t, single.Get(t).Addrs())
+	good, word := fresh("good"), fresh("hang")
+	rdb.AddHook(hangs{word: word})
+	var queues []Queue
+	for i := range 40 {
+		queues = append(queues, Queue{Name: fmt.Sprint(word, "-", i)})
+	}
+	var log bytes.Buffer
+	j := newJobs(t, rdb, &Options{Logger: slog.New(slog.NewTextHandler(&log, nil))}, append(queues, Queue{Name: good})...)
+	listed, err := listing(t, j)
+	if err != nil || !slices.ContainsFunc(listed.Queues, func(s *Status) bool { return s.Queue == good }) {
+		t.Fatalf("the queue that answers is not listed: %+v, %v", listed.Queues, err)
+	}
+	for _, q := range queues {
+		if !slices.ContainsFunc(listed.Unread, func(u Unread) bool { return u.Queue == q.Name }) {
+			t.Errorf("%s is not named", q.Name)
+		}
+		if !strings.Contains(log.String(), `\"`+q.Name+`\"`) {
+			t.Errorf("the log has nothing of %s", q.Name)
+		}
 	}
 }
 

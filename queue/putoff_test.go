@@ -197,6 +197,21 @@ func TestUnusedStartsAreGivenBack(t *testing.T) {
 	})
 }
 
+// So is that of a job whose kind the worker does not know.
+func TestUnknownKindUsesNoStart(t *testing.T) {
+	t.Parallel()
+	q, rdb := fresh("unknown"), client(t, single.Get(t).Addrs())
+	j := newJobs(t, rdb, nil, Queue{Name: q, Rate: Rate{Max: 2, Per: time.Hour}})
+	enqueue(t, j, q, 2)
+	w := newWorker(t, j, &WorkerOptions{Concurrency: 2, Replicas: new(lagging)})
+	Handle(w, func(context.Context, patient) error { return nil })
+	start(t, w)
+	eventually(t, 10*time.Second, "both wait for a worker that knows them", func() bool { return status(t, j, q).Retrying == 2 })
+	if n := rdb.LLen(t.Context(), ownKey(q, "starts")).Val(); n != 0 {
+		t.Errorf("%d starts are counted of jobs that nothing here can run", n)
+	}
+}
+
 // A handler that never returns keeps its slot, and its job from running here until its time is up, not for ever.
 func TestHungRunIsForgotten(t *testing.T) {
 	t.Parallel()
