@@ -29,7 +29,8 @@ type Changed struct {
 type Listed struct {
 	// Queues are the declared queues and those that exist in Redis.
 	Queues []*Status `json:"queues"`
-	// Unread are those of them whose state cannot be read: a key of theirs is something else, or their slot is just moving.
+	// Unread are those of them whose state cannot be read: a key of theirs is something else, their slot is just
+	// moving, or their master does not answer.
 	Unread []Unread `json:"unread"`
 }
 

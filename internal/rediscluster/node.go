@@ -186,6 +186,17 @@ func (n *Node) Thaw() {
 	n.frozen = false
 }
 
+// Fill makes a server that is no part of a cluster full: it refuses what may need room.
+func (n *Node) Fill(ctx context.Context) error {
+	if err := n.SetMaxMemory(ctx, 1, "noeviction"); err != nil {
+		return err
+	}
+	if err := n.client.Set(ctx, "more", 1, 0).Err(); !redis.HasErrorPrefix(err, "OOM") {
+		return fmt.Errorf("rediscluster: %s should be full and answers SET with %v", n.name, err)
+	}
+	return nil
+}
+
 // SetMaxMemory sets maxmemory in bytes (0 is unlimited) and the policy, for instance "noeviction" or "allkeys-lru"; an empty
 // policy leaves it as it is.
 func (n *Node) SetMaxMemory(ctx context.Context, bytes int64, policy string) error {
