@@ -101,6 +101,32 @@ func TestLostMasterIsReplaced(t *testing.T) {
 	}
 }
 
+// TestSilentNodeHoldsUpNoLookUp: of six nodes that may be asked for the layout one says nothing.
+func TestSilentNodeHoldsUpNoLookUp(t *testing.T) {
+	ctx, c, rdb := healthy(t)
+	check(t, rdb.Ping(ctx).Err())
+	master, err := c.MasterFor(ctx, "key")
+	check(t, err)
+	replica, err := c.ReplicaOf(ctx, master)
+	check(t, err)
+	replica.Freeze()
+	for range 40 { // each asks it first with a probability of 1/6
+		short, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
+		check(t, redisclient.EachMaster(short, rdb, func(ctx context.Context, master *redis.Client) error { return master.Ping(ctx).Err() }))
+		cancel()
+	}
+	patient := redisclient.New(redisclient.Options(c.Addrs()...)).(*redis.ClusterClient)
+	defer patient.Close()
+	check(t, patient.Ping(ctx).Err())
+	for range 40 {
+		start := time.Now()
+		check(t, patient.ForEachMaster(ctx, func(context.Context, *redis.Client) error { return nil }))
+		if took := time.Since(start); took > deadlineIgnored {
+			t.Errorf("without a deadline the masters were found after %v", took)
+		}
+	}
+}
+
 func writeUntilItWorks(t *testing.T, rdb redis.UniversalClient) (failures int, longest time.Duration) {
 	t.Helper()
 	for start := time.Now(); ; failures++ {

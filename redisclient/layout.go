@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -19,6 +20,27 @@ const clusterSlots = 16384
 type layout struct {
 	mu     sync.Mutex
 	owners [clusterSlots]owner
+	known  bool // some node has answered
+}
+
+// lookUpTimeout is how long a node may take to tell the layout of a cluster that is known: most of them can tell, and go-redis
+// asks one after the other. A silent one that it waits for keeps the client from hearing who has taken that one's place.
+const lookUpTimeout = 300 * time.Millisecond
+
+// bound leaves time to ask another node.
+func (l *layout) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	l.mu.Lock()
+	known := l.known
+	l.mu.Unlock()
+	deadline, limited := ctx.Deadline()
+	half := time.Until(deadline) / 2
+	switch {
+	case limited && (half < lookUpTimeout || !known):
+		return context.WithTimeout(ctx, half)
+	case known:
+		return context.WithTimeout(ctx, lookUpTimeout)
+	}
+	return ctx, func() {}
 }
 
 // owner is who had a slot, as of the highest epoch that was heard of. No nodes: not known.
@@ -43,9 +65,13 @@ func (h layoutHook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Pr
 
 func (h layoutHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
-		err := next(ctx, cmd)
 		slots, ok := cmd.(*redis.ClusterSlotsCmd)
-		if !ok || err != nil {
+		if !ok {
+			return next(ctx, cmd)
+		}
+		ctx, cancel := h.layout.bound(ctx)
+		defer cancel()
+		if err := next(ctx, cmd); err != nil {
 			return err
 		}
 		// Asked after the slots: who had them and is no master any more is not believed. A server that does not tell epochs
@@ -85,6 +111,7 @@ func (l *layout) merge(answer []redis.ClusterSlot, epochs map[string]uint64) []r
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.known = true
 	for _, slots := range answer {
 		if len(slots.Nodes) == 0 {
 			continue

@@ -21,7 +21,7 @@ import (
 	"github.com/scaleaware/scaleaware/internal/localserver"
 )
 
-const bulkNote = "Time for one key, in turns with `redis-benchmark --cluster -P 100` on the same cluster, with as many keys and values of the same size: SET EX, PEXPIRE without conditions, and UNLINK, whose time is for one key that is removed; timed by the servers' own counts, as redis-benchmark looks four times a second whether it is done. " +
+const bulkNote = "Time for one key, in turns with `redis-benchmark --cluster -P 100` on the same cluster, with as many keys and values of the same size: SET EX, PEXPIRE GT, whose time is for one end that moves, and UNLINK, whose time is for one key that is removed; timed by the servers' own counts, as redis-benchmark looks four times a second whether it is done. " +
 	"Warm has a loader that returns at once: Load with Concurrency 64, and LoadMany, which is asked for 500 keys, with Concurrency 4. ExtendTTLs and Invalidate(\"*\") then go over what it stored."
 
 // limit returns the ns that one command takes redis-benchmark, of so many on so many keys. It uses one slot of each master, which has
@@ -59,26 +59,51 @@ var calls = regexp.MustCompile(`:calls=(\d+)`)
 func (l *lab) calls(ctx context.Context, name string) (int64, error) {
 	var sum atomic.Int64
 	err := l.each(ctx, func(ctx context.Context, node *redis.Client) error {
-		text, err := node.Info(ctx, "commandstats").Result()
-		_, rest, _ := strings.Cut(text, "cmdstat_"+strings.ToLower(name)+":")
-		if found := calls.FindStringSubmatch(":" + rest); found != nil && rest != "" {
-			n, _ := strconv.ParseInt(found[1], 10, 64)
-			sum.Add(n)
-		}
+		n, err := callsOf(ctx, node, name)
+		sum.Add(n)
 		return err
 	})
 	return sum.Load(), err
 }
 
-// size returns how many keys there are.
-func (l *lab) size(ctx context.Context) (int64, error) {
-	var sum atomic.Int64
-	err := l.each(ctx, func(ctx context.Context, node *redis.Client) error {
-		n, err := node.DBSize(ctx).Result()
-		sum.Add(n)
-		return err
-	})
-	return sum.Load(), err
+// effects returns how many commands of a name the replicas have had: what has no effect does not go to them.
+func (l *lab) effects(ctx context.Context, name string) (sum int64, err error) {
+	masters, err := l.cluster.Masters(ctx)
+	for _, master := range masters {
+		replica, err := l.cluster.ReplicaOf(ctx, master)
+		if err != nil {
+			return 0, err
+		}
+		told := offset(ctx, master.Client(), "master_repl_offset")
+		if err := eventually("a replica has heard all", func() bool { return offset(ctx, replica.Client(), "slave_repl_offset") >= told }); err != nil {
+			return 0, err
+		}
+		n, err := callsOf(ctx, replica.Client(), name)
+		if err != nil {
+			return 0, err
+		}
+		sum += n
+	}
+	return sum, err
+}
+
+// offset returns how far a node's stream of writes has come, or -1.
+func offset(ctx context.Context, node *redis.Client, which string) int64 {
+	info := node.InfoMap(ctx, "replication").Item("Replication", which)
+	n, err := strconv.ParseInt(info, 10, 64)
+	if err != nil {
+		return -1
+	}
+	return n
+}
+
+func callsOf(ctx context.Context, node *redis.Client, name string) (n int64, err error) {
+	text, err := node.Info(ctx, "commandstats").Result()
+	_, rest, _ := strings.Cut(text, "cmdstat_"+strings.ToLower(name)+":")
+	if found := calls.FindStringSubmatch(":" + rest); found != nil && rest != "" {
+		n, _ = strconv.ParseInt(found[1], 10, 64)
+	}
+	return n, err
 }
 
 // between returns how long it takes the masters to get from one number of commands to another.
@@ -142,29 +167,31 @@ func (l *lab) bulk(ctx context.Context) ([]report.Row, error) {
 			return nil, err
 		}
 		for _, peer := range []struct {
-			commands int
-			command  []string
+			times, commands int
+			command         func(time int) []string
+			effect          string // what replicas are told when a command has had one
 		}{
-			{4 * n, []string{"SET", key, value, "EX", "600"}},
-			{4 * n, []string{"PEXPIRE", key, "7200000"}},
-			{n, []string{"UNLINK", key}},
+			{1, 4 * n, func(int) []string { return []string{"SET", key, value, "EX", "600"} }, "set"},
+			{4, n / 4, func(time int) []string { return []string{"PEXPIRE", key, strconv.Itoa(7_200_000 + time*600_000), "GT"} }, "pexpireat"},
+			{1, n, func(int) []string { return []string{"UNLINK", key} }, "unlink"},
 		} {
-			before, err := l.size(ctx)
+			before, err := l.effects(ctx, peer.effect)
 			if err != nil {
 				return nil, err
 			}
-			ns, err := l.limit(ctx, peer.commands, n, peer.command...)
+			var took float64
+			for time := range peer.times {
+				ns, err := l.limit(ctx, peer.commands, n, peer.command(time)...)
+				if err != nil {
+					return nil, err
+				}
+				took += ns * float64(peer.commands)
+			}
+			after, err := l.effects(ctx, peer.effect)
 			if err != nil {
 				return nil, err
 			}
-			after, err := l.size(ctx)
-			if err != nil {
-				return nil, err
-			}
-			if removed := before - after; removed > 0 {
-				ns *= float64(peer.commands) / float64(removed)
-			}
-			note(peer.command[0], ns)
+			note(peer.command(0)[0], took/float64(after-before))
 		}
 		for _, way := range []struct {
 			name string

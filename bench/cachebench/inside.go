@@ -17,7 +17,7 @@ import (
 
 const insideNote = "One typed Get of 100,000 keys that are all there, drawn by Zipf's law, with one caller and one CPU (GOMAXPROCS), then as many as there are: time for one of all " +
 	"of them together. cache: a running store, covered by tracking, so that each hit looks at slot, clock, rules and the caller's watermark. " +
-	"otter: GetIfPresent; sturdyc: Get, 64 shards."
+	"otter: GetIfPresent, of values that never end and of values that do; sturdyc: Get, 64 shards."
 
 const (
 	insideKeys  = 100_000
@@ -61,6 +61,7 @@ type insides struct {
 	view   *cache.View[lead]
 	tagged *cache.View[lead]
 	otter  *otter.Cache[string, lead]
+	ending *otter.Cache[string, lead] // whose values have an end, as the cache's have
 	sturdy *sturdyc.Client[lead]
 }
 
@@ -85,6 +86,7 @@ func (l *lab) insides(ctx context.Context) (_ *insides, stop func(), err error) 
 		tagged: cache.Of[lead](s, "tagged", cache.TTL(time.Hour), cache.InProcess(cache.Local{Entries: 2 * insideKeys, Bytes: 512 << 20}),
 			cache.Tags(func(id string, _ lead) []string { return []string{"group-" + id[len(id)-2:]} })),
 		otter:  otter.Must(&otter.Options[string, lead]{MaximumSize: 2 * insideKeys}),
+		ending: otter.Must(&otter.Options[string, lead]{MaximumSize: 2 * insideKeys, ExpiryCalculator: otter.ExpiryWriting[string, lead](time.Hour)}),
 		sturdy: sturdyc.New[lead](2*insideKeys, 64, time.Hour, 10),
 	}
 	for _, view := range []*cache.View[lead]{in.view, in.tagged} {
@@ -94,6 +96,7 @@ func (l *lab) insides(ctx context.Context) (_ *insides, stop func(), err error) 
 	}
 	for _, id := range all {
 		in.otter.Set(id, leadOf(id))
+		in.ending.Set(id, leadOf(id))
 		in.sturdy.Set(id, leadOf(id))
 	}
 	// A second store's entries are dropped by the news of its own fill, so look until all of them are kept.
@@ -117,7 +120,7 @@ func (l *lab) insides(ctx context.Context) (_ *insides, stop func(), err error) 
 	return in, stop, err
 }
 
-// contenders are cache, otter, sturdyc, and cache with a tag.
+// contenders are cache, otter, sturdyc, cache with a tag, and otter with ends.
 func (in *insides) contenders(callers, batch int) []pairs.Contender {
 	background := context.Background()
 	return []pairs.Contender{
@@ -125,6 +128,7 @@ func (in *insides) contenders(callers, batch int) []pairs.Contender {
 		look("otter", callers, batch, in.drawn, func(id string) bool { _, ok := in.otter.GetIfPresent(id); return ok }),
 		look("sturdyc", callers, batch, in.drawn, func(id string) bool { _, ok := in.sturdy.Get(id); return ok }),
 		look("cache, a tag", callers, batch, in.drawn, func(id string) bool { _, err := in.tagged.Get(background, id); return err == nil }),
+		look("otter, ends", callers, batch, in.drawn, func(id string) bool { _, ok := in.ending.GetIfPresent(id); return ok }),
 	}
 }
 
@@ -148,6 +152,7 @@ func (l *lab) inside(ctx context.Context) ([]report.Row, error) {
 		}
 		rows = append(rows,
 			row(fmt.Sprintf("%d CPU: cache, peer otter", cpus), "≤ 1.5 ×, 0 allocs", r[0], r[1], 1.5, report.AtMost(r[0].Allocs, 0.05)),
+			row(fmt.Sprintf("%d CPU: cache, peer otter whose values have an end", cpus), "", r[0], r[4], 0),
 			row(fmt.Sprintf("%d CPU: cache, peer sturdyc", cpus), "≤ 1 ×", r[0], r[2], 1),
 			row(fmt.Sprintf("%d CPU: cache with a tag, peer otter", cpus), "≤ 1.5 ×, 0 allocs", r[3], r[1], 1.5, report.AtMost(r[3].Allocs, 0.05)))
 	}
