@@ -19,6 +19,8 @@ SCENARIO ?=
 BENCH ?=
 # Of tests that start servers: a missing server is a failure, and their data is kept where that is fastest.
 SERVERS = GOTMPDIR=$${TMPDIR:-/tmp} TMPDIR=$$($(CURDIR)/scripts/scratch) SCALEAWARE_REQUIRE_SERVERS=1
+# What tests are built with: check vets, and nobody puts these programs into a debugger.
+BUILT = -vet=off -ldflags=-w
 # Packages whose tests start the whole platform: one at a time, so that it has the machine to itself.
 PLATFORMS = /examples/(leadplatform|loadtest|incident)$$
 
@@ -66,13 +68,13 @@ test: ## Run every test against real servers, with the race detector
 	@$(MAKE) --no-print-directory --keep-going test-packages test-platforms $(MODULES:%=test-module/%)
 
 test-packages:
-	$(SERVERS) $(GO) test $(RACE) -timeout 20m $$($(GO) list ./... | grep -vE '$(PLATFORMS)')
+	$(SERVERS) $(GO) test $(RACE) $(BUILT) -timeout 20m $$($(GO) list ./... | grep -vE '$(PLATFORMS)')
 
 test-platforms:
-	$(SERVERS) $(GO) test $(RACE) -timeout 20m -p 1 $$($(GO) list ./... | grep -E '$(PLATFORMS)')
+	$(SERVERS) $(GO) test $(RACE) $(BUILT) -timeout 20m -p 1 $$($(GO) list ./... | grep -E '$(PLATFORMS)')
 
 test-module/%:
-	cd $* && $(SERVERS) $(GO) test $(if $(filter $*,$(UNRACED)),,$(RACE)) -timeout 20m ./...
+	cd $* && $(SERVERS) $(GO) test $(if $(filter $*,$(UNRACED)),,$(RACE)) $(BUILT) -timeout 20m ./...
 
 check: ## Formatting, vet, staticcheck, gosec, govulncheck, arrows, file lengths, docs, links, API, promlint
 	$(GO) mod tidy -diff
