@@ -32,6 +32,7 @@ type fill struct {
 	start   uint64
 	claim   int64 // until when the load is this fill's; 0 when it has no claim
 	doubt   bool  // the claim may have been kept for longer: an answer is not there yet, or was lost
+	waited  bool  // for another process's load
 	epoch   epoch
 	began   time.Time
 
