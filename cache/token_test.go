@@ -216,15 +216,7 @@ func TestUnknownPositionLoadsBesideARefresh(t *testing.T) {
 		l, err := leads.Load(ctx, "1", loads(lead{Score: 5}, at(5)))
 		wantScore(t, l, err, 5)
 		staled(t, ctx, leads, "1", time.Second)
-		claim := func() int64 {
-			t.Helper()
-			raw, err := rdb.Get(ctx, key).Bytes()
-			h, _, parse := parseHeader(raw)
-			if err := errors.Join(err, parse); err != nil {
-				t.Fatal(err)
-			}
-			return h.claim
-		}
+		claim := func() int64 { t.Helper(); return headerAt(t, ctx, rdb, key).claim }
 		g := newGate()
 		g.saw = scaleaware.Tokens{at(7)}
 		l, err = leads.Load(ctx, "1", g.load)
