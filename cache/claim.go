@@ -57,7 +57,10 @@ func (v *View[V]) contend(ctx context.Context, fl *fill, f *flight[V]) (how begu
 		v.flights.finish(fl.key, f, func() { f.err = errElsewhere })
 		return elsewhere, true
 	}
-	v.in().waited.WithLabelValues(v.name).Inc()
+	if !fl.waited {
+		fl.waited = true
+		v.in().waited.WithLabelValues(v.name).Inc()
+	}
 	return elsewhere, v.waitFor(ctx, fl, f, news, wait)
 }
 

@@ -128,15 +128,7 @@ func TestClaimAfterALostAnswer(t *testing.T) {
 			}
 			return fl
 		}
-		ends := func() int64 {
-			t.Helper()
-			raw, err := rdb.Get(ctx, key).Bytes()
-			h, _, parse := parseHeader(raw)
-			if err := errors.Join(err, parse); err != nil {
-				t.Fatal(err)
-			}
-			return h.claim
-		}
+		ends := func() int64 { t.Helper(); return headerAt(t, ctx, rdb, key).claim }
 		var mu sync.Mutex
 		keep := func(fl *fill) {
 			t.Helper()
@@ -179,6 +171,58 @@ func TestClaimAfterALostAnswer(t *testing.T) {
 		here.release(ctx, fl)
 		if end := ends(); end != other.claim {
 			t.Errorf("the other's claim was until %d, now it is until %d", other.claim, end)
+		}
+	})
+}
+
+// headerAt is what stands in Redis.
+func headerAt(t *testing.T, ctx context.Context, rdb redis.UniversalClient, key string) header {
+	t.Helper()
+	raw, err := rdb.Get(ctx, key).Bytes()
+	h, _, parse := parseHeader(raw)
+	if err := errors.Join(err, parse); err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// A claim that has been given up, or has ended with a value, is not given up again: by then it may be another's, and look like one
+// that was kept, and the answer lost.
+func TestClaimIsGivenUpOnce(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		for name, end := range map[string]func(ctx context.Context, v *View[lead], fl *fill){
+			"released":          func(ctx context.Context, v *View[lead], fl *fill) { v.store.release(ctx, fl) },
+			"released together": func(ctx context.Context, v *View[lead], fl *fill) { v.store.releaseMany(ctx, []*fill{fl}) },
+			"stored": func(ctx context.Context, v *View[lead], fl *fill) {
+				a := answer{header: header{kind: kindValue}, payload: []byte("{}"), store: true}
+				if l := v.land(ctx, fl, &a); !l.settled() {
+					t.Errorf("%+v", l)
+				}
+			},
+		} {
+			t.Run(name, func(t *testing.T) {
+				ctx := testContext(t)
+				v := Of[lead](newStore(t, rdb, nil), "lead")
+				s, key := v.store, v.prefix+"1"
+				fl := &fill{key: key, id: "1"}
+				if how, _, _, err := s.begin(ctx, fl); err != nil || how != granted {
+					t.Fatal(how, err)
+				}
+				fl.doubt = true
+				end(ctx, v, fl)
+				other := &fill{key: key, id: "1", seen: entry{header: headerAt(t, ctx, rdb, key)}}
+				if other.seen.header.kind == kindValue {
+					other.seen.verdict = hit
+				}
+				if how, _, _, err := s.begin(ctx, other); err != nil || how != granted {
+					t.Fatal(how, err)
+				}
+				s.release(ctx, fl)
+				s.releaseMany(ctx, []*fill{fl})
+				if h := headerAt(t, ctx, rdb, key); h.claim != other.claim {
+					t.Errorf("the other's claim was until %d, now it is until %d", other.claim, h.claim)
+				}
+			})
 		}
 	})
 }

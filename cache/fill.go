@@ -32,6 +32,7 @@ type fill struct {
 	start   uint64
 	claim   int64 // until when the load is this fill's; 0 when it has no claim
 	doubt   bool  // the claim may have been kept for longer: an answer is not there yet, or was lost
+	waited  bool  // for another process's load
 	epoch   epoch
 	began   time.Time
 
@@ -271,13 +272,22 @@ func claimArgs(f *fill, d time.Duration) []any {
 	return []any{gen, claim, d.Milliseconds(), unheard}
 }
 
+// givenUp takes the claim from the fill and returns the arguments of claimScript that give it up. What stands there afterwards is
+// another's, and could be taken for one that was kept unheard.
+func givenUp(f *fill) []any {
+	args := claimArgs(f, 0)
+	f.claim = 0
+	return args
+}
+
 // release lets others load at once.
 func (s *Store) release(ctx context.Context, f *fill) {
 	if f.claim == 0 {
 		return
 	}
+	args := givenUp(f)
 	err := s.call(ctx, f.key, func(ctx context.Context) error {
-		return claimScript.Run(ctx, s.rdb, []string{f.key}, claimArgs(f, 0)...).Err()
+		return claimScript.Run(ctx, s.rdb, []string{f.key}, args...).Err()
 	})
 	if err != nil {
 		s.in.failed(ctx, "lease", err)
@@ -289,7 +299,7 @@ func (s *Store) releaseMany(ctx context.Context, fills []*fill) {
 	var calls []keyCall
 	for _, f := range fills {
 		if f.claim != 0 {
-			calls = append(calls, keyCall{key: f.key, args: claimArgs(f, 0)})
+			calls = append(calls, keyCall{key: f.key, args: givenUp(f)})
 		}
 	}
 	s.callMany(ctx, keyScript{one: claimScript}, calls, s.opts.RedisTimeout)

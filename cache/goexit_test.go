@@ -1,12 +1,17 @@
 package cache
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"runtime"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
@@ -31,14 +36,14 @@ func (e *ending) Decode(data []byte, v any) error {
 	return e.JSON.Decode(data, v)
 }
 
-// A codec or Tags that ends the goroutine of a load frees its waiters, and the key is not stuck.
+// A loader, a codec or Tags that ends the goroutine of a load frees its waiters, and the key is not stuck. It counts as a panic.
 func TestLoadWhoseGoroutineEndsFreesAll(t *testing.T) {
-	for _, what := range []string{"codec", "tags"} {
+	for _, what := range []string{"loader", "codec", "tags"} {
 		for _, many := range []bool{false, true} {
 			t.Run(fmt.Sprint(what, ", many ", many), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					s := newLocal(t, &Options{MaxLoads: 1})
-					codec, tagsEnd := &ending{encodes: what == "codec"}, what == "tags"
+					codec, loaderEnds, tagsEnd := &ending{encodes: what == "codec"}, what == "loader", what == "tags"
 					v := Of[lead](s, "lead", InProcess(Local{}), WithCodec(codec), Tags(func(string, lead) []string {
 						if tagsEnd {
 							runtime.Goexit()
@@ -47,10 +52,18 @@ func TestLoadWhoseGoroutineEndsFreesAll(t *testing.T) {
 					}))
 					load := func() (err error) {
 						if !many {
-							_, err = v.Load(t.Context(), "1", loads(lead{Score: 1}))
+							_, err = v.Load(t.Context(), "1", func(context.Context, string) (lead, error) {
+								if loaderEnds {
+									runtime.Goexit()
+								}
+								return lead{Score: 1}, nil
+							})
 							return err
 						}
 						_, err = v.LoadMany(t.Context(), []string{"1", "2"}, func(context.Context, []string) (map[string]lead, error) {
+							if loaderEnds {
+								runtime.Goexit()
+							}
 							return map[string]lead{"1": {}, "2": {}}, nil
 						})
 						return err
@@ -58,7 +71,16 @@ func TestLoadWhoseGoroutineEndsFreesAll(t *testing.T) {
 					if err := load(); !errors.As(err, new(*PanicError)) {
 						t.Errorf("the one that loads got %v", err)
 					}
-					codec.encodes, tagsEnd = false, false
+					synctest.Wait()
+					keys := 1.
+					if many {
+						keys = 2
+					}
+					counted := func(outcome string) float64 { return testutil.ToFloat64(s.in.loads.WithLabelValues("lead", outcome)) }
+					if n, late := counted("panic"), counted("timeout"); n != keys || late != 0 {
+						t.Errorf("%v loads are counted as panics, want %v, and %v as timeouts", n, keys, late)
+					}
+					codec.encodes, loaderEnds, tagsEnd = false, false, false
 					if err := load(); err != nil { // with the origin's only place, too
 						t.Errorf("the next one got %v", err)
 					}
@@ -86,9 +108,36 @@ func TestWaiterWhoseGoroutineEndsFreesAll(t *testing.T) {
 	if got := <-waiting; !errors.As(got.err, new(*PanicError)) {
 		t.Errorf("got %+v", got)
 	}
-	eventually(t, "it waits for no news any more", func() bool {
-		there.waits.mu.Lock()
-		defer there.waits.mu.Unlock()
-		return len(there.waits.byKey) == 0
-	})
+	eventually(t, "it waits for no news any more", func() bool { return !waitsFor(there, v.prefix+"1") })
+}
+
+// A refresh whose goroutine ends is told of and counted like one that panics, and is not tried again at once.
+func TestRefreshWhoseGoroutineEndsIsLeftAlone(t *testing.T) {
+	for name, end := range map[string]func(){"panic": func() { panic("boom") }, "goexit": runtime.Goexit} {
+		t.Run(name, func(t *testing.T) {
+			ctx := testContext(t)
+			var log bytes.Buffer
+			s := newStore(t, client(t, one.Get(t)), func(o *Options) { o.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+			leads := Of[lead](s, "lead", StaleWhileRevalidate(time.Minute))
+			l, err := leads.Load(ctx, "1", loads(lead{Score: 1}))
+			wantScore(t, l, err, 1)
+			staled(t, ctx, leads, "1", time.Second)
+			var calls atomic.Int64
+			for range 20 {
+				l, err = leads.Load(ctx, "1", func(context.Context, string) (lead, error) { calls.Add(1); end(); return lead{}, nil })
+				wantScore(t, l, err, 1)
+				eventually(t, "the refresh ends", func() bool { _, runs := leads.refreshing.Load(leads.prefix + "1"); return !runs })
+			}
+			if n := calls.Load(); n != 1 {
+				t.Errorf("%d loads in a moment", n)
+			}
+			loads, refreshes := testutil.ToFloat64(s.in.loads.WithLabelValues("lead", "panic")), testutil.ToFloat64(s.in.refreshes.WithLabelValues("lead", "error"))
+			if loads != 1 || refreshes != 1 {
+				t.Errorf("%v loads that panicked and %v failed refreshes are counted", loads, refreshes)
+			}
+			if !strings.Contains(log.String(), "cache: loader panicked") || !strings.Contains(log.String(), "TestRefreshWhoseGoroutineEndsIsLeftAlone") {
+				t.Errorf("nothing says where it ended: %s", &log)
+			}
+		})
+	}
 }

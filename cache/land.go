@@ -354,5 +354,9 @@ func (v *viewState) stored(ctx context.Context, f *fill, reply any, err error) l
 		v.store.in.failed(ctx, "store", err, "view", v.name)
 		return landing{outcome: "failed", silent: !answered(err)}
 	}
-	return landing{outcome: outcome}
+	l := landing{outcome: outcome}
+	if l.settled() {
+		f.claim = 0
+	}
+	return l
 }

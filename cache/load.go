@@ -145,26 +145,36 @@ func (v *View[V]) run(ctx context.Context, fl *fill, f *flight[V], load Loader[V
 	returned := false
 	defer func() {
 		if !returned {
-			v.abandon(ctx, fl, f)
+			v.abandon(ctx, map[string]*flight[V]{fl.id: f}, fl)
 		}
 	}()
-	over := v.claim(ctx, fl, f)
-	returned = true
-	if !over {
+	if !v.claim(ctx, fl, f) {
 		v.load(ctx, fl, f, load)
 	}
+	returned = true
 }
 
-// abandon ends a load whose goroutine was ended by what it called: the loader, the codec or Tags (runtime.Goexit).
-func (v *View[V]) abandon(ctx context.Context, fl *fill, f *flight[V]) {
-	v.fail(fl, f, &PanicError{Stack: debug.Stack()})
-	v.store.release(ctx, fl)
+// abandon ends loads whose goroutine was ended by what it called: the loader, the codec or Tags (runtime.Goexit).
+func (v *View[V]) abandon(ctx context.Context, flights map[string]*flight[V], fills ...*fill) {
+	ended, n := &PanicError{Stack: debug.Stack()}, 0
+	for _, fl := range fills {
+		if v.fail(fl, flights[fl.id], ended) {
+			n++
+		}
+	}
+	if n > 0 { // else it is counted as what has ended them before
+		v.in().loads.WithLabelValues(v.name, "panic").Add(float64(n))
+		v.tellPanic(ctx, ended)
+	}
+	if !fills[0].behind { // as in conclude
+		v.store.releaseMany(ctx, fills)
+	}
 }
 
 // load calls the loader when it is its turn, and hands on what it returns.
 func (v *View[V]) load(ctx context.Context, fl *fill, f *flight[V], load Loader[V]) {
 	s := v.store
-	returned, over, leave := false, false, func(bool) {}
+	returned, leave := false, func(bool) {}
 	if fillFrom(ctx) == nil { // a load inside a loader has its turn already
 		done, err := s.turn(ctx, fl.behind, &f.turn)
 		if err != nil {
@@ -186,11 +196,9 @@ func (v *View[V]) load(ctx context.Context, fl *fill, f *flight[V], load Loader[
 	wctx, w := fl.watch(lctx)
 	defer func() {
 		if !returned {
+			stop()
 			leave(false)
 			unclaim()
-		}
-		if !over {
-			v.abandon(ctx, fl, f)
 		}
 	}()
 	value, err := protect(wctx, fl.id, load)
@@ -198,12 +206,10 @@ func (v *View[V]) load(ctx context.Context, fl *fill, f *flight[V], load Loader[
 	returned = true
 	leave(err == nil || errors.Is(context.Cause(lctx), ErrLoadTimeout)) // the origin is free, whatever storing takes
 	if !stop() {
-		over = true
 		s.release(ctx, fl)
 		return // too late for the waiters, and the lease may have ended
 	}
-	again := v.conclude(ctx, fl, f, w, value, err)
-	if over = true; again {
+	if v.conclude(ctx, fl, f, w, value, err) {
 		s.anew(ctx, fl)
 		v.load(ctx, fl, f, load)
 	}
@@ -234,7 +240,7 @@ func (v *View[V]) prepare(ctx context.Context, id string, value V, err error) (h
 		outcome, h.kind, store = "not_found", kindNegative, v.opts.negative > 0
 	case errors.As(err, &panicked):
 		outcome, store = "panic", false
-		s.in.log.ErrorContext(ctx, "cache: loader panicked", "view", v.name, "panic", panicked.Value, "stack", string(panicked.Stack))
+		v.tellPanic(ctx, panicked)
 	default:
 		outcome, store = "error", false
 	}
@@ -243,6 +249,10 @@ func (v *View[V]) prepare(ctx context.Context, id string, value V, err error) (h
 		v.window.add(time.Now(), resultLoad, 1)
 	}
 	return h, payload, store
+}
+
+func (v *viewState) tellPanic(ctx context.Context, p *PanicError) {
+	v.in().log.ErrorContext(ctx, "cache: loader panicked", "view", v.name, "panic", p.Value, "stack", string(p.Stack))
 }
 
 // protect runs the loader and turns its panic into an error.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"maps"
-	"runtime/debug"
 	"slices"
 	"time"
 
@@ -269,14 +268,13 @@ func (v *View[V]) loadMany(ctx context.Context, batch []*fill, flights map[strin
 	unclaim := s.keepClaims(lctx, slices.Clone(batch)...)
 	wctx, w := whole.watch(lctx)
 	returned, over := false, false
-	defer func() { // as in load
+	defer func() { // as in load and run
 		if !returned {
 			leave(false)
 			unclaim()
 		}
 		if !over {
-			finish(&PanicError{Stack: debug.Stack()})
-			giveUp()
+			v.abandon(ctx, flights, batch...)
 		}
 	}()
 	values, err := protect(wctx, "", func(ctx context.Context, _ string) (map[string]V, error) { return load(ctx, ids) })

@@ -25,24 +25,30 @@ func (v *View[V]) refresh(ctx context.Context, fl *fill, load Loader[V]) {
 	fl.behind = true
 	ctx = context.WithValue(context.WithoutCancel(ctx), fillKey{}, (*fill)(nil)) // a loader that began it does not wait for it
 	go func() {
-		ended := func() { v.refreshing.Delete(fl.key) }
-		defer func() { ended() }()
 		f := &flight[V]{need: fl.need, done: make(chan struct{})}
+		defer v.refreshed(ctx, fl, f) // also when the loader has ended the goroutine
 		v.run(ctx, fl, f, load)
-		<-f.done
-		switch {
-		case f.err == nil, errors.Is(f.err, errElsewhere), errors.Is(f.err, ErrNotFound):
-		case errors.Is(f.err, ErrShed):
-			v.in().refreshes.WithLabelValues(v.name, "shed").Inc()
-			ended = func() { time.AfterFunc(shedPause, func() { v.refreshing.Delete(fl.key) }) }
-			return
-		default:
-			v.store.in.failed(ctx, "refresh", f.err, "view", v.name)
-			v.in().refreshes.WithLabelValues(v.name, "error").Inc()
-			return
-		}
-		v.in().refreshes.WithLabelValues(v.name, "ok").Inc()
 	}()
+}
+
+// refreshed counts how a refresh has ended, and lets the next one begin.
+func (v *View[V]) refreshed(ctx context.Context, fl *fill, f *flight[V]) {
+	<-f.done
+	outcome, next := "ok", func() { v.refreshing.Delete(fl.key) }
+	switch {
+	case f.err == nil, errors.Is(f.err, errElsewhere), errors.Is(f.err, ErrNotFound):
+	case errors.Is(f.err, ErrShed):
+		outcome = "shed"
+	default:
+		outcome = "error"
+		v.store.in.failed(ctx, "refresh", f.err, "view", v.name)
+	}
+	v.in().refreshes.WithLabelValues(v.name, outcome).Inc()
+	if outcome == "shed" {
+		time.AfterFunc(shedPause, next)
+		return
+	}
+	next()
 }
 
 // early decides whether an entry that is still fresh is loaded anew: when its life that is left is less than what the

@@ -14,11 +14,12 @@ import "github.com/redis/go-redis/v9"
 
 // beginScript leaves a lease where nothing is, and claims the load. It returns the fill's start in microseconds, when the
 // caller loads on the lease that it gave; or else what now stands there, the fill's start, and 1: the caller loads; 0: somebody
-// else does until the claim in the header ends; 2: there is a value that the caller has not seen. Of a value only the header is
-// returned, but in the last case. What a value that was found to be unusable asks of later loads stays in the lease.
-// Shared arguments: lease without generation and times, its TTL in ms, ms to claim (0: load beside whoever does), ms that a floor
-// stands. Own: what the lease's generation is made of, see generationAt, and behind it the SHA-1 of a value found to be unusable,
-// or generation and start of one that the caller has seen.
+// else does until the claim in the header ends; 2: there is a value that the caller has not seen, and which may do. Of a value
+// only the header is returned, but in the last case. What a value that was found to be unusable asks of later loads stays in the
+// lease.
+// Shared arguments: lease without generation and times, its TTL in ms, ms to claim (0: load beside whoever does, and whatever value
+// is there), ms that a floor stands. Own: what the lease's generation is made of, see generationAt, and behind it the SHA-1 of a
+// value found to be unusable, or generation and start of one that the caller has seen.
 var beginScript = newKeyScript(4, carriedFloor+freshGeneration+`
 local life, wanted, aged, ms = ARGV[2], ARGV[3], ARGV[4], math.floor(now / 1000)
 local claim = struct.pack('>I8', wanted == '0' and 0 or ms + wanted)
@@ -53,7 +54,7 @@ if not cur then
   return now
 end
 if #cur < 72 or string.sub(cur, 1, 2) ~= '\202\002' then return {cur, now, 2} end
-if string.sub(cur, 3, 3) ~= 'L' and string.sub(cur, 9, 24) ~= seen then return {cur, now, 2} end
+if wanted ~= '0' and string.sub(cur, 3, 3) ~= 'L' and string.sub(cur, 9, 24) ~= seen then return {cur, now, 2} end
 local head = string.sub(cur, 1, struct.unpack('>I2', cur, 7))
 local start = math.max(now, struct.unpack('>I8', cur, 17) + 1)
 if wanted ~= '0' then

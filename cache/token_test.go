@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/scaleaware/scaleaware"
@@ -132,8 +133,7 @@ func TestUnknownPositionIsAMiss(t *testing.T) {
 		if _, err := leads.Load(ctx, "1", loads(lead{Score: 1}, at(5))); err != nil {
 			t.Fatal(err)
 		}
-		ctx, w := scaleaware.WithWatermark(ctx)
-		w.RaiseFrom(unknown{})
+		ctx = blindly(ctx)
 		if _, err := leads.Get(ctx, "1"); !errors.Is(err, ErrMiss) {
 			t.Errorf("got %v", err)
 		}
@@ -145,6 +145,112 @@ func TestUnknownPositionIsAMiss(t *testing.T) {
 		})
 		if err != nil || !told {
 			t.Errorf("told %v, %v", told, err)
+		}
+	})
+}
+
+// blindly is the context of a caller of whom it is not known what it wrote.
+func blindly(ctx context.Context) context.Context {
+	ctx, w := scaleaware.WithWatermark(ctx)
+	w.RaiseFrom(unknown{})
+	return ctx
+}
+
+// What is loaded when it is not known what the caller wrote takes the place of the values that stand there: begun at once, loaded
+// together, and stored.
+func TestUnknownPositionReplacesWhatIsCached(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := testContext(t)
+		s := newStore(t, rdb, func(o *Options) { o.MaxLoads, o.LoadWait = 1, -1 })
+		leads, ids := Of[lead](s, "lead"), []string{"1", "2", "3", "4", "5"}
+		var sent pipelines
+		load := func(ctx context.Context, score int64) (calls int) {
+			t.Helper()
+			found, err := leads.LoadMany(ctx, ids, func(_ context.Context, ids []string) (map[string]lead, error) {
+				calls++ // never beside another, with MaxLoads
+				found := map[string]lead{}
+				for _, id := range ids {
+					found[id] = lead{ID: id, Score: score}
+				}
+				return found, nil
+			})
+			if err != nil || len(found) != len(ids) || found["5"].Score != score {
+				t.Fatal(found, err)
+			}
+			return calls
+		}
+		load(ctx, 1)
+		rdb.AddHook(&sent)
+		if n := load(blindly(ctx), 2); n != 1 {
+			t.Errorf("%d loads", n)
+		}
+		if alone, together := sent.alone.Load(), sent.together.Load(); alone != 0 || together != 2 {
+			t.Errorf("%d commands, %d pipelines: one begins, one stores", alone, together)
+		}
+		for _, id := range ids {
+			l, err := leads.Get(ctx, id)
+			wantScore(t, l, err, 2)
+		}
+		l, err := leads.Load(blindly(ctx), "1", loads(lead{Score: 3}))
+		wantScore(t, l, err, 3)
+		l, err = leads.Get(ctx, "1")
+		wantScore(t, l, err, 3)
+		fills := func(outcome string) float64 { return testutil.ToFloat64(s.in.fills.WithLabelValues("lead", outcome)) }
+		if stored, unleased := fills("stored"), fills("unleased"); stored != 11 || unleased != 0 {
+			t.Errorf("%v stored, %v unleased", stored, unleased)
+		}
+	})
+}
+
+// Such a load asks for no claim and leaves that of others, does not make a value last, and does not replace one that is newer, or
+// that it cannot be compared with.
+func TestUnknownPositionLoadsBesideARefresh(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := testContext(t)
+		s := newStore(t, rdb, nil)
+		leads := Of[lead](s, "lead", StaleWhileRevalidate(time.Minute))
+		key := leads.prefix + "1"
+		if err := leads.Delete(wrote(ctx, at(5)), "1"); err != nil {
+			t.Fatal(err)
+		}
+		l, err := leads.Load(ctx, "1", loads(lead{Score: 5}, at(5)))
+		wantScore(t, l, err, 5)
+		staled(t, ctx, leads, "1", time.Second)
+		claim := func() int64 { t.Helper(); return headerAt(t, ctx, rdb, key).claim }
+		g := newGate()
+		g.saw = scaleaware.Tokens{at(7)}
+		l, err = leads.Load(ctx, "1", g.load)
+		wantScore(t, l, err, 5)
+		<-g.entered
+		claimed, ends := claim(), rdb.PExpireTime(ctx, key).Val()
+		if claimed == 0 {
+			t.Fatal("the refresh has no claim")
+		}
+		for _, saw := range []scaleaware.Tokens{{at(4)}, nil} {
+			l, err = leads.Load(blindly(ctx), "1", func(ctx context.Context, id string) (lead, error) {
+				if now := claim(); now < claimed { // it may have been kept meanwhile
+					t.Errorf("the claim was until %d, beside this load it is until %d", claimed, now)
+				}
+				return loads(lead{Score: 4}, saw...)(ctx, id)
+			})
+			wantScore(t, l, err, 4)
+			l, err = leads.Get(ctx, "1")
+			wantScore(t, l, err, 5)
+		}
+		if now := claim(); now < claimed {
+			t.Errorf("the claim was until %d, after two loads it is until %d", claimed, now)
+		}
+		if now := rdb.PExpireTime(ctx, key).Val(); now != ends {
+			t.Errorf("the value was to end at %v, now at %v", ends, now)
+		}
+		l, err = leads.Load(blindly(ctx), "1", loads(lead{Score: 9}, at(9)))
+		wantScore(t, l, err, 9)
+		g.release <- lead{Score: 7}
+		eventually(t, "the refresh ends", func() bool { _, runs := leads.refreshing.Load(key); return !runs })
+		l, err = leads.Get(ctx, "1")
+		wantScore(t, l, err, 9)
+		if n := testutil.ToFloat64(s.in.fills.WithLabelValues("lead", "older")); n != 3 {
+			t.Errorf("%v loads were older than what stood there, want both, and the refresh", n)
 		}
 	})
 }
