@@ -82,13 +82,19 @@ type lease struct {
 func (r *Reader) lease(ctx context.Context, a *attempt) (lease, error) {
 	for {
 		var d decision
-		err := r.decide(ctx, a.excluded(r.db), &d)
+		not := a.excluded(r.db)
+		err := r.decide(ctx, not, &d)
 		if err == nil && a.vain(&d) {
 			err = fmt.Errorf("%w: primary %s is in recovery, promote it or another node", ErrNoNode, d.node.name)
 		}
 		if err != nil {
-			if n := r.orphan(&d); a.last && n != nil && errors.Is(err, ErrNoNode) && a.wait(ctx, r.db, n, ErrNotPrimary) {
-				continue
+			if a.last && errors.Is(err, ErrNoNode) {
+				if a.excluded(r.db) != not {
+					continue // writes have moved meanwhile
+				}
+				if n := r.orphan(&d); n != nil && a.wait(ctx, r.db, n, ErrNotPrimary) {
+					continue
+				}
 			}
 			return lease{}, a.after(err)
 		}
