@@ -50,8 +50,9 @@
 // before the first row is sent to one other node, once; so is one that a replica cancels because it conflicts with recovery, and
 // when that was the second replica, it goes to the primary, once, if it may go there. A standby has no serializable transactions:
 // where they are the default, sessions of reads on standbys are repeatable read, and a statement that asks for one in SQL
-// goes to the primary, but not from within a batch or a transaction of Read, which fail: use [Reader.BeginTx]. Such reads, for which
-// only the primary is left, wait for it as writes do.
+// goes to the primary, but not from within a batch or a transaction of Read, which fail: use [Reader.BeginTx]. A read
+// that replicas have refused, so that only the primary is left, waits for a promotion as writes do, for [Options.FailoverWait]; one
+// that finds no node to be sent to fails at once.
 // When no replica qualifies, [Options.Fallback] decides: by default the primary answers, over a pool of its own so that
 // readers cannot starve the writers, and when that is used up or the primary is down, a staler replica. The callers' own writes and
 // the bounds that they asked for never give way: such a read fails with [ErrNoNode] when no node has what it needs.

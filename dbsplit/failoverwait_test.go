@@ -308,6 +308,70 @@ func TestFailoverWaitKeepsItsPlace(t *testing.T) {
 	}
 }
 
+// A write that has outlived one absence of its primary, and then waits for a connection, has all of its patience at the next one.
+func TestFailoverWaitBeginsWithEachAbsence(t *testing.T) {
+	t.Parallel()
+	for name, away := range map[string]bool{"it began behind another one": false, "it had failed to connect": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ctx := within(t, 60*time.Second)
+			c := shared.Get(t)
+			p, through := proxied(t, c.Primary(), c.Database(t))
+			const wait = 5 * time.Second // for a probe, on a busy machine
+			db := run(t, dbsplit.Nodes{Primary: through}, &dbsplit.Options{MaxConns: 1, FailoverWait: wait})
+			await(t, db, "the primary", func() bool { return db.Ready(ctx) == nil && probed(db, 0) })
+			type result struct {
+				tx  pgx.Tx
+				err error
+			}
+			results := make(chan result, 2)
+			begin := func() {
+				go func() {
+					tx, err := db.Begin(ctx)
+					results <- result{tx, err}
+				}()
+			}
+			one := func() pgx.Tx {
+				t.Helper()
+				r := <-results
+				must(t, r.err)
+				t.Cleanup(func() { _ = r.tx.Rollback(context.Background()) })
+				return r.tx
+			}
+			leave := func() {
+				p.Refuse()
+				p.Reset()
+				await(t, db, "the primary to be gone", func() bool { return db.Ready(ctx) != nil })
+			}
+			var holder pgx.Tx
+			if !away {
+				begin()
+				holder = one()
+			}
+			leave()
+			begin()
+			if away {
+				begin()
+				await(t, db, "both to wait for the primary", func() bool { return db.Orphans() == 2 })
+			} else {
+				await(t, db, "it to wait for a connection", func() bool { return db.Waiting() == 1 })
+			}
+			begun := time.Now()
+			p.Heal()
+			if away {
+				holder = one()
+			}
+			await(t, db, "the primary to be back", func() bool { return db.Ready(ctx) == nil && db.Waiting() == 1 })
+			await(t, db, "the end of the patience", func() bool { return time.Since(begun) > wait+time.Second })
+			leave()
+			_ = holder.Rollback(ctx)
+			await(t, db, "the other one to wait for the primary", func() bool { return db.Orphans() == 1 || len(results) > 0 })
+			p.Heal()
+			must(t, one().Commit(ctx))
+		})
+	}
+}
+
 // PoolWait begins once, also when it is longer than the patience with a primary that is away.
 func TestFailoverWaitIsPartOfPoolWait(t *testing.T) {
 	t.Parallel()

@@ -1,9 +1,12 @@
 package dbsplit_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -132,6 +135,85 @@ func TestSerializableBatchGoesToThePrimary(t *testing.T) {
 		must(t, results.Tx().Commit(ctx))
 		if got != want {
 			t.Errorf("%+v: %s", options, got)
+		}
+	}
+}
+
+// Where the node that writes go to is a standby, and refuses a serializable read as the replicas do, the read waits for a promotion; it
+// is sent to no standby twice.
+func TestSerializableWhileWritesGoToAStandby(t *testing.T) {
+	t.Parallel()
+	ctx := within(t, 100*time.Second)
+	c, err := pgcluster.Start(ctx, &pgcluster.Options{Replicas: 2})
+	must(t, err)
+	t.Cleanup(func() { c.Close() })
+	alone := dbsplit.Nodes{Primary: c.Replica(0).URL("postgres")}
+	both := dbsplit.Nodes{Primary: alone.Primary, Replicas: []string{c.Replica(1).URL("postgres")}}
+	ways := map[string]func(ctx context.Context, r *dbsplit.Reader) error{
+		"Exec": func(ctx context.Context, r *dbsplit.Reader) error {
+			_, err := r.Exec(ctx, "begin isolation level serializable; select 1; commit")
+			return err
+		},
+		"BeginTx": func(ctx context.Context, r *dbsplit.Reader) error {
+			return pgx.BeginTxFunc(ctx, r, pgx.TxOptions{IsoLevel: pgx.Serializable}, func(pgx.Tx) error { return nil })
+		},
+	}
+	// read counts how often a read is sent, and ends it when that is beyond all bounds.
+	read := func(db *dbsplit.DB, way string, opts ...dbsplit.ReadOption) (sent int64, err error) {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		var n atomic.Int64
+		err = ways[way](ctx, db.Read(append(opts, dbsplit.OnRoute(func(dbsplit.Provenance) {
+			if n.Add(1) == 100 {
+				cancel()
+			}
+		}))...))
+		return n.Load(), err
+	}
+	type result struct {
+		name string
+		sent int64
+		err  error
+	}
+	results := make(chan result, 2*len(ways))
+	var waiting []*dbsplit.DB
+	for name, nodes := range map[string]dbsplit.Nodes{"without a replica": alone, "with one": both} {
+		for _, wait := range []time.Duration{-1, 300 * time.Millisecond, time.Minute} {
+			db := run(t, nodes, &dbsplit.Options{FailoverWait: wait})
+			await(t, db, "the probes", func() bool {
+				return !slices.ContainsFunc(db.Nodes(), func(n dbsplit.NodeStatus) bool { return !n.Up || n.Role != "replica" })
+			})
+			if wait == time.Minute {
+				waiting = append(waiting, db)
+				for way := range ways {
+					go func() {
+						sent, err := read(db, way)
+						results <- result{name + ", " + way, sent, err}
+					}()
+				}
+				continue
+			}
+			for way := range ways {
+				begun := time.Now()
+				sent, err := read(db, way)
+				if took := time.Since(begun); !errors.Is(err, dbsplit.ErrNoNode) || sent > int64(len(db.Nodes())) || took < wait {
+					t.Errorf("%s, %s, with %v: sent %d times, %v after %v", name, way, wait, sent, err, took)
+				}
+			}
+		}
+	}
+	for _, db := range waiting {
+		await(t, db, "the reads to wait", func() bool { return db.Orphans() == int64(len(ways)) || len(results) > 0 })
+		if len(db.Nodes()) > 1 {
+			if sent, err := read(db, "Exec", dbsplit.FallBack(dbsplit.FallbackNone)); !errors.Is(err, dbsplit.ErrNoNode) || sent > 2 {
+				t.Errorf("a read that spares the primary: sent %d times, %v", sent, err)
+			}
+		}
+	}
+	must(t, c.Replica(0).Promote(ctx))
+	for range cap(results) {
+		if r := <-results; r.err != nil || r.sent > 3 {
+			t.Errorf("%s: sent %d times, %v", r.name, r.sent, r.err)
 		}
 	}
 }

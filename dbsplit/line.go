@@ -32,7 +32,8 @@ type line struct {
 }
 
 // dialer makes dial's connections lines of ls. timeout bounds what pgx does not: to have a server cancel the statement of a connection
-// that is closed, it dials for up to 15 seconds, and the connection keeps its place in the pool meanwhile.
+// that is closed, it dials for up to 15 seconds, and the connection keeps its place in the pool meanwhile. Then pgx waits, for the rest
+// of them, until the server closes the connection; where the server cannot, end does so.
 func (ls *lines) dialer(dial pgconn.DialFunc, timeout time.Duration, since time.Time) pgconn.DialFunc {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		bounded, cancel := context.WithTimeout(ctx, timeout)

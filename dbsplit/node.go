@@ -120,9 +120,9 @@ func (p *pool) get(ctx context.Context, n *node, begun time.Duration, w *success
 	if err != nil && patient.Err() != nil && ctx.Err() == nil {
 		err = context.Cause(patient)
 	}
-	if away != nil && w.until.IsZero() {
+	if away != nil && (missing || w.db.missing(n)) {
 		end(nil)
-		w.until = <-away // what comes next is part of the same wait
+		w.until = <-away // what comes next is part of the same absence, if it lasts
 	}
 	return c, err
 }

@@ -54,6 +54,12 @@ func (a *attempt) excluded(db *DB) uint64 {
 	return a.not
 }
 
+// vain reports whether d sends the read, for which only the primary is left, to a standby that has failed it: writes go there, and
+// nobody was promoted. One that has just been promoted may still be shown as a replica.
+func (a *attempt) vain(d *decision) bool {
+	return a.last && d.onReplica && a.not&(1<<d.node.index) != 0 && d.snapshot.nodes[d.snapshot.writer] == d.node
+}
+
 // wait waits as a write does, for a read for which only the primary is left, and n is none that answers.
 func (a *attempt) wait(ctx context.Context, db *DB, n *node, failed error) bool {
 	if a.patience == nil {
@@ -76,9 +82,19 @@ type lease struct {
 func (r *Reader) lease(ctx context.Context, a *attempt) (lease, error) {
 	for {
 		var d decision
-		if err := r.decide(ctx, a.excluded(r.db), &d); err != nil {
-			if n := r.orphan(&d); a.last && n != nil && errors.Is(err, ErrNoNode) && a.wait(ctx, r.db, n, ErrNotPrimary) {
-				continue
+		not := a.excluded(r.db)
+		err := r.decide(ctx, not, &d)
+		if err == nil && a.vain(&d) {
+			err = fmt.Errorf("%w: primary %s is in recovery, promote it or another node", ErrNoNode, d.node.name)
+		}
+		if err != nil {
+			if a.last && errors.Is(err, ErrNoNode) {
+				if a.excluded(r.db) != not {
+					continue // writes have moved meanwhile
+				}
+				if n := r.orphan(&d); n != nil && a.wait(ctx, r.db, n, ErrNotPrimary) {
+					continue
+				}
 			}
 			return lease{}, a.after(err)
 		}

@@ -318,8 +318,8 @@ func TestWaitBehindClosedConnections(t *testing.T) {
 	}
 }
 
-// Whoever waits for the place of a connection that was closed does not wait for longer than to connect anew: the attempt to tell the
-// server is one to connect, too.
+// The attempt to tell a server of a connection that was closed is one to connect, too, and takes no longer. Whoever waits for the place
+// of the connection goes on after it if the monitor has given the server up, and otherwise when pgx does not wait for the server any more.
 func TestConnectTimeoutBoundsHowLongAServerIsTold(t *testing.T) {
 	t.Parallel()
 	const timeout = 300 * time.Millisecond

@@ -78,11 +78,11 @@ func (m *Manager) LogoutDevice(ctx context.Context, principal, id string) error 
 }
 
 // LogoutEverywhere ends all sessions of a principal, on every instance: those that are being used, those that are being
-// logged in, and those that no list has. The requests in flight cannot store anything any more. It costs two commands; the
-// data of listed sessions are deleted after it, and their places in the list. Whoever is to stay logged in, after a change of the password for example, is
-// logged in again by Login, in the same request. Other instances notice at once if they run Manager.Run, within 300 ms and a
-// round trip if Redis loses the news, and within a second without Run; see Options.Strict. It returns how many devices were
-// listed.
+// logged in, and those that no list has. The requests in flight cannot store anything any more. It costs two commands; after them
+// the list is emptied, and the data of the sessions that were listed are deleted: what Redis fails to delete lets nobody in, and
+// expires. Whoever is to stay logged in, after a change of the password for example, is logged in again by Login, in the same
+// request. Other instances notice at once if they run Manager.Run, within 300 ms and a round trip if Redis loses the news, and
+// within a second without Run; see Options.Strict. It returns how many devices were listed.
 func (m *Manager) LogoutEverywhere(ctx context.Context, principal string) (devices int, err error) {
 	switch {
 	case m.principals == nil:
@@ -228,16 +228,22 @@ func (p *principals) revoke(ctx context.Context, principal string) (string, int,
 	if err := p.enterLatest(ctx, principal); err != nil {
 		p.store.opts.Logger.WarnContext(ctx, "session: an instance that misses the news of a log-out everywhere may not notice it for ten seconds", "error", err)
 	}
+	if _, err := p.drop(ctx, p.keys(principal)[1], raw); err != nil {
+		p.store.opts.Logger.WarnContext(ctx, "session: sessions that were ended stay listed for as long as they have data", "error", err)
+	}
 	// They are nobody's already. Without their data an instance that has missed the news lets nobody in either.
 	all, _ := parseDevices(raw)
+	var failed error
 	for _, d := range all {
 		if err := p.store.delete(ctx, deleteScript, d.at, ended); err != nil {
-			p.store.opts.Logger.WarnContext(ctx, "session: the data of sessions that were ended stay until they expire", "error", err)
-			return generation, len(all), nil
+			failed = err
+		}
+		if ctx.Err() != nil {
+			break
 		}
 	}
-	if _, err := p.drop(ctx, p.keys(principal)[1], raw); err != nil {
-		p.store.opts.Logger.WarnContext(ctx, "session: sessions that were ended stay listed until somebody looks at the list", "error", err)
+	if failed != nil {
+		p.store.opts.Logger.WarnContext(ctx, "session: the data of sessions that were ended stay until they expire", "error", failed)
 	}
 	return generation, len(all), nil
 }

@@ -98,6 +98,70 @@ func TestLogoutEverywhereNeedsNoListNorNews(t *testing.T) {
 	}
 }
 
+// refused is a Redis that does not do what a script asks, the first few times.
+type refused struct {
+	redis.Hook
+	hash string
+	left atomic.Int64
+}
+
+func (h *refused) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (h *refused) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+func (h *refused) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		if args := cmd.Args(); len(args) > 1 && args[1] == h.hash && h.left.Add(-1) >= 0 {
+			cmd.SetErr(errors.New("the server is busy"))
+			return cmd.Err()
+		}
+		return next(ctx, cmd)
+	}
+}
+
+// Sessions whose data cannot be deleted are ended, too: none is listed or counted any more, and the data end by themselves.
+func TestLogoutEverywhereThatCannotDelete(t *testing.T) {
+	onEach(t, func(t *testing.T, rdb redis.UniversalClient) {
+		a := everywhere(serve(t, manager(t, rdb, Options{Strict: true})))
+		ada, too := newBrowser(t), newBrowser(t)
+		h := &refused{hash: deleteScript.Hash()}
+		rdb.AddHook(h)
+		for _, refusals := range []int64{1, 2} {
+			for _, b := range []*browser{ada, too} {
+				eventually(t, "a log-in", func() bool { return b.call(a, "login?as=ada") == "welcome" }) // one is refused in the moment of a log-out
+			}
+			keys := []string{a.keyOf(ada.cookie(a)), a.keyOf(too.cookie(a))}
+			h.left.Store(refusals)
+			ada.want(a, "everywhere?who=ada", "2 <nil>")
+			if left := h.left.Load(); left > 0 {
+				t.Errorf("%d deletions were not asked for", left)
+			}
+			if all, err := a.Devices(t.Context(), "ada"); err != nil || len(all) > 0 {
+				t.Errorf("nobody is logged in, and listed are %+v, %v", all, err)
+			}
+			var left int64
+			for _, key := range keys {
+				switch ttl := rdb.PTTL(t.Context(), key).Val(); {
+				case ttl > 0:
+					left++
+				case ttl == -1:
+					t.Errorf("%s never ends", key)
+				}
+			}
+			if left != refusals {
+				t.Errorf("of %d deletions %d were refused, and the data of %d sessions are left", len(keys), refusals, left)
+			}
+			ada.want(a, "who", "")
+			too.want(a, "who", "")
+			if n, err := a.LogoutEverywhere(t.Context(), "ada"); n != 0 || err != nil {
+				t.Errorf("of nobody %d were logged out, %v", n, err)
+			}
+		}
+	})
+}
+
 // An evicted generation must end sessions, not revive those that were ended.
 func TestEvictedGenerationRevivesNobody(t *testing.T) {
 	rdb := client(t, single)

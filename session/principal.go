@@ -40,8 +40,8 @@ end
 return {g, redis.call('HLEN', KEYS[2]), t[1], t[2]}`)
 
 // revokeScript begins another generation. KEYS: generation, devices. ARGV: the generation without its time, milliseconds
-// to live, channel, message. It returns the generation and the devices, which stay listed until their data are gone: a client that
-// has lost the answer sends it again. A full Redis refuses what may need room, unless the script has written before.
+// to live, channel, message. It returns the generation and the devices, which stay listed until the answer has come: a client that
+// has lost it sends the script again. A full Redis refuses what may need room, unless the script has written before.
 var revokeScript = redis.NewScript(`
 redis.call('HDEL', KEYS[2], '')
 local t = redis.call('TIME')
