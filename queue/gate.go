@@ -292,7 +292,7 @@ func (f *fetcher) handing(id string, within time.Duration) bool {
 }
 
 // unready returns the jobs that were fetched and did not start to the head of their queue, in their order, and gives their starts back.
-// Where Redis does not answer they come back by their leases.
+// Where Redis does not answer for long they come back by their leases.
 func (f *fetcher) unready() {
 	ctx, cancel := context.WithTimeout(context.Background(), popTimeout)
 	defer cancel()
@@ -303,7 +303,7 @@ func (f *fetcher) unready() {
 		if t == nil {
 			continue
 		}
-		if _, err := f.ender.end(ctx, ending{verb: "back", id: job.id, owner: t.owner, msg: t.start}); err != nil {
+		if err := f.back(ctx, ending{id: job.id, owner: t.owner, msg: t.start}); err != nil {
 			f.jobs.background("drain", err, "queue", f.queue.Name)
 		}
 		f.forget(job.id, t)
