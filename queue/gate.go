@@ -55,6 +55,7 @@ type fetcher struct {
 	mu      sync.Mutex
 	tickets map[string]*ticket
 	left    map[string]time.Time // whose run asynq has just left, and which may come back
+	doubted map[string]sighting  // which were to be reaped, and Redis has not answered; the reaper asks again
 	waits   bool                 // for a slot
 	carries []*carried
 }
@@ -86,7 +87,7 @@ func newFetcher(j *Jobs, q Queue, index int, s *slots, most int, poll time.Durat
 	return &fetcher{
 		UniversalClient: j.rdb, jobs: j, queue: q, index: index, declared: q.limits().text(), slots: s, most: most, pollTo: poll, id: uuid.NewString(),
 		closed: make(chan struct{}), freshFor: 5 * time.Second, fail: fail, ender: &ender{jobs: j, queue: q.Name},
-		tickets: make(map[string]*ticket), left: make(map[string]time.Time), ended: make(chan struct{}, 1),
+		tickets: make(map[string]*ticket), left: make(map[string]time.Time), doubted: make(map[string]sighting), ended: make(chan struct{}, 1),
 	}
 }
 
