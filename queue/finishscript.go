@@ -19,8 +19,11 @@ local taken = has == ARGV[2] and redis.pcall("LREM", KEYS[1], "-1", ARGV[1])
 if type(taken) == "table" then
 	return string.find(taken.err, "^READONLY") and taken or {{taken.err}}
 elseif taken ~= 1 then
-	local write = redis.pcall("ZREM", KEYS[2], "") -- of a replica, which may not have heard of the job
-	return type(write) == "table" and string.find(write.err, "^READONLY") and write or {"NOT FOUND"}
+	local write = redis.pcall("ZREM", KEYS[2], "") -- who takes no writes may not have heard of the job; a full server takes this one
+	if type(write) ~= "table" or string.find(write.err, "WRONGTYPE", 1, true) then
+		return {"NOT FOUND"}
+	end
+	return string.find(write.err, "^READONLY") and write or {{write.err}}
 end
 redis.pcall("ZREM", KEYS[2], ARGV[1])
 redis.call("DEL", KEYS[3])
@@ -87,9 +90,12 @@ for i = 5, #ARGV, 7 do
 			redis.call("RPUSH", KEYS[1], id)
 		end
 	end
-	local write = failure or taken ~= 1 and refused(redis.pcall("ZREM", KEYS[2], "")) -- of a replica, which may not have heard of the job
-	if write and string.find(write.err, "^READONLY") then
-		return write
+	local write = not failure and taken ~= 1 and refused(redis.pcall("ZREM", KEYS[2], "")) -- who takes no writes may not have heard of the job; a full server takes this one
+	if write and not string.find(write.err, "WRONGTYPE", 1, true) then
+		failure = write
+	end
+	if failure and string.find(failure.err, "^READONLY") then
+		return failure
 	elseif failure or taken ~= 1 then
 		replies[#replies + 1] = failure and {failure.err} or "NOT FOUND"
 	else

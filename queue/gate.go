@@ -55,6 +55,7 @@ type fetcher struct {
 	mu      sync.Mutex
 	tickets map[string]*ticket
 	left    map[string]time.Time // whose run asynq has just left, and which may come back
+	doubted map[string]sighting  // which were to be reaped, and Redis has not answered; the reaper asks again
 	waits   bool                 // for a slot
 	carries []*carried
 }
@@ -86,7 +87,7 @@ func newFetcher(j *Jobs, q Queue, index int, s *slots, most int, poll time.Durat
 	return &fetcher{
 		UniversalClient: j.rdb, jobs: j, queue: q, index: index, declared: q.limits().text(), slots: s, most: most, pollTo: poll, id: uuid.NewString(),
 		closed: make(chan struct{}), freshFor: 5 * time.Second, fail: fail, ender: &ender{jobs: j, queue: q.Name},
-		tickets: make(map[string]*ticket), left: make(map[string]time.Time), ended: make(chan struct{}, 1),
+		tickets: make(map[string]*ticket), left: make(map[string]time.Time), doubted: make(map[string]sighting), ended: make(chan struct{}, 1),
 	}
 }
 
@@ -292,7 +293,7 @@ func (f *fetcher) handing(id string, within time.Duration) bool {
 }
 
 // unready returns the jobs that were fetched and did not start to the head of their queue, in their order, and gives their starts back.
-// Where Redis does not answer they come back by their leases.
+// Where Redis does not answer for long they come back by their leases.
 func (f *fetcher) unready() {
 	ctx, cancel := context.WithTimeout(context.Background(), popTimeout)
 	defer cancel()
@@ -303,7 +304,7 @@ func (f *fetcher) unready() {
 		if t == nil {
 			continue
 		}
-		if _, err := f.ender.end(ctx, ending{verb: "back", id: job.id, owner: t.owner, msg: t.start}); err != nil {
+		if err := f.back(ctx, ending{id: job.id, owner: t.owner, msg: t.start}); err != nil {
 			f.jobs.background("drain", err, "queue", f.queue.Name)
 		}
 		f.forget(job.id, t)

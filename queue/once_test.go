@@ -20,6 +20,7 @@ type cut struct {
 	armed  atomic.Bool
 	sent   atomic.Int64 // since it was armed
 	then   func()
+	mute   bool // it is broken before, and Redis hears nothing
 }
 
 type cutConn struct {
@@ -48,6 +49,11 @@ func newCut(t *testing.T, addrs []string, marker string) *cut {
 func (c *cutConn) Write(b []byte) (int, error) {
 	if c.of.armed.Load() && bytes.Contains(b, []byte(c.of.marker)) {
 		c.mine = c.of.sent.Add(1) == 1
+		if c.mine && c.of.mute {
+			c.mine = false
+			c.Conn.Close()
+			return 0, io.EOF
+		}
 	}
 	return c.Conn.Write(b)
 }

@@ -53,17 +53,18 @@ func (j *Jobs) Operations() []admin.Operation {
 					return nil, problem(err)
 				}
 				reply, err := do(ctx, call, s)
-				if err != nil {
-					return nil, problem(err)
-				}
-				if changed, ok := reply.(*Changed); ok {
+				changed, ok := reply.(*Changed)
+				if ok {
 					changed.Queue, changed.DryRun = s.Queue, call.DryRun
+				}
+				if err != nil {
+					return nil, changed.unfinished(err)
 				}
 				return reply, nil
 			},
 		}
 	}
-	return []admin.Operation{
+	operations := []admin.Operation{
 		{Method: "GET", Path: jobsPath, ID: "queue.list", Summary: "All queues with their depths.", Reply: Listed{}, Do: j.opList},
 		{Method: "GET", Path: jobsPath + "/{queue}", ID: "queue.status", Summary: "Depths, age, run time, failures and limits of a queue.", Reply: Status{},
 			Do: func(ctx context.Context, call *admin.Call) (any, error) {
@@ -94,6 +95,10 @@ func (j *Jobs) Operations() []admin.Operation {
 				return x, nil
 			}},
 	}
+	for i := range operations {
+		operations[i].Do = inTime(operations[i].Do)
+	}
+	return operations
 }
 
 // listWithin bounds how long a queue is waited for that a silent master has. It is less than the console waits for the list.
@@ -149,5 +154,5 @@ func problem(err error) error {
 	case errors.Is(err, ErrHeld):
 		return admin.Conflict("%v", err)
 	}
-	return admin.Unavailable(err, "queue: Redis does not answer as expected, nothing more was done; the log has the cause, try again")
+	return admin.Unavailable(err, "queue: Redis does not answer as expected, nothing was changed; the log has the cause, try again")
 }

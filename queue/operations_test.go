@@ -234,6 +234,12 @@ func TestDepthBesideAKeyThatIsNoJob(t *testing.T) {
 	if err := j.sample(t.Context(), q); err != nil {
 		t.Error(err)
 	}
+	if in, _, err := j.readQueue(t.Context(), q); err != nil || in.Due != 2 || in.OldestSeconds != nil {
+		t.Errorf("scaling reads %+v, %v", in, err)
+	}
+	if x, err := j.Explain(t.Context(), q, ids[0]); err != nil || x.State != "waiting" {
+		t.Errorf("the other job is %+v, %v", x, err)
+	}
 }
 
 // Over HTTP a throttle holds a queue back until 0 ends it, and a job says so.

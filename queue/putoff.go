@@ -40,9 +40,21 @@ func (f *fetcher) leave(id string) {
 
 // putOff gives jobs back for a while, with no attempt counted, and their starts with them: another worker may take them sooner.
 func (f *fetcher) putOff(ctx context.Context, jobs []putOff) {
+	ctx, cancel := context.WithTimeout(ctx, popTimeout)
+	defer cancel()
 	for _, job := range jobs {
-		if _, err := f.ender.end(ctx, ending{verb: "back", id: job.id, owner: job.owner, msg: job.start, score: due(job.delay)}); err != nil {
+		if err := f.back(ctx, ending{id: job.id, owner: job.owner, msg: job.start, score: due(job.delay)}); err != nil {
 			f.jobs.background("put off", err, "queue", f.queue.Name) // it comes back by its lease
 		}
 	}
+}
+
+// back gives a job back that has not run here, until Redis has answered or ctx ends. One that is another worker's by then stays so.
+func (f *fetcher) back(ctx context.Context, x ending) error {
+	x.verb = "back"
+	_, err := f.insist(ctx, func() (string, error) {
+		_, err := f.ender.end(ctx, x)
+		return "OK", err
+	})
+	return err
 }

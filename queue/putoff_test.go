@@ -136,6 +136,44 @@ func TestEndedRunLeavesFirst(t *testing.T) {
 	}
 }
 
+// A job goes back at once, with its start, also when the connection breaks over that before Redis has heard of it.
+func TestUnstartedJobsGoBackOverABrokenConnection(t *testing.T) {
+	t.Parallel()
+	onBothCut(t, "$4\r\nback\r\n", func(t *testing.T, plain redis.UniversalClient, rdb *cut) {
+		q := fresh("unheard")
+		rdb.mute = true
+		rdb.armed.Store(true)
+		j := newJobs(t, rdb.UniversalClient, nil, Queue{Name: q, Rate: Rate{Max: 3, Per: time.Hour}})
+		enqueue(t, j, q, 3)
+		f := newFetcher(j, j.queues[0], 0, newSlots(9, j.queues), 9, time.Millisecond, nil)
+		keys, args := fetching(q)
+		refill := func() {
+			t.Helper()
+			if f.refill(t.Context(), keys, args); len(f.ready) == 0 {
+				t.Fatal("no jobs are ready")
+			}
+		}
+		check := func(what string, waiting, retrying int) {
+			t.Helper()
+			starts := plain.LLen(t.Context(), ownKey(q, "starts")).Val()
+			if s := status(t, j, q); rdb.sent.Load() < 2 || s.Waiting != waiting || s.Retrying != retrying || s.Active != 3-waiting-retrying || starts != int64(s.Active) {
+				t.Errorf("%s: sent %d times, %d starts are counted: %+v", what, rdb.sent.Load(), starts, s)
+			}
+		}
+		refill()
+		f.unready()
+		check("returned", 3, 0)
+
+		refill()
+		first := f.ready[0].id
+		f.unready()
+		f.left[first] = time.Now().Add(time.Hour)
+		rdb.sent.Store(0)
+		refill()
+		check("put off", 0, 1)
+	})
+}
+
 // Jobs that are put off, or returned before they start, give their starts back, each once; those that are another worker's by then
 // give nothing back.
 func TestUnusedStartsAreGivenBack(t *testing.T) {

@@ -59,6 +59,7 @@ func (r *reaper) look(ctx context.Context) error {
 		r.renew(now) // nobody could extend a lease while Redis did not answer us, or took no writes
 	}
 	r.last = now
+	r.f.doubts(r.seen)
 	for id, s := range r.seen {
 		score, ok := running[id]
 		if !s.asked.IsZero() && (!ok || score != s.score) { // Redis had heard it, or another one did it
@@ -154,14 +155,28 @@ func (r *reaper) reap(ctx context.Context, id, score string) error {
 	return err
 }
 
-// reap gives a job to living workers if its lease is still the one that was observed.
+// reap gives a job to living workers if its lease is still the one that was observed. For a lost answer the reaper asks.
 func (f *fetcher) reap(ctx context.Context, id, score string) error {
 	now := time.Now()
 	err := f.reapAt(ctx, id, score, now)
 	if err != nil && !answered(err) {
-		err = f.reapAt(ctx, id, score, now)
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.doubted[id] = sighting{score: score, since: now, asked: now}
 	}
 	return err
+}
+
+// doubts adds the jobs of which reap has had no answer to those that were seen.
+func (f *fetcher) doubts(seen map[string]sighting) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for id, s := range f.doubted {
+		if seen[id].asked.IsZero() {
+			seen[id] = s
+		}
+	}
+	clear(f.doubted)
 }
 
 // reapAt is reap at a time that tells the call from others: made again, as its answer was lost, it comes to the same.

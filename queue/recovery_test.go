@@ -376,25 +376,35 @@ func TestBlipsDoNotRunJobsTwice(t *testing.T) {
 // A dead worker's job that goes to the failed ones, or back, is counted once, and told of, also when the answer was lost.
 func TestLostReapIsToldOnce(t *testing.T) {
 	t.Parallel()
-	for name, stalls := range map[string]int{"failed": maxStalls, "back": 0} {
+	for name, c := range map[string]struct {
+		stalls   int
+		recovers bool
+	}{"failed": {maxStalls, false}, "back": {0, false}, "failed by asynq's recoverer": {maxStalls, true}, "back by asynq's recoverer": {0, true}} {
 		t.Run(name, func(t *testing.T) {
 			onBothCut(t, reapScript.Hash(), func(t *testing.T, plain redis.UniversalClient, rdb *cut) {
 				q, ctx := fresh("lost-reap"), t.Context()
 				j := newJobs(t, rdb.UniversalClient, nil, Queue{Name: q})
 				enqueue(t, j, q, 1)
 				id := plain.RPopLPush(ctx, asynqKey(q, "pending"), asynqKey(q, "active")).Val()
-				plain.HSet(ctx, taskPrefix(q)+id, "stalls", stalls)
+				plain.HSet(ctx, taskPrefix(q)+id, "stalls", c.stalls)
 				plain.ZAdd(ctx, asynqKey(q, "lease"), redis.Z{Score: 5, Member: id})
 				f := newFetcher(j, j.queues[0], 0, newSlots(1, j.queues), 1, time.Millisecond, nil)
 				told := 0
 				f.onDead = func(context.Context, DeadJob) { told++ }
 				r := newReaper(f, time.Nanosecond)
 				rdb.armed.Store(true)
+				if c.recovers { // all of its answers are lost
+					rdb.then = func() { rdb.sent.Store(0) }
+					if err := f.recover(ctx, id); err == nil {
+						t.Error("asynq's recoverer has heard nothing of a lost answer")
+					}
+					rdb.armed.Store(false)
+				}
 				for range 4 {
 					_ = r.look(ctx) // one of them fails
 				}
 				want := 0
-				if stalls == maxStalls {
+				if c.stalls == maxStalls {
 					want = 1
 				}
 				stalled, dead := testutil.ToFloat64(j.meters.stalled.WithLabelValues(q)), testutil.ToFloat64(j.meters.dead.WithLabelValues(q))

@@ -226,6 +226,9 @@ func TestDownButReadableClusterPasses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := errors.Join(doneScript.Load(ctx, rdb).Err(), endScript.Load(ctx, rdb).Err()); err != nil {
+		t.Fatal(err)
+	}
 	replica.Kill()
 	away.Kill()
 	eventually(t, 30*time.Second, "the cluster is down", func() bool {
@@ -236,6 +239,11 @@ func TestDownButReadableClusterPasses(t *testing.T) {
 			if reply.err == nil || !passing(reply.err) {
 				t.Errorf("%v: an end was answered with %v", verbs, reply)
 			}
+		}
+	}
+	for _, unheard := range []ending{{verb: "done", id: "unheard", owner: "x"}, {verb: "retry", id: "unheard", owner: "x", score: "5"}} {
+		if reply := f.ender.call(ctx, []ending{unheard})[0]; reply.err == nil || !passing(reply.err) {
+			t.Errorf("%s of a job that the server has not heard of was answered with %q, %v", unheard.verb, reply.text, reply.err)
 		}
 	}
 	j := newJobs(t, rdb, nil, Queue{Name: q})

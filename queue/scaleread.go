@@ -25,8 +25,8 @@ local due = redis.call("LLEN", KEYS[1])
 local age = 0
 local id = redis.call("LINDEX", KEYS[1], -1)
 if id then
-	local since = redis.call("HGET", ARGV[1] .. id, "pending_since")
-	age = since and math.max(0, now - math.floor(tonumber(since) / 1000000)) or -1
+	local since = redis.pcall("HGET", ARGV[1] .. id, "pending_since")
+	age = type(since) == "string" and math.max(0, now - math.floor(tonumber(since) / 1000000)) or -1
 end
 local workers, slots = 0, 0
 local crew = redis.call("HGETALL", KEYS[7])

@@ -178,6 +178,9 @@ func (j *Jobs) opRetryFailed(ctx context.Context, call *admin.Call, s *Status) (
 		return call.Background.Start("queue.retry-failed", s.Queue, call.Actor, func(ctx context.Context, _ admin.Progress) (any, error) {
 			n, err := j.RetryFailed(ctx, s.Queue, which)
 			reply.Count, reply.Changed = n, n > 0
+			if err != nil && ctx.Err() == nil {
+				err = reply.unfinished(err)
+			}
 			return reply, err
 		})
 	default:
