@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/redis/go-redis/v9"
 )
 
 // ending is a codec that ends its goroutine, as a test's t.Fatal does.
@@ -88,6 +89,30 @@ func TestLoadWhoseGoroutineEndsFreesAll(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A warming goes on behind a loader that ends its goroutine.
+func TestWarmingOutlivesGoroutinesThatEnd(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		s := newStore(t, rdb, nil)
+		v := Of[lead](s, "lead")
+		keys := []string{"1", "2", "3", "4"}
+		if err := v.DeclareWarm(WarmSet[lead]{
+			Name: "all", Concurrency: 1, Keys: func(context.Context) ([]string, error) { return keys, nil },
+			Load: func(_ context.Context, id string) (lead, error) {
+				if id == "2" {
+					runtime.Goexit()
+				}
+				return lead{ID: id}, nil
+			},
+		}); err != nil {
+			t.Fatal(err)
+		}
+		report, err := s.Warm(testContext(t))
+		if mine := report.Sets[0]; err == nil || mine.Loaded != 3 || mine.Failed != 1 {
+			t.Errorf("%+v, %v", mine, err)
+		}
+	})
 }
 
 // So does a codec that ends the goroutine which takes over what another process has loaded.

@@ -142,15 +142,22 @@ func (v *View[V]) await(ctx context.Context, f *flight[V], began bool, need scal
 
 // run is the goroutine of one load.
 func (v *View[V]) run(ctx context.Context, fl *fill, f *flight[V], load Loader[V]) {
+	v.guarded(ctx, fl, f, func() {
+		if !v.claim(ctx, fl, f) {
+			v.load(ctx, fl, f, load)
+		}
+	})
+}
+
+// guarded calls what a load's goroutine does, and ends the load if that ends the goroutine.
+func (v *View[V]) guarded(ctx context.Context, fl *fill, f *flight[V], do func()) {
 	returned := false
 	defer func() {
 		if !returned {
 			v.abandon(ctx, map[string]*flight[V]{fl.id: f}, fl)
 		}
 	}()
-	if !v.claim(ctx, fl, f) {
-		v.load(ctx, fl, f, load)
-	}
+	do()
 	returned = true
 }
 

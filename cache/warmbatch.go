@@ -116,7 +116,7 @@ func (w *warmer[V]) one(ctx context.Context, fl *fill, mayLoad bool, began time.
 		_, err := v.await(ctx, f, false, nil)
 		return err
 	}
-	go v.load(free, fl, f, w.load)
+	go v.guarded(free, fl, f, func() { v.load(free, fl, f, w.load) })
 	_, err := v.await(ctx, f, true, nil)
 	return err
 }
