@@ -89,6 +89,7 @@ func (v *View[V]) claimHere(fl *fill, f *flight[V]) (over bool) {
 // waitFor waits until another process's load has brought something, or has failed, or its claim has ended.
 func (v *View[V]) waitFor(ctx context.Context, fl *fill, f *flight[V], news <-chan struct{}, wait time.Duration) (landed bool) {
 	s := v.store
+	defer s.queued.passOn(&f.turn)()
 	slot := s.coverage.slot(fl.key)
 	ended := time.NewTimer(max(wait, 0) + time.Millisecond)
 	defer ended.Stop()

@@ -24,37 +24,6 @@ type flight[V any] struct {
 	turn lentTurn
 }
 
-// lentTurn is a load's right to go on the turn of another, whose loader waits for it: else each would wait for the other.
-type lentTurn struct {
-	mu   sync.Mutex
-	lent bool
-	wake func() // ends the wait for a turn of its own
-}
-
-func (l *lentTurn) lend() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.lent = true
-	if l.wake != nil {
-		l.wake()
-	}
-}
-
-// waits says how to end the wait for a turn of its own.
-func (l *lentTurn) waits(wake func()) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.wake = wake; l.lent {
-		wake()
-	}
-}
-
-func (l *lentTurn) has() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.lent
-}
-
 // flights are the running loads of a view by key.
 type flights[V any] struct {
 	mu  sync.Mutex
@@ -72,7 +41,7 @@ func (fs *flights[V]) join(key string, need scaleaware.Tokens) (f *flight[V], be
 		}
 		need = f.need.Merge(need)
 	}
-	f = &flight[V]{need: need, done: make(chan struct{})}
+	f = &flight[V]{need: need, done: make(chan struct{}), turn: lentTurn{key: key}}
 	if fs.own == nil {
 		fs.own = make(map[string]*flight[V])
 	}

@@ -43,11 +43,12 @@ func newGovernor(o Options) *governor {
 // tells of the origin. A load that nobody waits for does not wait either. With a lent turn it does not wait any longer, and has
 // none of its own.
 func (s *Store) turn(ctx context.Context, behind bool, lent ...*lentTurn) (done func(telling bool), err error) {
+	leave := func() {}
 	done, err = s.ownTurn(ctx, behind, func(wake func()) {
-		for _, l := range lent {
-			l.waits(wake)
-		}
+		leave()
+		leave = s.queued.enter(lent, wake)
 	})
+	leave()
 	if err != nil && slices.ContainsFunc(lent, (*lentTurn).has) {
 		return func(bool) {}, nil
 	}

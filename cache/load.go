@@ -99,9 +99,9 @@ func (v *View[V]) share(ctx context.Context, fl *fill, load Loader[V]) (V, error
 	if fl.blind == nil { // nobody can tell whom else such a load would serve
 		f, began = v.flights.join(fl.key, fl.need)
 		fl.need = f.need
-		if !began && fillFrom(ctx) != nil {
-			f.turn.lend()
-		}
+	}
+	if fillFrom(ctx) != nil {
+		f.turn.lend()
 	}
 	if began {
 		go v.run(context.WithoutCancel(ctx), fl, f, load)

@@ -165,7 +165,7 @@ func (v *View[V]) shareMany(ctx context.Context, missing map[string]*entry, need
 		go v.runMany(context.WithoutCancel(ctx), mine, own, load, timeout)
 	}
 	for _, w := range flights {
-		if !w.began && fillFrom(ctx) != nil {
+		if fillFrom(ctx) != nil {
 			w.flight.turn.lend()
 		}
 		value, err := v.await(ctx, w.flight, w.began, need)

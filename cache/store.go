@@ -43,6 +43,7 @@ type Store struct {
 	ruling     ruleState
 	tags       tagStates
 	waits      waits
+	queued     turnQueue
 	suspects   suspects
 	sweepTill  atomic.Int64 // by the store's clock
 	debts      debts        // what could not be invalidated yet
