@@ -60,7 +60,7 @@ func runChild() {
 		panic(err)
 	}
 	var stamps sync.Map // by job, where both stamps are told
-	worker.onStart = func(queue, id string, stamp int64) {
+	worker.onUse = func(queue, id string, stamp int64) {
 		if cfg.Late {
 			stamps.Store(id, stamp)
 		}

@@ -49,10 +49,13 @@ func (f *fetcher) begin(id string, until time.Time) (t *ticket, late bool) {
 }
 
 // use notes that the start of a job is used: what it is given for runs now.
-func (f *fetcher) use(t *ticket) {
+func (f *fetcher) use(id string, t *ticket) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	t.start = ""
+	if f.onUse != nil && t.stamp > 0 {
+		f.onUse(f.queue.Name, id, t.stamp)
+	}
 }
 
 // end notes that it has returned, and whether the job is done, which asynq will say, too.

@@ -40,8 +40,8 @@ type fetcher struct {
 	fail   func(error)
 	ender  *ender
 	onDead func(ctx context.Context, job DeadJob)
-	// onStart sees the start times that the limiter has stamped; tests count them.
-	onStart func(queue, id string, stamp int64)
+	// onStart sees the start times that the limiter has stamped, and onUse those that jobs run with; tests count them.
+	onStart, onUse func(queue, id string, stamp int64)
 
 	seen  atomic.Bool
 	pops  uint64 // the number of the last pop; these, empty, away and ready belong to asynq's one fetching goroutine
@@ -67,6 +67,7 @@ type ticket struct {
 	until    time.Time // when its time is up
 	owner    string    // the nonce of its pop
 	start    string    // as the limiter has stamped it, or "" when that is used, or there is no limit
+	stamp    int64     // its time
 	running  bool
 	returned bool
 	ending   bool
@@ -254,7 +255,7 @@ func (f *fetcher) note(reply popReply, began time.Time) (fresh []popped, again [
 		if stale != nil {
 			f.drop(job.id, stale)
 		}
-		t := &ticket{since: began, owner: owner, start: start}
+		t := &ticket{since: began, owner: owner, start: start, stamp: reply.stamp}
 		t.lock, t.retained = afterwards(job.msg)
 		f.tickets[job.id] = t
 		f.handed.Add(1)

@@ -118,7 +118,7 @@ func (w *Worker) attend(ctx context.Context, f *fetcher, t *ticket, id string, l
 	measured, outcome := w.jobs.meters.runs.Of(f.queue.Name, h.name).Begin(), metrics.Failed
 	// It counts also an error that panics when it is asked what it is.
 	defer func() { w.runs.add(f.queue.Name, outcome.String(), measured.End(ctx, outcome)) }()
-	f.use(t)
+	f.use(id, t)
 	err = w.protect(ctx, h.run, task, f.queue.Name, id)
 	later, isLater := errors.AsType[*LaterError](err)
 	switch {

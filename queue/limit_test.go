@@ -14,7 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// starts collects the limiter's stamps by queue.
+// starts collects the limiter's stamps by queue, of jobs that have run: what nothing ran with is given back, and granted again.
 type starts struct {
 	mu     sync.Mutex
 	stamps map[string][]int64
@@ -111,7 +111,7 @@ func limitsHold(t *testing.T, rdb redis.UniversalClient, addrs []string, process
 	var stops []func()
 	for range 2 {
 		w := newWorker(t, j, &WorkerOptions{Concurrency: 20})
-		w.onStart = seen.add
+		w.onUse = seen.add
 		Handle(w, func(ctx context.Context, job note) error { return nil })
 		stops = append(stops, start(t, w))
 	}

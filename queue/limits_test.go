@@ -20,7 +20,7 @@ import (
 func idle(t *testing.T, j *Jobs, o *WorkerOptions, seen *starts) (stop func()) {
 	t.Helper()
 	w := newWorker(t, j, o)
-	w.onStart = seen.add
+	w.onUse = seen.add
 	Handle(w, func(context.Context, note) error { return nil })
 	return start(t, w)
 }
@@ -205,7 +205,7 @@ func TestWaitingForALimitCostsNothing(t *testing.T) {
 	runs := make(chan run, 2)
 	var seen starts
 	w := newWorker(t, j, &WorkerOptions{Concurrency: 2})
-	w.onStart = seen.add
+	w.onUse = seen.add
 	Handle(w, func(ctx context.Context, _ note) error {
 		deadline, _ := ctx.Deadline()
 		retried, _ := asynq.GetRetryCount(ctx)

@@ -96,9 +96,9 @@ type Worker struct {
 	hard     context.Context // ends, with cause, when running jobs must stop
 	stopHard context.CancelCauseFunc
 
-	// expose is the client that asynq is given for a fetcher, and onStart sees starts; tests change them.
-	expose  func(*fetcher) redis.UniversalClient
-	onStart func(queue, id string, stamp int64)
+	// expose is the client that asynq is given for a fetcher, onStart and onUse see starts; tests change them.
+	expose         func(*fetcher) redis.UniversalClient
+	onStart, onUse func(queue, id string, stamp int64)
 }
 
 // NewWorker makes a worker for declared queues. It starts nothing.
@@ -156,7 +156,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	fetchers := make([]*fetcher, len(w.queues))
 	for i, q := range w.queues {
 		f := newFetcher(w.jobs, q, i, w.slots, w.most(q)+unended, w.opts.PollInterval, fail)
-		f.onStart, f.onDead = w.onStart, w.opts.OnDead
+		f.onStart, f.onUse, f.onDead = w.onStart, w.onUse, w.opts.OnDead
 		fetchers[i] = f
 	}
 	own, stopOwn := context.WithCancel(context.Background()) // outlives ctx: draining jobs need it
