@@ -94,8 +94,12 @@ func (l Limits) fields() []any {
 	return append(fields, "per", l.Rate.Per.Microseconds())
 }
 
-// seedScript stores declared limits unless SetLimits has stored others. KEYS: limits; ARGV: fields and values
+// seedScript stores declared limits unless SetLimits has stored others. It deletes before it sets, as a full Redis refuses what may need
+// room, unless the script has written before: else no worker could start there.
+//
+// KEYS: limits; ARGV: fields and values
 var seedScript = redis.NewScript(`
+redis.call("HDEL", KEYS[1], "")
 if redis.call("HEXISTS", KEYS[1], "set") == 0 then
 	redis.call("HSET", KEYS[1], unpack(ARGV))
 end
