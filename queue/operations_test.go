@@ -130,17 +130,23 @@ func TestListTellsWhichQueueItCannotRead(t *testing.T) {
 	}
 }
 
-// hangs is a server that does not answer what is asked of the queues whose names hold a word.
+// hangs is a server that does not answer what is asked of the queues whose names hold a word: until released is closed, or, without
+// that, for as long as it is waited for.
 type hangs struct {
 	redis.Hook
-	word string
+	word     string
+	released <-chan struct{}
 }
 
 func (h hangs) DialHook(next redis.DialHook) redis.DialHook { return next }
 
 func (h hangs) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
-		if strings.Contains(fmt.Sprint(cmd.Args()...), h.word) {
+		switch {
+		case !strings.Contains(fmt.Sprint(cmd.Args()...), h.word):
+		case h.released != nil:
+			<-h.released
+		default:
 			<-ctx.Done()
 			return ctx.Err()
 		}
