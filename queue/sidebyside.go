@@ -7,8 +7,9 @@ import (
 )
 
 const (
-	// askWithin bounds how long a queue is waited for that a silent master has, and askAllWithin all that are asked together.
-	askWithin    = time.Second
+	// askWithin bounds how long a queue is waited for that a silent master has. It is less than the console waits for its list.
+	askWithin = time.Second
+	// askAllWithin bounds how long all are waited for.
 	askAllWithin = 10 * time.Second
 	// askAtOnce is how many are asked at once: thousands would wait for each other's connections until the time of all is up.
 	askAtOnce = 256
