@@ -105,6 +105,16 @@ if redis.call("HEXISTS", KEYS[1], "set") == 0 then
 end
 return 1`)
 
+// storeLimitsScript stores limits in place of those that are there, or none. It deletes first also for a Redis that is full: see seedScript.
+//
+// KEYS: limits; ARGV: fields and values
+var storeLimitsScript = redis.NewScript(`
+redis.call("DEL", KEYS[1])
+if #ARGV > 0 then
+	redis.call("HSET", KEYS[1], unpack(ARGV))
+end
+return 1`)
+
 // seed makes a declaration what the fleet goes by: of several that differ, as during a deployment, the last.
 func (j *Jobs) seed(ctx context.Context, q Queue) error {
 	if err := seedScript.Run(ctx, j.rdb, []string{ownKey(q.Name, "limits")}, q.limits().fields()...).Err(); err != nil {
@@ -122,7 +132,7 @@ func (j *Jobs) SetLimits(ctx context.Context, queue string, l Limits) error {
 	if err := l.validate(clip(queue)); err != nil {
 		return err
 	}
-	if err := j.rdb.HSet(ctx, ownKey(queue, "limits"), append(l.fields(), "set", 1)...).Err(); err != nil {
+	if err := storeLimitsScript.Run(ctx, j.rdb, []string{ownKey(queue, "limits")}, append(l.fields(), "set", 1)...).Err(); err != nil {
 		return fmt.Errorf("queue: set the limits of %q: %w", queue, err)
 	}
 	return nil
@@ -133,15 +143,11 @@ func (j *Jobs) ResetLimits(ctx context.Context, queue string) error {
 	if err := j.known(ctx, queue); err != nil {
 		return err
 	}
-	q, declared := j.declared(queue)
-	_, err := j.rdb.TxPipelined(ctx, func(pipe redis.Pipeliner) error {
-		pipe.Del(ctx, ownKey(queue, "limits"))
-		if declared {
-			pipe.HSet(ctx, ownKey(queue, "limits"), q.limits().fields()...)
-		}
-		return nil
-	})
-	if err != nil {
+	var fields []any
+	if q, declared := j.declared(queue); declared {
+		fields = q.limits().fields()
+	}
+	if err := storeLimitsScript.Run(ctx, j.rdb, []string{ownKey(queue, "limits")}, fields...).Err(); err != nil {
 		return fmt.Errorf("queue: reset the limits of %q: %w", queue, err)
 	}
 	return nil
@@ -168,9 +174,12 @@ func (j *Jobs) LimitsOf(ctx context.Context, queue string) (l Limits, set bool, 
 	return l, stored["set"] != "", nil
 }
 
-// throttleScript keeps the later of two ends. KEYS: throttle; ARGV: ms
+// throttleScript keeps the later of two ends. It deletes first for a Redis that is full: see seedScript.
+//
+// KEYS: throttle; ARGV: ms
 var throttleScript = redis.NewScript(`
 if redis.call("PTTL", KEYS[1]) < tonumber(ARGV[1]) then
+	redis.call("DEL", KEYS[1])
 	redis.call("SET", KEYS[1], 1, "PX", ARGV[1])
 end
 return redis.call("PTTL", KEYS[1])`)
