@@ -2,8 +2,10 @@ package queue
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -57,6 +59,35 @@ func TestQueuesAreAnnouncedAgain(t *testing.T) {
 			t.Errorf("asynq's tools see %+v, %v", s, err)
 		}
 	}
+}
+
+// A worker joins and leaves the crews of all its queues at once, so that in those of one master it does so also when another one does
+// not answer.
+func TestWorkersAreHeardOfBesideSilentQueues(t *testing.T) {
+	t.Parallel()
+	rdb, word, good := client(t, single.Get(t).Addrs()), fresh("hang"), fresh("good")
+	joined, left := make(chan struct{}), make(chan struct{})
+	joins, leaves := sync.OnceFunc(func() { close(joined) }), sync.OnceFunc(func() { close(left) })
+	prefix, _, _ := strings.Cut(crewKey(word), word)
+	rdb.AddHook(hangs{word: word, released: joined})
+	rdb.AddHook(hangs{word: "hdel" + prefix + word, released: left})
+	var queues []Queue
+	for i := range 6 {
+		queues = append(queues, Queue{Name: fmt.Sprint(word, "-", i)})
+	}
+	w := newWorker(t, newJobs(t, rdb, nil, append(queues, Queue{Name: good})...), nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	var announcing sync.WaitGroup
+	announcing.Go(func() { w.announce(ctx) })
+	defer announcing.Wait()
+	defer leaves()
+	defer joins()
+	defer cancel()
+	crew := func() int64 { return rdb.HLen(t.Context(), crewKey(good)).Val() }
+	eventually(t, 10*time.Second, "it is one of the crew", func() bool { return crew() == 1 })
+	joins()
+	cancel()
+	eventually(t, 10*time.Second, "it is none of the crew", func() bool { return crew() == 0 })
 }
 
 // A worker is heard of also on a full server, so that nobody is told that none lives.

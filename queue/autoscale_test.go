@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -362,4 +363,30 @@ func TestBottleneck(t *testing.T) {
 		t.Fatal(err)
 	}
 	look(2, ReasonPaused)
+}
+
+// A full Redis keeps no autoscaler from making workers more, which is what may empty it, nor from knowing that its hook has succeeded.
+func TestAutoscaleOnAFullRedis(t *testing.T) {
+	t.Parallel()
+	rdb, q := client(t, alone(t).Addrs()), fresh("full")
+	j := newJobs(t, rdb, nil, Queue{Name: q})
+	fill(t, j, q, 11)
+	var h hooked
+	if err := j.Autoscale(ScaleRule{Queue: q, Above: 10, Up: 5, Below: 3, Down: 2}, h.hook, nil); err != nil {
+		t.Fatal(err)
+	}
+	room := full(t, rdb)
+	for range 2 {
+		if err := j.lookAfter(t.Context(), j.scalers[0], time.Now()); err != nil {
+			t.Error(err)
+		}
+	}
+	s := scaling(t, j, q)
+	room()
+	if n := h.workers(); !slices.Equal(n, []int{5}) {
+		t.Errorf("the hook was called for %v workers, want 5, once", n)
+	}
+	if s.Desired == nil || *s.Desired != 5 || !s.Applied || len(s.Decisions) == 0 || s.Decisions[len(s.Decisions)-1].Workers != 5 {
+		t.Errorf("what is known is %+v", s)
+	}
 }

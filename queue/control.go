@@ -71,7 +71,8 @@ local owner = stop and (not why[2] or why[2] == stop) and why[1] or ""
 `
 
 // holdScript sets a key that stops something, and a second one that says why. Whoever holds already goes on to, with a new
-// end if it is the same owner.
+// end if it is the same owner. It deletes before it sets, as a full Redis refuses what may need room, unless the script has written
+// before.
 //
 // KEYS: stop, why; ARGV: now in s, ms or 0, owner, reason, a value that no other hold has
 // Returns 1 when it changed something, 0 when it was held; when another owner holds it -1, who, and for how many ms, or -1.
@@ -80,11 +81,11 @@ local held = stop
 if held and owner ~= ARGV[3] then
 	return {-1, owner, redis.call("PTTL", KEYS[1])}
 end
+redis.call("DEL", KEYS[2])
 if not held then
 	stop = ARGV[5]
 	redis.call("SET", KEYS[1], stop)
 end
-redis.call("DEL", KEYS[2])
 redis.call("HSET", KEYS[2], "owner", ARGV[3], "reason", ARGV[4], "since", ARGV[1], "stop", stop)
 if ARGV[2] == "0" then
 	redis.call("PERSIST", KEYS[1])

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -43,28 +44,36 @@ redis.call("PEXPIRE", KEYS[1], 2 * ARGV[3])
 return 1`)
 
 // announce tells the autoscalers of this worker's queues that it lives, and asynq's tools that the queues exist, until ctx ends: a
-// draining worker is no capacity any more.
+// draining worker is no capacity any more. It does so side by side, as queues that a silent master has would take up the others' time.
 func (w *Worker) announce(ctx context.Context) {
 	id := rand.Text()
 	for joins := true; ; joins = false {
+		var telling sync.WaitGroup
 		for i, q := range w.queues {
-			tell, cancel := context.WithTimeout(ctx, scaleTimeout)
-			err := crewScript.Run(tell, w.jobs.rdb, []string{crewKey(q.Name)}, id, w.slots.sizeOf(i), crewTTL.Milliseconds(), joins).Err()
-			err = errors.Join(err, w.jobs.rdb.SAdd(tell, allQueues, q.Name).Err())
-			cancel()
-			if err != nil && ctx.Err() == nil {
-				w.jobs.background("announce", err, "queue", q.Name)
-			}
+			telling.Go(func() {
+				tell, cancel := context.WithTimeout(ctx, scaleTimeout)
+				defer cancel()
+				err := crewScript.Run(tell, w.jobs.rdb, []string{crewKey(q.Name)}, id, w.slots.sizeOf(i), crewTTL.Milliseconds(), joins).Err()
+				err = errors.Join(err, w.jobs.rdb.SAdd(tell, allQueues, q.Name).Err())
+				if err != nil && ctx.Err() == nil {
+					w.jobs.background("announce", err, "queue", q.Name)
+				}
+			})
 		}
+		telling.Wait()
 		if !sleep(ctx, crewInterval) {
 			break
 		}
 	}
+	var leaving sync.WaitGroup
 	for _, q := range w.queues {
-		leave, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		_ = w.jobs.rdb.HDel(leave, crewKey(q.Name), id).Err() // it is forgotten by itself
-		cancel()
+		leaving.Go(func() {
+			leave, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+			defer cancel()
+			_ = w.jobs.rdb.HDel(leave, crewKey(q.Name), id).Err() // it is forgotten by itself
+		})
 	}
+	leaving.Wait()
 }
 
 // ScaleTo is a ScaleHook that resizes this worker: where one process does all the work, a rule's workers are its

@@ -256,3 +256,58 @@ func TestHoldOfAnotherThatEndsSoonerIsNoSuccess(t *testing.T) {
 		t.Errorf("afterwards %+v and %+v hold", s.Pause, s.Closed)
 	}
 }
+
+// On a Redis that is full a queue can be held back and given other limits, which is how it comes to have room.
+func TestFullRedisIsOperated(t *testing.T) {
+	t.Parallel()
+	ctx, rdb := t.Context(), client(t, alone(t).Addrs())
+	limits := Limits{Rate: Rate{Max: 7, Per: time.Second}, Smooth: true, Concurrency: 3}
+	for name, c := range map[string]struct {
+		do   func(j *Jobs, q string) error
+		done func(s Status) bool
+	}{
+		"pause": {
+			func(j *Jobs, q string) error {
+				_, err := j.Pause(ctx, q, &Hold{Owner: "o", For: time.Hour})
+				return err
+			},
+			func(s Status) bool { return s.Pause != nil && s.Pause.Owner == "o" && s.Pause.LeftSeconds != nil },
+		},
+		"close": {
+			func(j *Jobs, q string) error { _, err := j.Close(ctx, q, &Hold{Owner: "o"}); return err },
+			func(s Status) bool { return s.Closed != nil && s.Closed.Owner == "o" && s.Closed.LeftSeconds == nil },
+		},
+		"throttle": {
+			func(j *Jobs, q string) error { return j.Throttle(ctx, q, time.Hour) },
+			func(s Status) bool { return s.ThrottledSeconds != nil && *s.ThrottledSeconds > 3000 },
+		},
+		"set the limits": {
+			func(j *Jobs, q string) error { return j.SetLimits(ctx, q, limits) },
+			func(s Status) bool {
+				return s.RateLimit != nil && s.RateLimit.Max == 7 && s.RateLimit.Smooth && !s.RateLimit.Declared && *s.ConcurrencyLimit == 3
+			},
+		},
+		"reset the limits": {
+			func(j *Jobs, q string) error { return j.ResetLimits(ctx, q) },
+			func(s Status) bool { return s.RateLimit != nil && s.RateLimit.Max == 2 && s.RateLimit.Declared },
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			q := fresh("full")
+			j := newJobs(t, rdb, nil, Queue{Name: q, Rate: Rate{Max: 2, Per: time.Hour}})
+			enqueue(t, j, q, 1)
+			defer full(t, rdb)()
+			for range 2 { // for the first time, and once it is so
+				if err := c.do(j, q); err != nil {
+					t.Error(err)
+				}
+				if s := status(t, j, q); !c.done(s) {
+					t.Errorf("%+v", s)
+				}
+			}
+			if name == "reset the limits" && rdb.HLen(ctx, ownKey(q, "limits")).Val() == 0 {
+				t.Error("the declared limits are not stored")
+			}
+		})
+	}
+}

@@ -94,9 +94,23 @@ func (l Limits) fields() []any {
 	return append(fields, "per", l.Rate.Per.Microseconds())
 }
 
-// seedScript stores declared limits unless SetLimits has stored others. KEYS: limits; ARGV: fields and values
+// seedScript stores declared limits unless SetLimits has stored others. It deletes before it sets, as a full Redis refuses what may need
+// room, unless the script has written before: else no worker could start there.
+//
+// KEYS: limits; ARGV: fields and values
 var seedScript = redis.NewScript(`
+redis.call("HDEL", KEYS[1], "")
 if redis.call("HEXISTS", KEYS[1], "set") == 0 then
+	redis.call("HSET", KEYS[1], unpack(ARGV))
+end
+return 1`)
+
+// storeLimitsScript stores limits in place of those that are there, or none. It deletes first also for a Redis that is full: see seedScript.
+//
+// KEYS: limits; ARGV: fields and values
+var storeLimitsScript = redis.NewScript(`
+redis.call("DEL", KEYS[1])
+if #ARGV > 0 then
 	redis.call("HSET", KEYS[1], unpack(ARGV))
 end
 return 1`)
@@ -118,7 +132,7 @@ func (j *Jobs) SetLimits(ctx context.Context, queue string, l Limits) error {
 	if err := l.validate(clip(queue)); err != nil {
 		return err
 	}
-	if err := j.rdb.HSet(ctx, ownKey(queue, "limits"), append(l.fields(), "set", 1)...).Err(); err != nil {
+	if err := storeLimitsScript.Run(ctx, j.rdb, []string{ownKey(queue, "limits")}, append(l.fields(), "set", 1)...).Err(); err != nil {
 		return fmt.Errorf("queue: set the limits of %q: %w", queue, err)
 	}
 	return nil
@@ -129,15 +143,11 @@ func (j *Jobs) ResetLimits(ctx context.Context, queue string) error {
 	if err := j.known(ctx, queue); err != nil {
 		return err
 	}
-	q, declared := j.declared(queue)
-	_, err := j.rdb.TxPipelined(ctx, func(pipe redis.Pipeliner) error {
-		pipe.Del(ctx, ownKey(queue, "limits"))
-		if declared {
-			pipe.HSet(ctx, ownKey(queue, "limits"), q.limits().fields()...)
-		}
-		return nil
-	})
-	if err != nil {
+	var fields []any
+	if q, declared := j.declared(queue); declared {
+		fields = q.limits().fields()
+	}
+	if err := storeLimitsScript.Run(ctx, j.rdb, []string{ownKey(queue, "limits")}, fields...).Err(); err != nil {
 		return fmt.Errorf("queue: reset the limits of %q: %w", queue, err)
 	}
 	return nil
@@ -164,9 +174,12 @@ func (j *Jobs) LimitsOf(ctx context.Context, queue string) (l Limits, set bool, 
 	return l, stored["set"] != "", nil
 }
 
-// throttleScript keeps the later of two ends. KEYS: throttle; ARGV: ms
+// throttleScript keeps the later of two ends. It deletes first for a Redis that is full: see seedScript.
+//
+// KEYS: throttle; ARGV: ms
 var throttleScript = redis.NewScript(`
 if redis.call("PTTL", KEYS[1]) < tonumber(ARGV[1]) then
+	redis.call("DEL", KEYS[1])
 	redis.call("SET", KEYS[1], 1, "PX", ARGV[1])
 end
 return redis.call("PTTL", KEYS[1])`)

@@ -3,8 +3,6 @@ package queue
 import (
 	"context"
 	"errors"
-	"sync"
-	"time"
 
 	"github.com/scaleaware/scaleaware/admin"
 )
@@ -101,9 +99,6 @@ func (j *Jobs) Operations() []admin.Operation {
 	return operations
 }
 
-// listWithin bounds how long a queue is waited for that a silent master has. It is less than the console waits for the list.
-const listWithin = time.Second
-
 // opList fails when no queue can be read, as when Redis is away.
 func (j *Jobs) opList(ctx context.Context, _ *admin.Call) (any, error) {
 	names, err := j.Names(ctx)
@@ -111,15 +106,7 @@ func (j *Jobs) opList(ctx context.Context, _ *admin.Call) (any, error) {
 		return nil, problem(err)
 	}
 	read, errs := make([]*Status, len(names)), make([]error, len(names))
-	var reading sync.WaitGroup
-	for i, name := range names {
-		reading.Go(func() {
-			ctx, cancel := context.WithTimeout(ctx, listWithin)
-			defer cancel()
-			read[i], errs[i] = j.Status(ctx, name)
-		})
-	}
-	reading.Wait()
+	sideBySide(ctx, len(names), func(ctx context.Context, i int) { read[i], errs[i] = j.Status(ctx, names[i]) })
 	if err := ctx.Err(); err != nil {
 		return nil, problem(err)
 	}

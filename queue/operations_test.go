@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -130,17 +131,23 @@ func TestListTellsWhichQueueItCannotRead(t *testing.T) {
 	}
 }
 
-// hangs is a server that does not answer what is asked of the queues whose names hold a word.
+// hangs is a server that does not answer what is asked of the queues whose names hold a word: until released is closed, or, without
+// that, for as long as it is waited for.
 type hangs struct {
 	redis.Hook
-	word string
+	word     string
+	released <-chan struct{}
 }
 
 func (h hangs) DialHook(next redis.DialHook) redis.DialHook { return next }
 
 func (h hangs) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
-		if strings.Contains(fmt.Sprint(cmd.Args()...), h.word) {
+		switch {
+		case !strings.Contains(fmt.Sprint(cmd.Args()...), h.word):
+		case h.released != nil:
+			<-h.released
+		default:
 			<-ctx.Done()
 			return ctx.Err()
 		}
@@ -174,6 +181,68 @@ func TestListBesideManyQueuesThatDoNotAnswer(t *testing.T) {
 		}
 		if !strings.Contains(log.String(), `\"`+q.Name+`\"`) {
 			t.Errorf("the log has nothing of %s", q.Name)
+		}
+	}
+}
+
+// crowd counts how many questions about the queues whose names hold a word are under way, and holds them until released is closed.
+type crowd struct {
+	hangs
+	mu        sync.Mutex
+	now, most int
+}
+
+func (c *crowd) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	next = c.hangs.ProcessHook(next)
+	add := func(n int) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.now += n
+		c.most = max(c.most, c.now)
+	}
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		if strings.Contains(fmt.Sprint(cmd.Args()...), c.word) {
+			add(1)
+			defer add(-1)
+		}
+		return next(ctx, cmd)
+	}
+}
+
+func (c *crowd) seen() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.most
+}
+
+// Of thousands of queues no more are asked at once than can be answered, and those that come later have as long as the first.
+func TestListOfManyQueuesAsksSomeAtATime(t *testing.T) {
+	t.Parallel()
+	rdb, word := client(t, single.Get(t).Addrs()), fresh("many")
+	released := make(chan struct{})
+	c := &crowd{hangs: hangs{word: word, released: released}}
+	rdb.AddHook(c)
+	queues := make([]Queue, 2*askAtOnce+40)
+	for i := range queues {
+		queues[i].Name = fmt.Sprint(word, "-", i)
+	}
+	j := newJobs(t, rdb, nil, queues...)
+	var listed Listed
+	var err error
+	var asking sync.WaitGroup
+	asking.Go(func() { listed, err = listing(t, j) })
+	eventually(t, 10*time.Second, "a group of queues is asked", func() bool { return c.seen() >= askAtOnce })
+	close(released)
+	asking.Wait()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := c.seen(); n != askAtOnce {
+		t.Errorf("%d were asked at once, want %d", n, askAtOnce)
+	}
+	for _, q := range queues[2*askAtOnce:] {
+		if !slices.ContainsFunc(listed.Queues, func(s *Status) bool { return s.Queue == q.Name }) {
+			t.Errorf("%s is not listed", q.Name)
 		}
 	}
 }

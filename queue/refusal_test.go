@@ -395,3 +395,23 @@ func TestDemotedServerThatLagsIsLeft(t *testing.T) {
 		})
 	}
 }
+
+// A worker that starts when Redis is full runs what waits.
+func TestWorkerStartsOnAFullRedis(t *testing.T) {
+	t.Parallel()
+	for name, declared := range map[string]Queue{"without limits": {}, "limited": {Rate: Rate{Max: 10, Per: time.Second}, Concurrency: 2}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			rdb := client(t, alone(t).Addrs())
+			declared.Name = fresh("full")
+			j := newJobs(t, rdb, nil, declared)
+			enqueue(t, j, declared.Name, 1)
+			defer full(t, rdb)()
+			var ran atomic.Bool
+			w := newWorker(t, j, nil)
+			Handle(w, func(context.Context, note) error { ran.Store(true); return nil })
+			defer start(t, w)()
+			eventually(t, 20*time.Second, "the job has run", ran.Load)
+		})
+	}
+}

@@ -51,24 +51,25 @@ func (j *Jobs) samplerKey() string {
 	return "scaleaware:queue:sampler:" + hex.EncodeToString(sum[:8])
 }
 
-// sample fails when no queue can be read. One that cannot is missed for itself.
+// sample fails when no queue can be read, or the process ends meanwhile. One that cannot is missed for itself.
 func (s *sampler) sample(ctx context.Context) error {
-	var errs []error
-	for _, q := range s.jobs.queues {
-		err := s.jobs.sample(ctx, q.Name)
-		if err == nil {
+	queues := s.jobs.queues
+	errs, failed := make([]error, len(queues)), 0
+	sideBySide(ctx, len(queues), func(ctx context.Context, i int) { errs[i] = s.jobs.sample(ctx, queues[i].Name) })
+	for i, q := range queues {
+		if errs[i] == nil {
 			delete(s.missed, q.Name)
 			continue
 		}
-		errs = append(errs, err)
+		failed++
 		if s.missed[q.Name]++; s.missed[q.Name] >= missedSamples {
 			s.jobs.hide(q.Name)
 		}
 	}
-	if len(errs) == len(s.jobs.queues) || ctx.Err() != nil {
+	if failed == len(queues) || errors.Is(ctx.Err(), context.Canceled) {
 		return errors.Join(errs...)
 	}
-	if len(errs) > 0 {
+	if failed > 0 {
 		s.jobs.background("sample", errors.Join(errs...))
 	}
 	return nil
@@ -119,8 +120,6 @@ return 1`)
 
 // sample sets a queue's gauges.
 func (j *Jobs) sample(ctx context.Context, queue string) error {
-	ctx, cancel := context.WithTimeout(ctx, popTimeout)
-	defer cancel()
 	const remembered = 24 * time.Hour
 	err := ageScript.Run(ctx, j.rdb, []string{asynqKey(queue, "pending"), ownKey(queue, "ageless")}, taskPrefix(queue), int(remembered.Seconds())).Err()
 	if err != nil && !isNil(err) {

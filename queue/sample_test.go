@@ -254,3 +254,52 @@ func TestSeriesOfAQueue(t *testing.T) {
 		}
 	})
 }
+
+// A queue that a silent master has keeps those of the others not from being sampled, wherever it is declared among them.
+func TestSilentQueueHidesNoGaugesOfOthers(t *testing.T) {
+	t.Parallel()
+	for name, order := range map[string]func(silent, good Queue) []Queue{
+		"before": func(silent, good Queue) []Queue { return []Queue{silent, good} },
+		"after":  func(silent, good Queue) []Queue { return []Queue{good, silent} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			rdb, word, good := client(t, single.Get(t).Addrs()), fresh("hang"), fresh("good")
+			rdb.AddHook(hangs{word: word})
+			j := newJobs(t, rdb, nil, order(Queue{Name: word}, Queue{Name: good})...)
+			enqueue(t, j, good, 3)
+			s := &sampler{jobs: j, missed: map[string]int{}}
+			for range missedSamples {
+				ctx, cancel := context.WithTimeout(t.Context(), j.opts.SampleInterval) // as metrics.Sampler gives it
+				if err := s.sample(ctx); err != nil {
+					t.Error(err)
+				}
+				cancel()
+			}
+			if n := testutil.CollectAndCount(j.meters.tasks); n != 7 {
+				t.Errorf("%d series of depths, want the 7 of the queue that answers", n)
+			}
+			if n := testutil.ToFloat64(j.meters.tasks.WithLabelValues(good, "pending")); n != 3 {
+				t.Errorf("%v jobs wait, want 3", n)
+			}
+		})
+	}
+}
+
+// A sample that its process's end breaks off says so, whatever it has read.
+func TestSampleThatIsBrokenOffIsNone(t *testing.T) {
+	t.Parallel()
+	rdb, word, good := client(t, single.Get(t).Addrs()), fresh("hang"), fresh("good")
+	rdb.AddHook(hangs{word: word})
+	j := newJobs(t, rdb, nil, Queue{Name: word}, Queue{Name: good})
+	enqueue(t, j, good, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		for testutil.CollectAndCount(j.meters.rate)+testutil.CollectAndCount(j.meters.tasks) == 0 && sleep(t.Context(), time.Millisecond) {
+		}
+		cancel()
+	}()
+	if err := (&sampler{jobs: j, missed: map[string]int{}}).sample(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v, want that it was broken off", err)
+	}
+}

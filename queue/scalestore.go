@@ -22,7 +22,8 @@ func scaleKey(queue string) string { return ownKey(queue, "scale") }
 
 func decisionsKey(queue string) string { return ownKey(queue, "decisions") }
 
-// rememberScript stores a decision if its process still leads and nobody has decided since it read.
+// rememberScript stores a decision if its process still leads and nobody has decided since it read. It deletes before it sets, as a full
+// Redis refuses what may need room, unless the script has written before: else nobody would call for the workers that empty it.
 //
 // KEYS: lease, scale, decisions; ARGV: holder, generation read, new generation, workers, state, reason, decision or "", kept
 // Returns 1 when stored.
@@ -30,6 +31,7 @@ var rememberScript = redis.NewScript(`
 if redis.call("GET", KEYS[1]) ~= ARGV[1] or (redis.call("HGET", KEYS[2], "generation") or "0") ~= ARGV[2] then
 	return 0
 end
+redis.call("HDEL", KEYS[2], "")
 redis.call("HSET", KEYS[2], "generation", ARGV[3], "state", ARGV[5], "reason", ARGV[6])
 if ARGV[4] ~= "-1" then
 	redis.call("HSET", KEYS[2], "workers", ARGV[4])
@@ -40,9 +42,12 @@ if ARGV[7] ~= "" then
 end
 return 1`)
 
-// appliedScript notes that a hook has succeeded, unless a later one was called. KEYS: scale; ARGV: generation
+// appliedScript notes that a hook has succeeded, unless a later one was called; as rememberScript, also on a full Redis.
+//
+// KEYS: scale; ARGV: generation
 var appliedScript = redis.NewScript(`
 if redis.call("HGET", KEYS[1], "generation") == ARGV[1] then
+	redis.call("HDEL", KEYS[1], "")
 	redis.call("HSET", KEYS[1], "applied", ARGV[1])
 	return 1
 end
