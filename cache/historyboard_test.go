@@ -50,7 +50,7 @@ type round struct {
 	loads    atomic.Int64
 	holder   atomic.Int64             // the process whose loader runs, plus 1
 	joined   atomic.Int64             // callers who wait for a load
-	waits    [boardProcs]atomic.Int64 // how often a process has waited for another's load
+	begins   [boardProcs]atomic.Int64 // how often a process has begun a load, or has been told of another's
 	answered atomic.Int64
 	wrong    atomic.Int64
 }

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/redis/go-redis/v9"
 )
 
 // joining is the context of a caller who is counted when it waits for a load, its own or another's.
@@ -41,7 +41,8 @@ func (w *worker) answerGates(ctx context.Context) {
 		if r.release.Load() == 2 {
 			continue // over before this process began
 		}
-		all.Go(func() { w.sayWaits(ctx, r) })
+		before := w.begins.n.Load()
+		all.Go(func() { w.sayBegins(ctx, r, before) })
 		for range w.Callers {
 			all.Go(func() {
 				got, err := w.gated.Load(&joining{Context: ctx, n: &r.joined}, fmt.Sprint(n), func(ctx context.Context, _ string) (int64, error) {
@@ -63,21 +64,45 @@ func (w *worker) answerGates(ctx context.Context) {
 	}
 }
 
-// sayWaits tells until the round is over how often the process has waited for another's load.
-func (w *worker) sayWaits(ctx context.Context, r *round) {
-	waits := w.store.in.waited.WithLabelValues("gated")
-	for before := int64(testutil.ToFloat64(waits)); r.release.Load() == 0; {
-		r.waits[w.Number].Store(int64(testutil.ToFloat64(waits)) - before)
+// beginTally counts the loads that Redis has let begin, or told of another's.
+type beginTally struct{ n atomic.Int64 }
+
+func (b *beginTally) note(cmds ...redis.Cmder) {
+	for _, cmd := range cmds {
+		if args := cmd.Args(); len(args) > 1 && (args[1] == beginScript.one.Hash() || args[1] == scriptText(beginScript.one)) && cmd.Err() == nil {
+			b.n.Add(1)
+		}
+	}
+}
+
+func (b *beginTally) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (b *beginTally) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error { err := next(ctx, cmd); b.note(cmd); return err }
+}
+
+func (b *beginTally) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		err := next(ctx, cmds)
+		b.note(cmds...)
+		return err
+	}
+}
+
+// sayBegins tells until the round is over how often the process has begun a load, or has been told of another's.
+func (w *worker) sayBegins(ctx context.Context, r *round, before int64) {
+	for r.release.Load() == 0 {
+		r.begins[w.Number].Store(w.begins.n.Load() - before)
 		if w.board.stop.Load() != 0 || sleep(ctx, time.Millisecond) != nil {
 			return
 		}
 	}
 }
 
-// waiting counts the processes that have waited for another's load since.
-func (r *round) waiting(since [boardProcs]int64) (n int) {
-	for i := range r.waits {
-		if r.waits[i].Load() > since[i] {
+// asking counts the processes that have begun since, or have been told that another has.
+func (r *round) asking(since [boardProcs]int64) (n int) {
+	for i := range r.begins {
+		if r.begins[i].Load() > since[i] {
 			n++
 		}
 	}
@@ -92,7 +117,7 @@ func (h *historyRun) gate(t *testing.T, n int, held func(holder int)) (loads int
 	want := int64(h.callers * len(h.workers))
 	r.open.Store(1)
 	eventually(t, fmt.Sprintf("all callers of round %d wait for one loader", n), func() bool {
-		return r.joined.Load() == want && r.loads.Load() > 0 && r.waiting([boardProcs]int64{}) >= len(h.workers)-int(r.loads.Load())
+		return r.joined.Load() == want && r.loads.Load() > 0 && r.asking([boardProcs]int64{}) == len(h.workers)
 	})
 	if held != nil {
 		held(int(r.holder.Load()) - 1)
@@ -128,9 +153,9 @@ func TestHistoryOneLoadForAllProcesses(t *testing.T) {
 		}
 		var before [boardProcs]int64
 		for i := range before {
-			before[i] = r.waits[i].Load()
+			before[i] = r.begins[i].Load()
 		}
-		eventually(t, "the others to wait for that", func() bool { return r.waiting(before) >= 2-int(r.loads.Load()-2) })
+		eventually(t, "the others to wait for that", func() bool { return r.asking(before) >= 2-int(r.loads.Load()-2) })
 	})
 	if loads != 2 {
 		t.Errorf("loaded %d times around a death", loads)

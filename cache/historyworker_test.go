@@ -41,13 +41,14 @@ type workerConfig struct {
 // worker is one process of the history.
 type worker struct {
 	workerConfig
-	board *board
-	clock stopwatch
-	store *Store
-	views [3]*View[int64]
-	gated *View[int64]
-	said  atomic.Int64
-	swept sync.Map // of view and decade: the last report
+	board  *board
+	clock  stopwatch
+	store  *Store
+	views  [3]*View[int64]
+	gated  *View[int64]
+	begins beginTally
+	said   atomic.Int64
+	swept  sync.Map // of view and decade: the last report
 }
 
 const historyTags = 16
@@ -83,6 +84,7 @@ func runWorker() error {
 	w.clock = newStopwatch(w.Base)
 	rdb := redisclient.New(redisclient.Options(w.Redis...))
 	defer rdb.Close()
+	rdb.AddHook(&w.begins)
 	if w.store, err = New(rdb, &Options{Prefix: w.Prefix, RedisTimeout: cmp.Or(w.RedisTimeout, 500*time.Millisecond), MaxLoads: 256}); err != nil {
 		return err
 	}

@@ -157,25 +157,21 @@ func TestLostAnswerIsToldOverHTTP(t *testing.T) {
 	rdb := client(t, single.Get(t).Addrs())
 	for name, c := range map[string]struct {
 		script           *redis.Script
-		word, path, body string
-		done             string
+		path, body, done string
 	}{
-		"pause":    {holdScript, "", "pause", "", "paused"},
-		"close":    {holdScript, "", "close", "", "closed"},
-		"finish":   {holdScript, "", "drain?mode=finish", "", "closed"},
-		"limits":   {nil, "hset", "limits", `{"max":1,"per_seconds":1}`, "limited"},
-		"throttle": {throttleScript, "", "throttle", `{"seconds":60}`, "throttled"},
+		"pause":    {holdScript, "pause", "", "paused"},
+		"close":    {holdScript, "close", "", "closed"},
+		"finish":   {holdScript, "drain?mode=finish", "", "closed"},
+		"limits":   {storeLimitsScript, "limits", `{"max":1,"per_seconds":1}`, "limited"},
+		"throttle": {throttleScript, "throttle", `{"seconds":60}`, "throttled"},
 	} {
 		q := fresh("mute")
 		direct := newJobs(t, rdb, nil, Queue{Name: q})
 		deaf := client(t, single.Get(t).Addrs())
-		if c.script != nil {
-			if err := c.script.Load(t.Context(), rdb).Err(); err != nil {
-				t.Fatal(err)
-			}
-			c.word = c.script.Hash()
+		if err := c.script.Load(t.Context(), rdb).Err(); err != nil {
+			t.Fatal(err)
 		}
-		deaf.AddHook(mute{word: c.word})
+		deaf.AddHook(mute{word: c.script.Hash()})
 		got := over(t, newJobs(t, deaf, nil, Queue{Name: q}), 0, q+"/"+c.path, c.body)
 		if got.Status != http.StatusServiceUnavailable || !strings.Contains(got.Detail, "may be "+c.done) {
 			t.Errorf("%s: %d, %q", name, got.Status, got.Detail)
