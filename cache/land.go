@@ -38,17 +38,17 @@ func (v *View[V]) answerOf(ctx context.Context, fl *fill, w *scaleaware.Watermar
 	if v.opts.untracked || fl.ageless.Load() || slices.ContainsFunc(a.asOf, scaleaware.Token.Unknown) {
 		a.asOf = nil
 	}
+	noted := w.Changes()
+	written, _ := w.Written(ctx)
 	if fl.blind == nil {
-		noted := w.Changes()
-		written, _ := w.Written(ctx)
 		for _, t := range fl.need {
 			if now := written.For(t.System); t.Unknown() && !now.Unknown() {
 				a.settled = append(a.settled, now)
 			}
 		}
-		if noted != fl.noted { // even if fl.need covers it: not all waiters need as much
-			a.wrote = written
-		}
+	}
+	if noted != fl.noted { // even if fl.need covers it: not all waiters need as much
+		a.wrote = written
 	}
 	a.header, a.payload, a.store = v.prepare(ctx, fl.id, value, err)
 	a.header.asOf, a.header.seen = a.asOf, a.wrote

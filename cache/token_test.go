@@ -280,3 +280,41 @@ func TestDeleteAfterASlowPosition(t *testing.T) {
 		t.Errorf("after the delete: %v", err)
 	}
 }
+
+// What a loader has seen for such a caller its later readers are told, too.
+func TestUnknownPositionTellsWhatWasSeen(t *testing.T) {
+	both(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := testContext(t)
+		leads := Of[lead](newStore(t, rdb, nil), "lead")
+		load := func(ctx context.Context, id string) (lead, error) {
+			w := scaleaware.WatermarkFrom(ctx)
+			w.Saw(at(9))
+			w.Raise(at(9)) // as monotonic reads do
+			return lead{ID: id, Score: 1}, nil
+		}
+		if _, err := leads.Load(ctx, "replaced", loads(lead{Score: 0}, at(5))); err != nil {
+			t.Fatal(err)
+		}
+		for _, id := range []string{"new", "replaced"} {
+			if _, err := leads.Load(blindly(ctx), id, load); err != nil {
+				t.Fatal(err)
+			}
+			caller, w := scaleaware.WithWatermark(ctx)
+			l, err := leads.Get(caller, id)
+			wantScore(t, l, err, 1)
+			if written, err := w.Written(ctx); err != nil || written.For(at(9).System) != at(9) {
+				t.Errorf("%s: later reads must reach %v, %v, want %v", id, written, err, at(9))
+			}
+		}
+		_, err := leads.Load(blindly(ctx), "unknown", func(ctx context.Context, id string) (lead, error) {
+			scaleaware.WatermarkFrom(ctx).Raise(unknownAt(1))
+			return lead{ID: id, Score: 1}, nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := leads.Get(ctx, "unknown"); !errors.Is(err, ErrMiss) {
+			t.Errorf("what was seen at an unknown position is stored: %v", err)
+		}
+	})
+}

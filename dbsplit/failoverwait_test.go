@@ -311,9 +311,12 @@ func TestFailoverWaitKeepsItsPlace(t *testing.T) {
 // A write that has outlived one absence of its primary, and then waits for a connection, has all of its patience at the next one.
 func TestFailoverWaitBeginsWithEachAbsence(t *testing.T) {
 	t.Parallel()
-	for name, away := range map[string]bool{"it began behind another one": false, "it had failed to connect": true} {
+	for name, at := range map[string]struct{ away, unnoticed bool }{
+		"it began behind another one": {}, "it had failed to connect": {away: true}, "it had failed to connect, the monitor has not noticed yet": {true, true},
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			away := at.away
 			ctx := within(t, 60*time.Second)
 			c := shared.Get(t)
 			p, through := proxied(t, c.Primary(), c.Database(t))
@@ -363,7 +366,12 @@ func TestFailoverWaitBeginsWithEachAbsence(t *testing.T) {
 			}
 			await(t, db, "the primary to be back", func() bool { return db.Ready(ctx) == nil && db.Waiting() == 1 })
 			await(t, db, "the end of the patience", func() bool { return time.Since(begun) > wait+time.Second })
-			leave()
+			if at.unnoticed {
+				p.Refuse()
+				p.Reset()
+			} else {
+				leave()
+			}
 			_ = holder.Rollback(ctx)
 			await(t, db, "the other one to wait for the primary", func() bool { return db.Orphans() == 1 || len(results) > 0 })
 			p.Heal()

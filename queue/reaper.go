@@ -50,6 +50,7 @@ func (r *reaper) run(ctx context.Context) {
 func (r *reaper) look(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, popTimeout)
 	defer cancel()
+	r.f.doubts(r.seen) // before it reads: what is asked for later it does not see yet
 	running, err := r.running(ctx)
 	if err != nil {
 		return err
@@ -59,7 +60,6 @@ func (r *reaper) look(ctx context.Context) error {
 		r.renew(now) // nobody could extend a lease while Redis did not answer us, or took no writes
 	}
 	r.last = now
-	r.f.doubts(r.seen)
 	for id, s := range r.seen {
 		score, ok := running[id]
 		if !s.asked.IsZero() && (!ok || score != s.score) { // Redis had heard it, or another one did it

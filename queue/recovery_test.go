@@ -3,9 +3,11 @@ package queue
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -413,5 +415,62 @@ func TestLostReapIsToldOnce(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// So is one of which a reaper had read that it runs when asynq's recoverer gave it back, unheard.
+func TestLostReapBehindAReadIsToldOnce(t *testing.T) {
+	t.Parallel()
+	onBothCut(t, reapScript.Hash(), func(t *testing.T, plain redis.UniversalClient, rdb *cut) {
+		q, ctx := fresh("behind"), t.Context()
+		j := newJobs(t, rdb.UniversalClient, nil, Queue{Name: q})
+		enqueue(t, j, q, 1)
+		id := plain.RPopLPush(ctx, asynqKey(q, "pending"), asynqKey(q, "active")).Val()
+		plain.HSet(ctx, taskPrefix(q)+id, "stalls", maxStalls)
+		plain.ZAdd(ctx, asynqKey(q, "lease"), redis.Z{Score: 5, Member: id})
+		f := newFetcher(j, j.queues[0], 0, newSlots(1, j.queues), 1, time.Millisecond, nil)
+		told := 0
+		f.onDead = func(context.Context, DeadJob) { told++ }
+		f.tickets[id] = &ticket{since: time.Now(), running: true, until: time.Now().Add(time.Hour)}
+		r := newReaper(f, time.Hour)
+		if err := r.look(ctx); err != nil {
+			t.Fatal(err)
+		}
+		rdb.AddHook(behind{word: ownKey(q, "reaper"), do: sync.OnceFunc(func() {
+			rdb.then = func() { rdb.sent.Store(0) } // all answers are lost
+			rdb.armed.Store(true)
+			if err := f.recover(ctx, id); err == nil {
+				t.Error("asynq's recoverer has heard nothing of a lost answer")
+			}
+			rdb.armed.Store(false)
+		})})
+		for range 4 {
+			_ = r.look(ctx)
+		}
+		stalled, dead := testutil.ToFloat64(j.meters.stalled.WithLabelValues(q)), testutil.ToFloat64(j.meters.dead.WithLabelValues(q))
+		if s := status(t, j, q); told != 1 || dead != 1 || stalled != 1 || s.Failed != 1 {
+			t.Errorf("OnDead was told %d times, %v dead and %v stalled are counted: %+v", told, dead, stalled, s)
+		}
+	})
+}
+
+// behind does something when a pipeline with a word in it has its answers.
+type behind struct {
+	redis.Hook
+	word string
+	do   func()
+}
+
+func (b behind) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (b behind) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+
+func (b behind) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		err := next(ctx, cmds)
+		if slices.ContainsFunc(cmds, func(c redis.Cmder) bool { return strings.Contains(fmt.Sprint(c.Args()...), b.word) }) {
+			b.do()
+		}
+		return err
 	}
 }

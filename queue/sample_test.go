@@ -46,7 +46,7 @@ func TestOneProcessSamples(t *testing.T) {
 		q := fresh("sampled")
 		process := func() (*prometheus.Registry, func()) {
 			reg := prometheus.NewRegistry()
-			j := newJobs(t, rdb, &Options{SampleInterval: 20 * time.Millisecond, Registerer: reg}, Queue{Name: q})
+			j := newJobs(t, rdb, &Options{SampleInterval: 60 * time.Millisecond, Registerer: reg}, Queue{Name: q})
 			return reg, start(t, j)
 		}
 		enqueue(t, newJobs(t, rdb, nil, Queue{Name: q}), q, 3)
@@ -54,7 +54,7 @@ func TestOneProcessSamples(t *testing.T) {
 		eventually(t, 5*time.Second, "the first process samples", func() bool { n, _ := shown(t, first); return n == 3 })
 		second, _ := process()
 		wider := prometheus.NewRegistry()
-		start(t, newJobs(t, rdb, &Options{SampleInterval: 20 * time.Millisecond, Registerer: wider}, Queue{Name: q}, Queue{Name: fresh("other")}))
+		start(t, newJobs(t, rdb, &Options{SampleInterval: 60 * time.Millisecond, Registerer: wider}, Queue{Name: q}, Queue{Name: fresh("other")}))
 		eventually(t, 5*time.Second, "who declares more queues samples for itself", func() bool { return sampling(t, wider) })
 		if _, names := shown(t, second); slices.Contains(names, metrics.QueueTasks.Name) {
 			t.Errorf("the second process shows %v", names)
@@ -71,7 +71,7 @@ func TestOneProcessSamples(t *testing.T) {
 func TestRateLimitIsShown(t *testing.T) {
 	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
 		reg, q := prometheus.NewRegistry(), fresh("limited")
-		j := newJobs(t, rdb, &Options{SampleInterval: 20 * time.Millisecond, Registerer: reg}, Queue{Name: q, Rate: Rate{Max: 100, Per: 2 * time.Second}})
+		j := newJobs(t, rdb, &Options{SampleInterval: 60 * time.Millisecond, Registerer: reg}, Queue{Name: q, Rate: Rate{Max: 100, Per: 2 * time.Second}})
 		start(t, j)
 		limit := func() float64 {
 			families, err := reg.Gather()
@@ -102,7 +102,7 @@ func TestDepthIsAbsentWithoutRedis(t *testing.T) {
 	c := own.Get(t)
 	defer c.Close()
 	reg := prometheus.NewRegistry()
-	j := newJobs(t, client(t, c.Addrs()), &Options{SampleInterval: 20 * time.Millisecond, Registerer: reg}, Queue{Name: "q"})
+	j := newJobs(t, client(t, c.Addrs()), &Options{SampleInterval: 60 * time.Millisecond, Registerer: reg}, Queue{Name: "q"})
 	start(t, j)
 	eventually(t, 5*time.Second, "the depth is sampled", func() bool { return sampling(t, reg) })
 	c.Nodes()[0].Kill()
@@ -290,14 +290,17 @@ func TestSilentQueueHidesNoGaugesOfOthers(t *testing.T) {
 func TestSampleThatIsBrokenOffIsNone(t *testing.T) {
 	t.Parallel()
 	rdb, word, good := client(t, single.Get(t).Addrs()), fresh("hang"), fresh("good")
-	rdb.AddHook(hangs{word: word})
+	brokenOff := make(chan struct{})
+	rdb.AddHook(hangs{word: word, released: brokenOff})
 	j := newJobs(t, rdb, nil, Queue{Name: word}, Queue{Name: good})
 	enqueue(t, j, good, 1)
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {
-		for testutil.CollectAndCount(j.meters.rate)+testutil.CollectAndCount(j.meters.tasks) == 0 && sleep(t.Context(), time.Millisecond) {
+		for end := time.Now().Add(10 * time.Second); testutil.CollectAndCount(j.meters.tasks) == 0 && time.Now().Before(end); {
+			sleep(t.Context(), time.Millisecond)
 		}
 		cancel()
+		close(brokenOff)
 	}()
 	if err := (&sampler{jobs: j, missed: map[string]int{}}).sample(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v, want that it was broken off", err)

@@ -17,14 +17,18 @@ func (c *Changed) unfinished(err error) error {
 	if !ok || p.Cause == nil || c == nil || c.DryRun { // it is not Redis's, or nothing was to be changed
 		return told
 	}
+	beside := ""
+	if c.Done == "resumed" { // its jobs are those that were parked
+		beside = "; the queue may be paused and closed no more"
+	}
 	switch counts := c.counts(); {
 	case counts && answered(err):
-		return admin.Unavailable(err, "queue: Redis refuses to go on: %d jobs are %s, and no more; the log has the cause, try again", c.Count, c.Done)
+		return admin.Unavailable(err, "queue: Redis refuses to go on: %d jobs are %s, and no more%s; the log has the cause, try again", c.Count, c.Done, beside)
 	case counts:
-		p = admin.Unavailable(err, "queue: Redis does not answer: %d jobs are %s, and up to %d more may be: look at the queue before you repeat it; the log has the cause", c.Count, c.Done, step)
+		p = admin.Unavailable(err, "queue: Redis does not answer: %d jobs are %s, and up to %d more may be%s: look at the queue before you repeat it; the log has the cause", c.Count, c.Done, step, beside)
 		p.RetryAfter = 0
 		return p
-	case answered(err):
+	case answered(err) && !passing(err): // else an earlier try may have been done, of which the answer was lost
 		return admin.Unavailable(err, "queue: Redis refuses it; the log has the cause, try again")
 	default:
 		return admin.Unavailable(err, "queue: Redis does not answer: the queue may be %s: look at it, or try again; the log has the cause", c.Done)

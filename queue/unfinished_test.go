@@ -124,6 +124,28 @@ func TestRefusedStepIsToldOverHTTP(t *testing.T) {
 	}
 }
 
+// A queue whose parked jobs do not come back, as Redis is full, may be open again.
+func TestResumeOnAFullRedisIsToldOverHTTP(t *testing.T) {
+	t.Parallel()
+	rdb, q := client(t, alone(t).Addrs()), fresh("full")
+	j := newJobs(t, rdb, nil, Queue{Name: q})
+	enqueue(t, j, q, 2)
+	if _, err := j.Park(t.Context(), q); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := j.Pause(t.Context(), q, nil); err != nil {
+		t.Fatal(err)
+	}
+	defer full(t, rdb)()
+	got := over(t, j, 0, q+"/resume", "")
+	if got.Status != http.StatusServiceUnavailable || !strings.Contains(got.Detail, "0 jobs are resumed, and no more; the queue may be paused and closed no more") {
+		t.Errorf("%d, %q", got.Status, got.Detail)
+	}
+	if s := status(t, j, q); s.Paused || s.Parked != 2 {
+		t.Errorf("%+v, the test is out of date", s)
+	}
+}
+
 // mute is a server that does what has a word in it, and does not answer that.
 type mute struct {
 	redis.Hook

@@ -2,6 +2,8 @@ package redisclient
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -23,24 +25,28 @@ type layout struct {
 	known  bool // some node has answered
 }
 
-// lookUpTimeout is how long a node may take to tell the layout of a cluster that is known: most of them can tell, and go-redis
-// asks one after the other. A silent one that it waits for keeps the client from hearing who has taken that one's place.
+// lookUpTimeout is how long a node may take for each of two questions on the layout of a cluster that is known: most of them can tell,
+// and go-redis asks one after the other. A silent one that it waits for keeps the client from hearing who has taken that one's place.
 const lookUpTimeout = 300 * time.Millisecond
 
-// bound leaves time to ask another node.
-func (l *layout) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+// ask leaves time to ask another node.
+func (l *layout) ask(ctx context.Context, question func(ctx context.Context) error) error {
 	l.mu.Lock()
 	known := l.known
 	l.mu.Unlock()
-	deadline, limited := ctx.Deadline()
-	half := time.Until(deadline) / 2
-	switch {
-	case limited && (half < lookUpTimeout || !known):
-		return context.WithTimeout(ctx, half)
-	case known:
-		return context.WithTimeout(ctx, lookUpTimeout)
+	var most []time.Duration
+	if known {
+		most = append(most, lookUpTimeout)
 	}
-	return ctx, func() {}
+	if deadline, limited := ctx.Deadline(); limited {
+		most = append(most, time.Until(deadline)/2)
+	}
+	if len(most) > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, slices.Min(most))
+		defer cancel()
+	}
+	return question(ctx)
 }
 
 // owner is who had a slot, as of the highest epoch that was heard of. No nodes: not known.
@@ -69,15 +75,22 @@ func (h layoutHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 		if !ok {
 			return next(ctx, cmd)
 		}
-		ctx, cancel := h.layout.bound(ctx)
-		defer cancel()
-		if err := next(ctx, cmd); err != nil {
+		if err := h.layout.ask(ctx, func(ctx context.Context) error { return next(ctx, cmd) }); err != nil {
 			return err
 		}
 		// Asked after the slots: who had them and is no master any more is not believed. A server that does not tell epochs
-		// has its answer taken as it is.
-		if text, err := h.node.ClusterNodes(ctx).Result(); err == nil {
+		// has its answer taken as it is; one that does not answer has not.
+		var text string
+		err := h.layout.ask(ctx, func(ctx context.Context) (err error) {
+			text, err = h.node.ClusterNodes(ctx).Result()
+			return err
+		})
+		switch {
+		case err == nil:
 			slots.SetVal(h.layout.merge(slots.Val(), epochs(text)))
+		case !errors.As(err, new(redis.Error)):
+			slots.SetErr(err)
+			return err
 		}
 		return nil
 	}

@@ -1,6 +1,9 @@
 package redisclient
 
 import (
+	"context"
+	"errors"
+	"net"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -65,5 +68,23 @@ func TestLayoutFollowsMigrations(t *testing.T) {
 	l.merge(back, map[string]uint64{"a": 4, "b": 3})
 	if diff := cmp.Diff(back, l.merge(moved, map[string]uint64{"a": 1, "b": 3})); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// Who tells which slots masters have, and not as of when, is not believed: it may be the old master, which has not heard of its fall.
+func TestLayoutOfANodeThatFallsSilent(t *testing.T) {
+	l := new(layout)
+	l.merge([]redis.ClusterSlot{{Start: 0, End: clusterSlots - 1, Nodes: []redis.ClusterNode{node("new", "b:1")}}}, map[string]uint64{"new": 2, "old": 1})
+	silent := redis.NewClient(&redis.Options{MaxRetries: -1, DialerRetries: 1, Dialer: func(context.Context, string, string) (net.Conn, error) {
+		return nil, errors.New("nobody answers")
+	}})
+	defer silent.Close()
+	look := l.hook(silent).ProcessHook(func(_ context.Context, cmd redis.Cmder) error {
+		cmd.(*redis.ClusterSlotsCmd).SetVal([]redis.ClusterSlot{{Start: 0, End: clusterSlots - 1, Nodes: []redis.ClusterNode{node("old", "a:1")}}})
+		return nil
+	})
+	cmd := redis.NewClusterSlotsCmd(t.Context(), "cluster", "slots")
+	if err := look(t.Context(), cmd); err == nil || cmd.Err() == nil {
+		t.Errorf("it was believed: %v, %v", cmd.Val(), err)
 	}
 }
