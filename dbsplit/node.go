@@ -120,8 +120,7 @@ func (p *pool) get(ctx context.Context, n *node, begun time.Duration, w *success
 	if err != nil && patient.Err() != nil && ctx.Err() == nil {
 		err = context.Cause(patient)
 	}
-	waited := away != nil && err != nil && w.db.now()-begun > n.config.ConnConfig.ConnectTimeout // for a place: no attempt to connect takes as long
-	if away != nil && (missing || waited || w.db.missing(n)) {
+	if away != nil && (missing || w.db.missing(n)) {
 		end(nil)
 		w.until = <-away // what comes next is part of the same absence, if it lasts
 	}

@@ -45,6 +45,6 @@
 // ends and then drains; HandleTask takes handlers of asynq's, AttemptFrom is what a handler knows of its job. Explain says why a
 // job does not run. Operations are the verbs over HTTP: status, explain, pause, close, resume, drain, retry-failed, limits,
 // throttle, scaling, which explains the autoscaler. A 503 of theirs says how many jobs it was done to until Redis failed, and
-// whether more may be: look at the queue before you repeat that. docs/autoscaling.md tells of its rules; package scalehook has hooks for HTTP
-// and Kubernetes.
+// whether more may be: look at the queue before you repeat that. docs/autoscaling.md tells of the autoscaler's rules; package
+// scalehook has hooks for HTTP and Kubernetes.
 package queue

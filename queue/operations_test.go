@@ -371,17 +371,7 @@ func TestPacedRetryOverHTTP(t *testing.T) {
 		t.Cleanup(server.Close)
 		call := func(method, path, body string, reply any) int {
 			t.Helper()
-			req, err := http.NewRequestWithContext(t.Context(), method, server.URL+path, strings.NewReader(body))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if body != "" {
-				req.Header.Set("Content-Type", "application/json")
-			}
-			resp, err := server.Client().Do(req)
-			if err != nil {
-				t.Fatal(err)
-			}
+			resp := send(t, server, method, path, body)
 			defer resp.Body.Close()
 			if resp.StatusCode >= 300 {
 				return resp.StatusCode
@@ -447,4 +437,21 @@ func TestPacedRetryOverHTTP(t *testing.T) {
 			t.Errorf("job %d of the second call was back %v, %v after it, want %v at least", i, at.Sub(began), err, due.Sub(began))
 		}
 	}
+}
+
+// send makes a request, with a body that is JSON, or none.
+func send(t *testing.T, server *httptest.Server, method, path, body string) *http.Response {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, server.URL+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if body != "" {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := server.Client().Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp
 }

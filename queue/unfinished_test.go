@@ -34,17 +34,7 @@ func over(t *testing.T, j *Jobs, timeout time.Duration, path, body string) told 
 	}
 	server := httptest.NewServer(handler)
 	defer server.Close()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL+jobsPath+"/"+path, strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if body != "" {
-		req.Header.Set("Content-Type", "application/json")
-	}
-	resp, err := server.Client().Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
+	resp := send(t, server, http.MethodPost, jobsPath+"/"+path, body)
 	defer resp.Body.Close()
 	got := told{retryAfter: resp.Header.Get("Retry-After")}
 	if err := json.NewDecoder(resp.Body).Decode(&got); err != nil {

@@ -168,11 +168,11 @@ func (l *lab) bulk(ctx context.Context) ([]report.Row, error) {
 		}
 		for _, peer := range []struct {
 			times, commands int
-			command         func(time int) []string
+			command         func(turn int) []string
 			effect          string // what replicas are told when a command has had one
 		}{
 			{1, 4 * n, func(int) []string { return []string{"SET", key, value, "EX", "600"} }, "set"},
-			{4, n / 4, func(time int) []string { return []string{"PEXPIRE", key, strconv.Itoa(7_200_000 + time*600_000), "GT"} }, "pexpireat"},
+			{4, n / 4, func(turn int) []string { return []string{"PEXPIRE", key, strconv.Itoa(7_200_000 + turn*600_000), "GT"} }, "pexpireat"},
 			{1, n, func(int) []string { return []string{"UNLINK", key} }, "unlink"},
 		} {
 			before, err := l.effects(ctx, peer.effect)
@@ -180,8 +180,8 @@ func (l *lab) bulk(ctx context.Context) ([]report.Row, error) {
 				return nil, err
 			}
 			var took float64
-			for time := range peer.times {
-				ns, err := l.limit(ctx, peer.commands, n, peer.command(time)...)
+			for turn := range peer.times {
+				ns, err := l.limit(ctx, peer.commands, n, peer.command(turn)...)
 				if err != nil {
 					return nil, err
 				}
